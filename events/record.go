@@ -1,0 +1,29 @@
+package events
+
+import "time"
+
+// A Header is one header of a Kafka record. Keys are case-sensitive and may repeat.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// A Record is one record of a Kafka topic: its place in the log and its bytes. The package knows no Kafka client,
+// so whoever reads the log fills it in.
+//
+// The byte slices belong to whoever made the record and are valid only until that reader moves on: what is kept
+// must be copied.
+type Record struct {
+	Topic     string
+	Partition int
+	Offset    int64
+
+	// Time is the record's timestamp as the producer wrote it (not the broker's, even with LogAppendTime), the
+	// same on every delivery.
+	Time time.Time
+
+	// Key is nil when the record has none. Value is nil for a tombstone.
+	Key     []byte
+	Value   []byte
+	Headers []Header
+}
