@@ -1,0 +1,160 @@
+// Package config is the service's configuration: one struct, filled from the environment and from defaults, and
+// checked as a whole.
+//
+//	cfg, err := config.Load(os.Environ())
+//	if err != nil {
+//		// err is a config.Problems: everything that is wrong, each with what to do about it
+//	}
+//	if err := cfg.Require(config.Kafka, config.ClickHouse); err != nil {
+//		// the stores this command needs have no address
+//	}
+//
+// The declarations in [Config] are the only source: `tenantflow config print`, the error messages and
+// docs/configuration.md are made from them.
+package config
+
+import (
+	"errors"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Prefix starts the name of every setting.
+const Prefix = "TENANTFLOW_"
+
+// Config holds every setting. The tags say everything there is to say about one: its name without [Prefix] (env), its
+// default (envDefault), what it means (help), what it is counted in (unit), the heading it is printed under (section,
+// carried on to the fields below it). A field of type [Secret] or [SecretURL] may also come from a file.
+type Config struct {
+	KafkaBrokers          []string      `section:"Kafka" env:"KAFKA_BROKERS" unit:"host:port, comma-separated" help:"Brokers to ask first; the rest of the cluster is found through them."`
+	KafkaTLS              bool          `env:"KAFKA_TLS" envDefault:"false" unit:"true, false" help:"Speak TLS to the brokers. Their certificates are checked against the system's roots (SSL_CERT_FILE names others)."`
+	KafkaSASLMechanism    string        `env:"KAFKA_SASL_MECHANISM" unit:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512" help:"How to authenticate to the brokers; empty: not at all."`
+	KafkaSASLUsername     string        `env:"KAFKA_SASL_USERNAME" help:"User for SASL."`
+	KafkaSASLPassword     Secret        `env:"KAFKA_SASL_PASSWORD" help:"Password for SASL."`
+	KafkaSessionTimeout   time.Duration `env:"KAFKA_SESSION_TIMEOUT" envDefault:"30s" unit:"duration" help:"A member the broker hears nothing from for this long loses its partitions. Longer than the insert timeout."`
+	KafkaRebalanceTimeout time.Duration `env:"KAFKA_REBALANCE_TIMEOUT" envDefault:"60s" unit:"duration" help:"How long a rebalance waits for members to finish their batches. Longer than the insert timeout and the batch interval together."`
+	GroupPrefix           string        `env:"GROUP_PREFIX" envDefault:"tenantflow" help:"Start of the consumer groups' names: <prefix>.usage, <prefix>.quota and so on."`
+	OffsetOutOfRange      OffsetPolicy  `env:"OFFSET_OUT_OF_RANGE" envDefault:"stop" unit:"stop, earliest, latest" help:"What to do when the group's next offset is no longer in the topic: stop that partition with an error, or go on at the earliest or latest offset, giving up what lies between."`
+
+	TopicPrefix      string `section:"Topics" env:"TOPIC_PREFIX" help:"Put in front of every topic's name as it is, separator included."`
+	TopicPartitions  int    `env:"TOPIC_PARTITIONS" envDefault:"8" unit:"partitions" help:"Partitions of a topic that migrate creates."`
+	TopicReplication int    `env:"TOPIC_REPLICATION" envDefault:"1" unit:"copies" help:"Replication factor of a topic that migrate creates."`
+
+	ClickHouseDSN     SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse as clickhouse-go writes it: clickhouse://user:password@host:9000/tenantflow, or http://host:8123/tenantflow. Without a database it is tenantflow."`
+	ClickHouseCluster string    `env:"CLICKHOUSE_CLUSTER" help:"Name of the ClickHouse cluster the migrations create tables on; empty: a single server."`
+	PostgresDSN       SecretURL `env:"POSTGRES_DSN" unit:"URL" help:"Postgres as pgx writes it: postgres://user:password@host:5432/tenantflow."`
+	DragonflyURL      SecretURL `env:"DRAGONFLY_URL" unit:"URL" help:"Dragonfly (or Redis) as go-redis writes it: redis://user:password@host:6379/0."`
+	BackupDir         string    `env:"BACKUP_DIR" unit:"absolute path" help:"Folder for tenants' backups; empty: no backups."`
+
+	UsageBatchRows     int           `section:"Usage" env:"USAGE_BATCH_ROWS" envDefault:"100000" unit:"rows" help:"A batch is inserted when it has this many rows."`
+	UsageBatchInterval time.Duration `env:"USAGE_BATCH_INTERVAL" envDefault:"1s" unit:"duration" help:"A batch is inserted this long after its first row, however small it is."`
+	UsageInsertTimeout time.Duration `env:"USAGE_INSERT_TIMEOUT" envDefault:"15s" unit:"duration" help:"How long one insert may take. ClickHouse itself refuses the rows after that, by its own clock."`
+	UsageMemory        Bytes         `env:"USAGE_MEMORY" envDefault:"128MiB" unit:"bytes" help:"Budget for rows held in memory, per process and whatever the number of partitions."`
+	UsageFilterMemory  Bytes         `env:"USAGE_FILTER_MEMORY" envDefault:"64MiB" unit:"bytes" help:"Memory of the recent-identity filter. A smaller one asks ClickHouse about more events; the results are the same."`
+	FutureTolerance    time.Duration `env:"FUTURE_TOLERANCE" envDefault:"1h" unit:"duration" help:"How far an event's timestamp may lie ahead of the service's clock before it is a dead letter."`
+
+	TiersFile      string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
+	QuotaLateness  time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`
+	WaitingTimeout time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
+
+	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics and /version. Port 0 picks a free one."`
+	APITokensFile string `env:"API_TOKENS_FILE" unit:"path" help:"JSON file with the hashed tokens of the /v1 interface and their scopes; empty: /v1 answers only peers on a loopback address."`
+
+	LogLevel        slog.Level    `section:"Process" env:"LOG_LEVEL" envDefault:"info" unit:"debug, info, warn, error" help:"The least severe log line that is written."`
+	LogFormat       LogFormat     `env:"LOG_FORMAT" envDefault:"auto" unit:"json, text, auto" help:"Form of a log line; auto: text on a terminal, json otherwise."`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"25s" unit:"duration" help:"How long a stop may take to finish batches and commit. Longer than the insert timeout, and shorter than what the supervisor waits before it kills (30s on Kubernetes)."`
+	StallTimeout    time.Duration `env:"STALL_TIMEOUT" envDefault:"5m" unit:"duration" help:"A part that has partitions and lag and does nothing for this long makes /livez fail."`
+
+	sources map[string]source // by full name, for what the environment or a file gave
+}
+
+// A source says where a value came from, and what it was before it was parsed.
+type source struct {
+	raw  string
+	file string // empty: the environment variable itself
+}
+
+// Load reads the configuration from environ, a list of NAME=value as os.Environ gives it, and checks it. A variable
+// with an empty value counts as not set. The error is a [Problems] with everything that is wrong.
+//
+// Addresses of stores may be missing: which ones are needed depends on the command, see [Config.Require].
+func Load(environ []string) (*Config, error) {
+	values, problems := readEnvironment(environ)
+	cfg := &Config{sources: values}
+
+	plain := make(map[string]string, len(values))
+	for name, s := range values {
+		plain[name] = s.raw
+	}
+	invalid := map[string]bool{}
+	err := env.ParseWithOptions(cfg, env.Options{Environment: plain, Prefix: Prefix})
+	for _, e := range flatten(err) {
+		p := describeParseError(e, plain)
+		invalid[p.Setting] = true
+		problems = append(problems, p)
+	}
+	// What could not be read has no value to check; saying the same thing twice helps nobody.
+	for _, p := range problems {
+		invalid[p.Setting] = true
+	}
+	problems = append(problems, cfg.check(invalid)...)
+	if len(problems) > 0 {
+		return nil, inOrder(problems)
+	}
+	return cfg, nil
+}
+
+// flatten gives the single errors of what the env package returns.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	var all env.AggregateError
+	if errors.As(err, &all) {
+		return all.Errors
+	}
+	return []error{err}
+}
+
+// describeParseError turns an error of the env package, which names the field, into a Problem, which names the
+// setting.
+func describeParseError(err error, values map[string]string) Problem {
+	var parse env.ParseError
+	if !errors.As(err, &parse) {
+		return Problem{Setting: Prefix + "*", Wrong: err.Error(), Do: "correct it"}
+	}
+	field, ok := reflect.TypeFor[Config]().FieldByName(parse.Name)
+	if !ok {
+		return Problem{Setting: Prefix + "*", Wrong: err.Error(), Do: "correct it"}
+	}
+	name := Prefix + field.Tag.Get("env")
+	p := Problem{Setting: name, Wrong: quote(values[name]) + " is not " + article(field.Type)}
+	switch {
+	case field.Type == reflect.TypeFor[time.Duration]():
+		p.Do = "write a number with a unit, like 500ms, 15s, 2m or 1h30m"
+	case field.Type == reflect.TypeFor[Bytes]():
+		p.Do = "write a number of bytes, or one with a unit, like 512KiB, 128MiB or 1GiB"
+	case field.Tag.Get("unit") != "" && field.Type.Kind() != reflect.Int:
+		p.Do = "set it to one of: " + field.Tag.Get("unit")
+	default:
+		p.Do = "write a whole number"
+	}
+	return p
+}
+
+// article names the type of a setting for a sentence.
+func article(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "a duration"
+	case t == reflect.TypeFor[Bytes]():
+		return "a size"
+	case t.Kind() == reflect.Int:
+		return "a whole number"
+	default:
+		return "a known value"
+	}
+}

@@ -1,0 +1,161 @@
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+)
+
+const (
+	clientID     = "tenantflow"
+	dialTimeout  = 5 * time.Second
+	keepAlive    = 30 * time.Second
+	maxOpenConns = 64 // inserts of many partitions, checks and recoveries side by side; a connection costs little
+	maxIdleConns = 16
+	connLifetime = 10 * time.Minute // so that a load balancer's changes are followed
+)
+
+// KafkaTransport makes the transport that kafka-go's Client and Writer use, with TLS and SASL as configured. Close
+// its idle connections when done with it.
+func (c *Config) KafkaTransport() (*kafka.Transport, error) {
+	mechanism, err := c.saslMechanism()
+	if err != nil {
+		return nil, err
+	}
+	return &kafka.Transport{
+		Dial:        (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
+		DialTimeout: dialTimeout,
+		ClientID:    clientID,
+		TLS:         c.kafkaTLS(),
+		SASL:        mechanism,
+	}, nil
+}
+
+// KafkaDialer makes the dialer that kafka-go's ConsumerGroup and Conn use, with TLS and SASL as configured.
+func (c *Config) KafkaDialer() (*kafka.Dialer, error) {
+	mechanism, err := c.saslMechanism()
+	if err != nil {
+		return nil, err
+	}
+	return &kafka.Dialer{
+		ClientID:      clientID,
+		Timeout:       dialTimeout,
+		KeepAlive:     keepAlive,
+		DualStack:     true,
+		TLS:           c.kafkaTLS(),
+		SASLMechanism: mechanism,
+	}, nil
+}
+
+func (c *Config) kafkaTLS() *tls.Config {
+	if !c.KafkaTLS {
+		return nil
+	}
+	// No server name: kafka-go takes each broker's own.
+	return &tls.Config{MinVersion: tls.VersionTLS12}
+}
+
+func (c *Config) saslMechanism() (sasl.Mechanism, error) {
+	user, password := c.KafkaSASLUsername, c.KafkaSASLPassword.Reveal()
+	var algorithm scram.Algorithm
+	switch c.KafkaSASLMechanism {
+	case "":
+		return nil, nil
+	case "PLAIN":
+		return plain.Mechanism{Username: user, Password: password}, nil
+	case "SCRAM-SHA-256":
+		algorithm = scram.SHA256
+	case "SCRAM-SHA-512":
+		algorithm = scram.SHA512
+	default:
+		return nil, fmt.Errorf("SASL mechanism %q is not known", c.KafkaSASLMechanism)
+	}
+	mechanism, err := scram.Mechanism(algorithm, user, password)
+	if err != nil {
+		return nil, fmt.Errorf("preparing SASL %s for user %s: %w", c.KafkaSASLMechanism, user, err)
+	}
+	return mechanism, nil
+}
+
+// ClickHouseOptions makes the options of a ClickHouse connection from the DSN. What the DSN says itself
+// (max_open_conns, dial_timeout, ...) stays.
+func (c *Config) ClickHouseOptions() (*clickhouse.Options, error) {
+	dsn := c.ClickHouseDSN.Reveal()
+	scheme, _, _ := strings.Cut(dsn, "://")
+	switch scheme {
+	case "clickhouse", "tcp", "http", "https":
+	default:
+		// The client takes any other scheme for the native protocol, and the mistake shows as a strange hang.
+		return nil, errors.New("its scheme is none of clickhouse, tcp, http, https")
+	}
+	options, err := clickhouse.ParseDSN(dsn)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	if options.Auth.Database == "" {
+		options.Auth.Database = "tenantflow"
+	}
+	if options.DialTimeout == 0 {
+		options.DialTimeout = dialTimeout
+	}
+	if options.MaxOpenConns == 0 {
+		options.MaxOpenConns = maxOpenConns
+	}
+	if options.MaxIdleConns == 0 {
+		options.MaxIdleConns = min(maxIdleConns, options.MaxOpenConns)
+	}
+	if options.ConnMaxLifetime == 0 {
+		options.ConnMaxLifetime = connLifetime
+	}
+	options.ClientInfo.Products = append(options.ClientInfo.Products, struct{ Name, Version string }{Name: clientID})
+	return options, nil
+}
+
+func checkPostgres(dsn SecretURL) error {
+	_, err := pgx.ParseConfig(dsn.Reveal())
+	if err == nil {
+		return nil
+	}
+	var parse *url.Error
+	if errors.As(err, &parse) {
+		return withoutURL(err)
+	}
+	// pgx starts with the address in backquotes, the password taken out of it where it can tell; the rest is the cause.
+	text := err.Error()
+	if i := strings.LastIndex(text, "`: "); i >= 0 {
+		text = text[i+len("`: "):]
+	}
+	return errors.New(text)
+}
+
+func checkDragonfly(address SecretURL) error {
+	if _, err := redis.ParseURL(address.Reveal()); err != nil {
+		return withoutURL(err)
+	}
+	return nil
+}
+
+// withoutURL drops the address from an error about it, and the cause as well where that may quote a part of it: an
+// unescaped '/' in a password gives `invalid port ":pass" after host`.
+func withoutURL(err error) error {
+	var parse *url.Error
+	if !errors.As(err, &parse) {
+		return err
+	}
+	if strings.ContainsAny(parse.Err.Error(), `"`) {
+		return errors.New("it is not a URL")
+	}
+	return parse.Err
+}
