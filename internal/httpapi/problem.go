@@ -1,0 +1,30 @@
+package httpapi
+
+import "net/http"
+
+// A Problem is an error answer as RFC 9457 defines it.
+type Problem struct {
+	// Type is a URI that names the kind of problem. Empty: about:blank, which says no more than the status.
+	Type string `json:"type"`
+	// Title is the kind of problem in a few words, always the same for one type. Empty: the status' own words.
+	Title string `json:"title"`
+	// Status is the HTTP status.
+	Status int `json:"status"`
+	// Detail is what was wrong with this very request, in words for a person.
+	Detail string `json:"detail,omitempty"`
+	// Instance is the path of the request. It is filled in.
+	Instance string `json:"instance,omitempty"`
+}
+
+// WriteProblem answers a request with a problem.
+func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
+	if p.Type == "" {
+		p.Type = "about:blank"
+	}
+	if p.Title == "" {
+		p.Title = http.StatusText(p.Status)
+	}
+	p.Instance = r.URL.Path
+	w.Header().Set("Content-Type", "application/problem+json")
+	writeJSON(w, p.Status, p)
+}

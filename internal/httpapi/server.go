@@ -1,0 +1,105 @@
+// Package httpapi is what the service says over HTTP: /livez, /readyz, /metrics and /version.
+//
+//	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:8080", Health: h, Metrics: registry, Build: build, Log: log})
+//	if err := s.Start(ctx); err != nil { ... } // the address is taken
+//	defer s.Stop(ctx)
+//
+// Every error, an unknown path included, is problem JSON (RFC 9457).
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/internal/health"
+	"tenantflow/internal/telemetry"
+)
+
+// What one client may cost. A scrape or a probe is small and quick; whoever needs more is mistaken or hostile.
+const (
+	headerTimeout  = 5 * time.Second
+	readTimeout    = 10 * time.Second
+	writeTimeout   = 30 * time.Second
+	idleTimeout    = time.Minute
+	maxHeaderBytes = 16 << 10
+	maxBodyBytes   = 64 << 10
+)
+
+// Options is what a Server is made of. All of it is needed.
+type Options struct {
+	Addr    string // host:port; port 0 picks a free one
+	Health  *health.Tracker
+	Metrics *prometheus.Registry
+	Build   telemetry.Build
+	Log     *slog.Logger
+}
+
+// A Server answers HTTP requests from Start to Stop.
+type Server struct {
+	options  Options
+	server   *http.Server
+	listener net.Listener
+	served   chan struct{} // closed when the server has ended
+}
+
+// New makes a server; nothing listens yet.
+func New(o Options) *Server {
+	return &Server{
+		options: o,
+		server: &http.Server{
+			Handler:           Handler(o),
+			ReadHeaderTimeout: headerTimeout,
+			ReadTimeout:       readTimeout,
+			WriteTimeout:      writeTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		},
+		served: make(chan struct{}),
+	}
+}
+
+// Start listens and returns at once; requests are answered in the background. It is called once.
+func (s *Server) Start(ctx context.Context) error {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", s.options.Addr)
+	if err != nil {
+		return fmt.Errorf("listening for HTTP on %s: %w", s.options.Addr, err)
+	}
+	s.listener = listener
+	go func() {
+		defer close(s.served)
+		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.options.Log.Error("http server ended", "addr", listener.Addr().String(), "error", err)
+		}
+	}()
+	return nil
+}
+
+// Addr is the address it listens on, with the port that was picked. It is nil before Start.
+func (s *Server) Addr() net.Addr {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Stop stops listening and waits until the requests under way are answered, or until ctx ends: then it cuts them off
+// and says so. It may be called twice, and without a Start.
+func (s *Server) Stop(ctx context.Context) error {
+	err := s.server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("waiting for HTTP requests to end: %w", err), s.server.Close())
+	}
+	if s.listener != nil {
+		<-s.served
+	}
+	return err
+}
