@@ -1,0 +1,124 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+)
+
+// A Class says what to do about an error of ClickHouse.
+type Class int
+
+// The classes of errors.
+const (
+	Transient Class = iota // wait and try again, for as long as it takes
+	Late                   // the rows came after their deadline; send them again with a new one
+	Poison                 // the server refuses the data itself; sending the same rows again can't help
+	Fatal                  // the configuration or the schema is wrong; a person has to act
+)
+
+// An Outcome says what is known about rows whose insert returned an error.
+type Outcome int
+
+// The outcomes of an insert.
+const (
+	Unknown  Outcome = iota // sent, and no answer: the rows may be there, may be missing, and may still be under way
+	Answered                // the server answered with an error: nothing is under way, but parts may have landed
+	NotSent                 // no connection was made: nothing reached the server
+)
+
+// ClickHouse's error codes that a branch depends on. Source: src/Common/ErrorCodes.cpp of ClickHouse.
+const (
+	codeViolatedConstraint = 469
+)
+
+// poisonCodes are the errors that blame the data. The list is closed and short on purpose: an error that is not
+// about the data (memory limit, too many parts, a full disk) must never cost an event its row.
+var poisonCodes = map[int32]string{ //nolint:gochecknoglobals // a constant table
+	6:   "CANNOT_PARSE_TEXT",
+	26:  "CANNOT_PARSE_QUOTED_STRING",
+	27:  "CANNOT_PARSE_INPUT_ASSERTION_FAILED",
+	38:  "CANNOT_PARSE_DATE",
+	41:  "CANNOT_PARSE_DATETIME",
+	69:  "ARGUMENT_OUT_OF_BOUND",
+	70:  "CANNOT_CONVERT_TYPE",
+	72:  "CANNOT_PARSE_NUMBER",
+	131: "TOO_LARGE_STRING_SIZE",
+	321: "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
+	349: "CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN",
+	407: "DECIMAL_OVERFLOW",
+	395: "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO",
+}
+
+// fatalCodes are the errors that no amount of waiting mends.
+var fatalCodes = map[int32]string{ //nolint:gochecknoglobals // a constant table
+	16:  "NO_SUCH_COLUMN_IN_TABLE",
+	47:  "UNKNOWN_IDENTIFIER",
+	53:  "TYPE_MISMATCH",
+	60:  "UNKNOWN_TABLE",
+	62:  "SYNTAX_ERROR",
+	81:  "UNKNOWN_DATABASE",
+	115: "UNKNOWN_SETTING",
+	192: "UNKNOWN_USER",
+	193: "WRONG_PASSWORD",
+	497: "ACCESS_DENIED",
+	516: "AUTHENTICATION_FAILED",
+}
+
+// Classify decides what to do about an error of this package. It is the only place where that is decided.
+func Classify(err error) Class {
+	var ex *chgo.Exception
+	if !errors.As(err, &ex) {
+		// No word from the server: a network fault, a proxy's answer, a timeout. Configuration faults that
+		// show here as well (a wrong host name) can't be told from an outage, so they wait too, visibly.
+		return Transient
+	}
+	if ex.Code == codeViolatedConstraint {
+		if strings.Contains(ex.Message, "in_time") {
+			return Late
+		}
+		return Poison
+	}
+	if _, ok := poisonCodes[ex.Code]; ok {
+		return Poison
+	}
+	if _, ok := fatalCodes[ex.Code]; ok {
+		return Fatal
+	}
+	return Transient
+}
+
+// outcome tells what is known about the rows of an insert that failed with err.
+func outcome(err error) Outcome {
+	var ex *chgo.Exception
+	if errors.As(err, &ex) {
+		return Answered
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return NotSent
+	}
+	if errors.Is(err, chgo.ErrAcquireConnTimeout) || errors.Is(err, chgo.ErrAcquireConnNoAddress) {
+		return NotSent
+	}
+	return Unknown
+}
+
+// An InsertError is the error of Insert.
+type InsertError struct {
+	Err     error
+	Class   Class
+	Outcome Outcome
+}
+
+func (e *InsertError) Error() string { return e.Err.Error() }
+
+func (e *InsertError) Unwrap() error { return e.Err }
+
+// interrupted tells whether err only says that the caller gave up.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
+}

@@ -1,0 +1,143 @@
+// Package clickhouse writes usage events to ClickHouse, each exactly once.
+//
+// ClickHouse commits one block into one partition atomically and drops a block whose deduplication token it has
+// seen, but it has no transaction over the table and the views it feeds, and no transaction with Kafka. What makes
+// the effect exact is the order of steps around it:
+//
+//   - An [Intent] is committed to Kafka before anything is sent ([Block.Intent]).
+//   - [Store.Insert] sends one block per month, with the intent's tokens and a deadline that the server enforces.
+//   - When the outcome is unknown, [Store.Settle] waits until nothing can be under way any more, looks what is
+//     there, and completes it.
+//   - [Store.Find] says which events the table holds already, so that an event published twice is stored once.
+//
+// The caller of these four steps is the usage consumer.
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync/atomic"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// Config is what a Store needs.
+type Config struct {
+	// Options are the connection's. The protocol must be HTTP.
+	Options *chgo.Options
+
+	// InsertTimeout is how long the server may take over one insert, and how far ahead the deadline of an insert
+	// lies. After a crash the rows under way are settled once it has passed. Default: 15s.
+	InsertTimeout time.Duration
+
+	// Inserts bounds the inserts that run at the same time in this process. Default: 4.
+	Inserts int
+
+	Logger *slog.Logger
+}
+
+// A Store is the table usage_tracking with the views it feeds. It may be used by several goroutines at once.
+type Store struct {
+	conn    driver.Conn
+	timeout time.Duration
+	slots   chan struct{}
+	buffers chan *encodeBuffer
+	log     *slog.Logger
+
+	// ahead is how far the server's clock is ahead of ours, in nanoseconds. Deadlines are the server's business, so
+	// they are made by its clock.
+	ahead atomic.Int64
+}
+
+// Open connects to ClickHouse and measures its clock.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.InsertTimeout == 0 {
+		cfg.InsertTimeout = 15 * time.Second
+	}
+	if cfg.Inserts == 0 {
+		cfg.Inserts = 4
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Options.Protocol != chgo.HTTP {
+		return nil, errors.New("open ClickHouse: the native protocol is not supported yet; " +
+			"use the HTTP interface in TENANTFLOW_CLICKHOUSE_DSN (http://user:password@host:8123/database)")
+	}
+	conn, err := chgo.Open(cfg.Options)
+	if err != nil {
+		return nil, fmt.Errorf("open ClickHouse: %w", err)
+	}
+	s := &Store{
+		conn:    conn,
+		timeout: cfg.InsertTimeout,
+		slots:   make(chan struct{}, cfg.Inserts),
+		buffers: make(chan *encodeBuffer, cfg.Inserts),
+		log:     cfg.Logger,
+	}
+	if err := s.SyncClock(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close closes the connections.
+func (s *Store) Close() error { return s.conn.Close() }
+
+// Ping asks the server for an answer.
+func (s *Store) Ping(ctx context.Context) error {
+	var one uint8
+	if err := s.conn.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
+		return fmt.Errorf("ping ClickHouse: %w", err)
+	}
+	return nil
+}
+
+// SyncClock measures how far the server's clock is ahead of ours.
+func (s *Store) SyncClock(ctx context.Context) error {
+	var server int64
+	before := time.Now()
+	if err := s.conn.QueryRow(ctx, "SELECT toUnixTimestamp64Milli(now64(3))").Scan(&server); err != nil {
+		return fmt.Errorf("read ClickHouse's clock: %w", err)
+	}
+	// The server read its clock somewhere between the two readings of ours.
+	middle := before.Add(time.Since(before) / 2)
+	s.ahead.Store(int64(time.UnixMilli(server).Sub(middle)))
+	return nil
+}
+
+// Now is the time by the server's clock, in whole milliseconds.
+func (s *Store) Now() time.Time {
+	return time.Now().Add(time.Duration(s.ahead.Load())).Truncate(time.Millisecond)
+}
+
+// Deadline is the time, by the server's clock, until which an insert that begins now is accepted.
+func (s *Store) Deadline() time.Time { return s.Now().Add(s.timeout) }
+
+// Newest is the largest timestamp stored for a partition, in milliseconds since the epoch; math.MinInt64 when no row
+// is stored for it.
+func (s *Store) Newest(ctx context.Context, topic string, partition int) (int64, error) {
+	var newest int64
+	var rows uint64
+	err := s.conn.QueryRow(ctx, "SELECT toUnixTimestamp64Milli(max(timestamp)), count() FROM usage_tracking "+
+		"WHERE _topic = ? AND _partition = ?", topic, partition).Scan(&newest, &rows)
+	if err != nil {
+		return 0, fmt.Errorf("read newest timestamp of %s/%d: %w", topic, partition, err)
+	}
+	if rows == 0 {
+		return math.MinInt64, nil
+	}
+	return newest, nil
+}
+
+// A Place is where an event stands in the log, with the hash of its identity.
+type Place struct {
+	Offset   int64
+	Identity uint64
+}
