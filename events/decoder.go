@@ -1,0 +1,219 @@
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"tenantflow/schemas"
+)
+
+// An Event is a CloudEvent whose type belongs to its topic, whose key follows the topic's rule and whose data is valid
+// against the type's schema.
+type Event struct {
+	Envelope        // Data is a copy: the event outlives its record
+	Key      string // the record's key
+}
+
+// Identity is what makes two events the same one.
+func (e *Event) Identity() (source, id string) { return e.Source, e.ID }
+
+// A Decoder reads the events of all topics. It is meant for topics with hundreds of events a second; usage events have
+// a decoder of their own. A Decoder may be used by several goroutines at once.
+type Decoder struct {
+	prefix  string
+	topics  map[string]TopicInfo // by the name without prefix
+	schemas map[string]*jsonschema.Schema
+}
+
+// NewDecoder makes a decoder for the topics of an installation with the given topic prefix, "" for none. The error
+// means that an embedded schema is broken.
+func NewDecoder(topicPrefix string) (*Decoder, error) {
+	d := &Decoder{prefix: topicPrefix, topics: map[string]TopicInfo{}, schemas: map[string]*jsonschema.Schema{}}
+	for _, topic := range Topics() {
+		d.topics[topic.Name] = topic
+		for _, eventType := range topic.Types {
+			schema, err := compileSchema(eventType)
+			if err != nil {
+				return nil, err
+			}
+			d.schemas[eventType] = schema
+		}
+	}
+	return d, nil
+}
+
+// Decode reads one record of one of the decoder's topics. The error is a *Rejection, and of several reasons it names
+// the first of malformed_envelope, missing_attribute, unknown_type, missing_key, malformed_data, key_mismatch and
+// invalid_data. (The key is compared with the company_id of the data, so data that is no JSON comes before it.)
+func (d *Decoder) Decode(r *Record) (*Event, error) {
+	envelope, err := ParseEnvelope(r)
+	if err != nil {
+		return nil, err
+	}
+	topic, ok := d.topics[strings.TrimPrefix(r.Topic, d.prefix)]
+	if !ok || !strings.HasPrefix(r.Topic, d.prefix) {
+		return nil, Reject(UnknownType, "the topic %s has no types", quoted(r.Topic))
+	}
+	if !topic.carries(envelope.Type) {
+		return nil, Reject(UnknownType, "type %s is none of the topic %s", quoted(envelope.Type), topic.Name)
+	}
+	if len(r.Key) == 0 {
+		return nil, Reject(MissingKey, "the record has no key")
+	}
+	data, rejection := parseData(envelope.Data)
+	if rejection != nil {
+		return nil, rejection
+	}
+	if topic.KeyRule == KeyCompany {
+		if object, ok := data.(map[string]any); ok {
+			if company, ok := object["company_id"].(string); ok && company != string(r.Key) {
+				return nil, Reject(KeyMismatch, "the key is %s, but company_id is %s", quoted(string(r.Key)), quoted(company))
+			}
+		}
+	}
+	if rejection := checkData(d.schemas[envelope.Type], data); rejection != nil {
+		return nil, rejection
+	}
+	event := &Event{Envelope: *envelope, Key: string(r.Key)}
+	event.Data = bytes.Clone(envelope.Data)
+	return event, nil
+}
+
+func (t *TopicInfo) carries(eventType string) bool {
+	for _, name := range t.Types {
+		if name == eventType {
+			return true
+		}
+	}
+	return false
+}
+
+// parseData reads JSON into maps, slices, strings, booleans and numbers that kept their text.
+func parseData(data []byte) (any, *Rejection) {
+	if isBlank(data) {
+		return nil, Reject(MalformedData, "the event has no data")
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var value any
+	if err := d.Decode(&value); err != nil {
+		return nil, Reject(MalformedData, "the data is not JSON: %s", quoted(err.Error()))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, Reject(MalformedData, "the data has something behind its JSON value")
+	}
+	return value, nil
+}
+
+// checkData holds parsed data against a schema.
+func checkData(schema *jsonschema.Schema, data any) *Rejection {
+	err := schema.Validate(tame(data))
+	if err == nil {
+		return nil
+	}
+	var invalid *jsonschema.ValidationError
+	if !errors.As(err, &invalid) {
+		return Reject(InvalidData, "%v", err)
+	}
+	return Reject(InvalidData, "%s", describe(invalid))
+}
+
+// tame replaces numbers that validation could not compute with. See tamed.
+func tame(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		return json.Number(tamed(string(v)))
+	case map[string]any:
+		for name, member := range v {
+			v[name] = tame(member)
+		}
+	case []any:
+		for i, item := range v {
+			v[i] = tame(item)
+		}
+	}
+	return value
+}
+
+// describe puts the first few violations into one line for a person.
+func describe(invalid *jsonschema.ValidationError) string {
+	const most = 3
+	printer := message.NewPrinter(language.English)
+	var lines []string
+	var walk func(*jsonschema.ValidationError)
+	walk = func(e *jsonschema.ValidationError) {
+		_, group := e.ErrorKind.(*kind.AnyOf)
+		if len(e.Causes) == 0 || group {
+			at := "/" + strings.Join(e.InstanceLocation, "/")
+			lines = append(lines, "at "+quoted(at)+": "+quoteControls(e.ErrorKind.LocalizedString(printer)))
+			return
+		}
+		for _, cause := range e.Causes {
+			walk(cause)
+		}
+	}
+	walk(invalid)
+	if len(lines) > most {
+		lines = append(lines[:most], fmt.Sprintf("and %d more", len(lines)-most))
+	}
+	return strings.Join(lines, "; ")
+}
+
+// compileSchema makes the validator of a type. Formats are asserted, and date-time is what this package understands
+// by it, so that a schema and a decoder never disagree about a timestamp.
+func compileSchema(eventType string) (*jsonschema.Schema, error) {
+	text, err := schemas.ByType(eventType)
+	if err != nil {
+		return nil, fmt.Errorf("read schema of %s: %w", eventType, err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("read schema of %s: %w", eventType, err)
+	}
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	compiler.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: checkDateTime})
+	url := schemas.FileName(eventType)
+	if err := compiler.AddResource(url, document); err != nil {
+		return nil, fmt.Errorf("add schema of %s: %w", eventType, err)
+	}
+	schema, err := compiler.Compile(url)
+	if err != nil {
+		return nil, fmt.Errorf("compile schema of %s: %w", eventType, err)
+	}
+	return schema, nil
+}
+
+var errNoTimestamp = errors.New("no RFC 3339 timestamp")
+
+func checkDateTime(value any) error {
+	if s, ok := value.(string); ok {
+		if _, ok := parseTime([]byte(s)); !ok {
+			return errNoTimestamp
+		}
+	}
+	return nil
+}
+
+func quoteASCII(s string) string { return strconv.QuoteToASCII(s) }
+
+// quoteControls keeps a message readable but on one line and printable.
+func quoteControls(s string) string {
+	const most = 300
+	q := strconv.QuoteToGraphic(s)
+	q = strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+	if len(q) > most {
+		q = strings.ToValidUTF8(q[:most], "") + "..."
+	}
+	return q
+}

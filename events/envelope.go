@@ -1,0 +1,310 @@
+package events
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Headers of the Kafka protocol binding of CloudEvents.
+const (
+	headerContentType = "content-type"
+	attributePrefix   = "ce_"
+
+	// contentTypeStructured is the content type of a record that holds a whole event in the JSON format.
+	contentTypeStructured = "application/cloudevents+json"
+	// contentTypeFamily starts every content type that is an event format and not the content type of data.
+	contentTypeFamily = "application/cloudevents"
+)
+
+// An Envelope is a CloudEvent's attributes and its data, still as bytes.
+type Envelope struct {
+	ID     string
+	Source string
+	Type   string
+	Time   time.Time // UTC
+
+	Subject         string
+	DataContentType string // for information: data is judged by its bytes, not by what it is called
+	DataSchema      string
+
+	PartitionKey    string // the key a structured event has outside Kafka
+	TraceParent     string
+	TraceState      string
+	CausationID     string // identity of the event that caused this one
+	CausationSource string
+
+	Data []byte // JSON, not checked yet; points into the record unless it was base64
+}
+
+// attribute gives the field of a known attribute, nil for any other name.
+func (e *Envelope) attribute(name string) *string {
+	switch name {
+	case "id":
+		return &e.ID
+	case "source":
+		return &e.Source
+	case "type":
+		return &e.Type
+	case "subject":
+		return &e.Subject
+	case "datacontenttype":
+		return &e.DataContentType
+	case "dataschema":
+		return &e.DataSchema
+	case "partitionkey":
+		return &e.PartitionKey
+	case "traceparent":
+		return &e.TraceParent
+	case "tracestate":
+		return &e.TraceState
+	case "causationid":
+		return &e.CausationID
+	case "causationsource":
+		return &e.CausationSource
+	}
+	return nil
+}
+
+// ParseEnvelope reads a record as a CloudEvent 1.0 in binary or structured content mode, as the Kafka protocol binding
+// 1.0.2 defines them. A record whose content-type begins with application/cloudevents is in structured mode, and JSON is
+// the one format understood; every other record is in binary mode.
+//
+// It is strict where leniency would make identities ambiguous or let broken text into a store:
+//   - attributes and key are UTF-8, attributes without control characters and noncharacters (CloudEvents allows none),
+//   - the same ce_ header or content-type twice is refused (in JSON the last of two equal names wins, as in encoding/json),
+//   - data is UTF-8 whatever its content type says.
+//
+// The error is a *Rejection: malformed_envelope before missing_attribute.
+func ParseEnvelope(r *Record) (*Envelope, error) {
+	if r.Value == nil {
+		return nil, Reject(MalformedEnvelope, "the record is a tombstone (it has no value)")
+	}
+	if !utf8.Valid(r.Key) {
+		return nil, Reject(MalformedEnvelope, "the key is not UTF-8")
+	}
+	contentType, rejection := contentTypeOf(r.Headers)
+	if rejection != nil {
+		return nil, rejection
+	}
+	var attributes rawAttributes
+	if isEventFormat(contentType) {
+		if mediaType(contentType) != contentTypeStructured {
+			return nil, Reject(MalformedEnvelope, "content type %s is no event format this service reads", quoted(contentType))
+		}
+		attributes, rejection = structuredAttributes(r.Value)
+	} else {
+		attributes, rejection = binaryAttributes(r, contentType)
+	}
+	if rejection != nil {
+		return nil, rejection
+	}
+	return attributes.check()
+}
+
+// rawAttributes are an event's attributes before the rules that both content modes share are applied.
+type rawAttributes struct {
+	envelope    Envelope
+	specVersion string
+	time        string
+}
+
+func (a *rawAttributes) set(name, value string) *Rejection {
+	if !validAttribute(value) {
+		return Reject(MalformedEnvelope, "attribute %s is not UTF-8 or has control characters: %s", quoted(name), quoted(value))
+	}
+	switch name {
+	case "specversion":
+		a.specVersion = value
+	case "time":
+		a.time = value
+	default:
+		if field := a.envelope.attribute(name); field != nil {
+			*field = value
+		}
+	}
+	return nil
+}
+
+func (a *rawAttributes) check() (*Envelope, error) {
+	e := &a.envelope
+	if a.specVersion != "" && a.specVersion != "1.0" {
+		return nil, Reject(MalformedEnvelope, "specversion is %s, not 1.0", quoted(a.specVersion))
+	}
+	if a.time != "" {
+		t, ok := parseTime([]byte(a.time))
+		if !ok {
+			return nil, Reject(MalformedEnvelope, "attribute time is no RFC 3339 timestamp: %s", quoted(a.time))
+		}
+		e.Time = t
+	}
+	for _, required := range []struct{ name, value string }{
+		{"specversion", a.specVersion}, {"id", e.ID}, {"source", e.Source}, {"type", e.Type}, {"time", a.time},
+	} {
+		if required.value == "" {
+			return nil, Reject(MissingAttribute, "attribute %s is absent or empty", required.name)
+		}
+	}
+	return e, nil
+}
+
+// binaryAttributes collects the attributes of a record whose value is the data.
+func binaryAttributes(r *Record, contentType string) (rawAttributes, *Rejection) {
+	var a rawAttributes
+	seen := make(map[string]bool, len(r.Headers))
+	for _, h := range r.Headers {
+		name, ok := strings.CutPrefix(h.Key, attributePrefix)
+		if !ok {
+			continue
+		}
+		if seen[name] {
+			return a, Reject(MalformedEnvelope, "header %s occurs twice", quoted(h.Key))
+		}
+		seen[name] = true
+		if rejection := a.set(name, string(h.Value)); rejection != nil {
+			return a, rejection
+		}
+	}
+	if len(seen) == 0 {
+		return a, Reject(MalformedEnvelope, "no CloudEvent: there is no ce_ header, and the content type is %s", quoted(contentType))
+	}
+	if rejection := a.set("datacontenttype", contentType); rejection != nil {
+		return a, rejection
+	}
+	if !utf8.Valid(r.Value) {
+		return a, Reject(MalformedEnvelope, "the data is not UTF-8")
+	}
+	a.envelope.Data = r.Value
+	return a, nil
+}
+
+// structuredAttributes collects the attributes of an event in the JSON format.
+func structuredAttributes(value []byte) (rawAttributes, *Rejection) {
+	var a rawAttributes
+	if !utf8.Valid(value) {
+		return a, Reject(MalformedEnvelope, "the event is not UTF-8")
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(value, &members); err != nil {
+		return a, Reject(MalformedEnvelope, "the event is no JSON object: %v", err)
+	}
+	if members == nil {
+		return a, Reject(MalformedEnvelope, "the event is null")
+	}
+	for name, raw := range members {
+		text, present, ok := attributeText(raw)
+		switch {
+		case name == "data" || name == "data_base64":
+			continue
+		case !ok && (a.envelope.attribute(name) != nil || name == "specversion" || name == "time"):
+			return a, Reject(MalformedEnvelope, "attribute %s is neither a string nor another simple value", quoted(name))
+		case !ok || !present:
+			continue
+		}
+		if rejection := a.set(name, text); rejection != nil {
+			return a, rejection
+		}
+	}
+
+	data, hasData := members["data"]
+	if raw, present := members["data_base64"]; present && string(raw) != "null" {
+		if hasData {
+			return a, Reject(MalformedEnvelope, "the event has data and data_base64")
+		}
+		var text string
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return a, Reject(MalformedEnvelope, "data_base64 is no string")
+		}
+		decoded, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return a, Reject(MalformedEnvelope, "data_base64 is not base64: %v", err)
+		}
+		if !utf8.Valid(decoded) {
+			return a, Reject(MalformedEnvelope, "the data is not UTF-8")
+		}
+		data = decoded
+	}
+	a.envelope.Data = data
+	return a, nil
+}
+
+// attributeText gives an attribute of the JSON format as text. A null attribute is the same as an absent one; numbers
+// and booleans, which extensions may have, keep their JSON text. It is not ok for objects and arrays, which no
+// attribute may be.
+func attributeText(raw json.RawMessage) (text string, present, ok bool) {
+	switch raw[0] {
+	case 'n':
+		return "", false, true
+	case '"':
+		err := json.Unmarshal(raw, &text)
+		return text, true, err == nil
+	case '{', '[':
+		return "", false, false
+	}
+	return string(raw), true, true
+}
+
+func contentTypeOf(headers []Header) (string, *Rejection) {
+	contentType, seen := "", false
+	for _, h := range headers {
+		if h.Key != headerContentType {
+			continue
+		}
+		if seen {
+			return "", Reject(MalformedEnvelope, "header content-type occurs twice")
+		}
+		contentType, seen = string(h.Value), true
+	}
+	return contentType, nil
+}
+
+// isEventFormat tells structured mode from binary mode: the binding asks for nothing but the prefix.
+func isEventFormat(contentType string) bool {
+	return len(contentType) >= len(contentTypeFamily) && strings.EqualFold(contentType[:len(contentTypeFamily)], contentTypeFamily)
+}
+
+// mediaType is a content type in lower case without its parameters.
+func mediaType(contentType string) string {
+	name, _, _ := strings.Cut(contentType, ";")
+	return strings.ToLower(strings.TrimSpace(name))
+}
+
+// validAttribute tells whether a text may be the value of a CloudEvents attribute: UTF-8 without control characters
+// (U+0000-001F, U+007F-009F) and without noncharacters.
+func validAttribute[T string | []byte](s T) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c >= utf8.RuneSelf {
+			return validUnicodeAttribute([]byte(s[i:]))
+		} else if c < 0x20 || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func validUnicodeAttribute(s []byte) bool {
+	if !utf8.Valid(s) {
+		return false
+	}
+	for _, r := range string(s) {
+		if r < 0x20 || r >= 0x7f && r <= 0x9f || r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe {
+			return false
+		}
+	}
+	return true
+}
+
+// quoted shows a hostile text to a person: on one line, printable, and not too long.
+func quoted(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return quoteASCII(s)
+	}
+	return quoteASCII(s[:most]) + "..."
+}
+
+// isBlank tells whether there is nothing but JSON's white space.
+func isBlank(data []byte) bool { return len(bytes.TrimLeft(data, " \t\r\n")) == 0 }
