@@ -1,0 +1,117 @@
+// Package enginetest starts real engines for tests. An engine that can't start fails the test; it never skips it.
+//
+// Every function starts an engine of the test's own, which its cleanup ends. The Shared functions start one per test
+// process, for tests that are content with a database or a topic of their own:
+//
+//	func TestMain(m *testing.M) { enginetest.Main(m) }
+//
+//	func TestRowsOfTwoBatchesAreKept(t *testing.T) {
+//		dsn := enginetest.NewDatabase(t)
+//		topic := enginetest.NewTopic(t, 3)
+//		broker := enginetest.SharedKafka(t).Addr()
+//		...
+package enginetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"tenantflow/internal/engine"
+)
+
+// An Option changes how an engine is started.
+type Option func(*engine.Options)
+
+// Durable makes PostgreSQL and the embedded broker sync what they write, which tests have no need of: the engines are
+// killed, the machine is not.
+func Durable(o *engine.Options) { o.Unsynced = false }
+
+// Persist sets what Redis remembers.
+func Persist(p engine.Persistence) Option {
+	return func(o *engine.Options) { o.Persistence = p }
+}
+
+// KafkaConfig sets a broker setting by Kafka's own name.
+func KafkaConfig(name, value string) Option {
+	return func(o *engine.Options) {
+		if o.KafkaConfig == nil {
+			o.KafkaConfig = map[string]string{}
+		}
+		o.KafkaConfig[name] = value
+	}
+}
+
+// Advertise makes Apache Kafka send its clients to another address than its own: a proxy's.
+func Advertise(addr string) Option {
+	return func(o *engine.Options) { o.Advertise = addr }
+}
+
+// Port puts the engine on a given port of 127.0.0.1.
+func Port(n int) Option {
+	return func(o *engine.Options) { o.Port = n }
+}
+
+// ClickHouse starts a ClickHouse server.
+func ClickHouse(t testing.TB, opts ...Option) *engine.ClickHouse {
+	t.Helper()
+	return start(t, engine.StartClickHouse, opts)
+}
+
+// Kafka starts an embedded broker.
+func Kafka(t testing.TB, opts ...Option) *engine.Kafka {
+	t.Helper()
+	return start(t, engine.StartKafka, opts)
+}
+
+// ApacheKafka starts an Apache Kafka broker.
+func ApacheKafka(t testing.TB, opts ...Option) *engine.Kafka {
+	t.Helper()
+	return start(t, engine.StartKafka, append([]Option{func(o *engine.Options) { o.Kind = engine.Apache }}, opts...))
+}
+
+// Postgres starts a PostgreSQL server.
+func Postgres(t testing.TB, opts ...Option) *engine.Postgres {
+	t.Helper()
+	return start(t, engine.StartPostgres, opts)
+}
+
+// Redis starts a Redis server in Dragonfly's place.
+func Redis(t testing.TB, opts ...Option) *engine.Redis {
+	t.Helper()
+	return start(t, engine.StartRedis, opts)
+}
+
+// ending is what every engine offers to be ended by.
+type ending interface {
+	Kill() error
+	Release()
+	LogTail() string
+	Addr() string
+}
+
+func start[E ending](t testing.TB, by func(context.Context, engine.Options) (E, error), opts []Option) E {
+	t.Helper()
+	o := engine.Options{Dir: t.TempDir(), Unsynced: true}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	// Installing counts too, the first time.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	e, err := by(ctx, o)
+	if err != nil {
+		t.Fatalf("this test needs a real engine: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the engine on %s ends:\n%s", e.Addr(), e.LogTail())
+		}
+		// Killed, not stopped: its data is thrown away, and a clean stop takes seconds.
+		if err := e.Kill(); err != nil {
+			t.Errorf("end the engine: %v", err)
+		}
+		e.Release()
+	})
+	return e
+}

@@ -1,0 +1,110 @@
+package engine_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+)
+
+func onBothBrokers(t *testing.T, test func(t *testing.T, k *engine.Kafka)) {
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, enginetest.Kafka(t))
+	})
+	t.Run("apache", func(t *testing.T) {
+		t.Parallel()
+		test(t, enginetest.ApacheKafka(t))
+	})
+}
+
+func client(t *testing.T, k *engine.Kafka) *kafka.Client {
+	t.Helper()
+	transport := &kafka.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: 10 * time.Second}
+}
+
+func createTopic(t *testing.T, k *engine.Kafka, topic string, config ...kafka.ConfigEntry) {
+	t.Helper()
+	resp, err := client(t, k).CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+		{Topic: topic, NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: config}}})
+	if err == nil {
+		err = resp.Errors[topic]
+	}
+	if err != nil {
+		t.Fatalf("create topic %s: %v", topic, err)
+	}
+}
+
+func produce(t *testing.T, k *engine.Kafka, topic, value string) (int64, error) {
+	t.Helper()
+	resp, err := client(t, k).Produce(t.Context(), &kafka.ProduceRequest{Topic: topic, RequiredAcks: kafka.RequireAll,
+		Records: kafka.NewRecordReader(kafka.Record{Time: time.Now(), Key: kafka.NewBytes([]byte("k")), Value: kafka.NewBytes([]byte(value))})})
+	if err != nil {
+		return 0, err
+	}
+	return resp.BaseOffset, resp.Error
+}
+
+// valuesOf reads all values of the topic's partition 0.
+func valuesOf(t *testing.T, k *engine.Kafka, topic string) string {
+	t.Helper()
+	conn, err := kafka.DialLeader(t.Context(), "tcp", k.Addr(), topic, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	first, last, err := conn.ReadOffsets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Seek(first, kafka.SeekAbsolute); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for n := first; n < last; n++ {
+		m, err := conn.ReadMessage(2 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(m.Value)
+		b.WriteByte(' ')
+	}
+	return b.String()
+}
+
+func TestKafkaKeepsItsDataOverStopAndKill(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		createTopic(t, k, "kept")
+		keepsItsData(t, k,
+			func(v string) {
+				if _, err := produce(t, k, "kept", v); err != nil {
+					t.Fatal(err)
+				}
+			},
+			func() string { return valuesOf(t, k, "kept") })
+	})
+}
+
+func TestATopicIsNotCreatedByBeingMentioned(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		conn, err := kafka.Dial("tcp", k.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// The request of this call asks for topics to be created.
+		if _, err := conn.ReadPartitions("nobody-made-it"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
+			t.Errorf("asking for a topic that nobody created: %v", err)
+		}
+	})
+}

@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"io"
+	"os"
+	"time"
+)
+
+// Options say where and how one engine runs.
+type Options struct {
+	// Dir holds the engine's data and its log. It is created when missing, and reused with its data when there.
+	// Required.
+	Dir string
+
+	// Port on 127.0.0.1. 0 takes a free one, which the engine keeps over restarts.
+	Port int
+
+	// Log gets a line for each thing that is installed. nil is standard error.
+	Log io.Writer
+
+	// Kind of Kafka; default Embedded.
+	Kind KafkaKind
+
+	// KafkaConfig are broker settings by Kafka's own names (message.max.bytes, ...), over those of this package.
+	KafkaConfig map[string]string
+
+	// Advertise is the HOST:PORT that Apache Kafka tells its clients to use, for a proxy in front of it.
+	// Default: its own address. The embedded broker knows no other address than its own.
+	Advertise string
+
+	// Persistence of Redis; default AppendOnly.
+	Persistence Persistence
+
+	// Unsynced leaves out PostgreSQL's and the embedded broker's fsync: faster, and as durable against the death of
+	// the process, but not of the machine.
+	Unsynced bool
+}
+
+// A KafkaKind is a kind of broker.
+type KafkaKind string
+
+// The kinds of broker.
+const (
+	Embedded KafkaKind = "embedded" // kfake in a process of its own: up in milliseconds
+	Apache   KafkaKind = "apache"   // Apache Kafka on KRaft, one node: up in three seconds
+)
+
+// Persistence says what Redis remembers.
+type Persistence string
+
+// What Redis remembers.
+const (
+	AppendOnly Persistence = "aof"  // every write that was answered
+	Snapshot   Persistence = "rdb"  // the state at the last Stop or SAVE, as Dragonfly does it
+	Forgetful  Persistence = "none" // nothing
+)
+
+// startLimit is how long an engine may take to answer when the caller's context sets no deadline; stopLimit how long a
+// clean stop may take before the engine is killed.
+const (
+	startLimit = 60 * time.Second
+	stopLimit  = 20 * time.Second
+)
+
+func (o Options) log() io.Writer {
+	if o.Log == nil {
+		return os.Stderr
+	}
+	return o.Log
+}
