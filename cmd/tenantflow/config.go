@@ -1,0 +1,100 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tenantflow/internal/config"
+)
+
+func newConfigCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check, print and explain the settings",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newConfigCheckCommand(a), newConfigPrintCommand(a), newConfigDocsCommand())
+	return cmd
+}
+
+func newConfigCheckCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Say everything that is wrong with the configuration; exit 2 if anything is",
+		Long: `Check reads the configuration as "run" would and says everything that is wrong with it, each problem with what to
+do about it. It connects to nothing. Exit code 0: usable, 2: not.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			problems := []config.Problem{}
+			_, err := config.Load(a.environ)
+			var found config.Problems
+			switch {
+			case errors.As(err, &found):
+				problems = found
+			case err != nil:
+				return err
+			}
+			result := struct {
+				Valid    bool             `json:"valid"`
+				Problems []config.Problem `json:"problems"`
+			}{err == nil, problems}
+			if a.output == outputTable && err != nil {
+				return err // the list itself is the message
+			}
+			if shown := a.show(cmd.OutOrStdout(), result, func() *table {
+				return &table{rows: [][]string{{"the configuration is valid"}}}
+			}); shown != nil {
+				return shown
+			}
+			return err
+		},
+	}
+}
+
+func newConfigPrintCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "print",
+		Short: "Print every setting with its value and where it came from, without the secrets",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.config()
+			if err != nil {
+				return err
+			}
+			settings := cfg.Settings()
+			return a.show(cmd.OutOrStdout(), settings, func() *table {
+				t := &table{head: []string{"setting", "value", "source", "default", "unit or values", "meaning"}}
+				for _, s := range settings {
+					t.add(s.Name, dash(s.Value), s.Source, dash(s.Default), dash(s.Unit), s.Meaning)
+				}
+				return t
+			})
+		},
+	}
+}
+
+func newConfigDocsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "docs",
+		Short: "Print the reference of all settings as Markdown (docs/configuration.md)",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.WriteMarkdown(cmd.OutOrStdout()); err != nil {
+				return fmt.Errorf("printing the reference: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+// dash makes an empty cell visible, and a value with line breaks fit into its row.
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(s)
+}

@@ -1,0 +1,42 @@
+// Command tenantflow is the service and its tools: it takes usage, subscription and company events from Kafka and
+// gives each exactly one effect in every store.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel() // commands end in good order
+		<-signals
+		fmt.Fprintln(os.Stderr, "tenantflow: second signal, ending at once")
+		os.Exit(exitFailed)
+	}()
+	os.Exit(execute(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// execute runs one command line and gives its exit code. ctx ends when the process is asked to stop.
+func execute(ctx context.Context, args, environ []string, in io.Reader, out, errOut io.Writer) int {
+	a := &app{environ: environ}
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintln(errOut, "tenantflow:", err)
+	return a.exitCode(err)
+}

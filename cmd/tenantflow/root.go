@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"tenantflow/internal/config"
+	"tenantflow/internal/telemetry"
+)
+
+// The exit codes.
+const (
+	exitDone    = 0 // done, and everything as it should be
+	exitFailed  = 1 // failed, or differences were found
+	exitInvalid = 2 // the command line or the configuration is wrong; nothing was done
+)
+
+// An app is what all commands of one command line share.
+type app struct {
+	environ []string // NAME=value, as of os.Environ
+	output  string   // the -o flag: outputTable or outputJSON
+	running bool     // the command itself has begun: from here on an error is not one of usage
+}
+
+// config reads the configuration and checks that the given stores have an address. The error is a config.Problems,
+// which ends the process with exitInvalid.
+func (a *app) config(stores ...config.Store) (*config.Config, error) {
+	cfg, err := config.Load(a.environ)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Require(stores...); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// logger makes the logger a command writes to w, usually its standard error.
+func (a *app) logger(cfg *config.Config, w io.Writer) *slog.Logger {
+	return telemetry.NewLogger(w, cfg.LogLevel, cfg.LogFormat)
+}
+
+// invalidError marks an error as one of usage: the process ends with exitInvalid.
+type invalidError struct{ err error }
+
+func (e invalidError) Error() string { return e.err.Error() }
+func (e invalidError) Unwrap() error { return e.err }
+
+// invalid makes an error that says what is wrong with the command line.
+func invalid(format string, args ...any) error { return invalidError{fmt.Errorf(format, args...)} }
+
+func (a *app) exitCode(err error) int {
+	var problems config.Problems
+	var usage invalidError
+	if !a.running || errors.As(err, &problems) || errors.As(err, &usage) {
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tenantflow",
+		Short: "Usage, subscription and company events from Kafka into the stores, each exactly once",
+		Long: `tenantflow takes usage, subscription and company events from Kafka and gives each exactly one effect in every
+store, whatever crashes in between.
+
+It is configured by environment variables: "tenantflow config print" lists them with their values and where they
+come from, "tenantflow config check" says everything that is wrong with them.
+
+Exit codes: 0 done; 1 failed, or differences found; 2 the command line or the configuration is wrong.
+SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
+		Example: `  tenantflow migrate                  create topics and tables
+  tenantflow run --only usage         run the service
+  tenantflow config check             say everything that is wrong with the configuration`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.output != outputTable && a.output != outputJSON {
+				return invalid("-o %s: there is no such output; choose table or json", a.output)
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", outputTable, "how to print results: table or json")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return invalid("%w (see %s --help)", err, cmd.CommandPath())
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
+
+	const service, events, settings = "service", "events", "settings"
+	root.AddGroup(
+		&cobra.Group{ID: service, Title: "The service:"},
+		&cobra.Group{ID: events, Title: "Events:"},
+		&cobra.Group{ID: settings, Title: "Settings and version:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(service, newRunCommand(a))
+	add(settings, newConfigCommand(a), newVersionCommand(a))
+	root.SetHelpCommandGroupID(settings)
+	a.noteRunning(root)
+	return root
+}
+
+// noteRunning wraps the work of every command, so that errors from before it (flags, arguments) count as usage.
+func (a *app) noteRunning(cmd *cobra.Command) {
+	if work := cmd.RunE; work != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			a.running = true
+			return work(cmd, args)
+		}
+	}
+	for _, child := range cmd.Commands() {
+		a.noteRunning(child)
+	}
+}
+
+// noArgs refuses arguments, and names the command that was probably meant.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	if cmd.HasSubCommands() {
+		return invalid("there is no command %q%s (see %s --help)", args[0], hint, cmd.CommandPath())
+	}
+	return invalid("%s takes no arguments, but got %q (see %[1]s --help)", cmd.CommandPath(), args[0])
+}

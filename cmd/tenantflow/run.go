@@ -1,0 +1,91 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tenantflow/internal/config"
+)
+
+// parts lists what `run` can run, in the order of the help.
+func parts() []part {
+	return []part{
+		{name: "usage", stores: []config.Store{config.Kafka, config.ClickHouse}},
+		{name: "quota", stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}},
+		{name: "subscription", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
+		{name: "company", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
+		{name: "jobs", stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}},
+		{name: "api", stores: []config.Store{config.Postgres, config.Dragonfly, config.ClickHouse}},
+	}
+}
+
+func newRunCommand(a *app) *cobra.Command {
+	var only []string
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the service until SIGTERM",
+		Long: `Run consumes events until it gets SIGTERM or SIGINT. Then it stops taking events, finishes and commits what is under
+way within TENANTFLOW_SHUTDOWN_TIMEOUT, leaves its consumer groups and exits 0. A second signal ends it at once (exit 1);
+nothing is lost then either, it is done after the next start.
+
+Its parts: ` + strings.Join(names, ", ") + `. Without --only it runs all there are. Each needs the addresses of
+its own stores only.`,
+		Example: `  tenantflow run
+  tenantflow run --only usage`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			chosen, missing, err := choose(parts(), only)
+			if err != nil {
+				return err
+			}
+			var stores []config.Store
+			for _, p := range chosen {
+				stores = append(stores, p.stores...)
+			}
+			slices.Sort(stores)
+			cfg, err := a.config(slices.Compact(stores)...)
+			if err != nil {
+				return err
+			}
+			log := a.logger(cfg, cmd.ErrOrStderr())
+			if len(missing) > 0 {
+				log.Info("these parts are not there yet and do not run", "parts", strings.Join(missing, ", "))
+			}
+			return newService(cfg, log, chosen).run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts, comma-separated: "+strings.Join(names, ", "))
+	return cmd
+}
+
+// choose picks the parts that --only names, or all that are there; the names of the others are missing.
+func choose(all []part, only []string) (chosen []part, missing []string, err error) {
+	var names []string
+	for _, p := range all {
+		names = append(names, p.name)
+	}
+	for i, name := range only {
+		only[i] = strings.TrimSpace(name)
+		if !slices.Contains(names, only[i]) {
+			return nil, nil, invalid("--only %s: there is no such part; choose from %s", name, strings.Join(names, ", "))
+		}
+	}
+	for _, p := range all {
+		asked := slices.Contains(only, p.name)
+		switch {
+		case asked && p.run == nil:
+			return nil, nil, invalid("--only %s: this part is not there yet", p.name)
+		case p.run == nil:
+			missing = append(missing, p.name)
+		case asked || len(only) == 0:
+			chosen = append(chosen, p)
+		}
+	}
+	return chosen, missing, nil
+}
