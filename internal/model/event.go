@@ -1,0 +1,181 @@
+package model
+
+import (
+	"strconv"
+	"time"
+)
+
+// An event is one usage event as its sender means it: what the row must hold, and how it is written down.
+type event struct {
+	number uint64
+
+	company, user, tier, service, source int // indexes
+	endpoint, symbol                     int
+
+	timestamp  int64 // ms since the epoch
+	time       int64 // ms since the epoch, the CloudEvents time
+	dataPoints uint32
+	processing int64 // thousandths of a millisecond
+	revenue    int64 // millionths
+	period     int32 // year*12 + month-1
+
+	writing
+}
+
+// writing are the freedoms the contract leaves to a sender, none of which changes the row.
+type writing struct {
+	structured      bool
+	keyIsUser       bool // the record's key is the user_id, else the company_id
+	oddID           bool // the id has quotes, backslashes, other scripts
+	borrowedID      bool // the id is that of the event before it, with another source
+	omitTimestamp   bool // it is the CloudEvents time
+	omitPeriod      bool // it is the month of the timestamp
+	omitRevenue     bool // it is 0
+	numericRevenue  bool // a JSON number instead of a string
+	localTime       bool // timestamp written with an offset of +02:00
+	traced          bool // has a traceparent
+	unknownField    bool // has a field the schema does not know
+	extraWhitespace bool
+}
+
+// The vocabulary of the traffic. Tiers are in the order of upgrades.
+var (
+	tiers    = [...]string{"free", "pro", "enterprise"}
+	services = [...]string{"market-data", "signal-engine", "backtesting", "notification", "reporting", "data-bridge"}
+	paths    = [...]string{"/v1/ticks/", "/v1/candles/", "/v1/orders/", "/v1/signals/"}
+	symbols  = [...]string{"EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "XAUUSD", "BTCUSD", "ETHUSD", "US500"}
+	sources  = [...]string{"/data-bridge/eu-1", "/data-bridge/us-1", "/data-bridge/ap-1", "urn:trading:gateway"}
+	names    = [...]string{"northwind", "acme", "globex", "initech", "umbra", "halcyon", "vertex", "lumen", "orchid", "quasar"}
+	oddities = [...]string{"o'brien", `back\slash`, `"quoted"`, "größe", "事件", "a b", "🦉", "100%", "`tick`", "$1; --"}
+)
+
+// event makes the event with this number. It is a pure function of seed and number.
+func (c *Config) event(number uint64) event {
+	r := randomOf(c.Seed, number)
+	e := event{number: number}
+
+	e.company = r.skewed(c.Companies)
+	e.user = r.skewed(c.UsersPerCompany)
+	e.source = e.company % len(sources)
+	e.service = r.skewed(len(services))
+	e.endpoint = r.below(len(paths))
+	e.symbol = r.below(len(symbols))
+	e.tier = c.tierOf(e.company, number)
+
+	base := c.Start.UnixMilli() + int64(float64(number)*float64(c.Step)/float64(time.Millisecond))
+	e.time = base
+	e.timestamp = base - int64(r.below(2000)) // it happened shortly before it was reported
+	if r.chance(c.Late) && c.LateSpan > 0 {
+		e.timestamp -= int64(r.unit() * float64(c.LateSpan.Milliseconds()))
+	}
+
+	e.dataPoints = uint32(r.heavyTailed(2_000_000))
+	e.processing = int64(r.heavyTailed(60_000) * 1000)
+	e.writing = c.writing(&r, e.company)
+	e.borrowedID = e.borrowedID && !e.oddID && number > 0
+	if e.borrowedID {
+		before := randomOf(c.Seed, number-1)
+		e.source = (before.skewed(c.Companies) + 1) % len(sources) // another than that event's
+	}
+	if !e.omitRevenue {
+		e.revenue = int64(e.dataPoints) * int64(10+e.tier*5)
+	}
+	if e.omitTimestamp {
+		e.timestamp = e.time
+	}
+	e.period = monthOf(e.timestamp)
+	if !e.omitPeriod && r.chance(0.01) {
+		e.period-- // booked into the month before
+	}
+	return e
+}
+
+func (c *Config) writing(r *random, company int) writing {
+	bits := r.next()
+	oneIn := func(n uint64) bool { // n is a power of two; takes its bits off
+		hit := bits%n == 0
+		bits /= n
+		return hit
+	}
+	w := writing{keyIsUser: company%2 == 1}
+	w.structured = r.chance(c.Structured)
+	w.oddID = oneIn(512)
+	w.borrowedID = oneIn(512)
+	w.omitTimestamp = oneIn(32)
+	w.omitPeriod = oneIn(4)
+	w.omitRevenue = oneIn(32)
+	w.numericRevenue = oneIn(8)
+	w.localTime = oneIn(64)
+	w.traced = oneIn(16)
+	w.unknownField = oneIn(64)
+	w.extraWhitespace = oneIn(128)
+	return w
+}
+
+// tierOf says which tier a company has when the event with this number is made: a tenth of the companies rise by one
+// at some point of the stream.
+func (c *Config) tierOf(company int, number uint64) int {
+	r := randomOf(c.Seed^0x7469657273, uint64(company))
+	tier := r.skewed(len(tiers))
+	if r.chance(0.1) && tier+1 < len(tiers) && float64(number) > r.unit()*float64(c.Count) {
+		tier++
+	}
+	return tier
+}
+
+// conflicting returns the event with its identity, key and timestamp unchanged and other data.
+func (e event) conflicting() event {
+	e.dataPoints ^= 1
+	e.revenue += 1_000_000
+	e.omitRevenue = false
+	return e
+}
+
+func monthOf(ms int64) int32 {
+	year, month, _ := time.UnixMilli(ms).UTC().Date()
+	return int32(year*12 + int(month) - 1)
+}
+
+// companyID and the following write one attribute of an event. What they write for two different events differs
+// exactly where the indexes differ.
+
+func appendCompanyID(b []byte, company int) []byte {
+	b = append(b, names[company%len(names)]...)
+	b = append(b, '-')
+	return appendPadded(b, int64(company), 4)
+}
+
+func appendUserID(b []byte, company, user int) []byte {
+	// Any bijection makes the ids look unordered; this one is an odd factor modulo 2^40.
+	n := (uint64(company)<<20 | uint64(user)) * 0x9e3779b97f % (1 << 40)
+	b = append(b, 'u', '-')
+	return appendHex(b, n, 10)
+}
+
+func (e *event) appendSource(b []byte) []byte { return append(b, sources[e.source]...) }
+
+// appendID writes the CloudEvents id: a version 4 UUID made of seed and number, or one that is harder to carry.
+func (e *event) appendID(b []byte, seed uint64) []byte {
+	if e.oddID {
+		b = append(b, oddities[e.number%uint64(len(oddities))]...)
+		b = append(b, '-')
+		return strconv.AppendUint(b, e.number, 10)
+	}
+	number := e.number
+	if e.borrowedID {
+		number--
+	}
+	r := randomOf(seed^0x6964656e74697479, number)
+	high, low := r.next(), r.next()
+	high = high&^0xf000 | 0x4000
+	low = low&^(0xc0<<56) | 0x80<<56
+	b = appendHex(b, high>>32, 8)
+	b = append(b, '-')
+	b = appendHex(b, high>>16&0xffff, 4)
+	b = append(b, '-')
+	b = appendHex(b, high&0xffff, 4)
+	b = append(b, '-')
+	b = appendHex(b, low>>48, 4)
+	b = append(b, '-')
+	return appendHex(b, low&(1<<48-1), 12)
+}

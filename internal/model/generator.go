@@ -1,0 +1,231 @@
+package model
+
+import (
+	"tenantflow/events"
+)
+
+// A Generator makes the messages of one stream, in order, and keeps the model of what must result. It is not safe for
+// use by several goroutines.
+type Generator struct {
+	config Config
+	flaws  []flaw
+
+	next   int // number of the next message
+	flawed int // malformed messages so far
+
+	tally       tally
+	duplicates  int64
+	deadLetters map[events.Reason]int64
+
+	fixed   fixedHeaders
+	bytes   []byte          // what is left of the current block, see grow
+	headers []events.Header // likewise
+}
+
+// fixedHeaders are header values that many messages share. Nobody writes to them.
+type fixedHeaders struct {
+	specVersion, eventType, data, structured []byte
+	sources                                  [len(sources)][]byte
+}
+
+// New checks the config, fills in its defaults and makes a generator that stands before the first message. The error
+// names everything that is wrong with the config.
+func New(config Config) (*Generator, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	g := &Generator{
+		config:      config,
+		tally:       newTally(),
+		deadLetters: map[events.Reason]int64{},
+		fixed: fixedHeaders{
+			specVersion: []byte("1.0"),
+			eventType:   []byte(usageType),
+			data:        []byte(dataContentType),
+			structured:  []byte(structuredContentType),
+		},
+	}
+	for i, source := range sources {
+		g.fixed.sources[i] = []byte(source)
+	}
+	for _, f := range flaws() {
+		if f.asLine || !config.Lines {
+			g.flaws = append(g.flaws, f)
+		}
+	}
+	return g, nil
+}
+
+// Config returns the config with its defaults filled in.
+func (g *Generator) Config() Config { return g.config }
+
+// Next fills m with the next message and adds it to what is expected. It is false, and m untouched, when there is none
+// left. The slices of m are new for every message and belong to the caller.
+func (g *Generator) Next(m *Message) bool {
+	if g.next >= g.config.Count {
+		return false
+	}
+	e, kind, f := g.step()
+	switch {
+	case kind == Malformed:
+		d := e.draft()
+		f.put(&d)
+		mode := f.mode
+		if mode == AnyMode && e.structured {
+			mode = Structured
+		}
+		*m = d.message(mode)
+		m.Reason, m.Flaw = f.reason, f.name
+	case e.structured:
+		g.structured(&e, m)
+	default:
+		g.binary(&e, m)
+	}
+	if kind == Conflict {
+		m.Reason, m.Flaw = events.Conflict, "other data under a known identity"
+	}
+	m.Kind = kind
+	m.Number = int(e.number)
+	return true
+}
+
+// AppendLine appends the next message as a line of JSON without the line's end: the event in structured mode with its
+// key as the extension partitionkey. It is false when there is none left. Set Config.Lines before using it.
+func (g *Generator) AppendLine(b []byte) ([]byte, bool) {
+	if g.next >= g.config.Count {
+		return b, false
+	}
+	e, kind, f := g.step()
+	if kind != Malformed {
+		return e.appendStructured(b, g.config.Seed, true), true
+	}
+	d := e.draft()
+	f.put(&d)
+	return append(b, d.structured(true)...), true
+}
+
+// step decides what the next message is and adds it to the model. The flaw is set when it is malformed.
+func (g *Generator) step() (event, Kind, *flaw) {
+	number := g.next
+	g.next++
+	kind, original := g.config.kindOf(number)
+	switch kind {
+	case Resend:
+		g.duplicates++
+		return g.config.event(uint64(original)), kind, nil
+	case Conflict:
+		g.deadLetters[events.Conflict]++
+		return g.config.event(uint64(original)).conflicting(), kind, nil
+	case Malformed:
+		f := &g.flaws[g.flawed%len(g.flaws)]
+		g.flawed++
+		g.deadLetters[f.reason]++
+		return g.config.event(uint64(number)), kind, f
+	default:
+		e := g.config.event(uint64(number))
+		g.tally.add(&e, g.config.Seed)
+		return e, Fresh, nil
+	}
+}
+
+// Expected returns what must result from the messages made so far. It shares nothing with the generator.
+func (g *Generator) Expected() Expected {
+	e := Expected{
+		Messages:    int64(g.next),
+		Duplicates:  g.duplicates,
+		DeadLetters: make(map[events.Reason]int64, len(g.deadLetters)),
+		Tables:      g.tally.tables(),
+	}
+	for reason, n := range g.deadLetters {
+		e.DeadLetters[reason] = n
+	}
+	return e
+}
+
+// kindOf says what the message with this number is and, of a resend or conflict, which number it repeats.
+func (c *Config) kindOf(number int) (Kind, int) {
+	kind, r := c.wantedKind(number)
+	if kind == Fresh || kind == Malformed {
+		return kind, number
+	}
+	const near = 200
+	original := r.below(max(number, 1))
+	if r.chance(0.5) {
+		original = number - 1 - r.below(near)
+	}
+	for ; original >= 0; original-- {
+		if k, _ := c.wantedKind(original); k == Fresh {
+			return kind, original
+		}
+	}
+	return Fresh, number // nothing to repeat yet
+}
+
+// wantedKind is what the message is, unless it is to repeat something and there is nothing.
+func (c *Config) wantedKind(number int) (Kind, random) {
+	r := randomOf(c.Seed^0x6b696e64, uint64(number))
+	switch u := r.unit(); {
+	case u < c.Malformed:
+		return Malformed, r
+	case u < c.Malformed+c.Conflicts:
+		return Conflict, r
+	case u < c.Malformed+c.Conflicts+c.Resends:
+		return Resend, r
+	}
+	return Fresh, r
+}
+
+func (g *Generator) binary(e *event, m *Message) {
+	b := g.grow(1024)
+	var id, at, trace, key []byte
+	id, b = cut(e.appendID(b, g.config.Seed))
+	at, b = cut(appendTime(b, e.time))
+	headers := append(g.growHeaders(7),
+		events.Header{Key: contentTypeHeader, Value: g.fixed.data},
+		events.Header{Key: "ce_specversion", Value: g.fixed.specVersion},
+		events.Header{Key: "ce_id", Value: id},
+		events.Header{Key: "ce_source", Value: g.fixed.sources[e.source]},
+		events.Header{Key: "ce_type", Value: g.fixed.eventType},
+		events.Header{Key: "ce_time", Value: at},
+	)
+	if e.traced {
+		trace, b = cut(e.appendTraceparent(b))
+		headers = append(headers, events.Header{Key: "ce_traceparent", Value: trace})
+	}
+	key, b = cut(e.appendKey(b))
+	value, b := cut(e.appendData(b))
+	g.bytes, g.headers = b, headers[len(headers):]
+	*m = Message{Key: key, Headers: headers[:len(headers):len(headers)], Value: value, Mode: Binary}
+}
+
+func (g *Generator) structured(e *event, m *Message) {
+	b := g.grow(2048)
+	key, b := cut(e.appendKey(b))
+	value, b := cut(e.appendStructured(b, g.config.Seed, false))
+	headers := append(g.growHeaders(1), events.Header{Key: contentTypeHeader, Value: g.fixed.structured})
+	g.bytes, g.headers = b, headers[len(headers):]
+	*m = Message{Key: key, Headers: headers[:1:1], Value: value, Mode: Structured}
+}
+
+// grow returns an empty slice with room for n bytes. Messages are cut from large blocks, because an allocation for
+// every part of every message would take longer than all the rest.
+func (g *Generator) grow(n int) []byte {
+	if cap(g.bytes) < n {
+		g.bytes = make([]byte, 0, 64<<10)
+	}
+	return g.bytes
+}
+
+func (g *Generator) growHeaders(n int) []events.Header {
+	if cap(g.headers) < n {
+		g.headers = make([]events.Header, 0, 1024)
+	}
+	return g.headers
+}
+
+// cut takes what was appended and the room behind it apart. Appending to the part can't overwrite its neighbour.
+func cut(b []byte) (part, rest []byte) {
+	n := len(b)
+	return b[:n:n], b[n:]
+}
