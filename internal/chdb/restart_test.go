@@ -1,0 +1,3 @@
+package chdb_test
+
+func runChild(dir string) int { return 0 }

@@ -1,0 +1,76 @@
+package chdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Config is what a ClickHouse process needs.
+type Config struct {
+	Options
+	// Listen is the address, host:port; port 0 picks a free one.
+	Listen string
+	// Scratch is a directory in memory for the bodies of inserts. Default /dev/shm.
+	Scratch string
+	Log     *slog.Logger
+}
+
+// stopLimit bounds a clean stop: running statements get half of it before they are killed.
+const stopLimit = 6 * time.Second
+
+// Run opens the engine, serves it and calls ready when it takes queries. When ctx ends it stops:
+// no new requests, running statements end or are killed, the engine writes down what it holds.
+// An engine that can't be stopped in time is left as it is; the directory survives that.
+func Run(ctx context.Context, c Config, ready func(addr net.Addr)) (err error) {
+	engine, err := Open(c.Options)
+	if err != nil {
+		return err
+	}
+	server, err := NewServer(engine, first(c.Scratch, "/dev/shm"), c.Log)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for queries: %w", err)
+	}
+	web := &http.Server{Handler: server, ReadHeaderTimeout: 30 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- web.Serve(listener) }()
+	ready(listener.Addr())
+
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve queries: %w", err)
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	gentle, cancelGentle := context.WithTimeout(stopping, stopLimit/2)
+	defer cancelGentle()
+	if web.Shutdown(gentle) != nil {
+		server.kill("1")
+		if err := web.Close(); err != nil {
+			c.Log.Error("close connections", "error", err)
+		}
+	}
+	if err := server.Close(stopping); err != nil {
+		return fmt.Errorf("stop ClickHouse: %w", err)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		engine.Close()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-stopping.Done():
+		return errors.New("stop ClickHouse: the engine takes too long")
+	}
+}
