@@ -75,6 +75,10 @@ func (k *Kafka) properties(data string, o Options) string {
 		"group.initial.rebalance.delay.ms": "0",
 		"group.min.session.timeout.ms":     "1000",
 
+		// A broker that was killed is let in again only when the session of its former life has ended: 9 s by default.
+		"broker.session.timeout.ms":    "2500",
+		"broker.heartbeat.interval.ms": "500",
+
 		"offsets.topic.replication.factor":                 "1",
 		"offsets.topic.num.partitions":                     "1",
 		"transaction.state.log.replication.factor":         "1",
