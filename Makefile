@@ -1,0 +1,82 @@
+# Everything a person or CI does here. `make help` lists the targets: the text behind the two hashes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Which broker `stack` and `demo` use: embedded, or apache for a real Apache Kafka.
+KAFKA ?= embedded
+export KAFKA
+
+LOCAL := $(CURDIR)/.local
+LOCALSTACK := $(LOCAL)/bin/localstack
+
+# The version is in the file's name, so a new pin installs anew and an old one is reused.
+LINT_VERSION := v2.15.0
+LINT := $(LOCAL)/bin/golangci-lint-$(LINT_VERSION)
+
+# What the binary says about itself. Outside a git work tree it says "unknown".
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+DATE := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the whole thing from nothing: stack, a million events, kills, a report (KAFKA=apache for a real Kafka)
+	@echo "make demo: this work comes later" >&2; exit 1
+
+.PHONY: test
+test: toolchain lint engines ## lint, then all tests with the race detector against real engines (what CI calls)
+	go test -race -p 2 -timeout 20m ./...
+
+.PHONY: build
+build: ## build bin/tenantflow
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/tenantflow ./cmd/tenantflow
+
+.PHONY: stack
+stack: $(LOCALSTACK) ## run the local stack in the foreground; writes .local/stack.env when ready (KAFKA=apache for a real Kafka)
+	exec $(LOCALSTACK) up
+
+.PHONY: bench
+bench: ## measure the throughput of every path
+	@echo "make bench: this work comes later" >&2; exit 1
+
+.PHONY: chaos
+chaos: ## kill, freeze and cut everything at random, and judge the result
+	@echo "make chaos: this work comes later" >&2; exit 1
+
+.PHONY: lint
+lint: $(LINT) ## check formatting and run the linters of .golangci.yml
+	$(LINT) run --timeout 10m ./...
+
+# The engines the tests start: ClickHouse, Apache Kafka, PostgreSQL, Redis. Installs what is missing and says so.
+.PHONY: engines
+engines: $(LOCALSTACK)
+	$(LOCALSTACK) install
+
+# The race detector needs a C compiler, which a bare machine lacks.
+.PHONY: toolchain
+toolchain:
+	@if ! command -v "$$(go env CC)" >/dev/null; then \
+		echo "installing a C compiler for the race detector (apt-get install gcc libc6-dev)"; \
+		apt-get update -qq </dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev </dev/null >/dev/null || \
+		{ echo "no C compiler: install gcc and libc6-dev, then run make test again" >&2; exit 1; }; \
+	fi
+
+# Built aside and moved into place, because the old one may be running. Always asked: the go command knows best
+# whether anything changed.
+.PHONY: $(LOCALSTACK)
+$(LOCALSTACK):
+	@mkdir -p $(LOCAL)/bin $(LOCAL)/build
+	go build -o $(LOCAL)/build/localstack.make ./cmd/localstack
+	@mv -f $(LOCAL)/build/localstack.make $@
+
+$(LINT):
+	@mkdir -p $(LOCAL)/bin $(LOCAL)/build/lint
+	@echo "installing golangci-lint $(LINT_VERSION) into .local/bin (go install; a few minutes, once)"
+	GOBIN=$(LOCAL)/build/lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv -f $(LOCAL)/build/lint/golangci-lint $@
