@@ -69,8 +69,8 @@ func (c *Config) event(number uint64) event {
 		e.timestamp -= int64(r.unit() * float64(c.LateSpan.Milliseconds()))
 	}
 
-	e.dataPoints = uint32(r.heavyTailed(2_000_000))
-	e.processing = int64(r.heavyTailed(60_000) * 1000)
+	e.dataPoints = uint32(r.heavyTailed(21))
+	e.processing = r.heavyTailed(26) // up to a minute
 	e.writing = c.writing(&r, e.company)
 	e.borrowedID = e.borrowedID && !e.oddID && number > 0
 	if e.borrowedID {

@@ -1,7 +1,5 @@
 package model
 
-import "math"
-
 // A random is a splitmix64 sequence (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 // It needs no warming up, so every message can have a sequence of its own, started from its number.
 type random struct{ state uint64 }
@@ -42,7 +40,8 @@ func (r *random) skewed(n int) int {
 	return min(int(u*u*float64(n)), n-1)
 }
 
-// heavyTailed returns a number of at least 1, mostly small and sometimes very large, up to limit.
-func (r *random) heavyTailed(limit float64) float64 {
-	return min(math.Exp2(r.unit()*r.unit()*math.Log2(limit)), limit)
+// heavyTailed returns a number in [1, 2^bits), mostly small and sometimes very large.
+func (r *random) heavyTailed(bits int) int64 {
+	power := r.skewed(bits)
+	return 1<<power + int64(r.next()>>(64-power))
 }
