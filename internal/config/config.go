@@ -131,30 +131,17 @@ func describeParseError(err error, values map[string]string) Problem {
 		return Problem{Setting: Prefix + "*", Wrong: err.Error(), Do: "correct it"}
 	}
 	name := Prefix + field.Tag.Get("env")
-	p := Problem{Setting: name, Wrong: quote(values[name]) + " is not " + article(field.Type)}
-	switch {
-	case field.Type == reflect.TypeFor[time.Duration]():
+	p := Problem{Setting: name, Wrong: quote(values[name]) + " is not a known value", Do: "set it to one of: " + field.Tag.Get("unit")}
+	switch field.Type {
+	case reflect.TypeFor[time.Duration]():
+		p.Wrong = quote(values[name]) + " is not a duration"
 		p.Do = "write a number with a unit, like 500ms, 15s, 2m or 1h30m"
-	case field.Type == reflect.TypeFor[Bytes]():
+	case reflect.TypeFor[Bytes]():
+		p.Wrong = quote(values[name]) + " is not a size"
 		p.Do = "write a number of bytes, or one with a unit, like 512KiB, 128MiB or 1GiB"
-	case field.Tag.Get("unit") != "" && field.Type.Kind() != reflect.Int:
-		p.Do = "set it to one of: " + field.Tag.Get("unit")
-	default:
-		p.Do = "write a whole number"
+	case reflect.TypeFor[int]():
+		p.Wrong = quote(values[name]) + " is not a whole number"
+		p.Do = "write one"
 	}
 	return p
-}
-
-// article names the type of a setting for a sentence.
-func article(t reflect.Type) string {
-	switch {
-	case t == reflect.TypeFor[time.Duration]():
-		return "a duration"
-	case t == reflect.TypeFor[Bytes]():
-		return "a size"
-	case t.Kind() == reflect.Int:
-		return "a whole number"
-	default:
-		return "a known value"
-	}
 }

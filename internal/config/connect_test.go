@@ -1,0 +1,56 @@
+package config
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+)
+
+func TestTheClickHouseAddressGivesItsOptions(t *testing.T) {
+	t.Parallel()
+	o, err := load(t, "TENANTFLOW_CLICKHOUSE_DSN=http://default@127.0.0.1:8123").ClickHouseOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Protocol != clickhouse.HTTP || o.Auth.Database != "tenantflow" || o.MaxOpenConns != maxOpenConns || o.DialTimeout != dialTimeout {
+		t.Errorf("got %+v", o)
+	}
+	o, err = load(t, "TENANTFLOW_CLICKHOUSE_DSN=clickhouse://u:p@a:9000,b:9000/other?max_open_conns=3&dial_timeout=9s&max_threads=2").ClickHouseOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Protocol != clickhouse.Native || o.Auth.Database != "other" || o.MaxOpenConns != 3 || o.MaxIdleConns != 3 || o.DialTimeout != 9*time.Second || len(o.Addr) != 2 || o.Settings["max_threads"] != 2 {
+		t.Errorf("what the address says is lost: %+v", o)
+	}
+}
+
+func TestKafkaConnectionsSpeakTLSAndSASLAsConfigured(t *testing.T) {
+	t.Parallel()
+	for _, mechanism := range []string{"", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
+		environ := []string{"TENANTFLOW_KAFKA_BROKERS=h:9092"}
+		if mechanism != "" {
+			environ = append(environ, "TENANTFLOW_KAFKA_TLS=true", "TENANTFLOW_KAFKA_SASL_MECHANISM="+mechanism,
+				"TENANTFLOW_KAFKA_SASL_USERNAME=u", "TENANTFLOW_KAFKA_SASL_PASSWORD=p")
+		}
+		cfg := load(t, environ...)
+		transport, err := cfg.KafkaTransport()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialer, err := cfg.KafkaDialer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		secured := mechanism != ""
+		if (transport.TLS != nil) != secured || (dialer.TLS != nil) != secured {
+			t.Errorf("%q: TLS %v, %v", mechanism, transport.TLS, dialer.TLS)
+		}
+		if (transport.SASL != nil) != secured || (dialer.SASLMechanism != nil) != secured {
+			t.Fatalf("%q: SASL %v, %v", mechanism, transport.SASL, dialer.SASLMechanism)
+		}
+		if secured && (transport.SASL.Name() != mechanism || dialer.SASLMechanism.Name() != mechanism) {
+			t.Errorf("%q: SASL %s, %s", mechanism, transport.SASL.Name(), dialer.SASLMechanism.Name())
+		}
+	}
+}
