@@ -5,94 +5,88 @@ import (
 	"strconv"
 )
 
-// A number is a decimal taken apart exactly: (-1)^neg x digits x 10^exp. Digits have neither leading nor trailing
-// zeros; zero has no digits, no sign and no exponent.
-//
-// Amounts are never turned into a float: 0.1 has none.
-type number struct {
-	neg    bool
-	digits []byte // ASCII; points into scratch or the text
-	exp    int64  // saturates far beyond anything a field may hold
-}
+// A remainder is what is behind the last decimal that is kept.
+type remainder int
 
-// maxExponent bounds the exponent of a number, so that sums of exponents and lengths cannot overflow.
-const maxExponent = 1 << 40
+const (
+	nothing   remainder = iota // the value is exact
+	belowHalf                  // more than nothing, less than half a unit
+	halfOrUp                   // half a unit or more
+)
 
-// parseNumber takes the text of a valid JSON number apart.
-func parseNumber(text []byte) number {
-	var n number
+// maxFixed is the largest value of fixedPoint: 18 digits always fit an int64.
+const maxFixed = 999_999_999_999_999_999
+
+// fixedPoint reads the text of a valid JSON number as an integer in units of 10^-decimals, with what is left over. It is
+// exact for every text: amounts are never turned into a float, which has no 0.1. It is not ok for negative numbers other
+// than -0 and for more than maxFixed. It allocates nothing and takes time linear in the text, whatever the exponent.
+func fixedPoint(text []byte, decimals int) (value int64, rest remainder, ok bool) {
+	negative := false
 	if len(text) > 0 && text[0] == '-' {
-		n.neg = true
+		negative = true
 		text = text[1:]
 	}
-	mantissa := text
-	if i := bytes.IndexAny(text, "eE"); i >= 0 {
-		mantissa = text[:i]
-		n.exp = parseExponent(text[i+1:])
+	mantissa, exponent := splitExponent(text)
+	point := bytes.IndexByte(mantissa, '.')
+	if point < 0 {
+		point = len(mantissa)
 	}
-	if i := bytes.IndexByte(mantissa, '.'); i >= 0 {
-		whole, frac := mantissa[:i], mantissa[i+1:]
-		n.exp -= int64(len(frac))
-		n.digits = append(append(make([]byte, 0, len(whole)+len(frac)), whole...), frac...)
-	} else {
-		n.digits = mantissa
-	}
-	n.digits = bytes.TrimLeft(n.digits, "0")
-	trimmed := bytes.TrimRight(n.digits, "0")
-	n.exp += int64(len(n.digits) - len(trimmed))
-	n.digits = trimmed
-	if len(n.digits) == 0 {
-		return number{}
-	}
-	return n
-}
-
-func parseExponent(text []byte) int64 {
-	neg := false
-	if len(text) > 0 && (text[0] == '+' || text[0] == '-') {
-		neg = text[0] == '-'
-		text = text[1:]
-	}
-	var e int64
-	for _, c := range text {
-		e = min(e*10+int64(c-'0'), maxExponent)
-	}
-	if neg {
-		return -e
-	}
-	return e
-}
-
-// scaled gives the number times 10^scale as an integer. It is exact when nothing but zeros was behind the last digit
-// kept; otherwise the value is rounded half up. It is false when the number is negative or has more than 18 digits.
-func (n number) scaled(scale int) (value int64, exact, ok bool) {
-	if len(n.digits) == 0 {
-		return 0, true, true
-	}
-	if n.neg {
-		return 0, false, false
-	}
-	exp := n.exp + int64(scale)
-	width := int64(len(n.digits)) + exp // digits of the integer part
-	if width > 18 {
-		return 0, false, false
-	}
-	if width < 0 {
-		return 0, false, true
-	}
-	for i := int64(0); i < width; i++ {
-		value *= 10
-		if i < int64(len(n.digits)) {
-			value += int64(n.digits[i] - '0')
+	// weight is the power of ten, in units of the result, of the digit the loop is at.
+	weight := int64(point) - 1 + exponent + int64(decimals)
+	for _, c := range mantissa {
+		if c == '.' {
+			continue
 		}
+		switch digit := int64(c - '0'); {
+		case digit == 0:
+		case weight >= 18 || negative:
+			return 0, nothing, false
+		case weight >= 0:
+			value += digit * pow10(weight)
+		case weight == -1 && digit >= 5:
+			rest = halfOrUp
+		default:
+			rest = max(rest, belowHalf)
+		}
+		weight--
 	}
-	if exp >= 0 {
-		return value, true, true
+	return value, rest, true
+}
+
+// pow10 is 10^n for n from 0 to 18.
+func pow10(n int64) int64 {
+	p := int64(1)
+	for base := int64(10); n > 0; n >>= 1 {
+		if n&1 == 1 {
+			p *= base
+		}
+		base *= base
 	}
-	if n.digits[width] >= '5' {
-		value++
+	return p
+}
+
+// splitExponent separates the exponent, 0 when there is none. It saturates far beyond any length of text, so that sums
+// of exponents and lengths don't overflow.
+func splitExponent(text []byte) (mantissa []byte, exponent int64) {
+	const most = 1 << 40
+	for i, c := range text {
+		if c|0x20 != 'e' {
+			continue
+		}
+		digits, negative := text[i+1:], false
+		if len(digits) > 0 && (digits[0] == '+' || digits[0] == '-') {
+			negative = digits[0] == '-'
+			digits = digits[1:]
+		}
+		for _, d := range digits {
+			exponent = min(exponent*10+int64(d-'0'), most)
+		}
+		if negative {
+			exponent = -exponent
+		}
+		return text[:i], exponent
 	}
-	return value, false, true
+	return text, 0
 }
 
 // tamed gives the text of a JSON number that every comparison with a bound, every multipleOf and every rounding of
@@ -100,27 +94,33 @@ func (n number) scaled(scale int) (value int64, exact, ok bool) {
 // 1e999999999, would keep arbitrary-precision arithmetic busy for seconds or break it.
 func tamed(text string) string {
 	const keep, far = 100, 400
-	if len(text) <= keep && bytes.IndexAny([]byte(text), "eE") < 0 {
+	mantissa, exponent := splitExponent([]byte(text))
+	if len(text) <= keep && len(mantissa) == len(text) {
 		return text
 	}
-	n := parseNumber([]byte(text))
-	if len(n.digits) == 0 {
-		return "0"
-	}
 	sign := ""
-	if n.neg {
-		sign = "-"
+	if mantissa[0] == '-' {
+		sign, mantissa = "-", mantissa[1:]
 	}
-	switch width := int64(len(n.digits)) + n.exp; {
+	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
+	exponent -= int64(len(fraction))
+	digits := bytes.TrimLeft(append(bytes.Clone(whole), fraction...), "0")
+	trimmed := bytes.TrimRight(digits, "0")
+	exponent += int64(len(digits) - len(trimmed))
+	digits = trimmed
+
+	switch width := int64(len(digits)) + exponent; {
+	case len(digits) == 0:
+		return "0"
 	case width > far:
 		return sign + "1e" + strconv.Itoa(far)
 	case width < -far:
 		return sign + "1e-" + strconv.Itoa(far)
 	}
-	if len(n.digits) > keep {
+	if len(digits) > keep {
 		// The 1 stands for the rest: more than nothing, less than half.
-		n.exp += int64(len(n.digits) - keep - 1)
-		n.digits = append(append(make([]byte, 0, keep+1), n.digits[:keep]...), '1')
+		exponent += int64(len(digits) - keep - 1)
+		digits = append(digits[:keep:keep], '1')
 	}
-	return sign + string(n.digits) + "e" + strconv.FormatInt(n.exp, 10)
+	return sign + string(digits) + "e" + strconv.FormatInt(exponent, 10)
 }

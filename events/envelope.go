@@ -75,7 +75,8 @@ func (e *Envelope) attribute(name string) *string {
 //
 // It is strict where leniency would make identities ambiguous or let broken text into a store:
 //   - attributes and key are UTF-8, attributes without control characters and noncharacters (CloudEvents allows none),
-//   - the same ce_ header or content-type twice is refused (in JSON the last of two equal names wins, as in encoding/json),
+//   - the header of a known attribute, or content-type, twice is refused (in JSON the last of two equal names wins, as in
+//     encoding/json),
 //   - data is UTF-8 whatever its content type says.
 //
 // The error is a *Rejection: malformed_envelope before missing_attribute.
@@ -91,8 +92,8 @@ func ParseEnvelope(r *Record) (*Envelope, error) {
 		return nil, rejection
 	}
 	var attributes rawAttributes
-	if isEventFormat(contentType) {
-		if mediaType(contentType) != contentTypeStructured {
+	if isEventFormat([]byte(contentType)) {
+		if !isStructured([]byte(contentType)) {
 			return nil, Reject(MalformedEnvelope, "content type %s is no event format this service reads", quoted(contentType))
 		}
 		attributes, rejection = structuredAttributes(r.Value)
@@ -160,7 +161,7 @@ func binaryAttributes(r *Record, contentType string) (rawAttributes, *Rejection)
 		if !ok {
 			continue
 		}
-		if seen[name] {
+		if seen[name] && attributeBit(name) != 0 {
 			return a, Reject(MalformedEnvelope, "header %s occurs twice", quoted(h.Key))
 		}
 		seen[name] = true
@@ -195,13 +196,14 @@ func structuredAttributes(value []byte) (rawAttributes, *Rejection) {
 		return a, Reject(MalformedEnvelope, "the event is null")
 	}
 	for name, raw := range members {
-		text, present, ok := attributeText(raw)
-		switch {
-		case name == "data" || name == "data_base64":
+		if name == "data" || name == "data_base64" {
 			continue
-		case !ok && (a.envelope.attribute(name) != nil || name == "specversion" || name == "time"):
-			return a, Reject(MalformedEnvelope, "attribute %s is neither a string nor another simple value", quoted(name))
-		case !ok || !present:
+		}
+		text, present, ok := attributeText(raw)
+		if isCoreAttribute(name) && present && raw[0] != '"' || !ok && attributeBit(name) != 0 {
+			return a, Reject(MalformedEnvelope, "attribute %s has a value of a wrong kind", quoted(name))
+		}
+		if !ok || !present {
 			continue
 		}
 		if rejection := a.set(name, text); rejection != nil {
@@ -242,9 +244,18 @@ func attributeText(raw json.RawMessage) (text string, present, ok bool) {
 		err := json.Unmarshal(raw, &text)
 		return text, true, err == nil
 	case '{', '[':
-		return "", false, false
+		return "", true, false
 	}
 	return string(raw), true, true
+}
+
+// isCoreAttribute tells the attributes CloudEvents itself defines, which are all strings, from extensions.
+func isCoreAttribute(name string) bool {
+	switch name {
+	case "specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema":
+		return true
+	}
+	return false
 }
 
 func contentTypeOf(headers []Header) (string, *Rejection) {
@@ -262,14 +273,15 @@ func contentTypeOf(headers []Header) (string, *Rejection) {
 }
 
 // isEventFormat tells structured mode from binary mode: the binding asks for nothing but the prefix.
-func isEventFormat(contentType string) bool {
-	return len(contentType) >= len(contentTypeFamily) && strings.EqualFold(contentType[:len(contentTypeFamily)], contentTypeFamily)
+func isEventFormat(contentType []byte) bool {
+	return len(contentType) >= len(contentTypeFamily) &&
+		bytes.EqualFold(contentType[:len(contentTypeFamily)], []byte(contentTypeFamily))
 }
 
-// mediaType is a content type in lower case without its parameters.
-func mediaType(contentType string) string {
-	name, _, _ := strings.Cut(contentType, ";")
-	return strings.ToLower(strings.TrimSpace(name))
+// isStructured tells whether an event format is the one this service reads, whatever its parameters are.
+func isStructured(contentType []byte) bool {
+	name, _, _ := bytes.Cut(contentType, []byte{';'})
+	return bytes.EqualFold(bytes.TrimSpace(name), []byte(contentTypeStructured))
 }
 
 // validAttribute tells whether a text may be the value of a CloudEvents attribute: UTF-8 without control characters

@@ -42,16 +42,19 @@ func fillUsage(envelope *Envelope, data any, u *Usage) error {
 		s, _ := object[name].(string)
 		return []byte(s)
 	}
-	amount := func(name string, decimals int) (value int64, exact bool) {
-		var n number
+	amount := func(name string, decimals int) int64 {
+		var value int64
+		var rest remainder
 		switch v := object[name].(type) {
 		case json.Number:
-			n = parseNumber([]byte(v))
+			value, rest, _ = fixedPoint([]byte(v), decimals)
 		case string:
-			n = parseNumber([]byte(v)) // the pattern allows nothing that is no number
+			value, rest, _ = fixedPoint([]byte(v), decimals) // the pattern allows nothing that is no number
 		}
-		value, exact, _ = n.scaled(decimals)
-		return value, exact
+		if rest == halfOrUp {
+			value++
+		}
+		return value
 	}
 
 	*u = Usage{
@@ -59,10 +62,9 @@ func fillUsage(envelope *Envelope, data any, u *Usage) error {
 		CompanyID: text("company_id"), UserID: text("user_id"), Tier: text("subscription_tier"),
 		Service: text("service_name"), Endpoint: text("api_endpoint"), BillingPeriod: text("billing_period"),
 	}
-	points, _ := amount("data_points_consumed", 0)
-	u.DataPoints = uint32(points)
-	u.ProcessingTime, _ = amount("processing_time_ms", 3)
-	u.Revenue, _ = amount("revenue_attributed", 6)
+	u.DataPoints = uint32(amount("data_points_consumed", 0)) // the schema bounds it
+	u.ProcessingTime = amount("processing_time_ms", 3)
+	u.Revenue = amount("revenue_attributed", 6)
 
 	at := envelope.Time
 	if s, ok := object["timestamp"].(string); ok {

@@ -1,0 +1,228 @@
+package events
+
+// The members of a usage event's data, as bits of what has been seen.
+const (
+	sawCompany = 1 << iota
+	sawUser
+	sawTier
+	sawService
+	sawEndpoint
+	sawDataPoints
+	sawProcessingTime
+
+	sawAllRequired = 1<<iota - 1
+)
+
+// object reads the data: one JSON object, members in any order, unknown ones skipped. It fills u, but for the
+// attributes, and is false when something is not as the schema wants it, whatever that is.
+func (d *UsageDecoder) object(text []byte, u *Usage, envelopeTime int64) bool {
+	u.Timestamp, u.BillingPeriod, u.Revenue = envelopeTime, nil, 0
+	i := skipSpace(text, 0)
+	if i >= len(text) || text[i] != '{' {
+		return false
+	}
+	seen := 0
+	for {
+		var name []byte
+		if name, i = d.scan.name(text, i+1); i == bad {
+			return false // also for {}, which lacks what is required
+		}
+		switch string(name) {
+		case "company_id":
+			u.CompanyID, i = d.text(text, i)
+			if !isID(u.CompanyID) {
+				return false
+			}
+			seen |= sawCompany
+		case "user_id":
+			u.UserID, i = d.text(text, i)
+			if !isID(u.UserID) {
+				return false
+			}
+			seen |= sawUser
+		case "subscription_tier":
+			u.Tier, i = d.text(text, i)
+			if !isTier(u.Tier) {
+				return false
+			}
+			seen |= sawTier
+		case "service_name":
+			u.Service, i = d.text(text, i)
+			seen |= sawService
+		case "api_endpoint":
+			u.Endpoint, i = d.text(text, i)
+			seen |= sawEndpoint
+		case "data_points_consumed":
+			var points int64
+			var rest remainder
+			points, rest, i = d.amount(text, i, 0)
+			if points > maxDataPoints || rest != nothing {
+				return false
+			}
+			u.DataPoints = uint32(points)
+			seen |= sawDataPoints
+		case "processing_time_ms":
+			var rest remainder
+			u.ProcessingTime, rest, i = d.amount(text, i, 3)
+			if rest != nothing && u.ProcessingTime == maxFixed {
+				return false
+			}
+			if rest == halfOrUp {
+				u.ProcessingTime++
+			}
+			seen |= sawProcessingTime
+		case "timestamp":
+			var stamp []byte
+			stamp, i = d.text(text, i)
+			sec, nsec, ok := parseRFC3339(stamp)
+			if !ok {
+				return false
+			}
+			u.Timestamp = sec*1000 + int64(nsec/1_000_000)
+		case "billing_period":
+			u.BillingPeriod, i = d.text(text, i)
+			if !isMonth(u.BillingPeriod) {
+				return false
+			}
+		case "revenue_attributed":
+			var ok bool
+			if u.Revenue, i, ok = d.revenue(text, i); !ok {
+				return false
+			}
+		default:
+			i = d.scan.skip(text, i, 1)
+		}
+		if i == bad {
+			return false
+		}
+		if i = skipSpace(text, i); i >= len(text) {
+			return false
+		}
+		if text[i] == '}' {
+			break
+		}
+		if text[i] != ',' {
+			return false
+		}
+	}
+	if seen != sawAllRequired || skipSpace(text, i+1) != len(text) {
+		return false
+	}
+	if u.BillingPeriod == nil {
+		u.BillingPeriod = appendBillingPeriod(d.period[:0], u.Timestamp)
+	}
+	return true
+}
+
+// text reads a value that has to be a string.
+func (d *UsageDecoder) text(text []byte, i int) (value []byte, next int) {
+	if text[i] != '"' {
+		return nil, bad
+	}
+	return d.scan.str(text, i+1)
+}
+
+// maxDataPoints is the largest data_points_consumed, that of a ClickHouse UInt32.
+const maxDataPoints = 1<<32 - 1
+
+// amount reads a value that has to be a number of at least 0, in units of 10^-decimals.
+func (d *UsageDecoder) amount(text []byte, i, decimals int) (value int64, rest remainder, next int) {
+	// Nearly every number is a few digits, perhaps with a point: read it as it is checked.
+	j := i
+	for j < len(text) && text[j]-'0' <= 9 {
+		value = value*10 + int64(text[j]-'0')
+		j++
+	}
+	plain := j > i && j-i <= 12 && (text[i] != '0' || j == i+1)
+	missing := decimals
+	if plain && j < len(text) && text[j] == '.' && missing > 0 {
+		j++
+		first := j
+		for j < len(text) && text[j]-'0' <= 9 && missing > 0 {
+			value = value*10 + int64(text[j]-'0')
+			missing--
+			j++
+		}
+		plain = j > first
+	}
+	if plain && j < len(text) && (text[j] == ',' || text[j] == '}' || text[j] <= ' ') {
+		for ; missing > 0; missing-- {
+			value *= 10
+		}
+		return value, nothing, j
+	}
+
+	end := numberEnd(text, i)
+	if end == bad {
+		return 0, nothing, bad
+	}
+	value, rest, ok := fixedPoint(text[i:end], decimals)
+	if !ok {
+		return 0, nothing, bad
+	}
+	return value, rest, end
+}
+
+// revenue reads revenue_attributed: a decimal string of at most 12 digits, a point and 6 digits, or a number that has an
+// exact value in millionths.
+func (d *UsageDecoder) revenue(text []byte, i int) (value int64, next int, ok bool) {
+	if text[i] != '"' {
+		value, rest, next := d.amount(text, i, 6)
+		return value, next, next != bad && rest == nothing
+	}
+	s, next := d.scan.str(text, i+1)
+	if next == bad {
+		return 0, bad, false
+	}
+	whole := digitsEnd(s, 0)
+	if whole < 1 || whole > 12 {
+		return 0, bad, false
+	}
+	for _, c := range s[:whole] {
+		value = value*10 + int64(c-'0')
+	}
+	missing := 6
+	if whole < len(s) {
+		end := digitsEnd(s, whole+1)
+		decimals := end - whole - 1
+		if s[whole] != '.' || end != len(s) || decimals < 1 || decimals > 6 {
+			return 0, bad, false
+		}
+		for _, c := range s[whole+1:] {
+			value = value*10 + int64(c-'0')
+		}
+		missing -= decimals
+	}
+	return value * pow10(int64(missing)), next, true
+}
+
+// isID is the pattern [A-Za-z0-9_-]{1,50} of company_id and user_id.
+func isID(s []byte) bool {
+	if len(s)-1 >= 50 || len(s) == 0 {
+		return false
+	}
+	for _, c := range s {
+		if c|0x20-'a' > 25 && c-'0' > 9 && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// isTier is the pattern [a-z0-9_-]{1,20} of subscription_tier.
+func isTier(s []byte) bool {
+	if len(s) > 20 || len(s) == 0 {
+		return false
+	}
+	for _, c := range s {
+		if c-'a' > 25 && c-'0' > 9 && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// isMonth is the pattern YYYY-MM of billing_period.
+func isMonth(s []byte) bool {
+	return len(s) == 7 && s[4] == '-' && digits2(s[0], s[1]) < 100 && digits2(s[2], s[3]) < 100 && digits2(s[5], s[6])-1 < 12
+}
