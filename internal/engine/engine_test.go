@@ -177,3 +177,13 @@ func TestATakenPortIsNamed(t *testing.T) {
 		t.Errorf("a second engine on the same port: %v", err)
 	}
 }
+
+func TestADataDirectoryInUseIsNamed(t *testing.T) {
+	t.Parallel()
+	r := enginetest.Redis(t)
+	dir := filepath.Dir(r.LogPath())
+	_, err := engine.StartRedis(t.Context(), engine.Options{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), dir+" is in use") {
+		t.Errorf("a second engine on the same data: %v", err)
+	}
+}

@@ -21,6 +21,7 @@ var ErrNotRunning = errors.New("engine is not running")
 type instance struct {
 	name    string
 	dir     string
+	lock    *os.File // held as long as the instance may run
 	port    *port
 	command func() (*exec.Cmd, error)       // a run's command, made anew for each
 	probe   func(ctx context.Context) error // one real request
@@ -231,21 +232,34 @@ func open(name string, o Options) (*instance, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p, err := reserve(o.Port)
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	return &instance{name: name, dir: dir, port: p, stopSig: syscall.SIGTERM}, nil
+	// Not every engine notices by itself that another one writes to the same files.
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("start %s: the data directory %s is in use by another one that runs: %w", name, dir, err)
+	}
+	p, err := reserve(o.Port)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return &instance{name: name, dir: dir, lock: lock, port: p, stopSig: syscall.SIGTERM}, nil
 }
 
-// begin starts the engine for the first time, and gives its port back when that fails.
+// begin starts the engine for the first time, and gives up its reservations when that fails.
 func (e *instance) begin(ctx context.Context) error {
 	err := e.Start(ctx)
 	if err != nil {
-		e.port.release()
+		e.Release()
 	}
 	return err
 }
 
-// Release gives the engine's reserved port back. It can't be started after that.
-func (e *instance) Release() { e.port.release() }
+// Release gives up the engine's port and data directory, for others. It can't be started after that.
+func (e *instance) Release() {
+	e.port.release()
+	e.lock.Close()
+}

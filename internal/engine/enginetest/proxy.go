@@ -1,0 +1,39 @@
+package enginetest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"tenantflow/internal/engine"
+)
+
+// Proxy puts a proxy in front of the engine at HOST:PORT, for the length of the test.
+func Proxy(t testing.TB, target string) *engine.Proxy {
+	t.Helper()
+	p, err := engine.NewProxy(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("close the proxy: %v", err)
+		}
+	})
+	return p
+}
+
+// Eventually polls until the condition holds, or returns the error of ctx when that ends before. Give ctx a deadline.
+func Eventually(ctx context.Context, condition func() bool) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the condition does not hold yet: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
