@@ -1,0 +1,35 @@
+package consumers
+
+import (
+	"context"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// A Budget bounds the bytes of records and rows held by all partitions of a process together, so that memory does not
+// depend on how many partitions it is assigned.
+//
+// Whoever waits for it must hold nothing that only it could give back: a partition therefore hands over the batch it
+// has before it waits, and the batch's bytes come back when it is written.
+type Budget struct {
+	sem  *semaphore.Weighted
+	size int64
+}
+
+// NewBudget returns a budget of size bytes.
+func NewBudget(size int64) *Budget {
+	return &Budget{sem: semaphore.NewWeighted(size), size: size}
+}
+
+func (b *Budget) tryAcquire(n int64) bool { return b.sem.TryAcquire(b.clamp(n)) }
+
+func (b *Budget) acquire(ctx context.Context, n int64) error { return b.sem.Acquire(ctx, b.clamp(n)) }
+
+func (b *Budget) release(n int64) {
+	if n > 0 {
+		b.sem.Release(b.clamp(n))
+	}
+}
+
+// clamp keeps a single claim from being larger than everything there is, which could never be met.
+func (b *Budget) clamp(n int64) int64 { return min(n, b.size) }

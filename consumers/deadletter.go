@@ -1,0 +1,171 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+)
+
+// A DeadLetter is a record that can't be taken, and why.
+type DeadLetter struct {
+	Record    events.Record // with bytes of its own
+	Rejection *events.Rejection
+	Attempts  int
+}
+
+// CopyRecord returns r with bytes of its own. Nil keys and values stay nil.
+func CopyRecord(r *events.Record) events.Record {
+	c := *r
+	size := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		size += len(h.Value)
+	}
+	buf := make([]byte, 0, size)
+	keep := func(v []byte) []byte {
+		if v == nil {
+			return nil
+		}
+		at := len(buf)
+		buf = append(buf, v...)
+		return buf[at:len(buf):len(buf)]
+	}
+	c.Key, c.Value = keep(r.Key), keep(r.Value)
+	c.Headers = make([]events.Header, len(r.Headers))
+	for i, h := range r.Headers {
+		c.Headers[i] = events.Header{Key: h.Key, Value: keep(h.Value)}
+	}
+	return c
+}
+
+// recordBytes is about how much memory a copied record holds.
+func recordBytes(r *events.Record) int64 {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 40
+	}
+	return int64(n + 200)
+}
+
+// DeadLetters publishes to the dead letter topics.
+type DeadLetters struct {
+	writer *kafka.Writer
+	group  string
+	log    *slog.Logger
+	count  *prometheus.CounterVec // by topic and reason
+}
+
+// maxDeadLetterBytes bounds one message as the client counts it. What a topic takes is the broker's to say, so this is
+// only large enough never to be the limit.
+const maxDeadLetterBytes = 64 << 20
+
+// NewDeadLetters returns a publisher for one consumer group.
+func NewDeadLetters(client *kafka.Client, group string, log *slog.Logger, count *prometheus.CounterVec) *DeadLetters {
+	return &DeadLetters{
+		writer: &kafka.Writer{
+			Addr:         client.Addr,
+			Transport:    client.Transport,
+			Balancer:     &kafka.Hash{},
+			RequiredAcks: kafka.RequireAll,
+			BatchTimeout: 5 * time.Millisecond,
+			BatchBytes:   maxDeadLetterBytes,
+			MaxAttempts:  1, // tries again here, where it can be seen
+		},
+		group: group,
+		log:   log,
+		count: count,
+	}
+}
+
+// Close waits for what is under way.
+func (d *DeadLetters) Close() error { return d.writer.Close() }
+
+// Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
+// letter may be there twice; its origin (group, topic, partition, offset) tells.
+func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
+	if len(letters) == 0 {
+		return nil
+	}
+	messages := make([]kafka.Message, len(letters))
+	for i := range letters {
+		messages[i] = d.message(&letters[i])
+	}
+	delays := retryDelays()
+	for {
+		err := d.writer.WriteMessages(ctx, messages...)
+		if err == nil {
+			break
+		}
+		switch {
+		case tooLarge(err):
+			return d.publishOneByOne(ctx, letters, waiting)
+		case ctx.Err() != nil:
+			return fmt.Errorf("publish %d dead letters: %w", len(letters), context.Cause(ctx))
+		}
+		// Which of them the broker took does not matter: all of them once more.
+		waiting(fmt.Errorf("publish %d dead letters: %w", len(letters), err))
+		if pause(ctx, delays.NextBackOff()) != nil {
+			return fmt.Errorf("publish %d dead letters: %w", len(letters), err)
+		}
+	}
+	waiting(nil)
+	for i := range letters {
+		d.note(ctx, &letters[i])
+	}
+	return nil
+}
+
+// tooLarge tells whether the broker, or the client before it, found a message too large.
+func tooLarge(err error) bool {
+	var many kafka.WriteErrors
+	if errors.As(err, &many) {
+		return slices.ContainsFunc(many, func(e error) bool { return e != nil && tooLarge(e) })
+	}
+	var client kafka.MessageTooLargeError
+	return errors.As(err, &client) || errors.Is(err, kafka.MessageSizeTooLarge)
+}
+
+// publishOneByOne finds out which letters the broker finds too large. They go as coordinates and a hash instead of
+// bytes.
+func (d *DeadLetters) publishOneByOne(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
+	for i := range letters {
+		letter := letters[i]
+		if len(letters) == 1 {
+			if letter.Rejection.Reason == events.TooLarge {
+				return fmt.Errorf("publish dead letter of %s/%d/%d: too large even without its bytes",
+					letter.Record.Topic, letter.Record.Partition, letter.Record.Offset)
+			}
+			letter.Rejection = events.Reject(events.TooLarge, "%s: %s; the original bytes exceed what the dead letter topic takes",
+				letter.Rejection.Reason, letter.Rejection.Detail)
+		}
+		if err := d.Publish(ctx, []DeadLetter{letter}, waiting); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *DeadLetters) message(l *DeadLetter) kafka.Message {
+	key, value, headers := events.NewDeadLetter(&l.Record, d.group, l.Rejection, l.Attempts, time.Now())
+	m := kafka.Message{Topic: events.DeadLetterTopic(l.Record.Topic), Key: key, Value: value}
+	for _, h := range headers {
+		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+	}
+	return m
+}
+
+func (d *DeadLetters) note(ctx context.Context, l *DeadLetter) {
+	if d.count != nil {
+		d.count.WithLabelValues(l.Record.Topic, string(l.Rejection.Reason)).Inc()
+	}
+	d.log.WarnContext(ctx, "event went to the dead letters",
+		slog.String("topic", l.Record.Topic), slog.Int("partition", l.Record.Partition), slog.Int64("offset", l.Record.Offset),
+		slog.String("reason", string(l.Rejection.Reason)), slog.String("error", l.Rejection.Detail))
+}

@@ -1,0 +1,85 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/segmentio/kafka-go"
+)
+
+// errLost says that the partition belongs to another member now, or will in a moment. Whatever is under way is
+// given up: the next owner finds it.
+var errLost = errors.New("the partition was taken over by another member of the group")
+
+// A StopError stops one partition until a person has acted; the others go on.
+type StopError struct {
+	Kind string // short and stable, for the metric: offset_out_of_range, topic_recreated, ...
+	Err  error
+}
+
+func (e *StopError) Error() string { return e.Err.Error() }
+
+func (e *StopError) Unwrap() error { return e.Err }
+
+// A FatalError ends the consumer: the configuration or a schema is wrong, and waiting would not mend it.
+type FatalError struct{ Err error }
+
+func (e *FatalError) Error() string { return e.Err.Error() }
+
+func (e *FatalError) Unwrap() error { return e.Err }
+
+// retryDelays is how long to wait between tries of something transient: from 100 ms to 5 s, without an end.
+func retryDelays() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// pause waits for d, or until ctx is done.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// commitLost tells whether an error of an offset commit means that this member may not commit any more.
+func commitLost(err error) bool {
+	return errors.Is(err, kafka.IllegalGeneration) || // the group has moved on without us
+		errors.Is(err, kafka.UnknownMemberId) || // our session has timed out
+		errors.Is(err, kafka.RebalanceInProgress) || // everybody is joining; what we hold is no longer ours to commit
+		errors.Is(err, kafka.FencedInstanceID)
+}
+
+// kafkaTransient tells whether an error of the broker or of the way to it may go away by itself.
+func kafkaTransient(err error) bool {
+	var code kafka.Error
+	if errors.As(err, &code) {
+		switch code {
+		case kafka.TopicAuthorizationFailed, kafka.GroupAuthorizationFailed, kafka.ClusterAuthorizationFailed,
+			kafka.SASLAuthenticationFailed, kafka.UnsupportedSASLMechanism, kafka.UnsupportedVersion,
+			kafka.InvalidGroupId, kafka.InvalidTopic, kafka.InconsistentGroupProtocol:
+			return false // a person has to change something
+		}
+		return true // the rest: elections, loading coordinators, an unknown topic that may yet be created
+	}
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) ||
+		!errors.Is(err, context.Canceled)
+}
+
+// fatal wraps an error that ends the consumer.
+func fatal(format string, args ...any) error { return &FatalError{Err: fmt.Errorf(format, args...)} }

@@ -1,0 +1,344 @@
+// Package consumers is the Kafka side of tenantflow: membership in consumer groups, one loop per partition, offsets,
+// dead letters, and the consumers built on them.
+//
+// A [Group] joins a consumer group and runs every assigned partition until the next rebalance. What a partition's
+// events do is up to its handler. There are two shapes of them: a [BatchHandler] gets contiguous ranges of many
+// records (usage rows, quotas), an [EventHandler] one event after the other (companies, subscriptions).
+//
+// Both rest on the same promise of the runtime, which is at-least-once and in order: a range is committed only after
+// its effects are durable, with the generation and the member id of its owner, so that a member that has lost the
+// partition without knowing can't commit. Exactly-once is what the handlers make of it, by keying each effect with
+// the identity of its event or its place in the log.
+//
+// kafka.Reader is not used: its queue is not drained at a rebalance, its commits carry no generation, and it skips
+// offsets that are out of range without a word.
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"tenantflow/internal/health"
+)
+
+// OutOfRange says what to do when the log does not hold the offset to read next.
+type OutOfRange string
+
+// The choices for an offset that is out of range.
+const (
+	OutOfRangeStop     OutOfRange = "stop"     // stop the partition
+	OutOfRangeEarliest OutOfRange = "earliest" // go on at the beginning of the log
+	OutOfRangeLatest   OutOfRange = "latest"   // go on at its end
+)
+
+// Config is what a Group needs.
+type Config struct {
+	// Name is the consumer's: usage, quota, ... It is the part that health reports name.
+	Name string
+
+	// Brokers are host:port addresses to begin with.
+	Brokers []string
+	// Dialer makes the connections of the group membership, Transport all others.
+	Dialer    *kafka.Dialer
+	Transport *kafka.Transport
+
+	// Group is the consumer group's id, prefix included; Topics what it consumes.
+	Group  string
+	Topics []string
+
+	// SessionTimeout is how long the group waits for a sign of life before it gives the partitions to others.
+	// RebalanceTimeout is how long it waits for members to join. Drain is how long a batch under way may take to
+	// finish after the partition was taken away, or after Run was told to stop; it must be shorter than both.
+	// Defaults: 30s, 60s, 20s.
+	SessionTimeout, RebalanceTimeout, Drain time.Duration
+
+	// BatchRows ends a batch, BatchInterval hands one over that has waited so long. Defaults: 100000, 1s.
+	BatchRows     int
+	BatchInterval time.Duration
+
+	// CommitIdle is how long after the last batch its offset is committed if nothing else carries it. Default: 500ms.
+	CommitIdle time.Duration
+
+	// Budget bounds the bytes held by all partitions. Default: 128 MiB for this group alone.
+	Budget *Budget
+
+	OutOfRange OutOfRange // default: OutOfRangeStop
+
+	Metrics *Metrics        // default: unregistered ones
+	Health  *health.Tracker // default: none
+	Logger  *slog.Logger    // default: none
+}
+
+func (c *Config) withDefaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&c.SessionTimeout, 30*time.Second)
+	set(&c.RebalanceTimeout, 60*time.Second)
+	set(&c.Drain, 20*time.Second)
+	set(&c.BatchInterval, time.Second)
+	set(&c.CommitIdle, 500*time.Millisecond)
+	if c.BatchRows == 0 {
+		c.BatchRows = 100_000
+	}
+	if c.Budget == nil {
+		c.Budget = NewBudget(128 << 20)
+	}
+	if c.OutOfRange == "" {
+		c.OutOfRange = OutOfRangeStop
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil, c.Name)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Dialer == nil {
+		c.Dialer = &kafka.Dialer{Timeout: 10 * time.Second}
+	}
+	if c.Transport == nil {
+		c.Transport = &kafka.Transport{}
+	}
+}
+
+// A Group is one member of a consumer group.
+type Group struct {
+	cfg     Config
+	handler BatchHandler
+	client  *kafka.Client
+	letters *DeadLetters
+	budget  *Budget
+	metrics *Metrics
+	state   *state
+	log     *slog.Logger
+
+	stop func(error) // ends Run; set by Run
+}
+
+// NewGroup returns a member that has not joined yet.
+func NewGroup(cfg Config, handler BatchHandler) *Group {
+	cfg.withDefaults()
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: cfg.Transport}
+	log := cfg.Logger.With(slog.String("consumer", cfg.Name), slog.String("group", cfg.Group))
+	return &Group{
+		cfg:     cfg,
+		handler: handler,
+		client:  client,
+		letters: NewDeadLetters(client, cfg.Group, log, cfg.Metrics.deadLetters),
+		budget:  cfg.Budget,
+		metrics: cfg.Metrics,
+		state:   newState(cfg.Name, cfg.Health, cfg.Metrics),
+		log:     log,
+	}
+}
+
+// Run is a member of the group until ctx is done. Then it stops reading, finishes the batches under way within the
+// drain time, commits, leaves the group and returns nil. An error means that a person has to act.
+func (g *Group) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	g.stop = func(err error) { cancel(err) }
+	membership, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID:                     g.cfg.Group,
+		Brokers:                g.cfg.Brokers,
+		Dialer:                 g.cfg.Dialer,
+		Topics:                 g.cfg.Topics,
+		GroupBalancers:         []kafka.GroupBalancer{kafka.RangeGroupBalancer{}, kafka.RoundRobinGroupBalancer{}},
+		HeartbeatInterval:      min(3*time.Second, g.cfg.SessionTimeout/4),
+		SessionTimeout:         g.cfg.SessionTimeout,
+		RebalanceTimeout:       g.cfg.RebalanceTimeout,
+		JoinGroupBackoff:       time.Second,
+		StartOffset:            kafka.FirstOffset,
+		WatchPartitionChanges:  true, // off by default: new partitions would never be read
+		PartitionWatchInterval: 5 * time.Second,
+		Timeout:                10 * time.Second,
+	})
+	if err != nil {
+		return fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err)
+	}
+	// Close ends the generation and waits for its partitions, which drain; so it comes before the writers close.
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		_ = membership.Close() // always nil
+	}()
+	runErr := g.generations(ctx, membership)
+	cancel(runErr)
+	<-ended
+	if err := g.letters.Close(); err != nil && runErr == nil {
+		runErr = fmt.Errorf("close dead letter writer: %w", err)
+	}
+	var failure *FatalError
+	if errors.As(context.Cause(ctx), &failure) {
+		return failure
+	}
+	return runErr
+}
+
+// generations runs one generation of the group after the other.
+func (g *Group) generations(ctx context.Context, membership *kafka.ConsumerGroup) error {
+	for {
+		gen, err := membership.Next(ctx)
+		switch {
+		case ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed):
+			return nil
+		case err != nil && !kafkaTransient(err):
+			return fatal("join consumer group %s: %w", g.cfg.Group, err)
+		case err != nil:
+			// A new cluster has no coordinator for a while; a broker may be down. The membership tries again.
+			g.state.joining(fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err))
+			g.log.WarnContext(ctx, "joining the consumer group failed; trying again", slog.Any("error", err))
+			continue
+		}
+		g.run(ctx, gen)
+	}
+}
+
+// run starts the partitions of a generation. kafka-go ends the generation as soon as one function given to Start
+// returns, so there is one, which returns when the generation has ended and everything is finished.
+func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
+	var places []place
+	for topic, assigned := range gen.Assignments {
+		for _, a := range assigned {
+			places = append(places, place{topic, a.ID})
+		}
+	}
+	g.metrics.rebalances.Inc()
+	g.state.assigned(places)
+	g.log.InfoContext(ctx, "joined the consumer group", slog.Int("generation", int(gen.ID)), slog.Int("partitions", len(places)))
+	started := make(chan struct{})
+	gen.Start(func(soft context.Context) {
+		close(started)
+		defer g.state.left()
+		g.work(soft, gen, places)
+		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
+	})
+	<-started
+}
+
+// work runs the partitions of a generation until soft is done and they have drained.
+func (g *Group) work(soft context.Context, gen *kafka.Generation, places []place) {
+	hard, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	context.AfterFunc(soft, func() {
+		time.AfterFunc(g.cfg.Drain, func() { cancel(errors.New("the drain time is over")) })
+	})
+	committing, stopCommitting := context.WithCancel(context.Background())
+	committer := newCommitter(g.client, gen)
+	var commits errgroup.Group
+	commits.Go(func() error { committer.run(committing); return nil })
+	var partitions sync.WaitGroup
+	for _, p := range places {
+		partitions.Go(func() { g.keep(soft, hard, committer, p) })
+	}
+	partitions.Wait()
+	stopCommitting()
+	_ = commits.Wait() // never an error
+	<-soft.Done()
+}
+
+// keep runs one partition until soft is done, whatever happens to it: what is transient is tried again from the
+// committed position, what stops a partition leaves the others alone.
+func (g *Group) keep(soft, hard context.Context, committer *committer, at place) {
+	log := g.log.With(slog.String("topic", at.topic), slog.Int("partition", at.id))
+	delays := retryDelays()
+	for soft.Err() == nil {
+		began := time.Now()
+		err := g.session(soft, hard, committer, at, log)
+		var stop *StopError
+		var failure *FatalError
+		switch {
+		case err == nil || soft.Err() != nil:
+			if err != nil {
+				log.InfoContext(hard, "partition given up before its batch was finished; its next owner goes on from there", slog.Any("reason", err))
+			}
+		case errors.Is(err, errLost):
+			log.InfoContext(hard, "partition lost to another member", slog.Any("reason", err))
+			<-soft.Done() // the heartbeat will notice as well
+		case errors.As(err, &stop):
+			log.ErrorContext(hard, "partition stopped", slog.String("kind", stop.Kind), slog.Any("error", err))
+			g.state.stopped(at.topic, at.id, stop)
+			<-soft.Done()
+		case errors.As(err, &failure):
+			log.ErrorContext(hard, "consumer stopped", slog.Any("error", err))
+			g.state.waiting(at.topic, at.id, writing, err)
+			g.stop(failure)
+			<-soft.Done()
+		default:
+			g.state.waiting(at.topic, at.id, writing, err)
+			log.WarnContext(hard, "partition failed; starting it again from its committed offset", slog.Any("error", err))
+			if time.Since(began) > time.Minute {
+				delays.Reset()
+			}
+			_ = pause(soft, delays.NextBackOff()) // soft is looked at above
+		}
+	}
+}
+
+// session runs one partition from its committed position.
+func (g *Group) session(soft, hard context.Context, committer *committer, at place, log *slog.Logger) error {
+	offset, metadata, err := g.position(soft, at)
+	if err != nil {
+		return err
+	}
+	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, metadata: metadata, log: log}
+	log.DebugContext(soft, "partition opened", slog.Int64("offset", offset), slog.String("metadata", metadata))
+	return p.run(soft, hard)
+}
+
+// position reads the committed offset and its metadata. Without one the partition begins at the start of its log.
+func (g *Group) position(ctx context.Context, at place) (int64, string, error) {
+	res, err := g.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: g.cfg.Group, Topics: map[string][]int{at.topic: {at.id}}})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("read committed offset of %s: %w", at, err)
+	}
+	for _, p := range res.Topics[at.topic] {
+		if p.Partition != at.id {
+			continue
+		}
+		if p.Error != nil {
+			return 0, "", fmt.Errorf("read committed offset of %s: %w", at, p.Error)
+		}
+		if p.CommittedOffset >= 0 {
+			return p.CommittedOffset, p.Metadata, nil
+		}
+	}
+	first, _, err := g.bounds(ctx, at.topic, at.id)
+	return first, "", err
+}
+
+// bounds reads which offsets the log holds: [first, end).
+func (g *Group) bounds(ctx context.Context, topic string, id int) (first, end int64, err error) {
+	res, err := g.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(id), kafka.LastOffsetOf(id)}},
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the bounds of %s/%d: %w", topic, id, err)
+	}
+	for _, p := range res.Topics[topic] {
+		if p.Partition == id {
+			if p.Error != nil {
+				return 0, 0, fmt.Errorf("read the bounds of %s/%d: %w", topic, id, p.Error)
+			}
+			return p.FirstOffset, p.LastOffset, nil
+		}
+	}
+	return 0, 0, fmt.Errorf("read the bounds of %s/%d: the answer does not name it", topic, id)
+}
+
+func (g *Group) fetcher(topic string, id int) *fetcher {
+	return &fetcher{client: g.client, topic: topic, partition: id}
+}

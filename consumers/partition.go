@@ -1,0 +1,413 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+)
+
+// A Partition is what a handler may do with an assigned partition.
+type Partition struct {
+	group     *Group
+	committer *committer
+	topic     string
+	id        int
+	offset    int64
+	metadata  string
+	log       *slog.Logger
+}
+
+// Topic is the partition's topic, prefix included.
+func (p *Partition) Topic() string { return p.topic }
+
+// ID is the partition's number.
+func (p *Partition) ID() int { return p.id }
+
+// Offset is the committed position: everything before it has had its effects.
+func (p *Partition) Offset() int64 { return p.offset }
+
+// Metadata is what was committed with the offset.
+func (p *Partition) Metadata() string { return p.metadata }
+
+// Logger names the partition in every line.
+func (p *Partition) Logger() *slog.Logger { return p.log }
+
+// Commit makes offset the group's position of the partition, with metadata of at most 4096 bytes. Only the current
+// owner can: for anybody else it fails.
+func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {
+	return p.committer.commit(ctx, p.topic, p.id, offset, metadata)
+}
+
+// DeadLetter publishes records that can't be taken, and returns when they are durable.
+func (p *Partition) DeadLetter(ctx context.Context, letters []DeadLetter) error {
+	return p.group.letters.Publish(ctx, letters, p.Waiting)
+}
+
+// Waiting says what the partition's effects wait for; nil: for nothing any more. Readiness names it.
+func (p *Partition) Waiting(reason error) { p.group.state.waiting(p.topic, p.id, writing, reason) }
+
+// ErrNotInLog says that the log does not hold an offset: not any more, or not yet.
+var ErrNotInLog = errors.New("the offset is not in the log")
+
+// Read fetches one record again. ErrNotInLog: there is none at that offset.
+func (p *Partition) Read(ctx context.Context, offset int64) (events.Record, error) {
+	var found *events.Record
+	err := p.ReadRange(ctx, Range{From: offset, To: offset + 1}, func(r *events.Record) error {
+		c := CopyRecord(r)
+		found = &c
+		return nil
+	})
+	if err != nil {
+		return events.Record{}, err
+	}
+	if found == nil {
+		return events.Record{}, fmt.Errorf("read %s/%d/%d: %w", p.topic, p.id, offset, ErrNotInLog)
+	}
+	return *found, nil
+}
+
+// errEnough ends a fetch early.
+var errEnough = errors.New("enough")
+
+// ReadRange calls each for the records of r that the log holds, in order.
+func (p *Partition) ReadRange(ctx context.Context, r Range, each func(*events.Record) error) error {
+	f := p.group.fetcher(p.topic, p.id)
+	delays := retryDelays()
+	first, end, err := p.group.bounds(ctx, p.topic, p.id)
+	if err != nil {
+		return err
+	}
+	for at := max(r.From, first); at < min(r.To, end); {
+		got, err := f.fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
+			if rec.Offset >= r.To {
+				return errEnough
+			}
+			return each(rec)
+		})
+		switch {
+		case errors.Is(err, errEnough):
+			return nil
+		case errors.Is(err, kafka.OffsetOutOfRange):
+			return nil // truncated while we were reading
+		case err != nil && (ctx.Err() != nil || !kafkaTransient(err)):
+			return err
+		case err != nil:
+			if pause(ctx, delays.NextBackOff()) != nil {
+				return err
+			}
+			continue
+		}
+		at = got.next
+	}
+	return nil
+}
+
+// session is one partition at work, from its assignment to the end of the generation.
+type session struct {
+	*Partition
+	handler BatchPartition
+	batches chan formed // from the reader to the writer; unbuffered: one is written, one is formed
+	done    int64       // everything before it has had its effects (the writer's)
+}
+
+// formed is a batch on its way to the writer, with what it holds of the budget.
+type formed struct {
+	batch Batch
+	Range
+	claim int64
+}
+
+// run works on the partition until soft is done, and then finishes what is under way for as long as hard allows.
+func (p *Partition) run(soft, hard context.Context) error {
+	opened, err := p.group.handler.Open(soft, p)
+	if err != nil {
+		return err
+	}
+	if c, ok := opened.(interface{ Close() }); ok {
+		defer c.Close()
+	}
+	s := &session{Partition: p, handler: opened, batches: make(chan formed), done: p.offset}
+	p.Waiting(nil)
+
+	// The reader ends first, because soft is done or because the writer failed; the writer then finishes.
+	readerCtx, stopReader := context.WithCancelCause(soft)
+	defer stopReader(nil)
+	wrote := make(chan error, 1)
+	go func() {
+		err := s.write(hard)
+		stopReader(errors.New("the writer has ended"))
+		wrote <- err
+	}()
+	readErr := s.read(readerCtx)
+	close(s.batches)
+	writeErr := <-wrote
+	if writeErr != nil {
+		return writeErr
+	}
+	if readErr != nil && soft.Err() == nil {
+		return readErr
+	}
+	return nil
+}
+
+// A reader forms the batches of a session.
+type reader struct {
+	*session
+	fetcher *fetcher
+	next    int64 // the offset to read next
+	current formed
+	began   time.Time // when the first record of the current batch came
+}
+
+// read fetches, forms batches and hands them over. A batch is handed over when it is full; when the interval since its
+// first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
+// back before anybody can go on.
+func (s *session) read(ctx context.Context) error {
+	r := &reader{session: s, fetcher: s.group.fetcher(s.topic, s.id), next: s.offset}
+	r.begin()
+	defer func() {
+		s.handler.End(r.current.batch)
+		s.group.budget.release(r.current.claim)
+	}()
+	delays := retryDelays()
+	for {
+		err := r.step(ctx)
+		var refused *fetchError
+		switch {
+		case ctx.Err() != nil:
+			return nil // told to stop, or the writer has failed and says why
+		case err == nil:
+			delays.Reset()
+			s.group.state.waiting(s.topic, s.id, reading, nil)
+		case errors.As(err, &refused):
+			if err := r.refused(ctx, refused); err != nil {
+				return err
+			}
+			_ = pause(ctx, delays.NextBackOff()) // ctx is looked at above
+		default:
+			return err
+		}
+	}
+}
+
+func (r *reader) begin() {
+	r.current = formed{batch: r.handler.Begin(), Range: Range{From: r.next, To: r.next}}
+}
+
+func (r *reader) empty() bool { return r.current.To == r.current.From }
+
+// fetchError is an error of a fetch with what the broker told beside it.
+type fetchError struct {
+	fetched
+	err error
+}
+
+func (e *fetchError) Error() string { return e.err.Error() }
+
+func (e *fetchError) Unwrap() error { return e.err }
+
+// step makes one fetch and takes in what it brought.
+func (r *reader) step(ctx context.Context) error {
+	g := r.group
+	if !g.budget.tryAcquire(fetchBytes) {
+		if err := r.hand(ctx); err != nil {
+			return err
+		}
+		if err := g.budget.acquire(ctx, fetchBytes); err != nil {
+			return err
+		}
+	}
+	var handErr error
+	got, err := r.fetcher.fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
+		if r.empty() {
+			r.began = time.Now()
+		}
+		r.current.batch.Add(rec)
+		r.next = rec.Offset + 1
+		r.current.To = r.next
+		if r.current.batch.Rows() >= g.cfg.BatchRows {
+			r.settleClaim(0)
+			handErr = r.hand(ctx)
+			return handErr
+		}
+		return nil
+	})
+	if handErr != nil || err != nil {
+		g.budget.release(fetchBytes)
+		if handErr != nil {
+			return handErr
+		}
+		return &fetchError{fetched: got, err: err}
+	}
+	if r.next < got.next { // over control records and aborted transactions
+		r.next = got.next
+		r.current.To = got.next
+	}
+	g.state.lag(r.topic, r.id, got.highWatermark-r.next)
+	if r.settleClaim(fetchBytes) {
+		return r.hand(ctx)
+	}
+	if !r.empty() && time.Since(r.began) >= g.cfg.BatchInterval {
+		r.offer()
+	}
+	return nil
+}
+
+// wait is how long a fetch may wait for records: until the current batch is due, and if that is over, because the
+// writer is busy, for a moment.
+func (r *reader) wait() time.Duration {
+	const longest, moment = 500 * time.Millisecond, 20 * time.Millisecond
+	if r.empty() {
+		return longest
+	}
+	left := r.group.cfg.BatchInterval - time.Since(r.began)
+	if left <= 0 {
+		return moment
+	}
+	return max(time.Millisecond, min(longest, left))
+}
+
+// settleClaim turns the claim of a fetch that has been taken in into a claim of what the batch holds. It reports
+// whether the budget has no room for that, as when compressed records turn out large: then the batch must go.
+func (r *reader) settleClaim(fetched int64) (over bool) {
+	budget := r.group.budget
+	held, have := r.current.batch.Bytes(), r.current.claim+fetched
+	switch {
+	case have >= held:
+		budget.release(have - held)
+		have = held
+	case budget.tryAcquire(held - have):
+		have = held
+	default:
+		over = true
+	}
+	r.current.claim = have
+	return over
+}
+
+// hand waits for the writer to take the current batch. An empty one stays.
+func (r *reader) hand(ctx context.Context) error {
+	if r.empty() {
+		return nil
+	}
+	select {
+	case r.batches <- r.current:
+		r.begin()
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// offer hands the current batch over if the writer is free. If not, it goes on growing.
+func (r *reader) offer() {
+	select {
+	case r.batches <- r.current:
+		r.begin()
+	default:
+	}
+}
+
+// refused decides about an error of a fetch. The errors it returns end the session.
+func (r *reader) refused(ctx context.Context, refused *fetchError) error {
+	switch {
+	case errors.Is(refused.err, kafka.OffsetOutOfRange):
+		next, err := r.outOfRange(ctx, r.next)
+		if err != nil {
+			return err
+		}
+		if r.next != next {
+			r.next = next
+			r.current.To = max(next, r.current.From)
+		}
+		return nil
+	case !kafkaTransient(refused.err):
+		return fatal("consume %s/%d: %w", r.topic, r.id, refused.err)
+	}
+	r.group.state.waiting(r.topic, r.id, reading, refused.err)
+	return nil
+}
+
+// outOfRange is where the log no longer holds what was not read yet, or holds less than was read. Going on would skip
+// events, or read those of another log, so it takes the operator's word.
+func (s *session) outOfRange(ctx context.Context, next int64) (int64, error) {
+	first, end, err := s.group.bounds(ctx, s.topic, s.id)
+	if err != nil {
+		s.group.state.waiting(s.topic, s.id, reading, err)
+		return next, nil
+	}
+	if next >= first && next <= end {
+		return next, nil // an old leader's answer
+	}
+	s.group.metrics.outOfRange.WithLabelValues(s.topic).Inc()
+	what := fmt.Sprintf("offset %d of %s/%d is not in the log, which holds [%d, %d)", next, s.topic, s.id, first, end)
+	switch s.group.cfg.OutOfRange {
+	case OutOfRangeEarliest:
+		s.log.ErrorContext(ctx, what+"; going on at the earliest offset, as configured", slog.Int64("skipped", max(0, first-next)))
+		return first, nil
+	case OutOfRangeLatest:
+		s.log.ErrorContext(ctx, what+"; going on at the latest offset, as configured", slog.Int64("skipped", max(0, end-next)))
+		return end, nil
+	case OutOfRangeStop:
+	}
+	return next, &StopError{Kind: "offset_out_of_range", Err: fmt.Errorf("%s: it was truncated or recreated, and events may be lost. "+
+		"The partition is stopped. Restore the events by replay, then set TENANTFLOW_OFFSET_OUT_OF_RANGE=earliest (or latest) "+
+		"for one start, or set the group's offset with Kafka's own tool while the service is down", what)}
+}
+
+// write takes batches until there are no more, and commits what is done when it is idle.
+func (s *session) write(hard context.Context) error {
+	committed := s.offset
+	idle := time.NewTimer(s.group.cfg.CommitIdle) // for what an earlier owner left pending and Open has settled
+	defer idle.Stop()
+	commit := func() error {
+		if s.done == committed && s.metadata == "" {
+			return nil
+		}
+		if err := s.Commit(hard, s.done, ""); err != nil {
+			return err
+		}
+		committed, s.metadata = s.done, ""
+		return nil
+	}
+	for {
+		select {
+		case b, more := <-s.batches:
+			if !more {
+				return commit()
+			}
+			if err := s.writeOne(hard, b); err != nil {
+				return err
+			}
+			idle.Reset(s.group.cfg.CommitIdle)
+		case <-idle.C:
+			// In steady state "done" rides with the next intent. Nothing came, so it goes alone.
+			if err := commit(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *session) writeOne(hard context.Context, b formed) error {
+	defer s.group.budget.release(b.claim)
+	defer s.handler.End(b.batch)
+	if b.From < s.done {
+		return fmt.Errorf("write %s/%d %s: the batch begins before %d, which is done", s.topic, s.id, b.Range, s.done)
+	}
+	began := time.Now()
+	if err := s.handler.Write(hard, b.batch, b.Range); err != nil {
+		return err
+	}
+	s.done = b.To
+	s.Waiting(nil)
+	s.group.state.progress()
+	s.group.metrics.batch(s.topic, b.batch.Rows(), time.Since(began))
+	return nil
+}

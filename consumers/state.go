@@ -1,0 +1,157 @@
+package consumers
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"sync"
+
+	"tenantflow/internal/health"
+)
+
+// state sums up how the partitions of a group are, for readiness, liveness and metrics.
+type state struct {
+	part    string
+	tracker *health.Tracker // may be nil
+	metrics *Metrics
+
+	mu         sync.Mutex
+	joined     bool
+	groupError error
+	partitions map[place]*condition
+}
+
+type place struct {
+	topic string
+	id    int
+}
+
+func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.id) }
+
+// The two halves of a partition's loop; each may wait for something of its own.
+const (
+	reading = iota
+	writing
+)
+
+type condition struct {
+	waiting [2]error
+	stopped *StopError
+	lag     int64
+}
+
+func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
+	return &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
+}
+
+// assigned begins a generation with these partitions.
+func (s *state) assigned(places []place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.metrics.stopped.Reset()
+	s.metrics.lag.Reset()
+	s.partitions = map[place]*condition{}
+	for _, p := range places {
+		s.partitions[p] = &condition{}
+	}
+	s.joined, s.groupError = true, nil
+	s.metrics.assigned.Set(float64(len(places)))
+	s.report()
+}
+
+// left ends a generation. Between two, nothing is assigned.
+func (s *state) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.partitions = map[place]*condition{}
+	s.joined = false
+	s.metrics.assigned.Set(0)
+	s.report()
+}
+
+func (s *state) joining(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groupError = err
+	s.report()
+}
+
+func (s *state) waiting(topic string, id, half int, reason error) {
+	s.change(topic, id, func(c *condition) bool {
+		was := c.waiting[half]
+		c.waiting[half] = reason
+		return (was == nil) != (reason == nil) || reason != nil && was.Error() != reason.Error()
+	})
+}
+
+func (s *state) stopped(topic string, id int, err *StopError) {
+	s.change(topic, id, func(c *condition) bool {
+		c.stopped = err
+		s.metrics.stopped.WithLabelValues(topic, strconv.Itoa(id), err.Kind).Set(1)
+		return true
+	})
+}
+
+func (s *state) lag(topic string, id int, lag int64) {
+	s.change(topic, id, func(c *condition) bool {
+		changed := (c.lag == 0) != (lag == 0)
+		c.lag = lag
+		s.metrics.lag.WithLabelValues(topic, strconv.Itoa(id)).Set(float64(lag))
+		return changed
+	})
+}
+
+func (s *state) change(topic string, id int, f func(*condition) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.partitions[place{topic, id}]; c != nil && f(c) {
+		s.report()
+	}
+}
+
+func (s *state) progress() {
+	if s.tracker != nil {
+		s.tracker.Progress(s.part)
+	}
+}
+
+// report tells the health tracker. The caller holds the lock.
+func (s *state) report() {
+	if s.tracker == nil {
+		return
+	}
+	total := int64(0)
+	var stopped, waiting []string
+	for p, c := range s.partitions {
+		total += c.lag
+		switch {
+		case c.stopped != nil:
+			stopped = append(stopped, fmt.Sprintf("%s: %v", p, c.stopped))
+		case c.waiting[writing] != nil:
+			waiting = append(waiting, fmt.Sprintf("%s: %v", p, c.waiting[writing]))
+		case c.waiting[reading] != nil:
+			waiting = append(waiting, fmt.Sprintf("%s: %v", p, c.waiting[reading]))
+		}
+	}
+	s.tracker.Load(s.part, len(s.partitions), total)
+	switch {
+	case len(stopped) > 0:
+		s.tracker.Set(s.part, health.Stopped, summary(stopped))
+	case len(waiting) > 0:
+		s.tracker.Set(s.part, health.Failing, summary(waiting))
+	case s.groupError != nil:
+		s.tracker.Set(s.part, health.Failing, s.groupError.Error())
+	case !s.joined:
+		s.tracker.Set(s.part, health.Starting, "joining the consumer group")
+	default:
+		s.tracker.Set(s.part, health.Ready, "")
+	}
+}
+
+func summary(reasons []string) string {
+	sort.Strings(reasons)
+	if len(reasons) == 1 {
+		return reasons[0]
+	}
+	return fmt.Sprintf("%s (and %d more partitions)", reasons[0], len(reasons)-1)
+}

@@ -1,0 +1,298 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/events"
+	"tenantflow/internal/recent"
+	"tenantflow/sinks/clickhouse"
+)
+
+// A UsageStore is where usage events go: *clickhouse.Store. It is an interface so that a test can take one of the
+// mechanisms out and see that it is missed.
+type UsageStore interface {
+	// Deadline is the time until which the server takes an insert that begins now.
+	Deadline() time.Time
+	// SyncClock measures the server's clock anew.
+	SyncClock(ctx context.Context) error
+	// Acquire waits for permission to insert.
+	Acquire(ctx context.Context) (release func(), err error)
+	// Insert sends rows under an intent that is committed. Its error is a *clickhouse.InsertError.
+	Insert(ctx context.Context, in *clickhouse.Intent, b *clickhouse.Block, first, last int) error
+	// Settle finds out what became of an insert whose outcome is unknown, and completes it.
+	Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error)
+	// Find looks events up by identity, company, user and timestamp.
+	Find(ctx context.Context, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
+	// FindIdentity looks events up by identity alone, among those from an offset on.
+	FindIdentity(ctx context.Context, topic string, partition int, from int64, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
+	// Newest is the largest timestamp stored for a partition.
+	Newest(ctx context.Context, topic string, partition int) (int64, error)
+	// Places reads which events are stored at some offsets.
+	Places(ctx context.Context, topic string, partition int, from, to int64) ([]clickhouse.Place, error)
+}
+
+// A UsageStep is a border between two steps of writing a usage batch. A process may die at any of them.
+type UsageStep string
+
+// The steps of writing a usage batch, in their order.
+const (
+	StepFormed       UsageStep = "formed"        // the batch is complete, in memory only
+	StepChecked      UsageStep = "checked"       // duplicates are known
+	StepDeadLettered UsageStep = "dead_lettered" // what can't be taken is in the dead letter topic
+	StepIntended     UsageStep = "intended"      // the intent is committed
+	StepInserted     UsageStep = "inserted"      // the rows are in the table
+	StepUnknown      UsageStep = "unknown"       // an insert failed, its outcome is unknown
+	StepResending    UsageStep = "resending"     // settling: the new deadline is committed, the resend not sent
+	StepSettled      UsageStep = "settled"       // the outcome is known
+)
+
+// UsageConfig is what the usage consumer needs besides its store.
+type UsageConfig struct {
+	Limits events.UsageLimits
+
+	// FilterBytes is the memory of the recent-identity filters of all partitions together. Default: 64 MiB.
+	FilterBytes int64
+
+	// OnStep, if set, is called at each border between steps.
+	OnStep func(UsageStep)
+
+	// Metrics are registered here; nil: nowhere.
+	Registry prometheus.Registerer
+}
+
+// Usage is the handler that writes usage events to ClickHouse, each exactly once, whatever is delivered how often.
+//
+// For a batch, which is the range [b, c) of a partition:
+//
+//  1. Events that are stored already are taken out; what can't be taken goes to the dead letters.
+//  2. The intent to insert [b, c) is committed with the offset b, so that one commit says "done up to b" and "what is
+//     in the table of [b, c) came from here". A member that has lost the partition can't make it.
+//  3. The rows are inserted, with a deadline that the server enforces.
+//  4. If the outcome is unknown - no answer, a crash, a takeover - the intent says what to look for. See
+//     [clickhouse.Store.Settle].
+//
+// Then c is done. It is committed with the next intent, or alone when nothing follows.
+type Usage struct {
+	store   UsageStore
+	cfg     UsageConfig
+	metrics *usageMetrics
+	blocks  sync.Pool
+
+	mu   sync.Mutex
+	open int // partitions, among which the memory for filters is divided
+}
+
+// NewUsage returns the handler.
+func NewUsage(store UsageStore, cfg UsageConfig) *Usage {
+	if cfg.FilterBytes == 0 {
+		cfg.FilterBytes = 64 << 20
+	}
+	if cfg.OnStep == nil {
+		cfg.OnStep = func(UsageStep) {}
+	}
+	return &Usage{store: store, cfg: cfg, metrics: newUsageMetrics(cfg.Registry)}
+}
+
+// Open settles what an earlier owner of the partition left pending, and finds out how far its events may be stored.
+func (u *Usage) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
+	if p.ID() > math.MaxUint16 {
+		return nil, fatal("open %s/%d: partition numbers above 65535 do not fit the table", p.Topic(), p.ID())
+	}
+	up := &usagePartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(u.cfg.Limits)}
+	pending, err := clickhouse.ParseIntent(p.Topic(), p.ID(), p.Offset(), p.Metadata())
+	if err != nil {
+		return nil, &StopError{Kind: "unreadable_intent", Err: err}
+	}
+	if pending != nil {
+		up.Logger().InfoContext(ctx, "settling the insert an earlier owner left pending", slog.String("range", pending.Range()))
+		if err := up.settle(ctx, pending, true); err != nil {
+			return nil, err
+		}
+	}
+	if err := up.checkLog(ctx); err != nil {
+		return nil, err
+	}
+	// Read after the pending range is settled: whatever is stored for this partition is not newer than this, or it
+	// will be in the filter.
+	if up.stored, err = retry(ctx, up, func() (int64, error) { return u.store.Newest(ctx, p.Topic(), p.ID()) }); err != nil {
+		return nil, err
+	}
+	up.seen = recent.New(u.share())
+	up.seenFrom = p.Offset()
+	return up, nil
+}
+
+// share is the memory for one more filter.
+func (u *Usage) share() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.open++
+	return int(u.cfg.FilterBytes) / max(8, u.open)
+}
+
+// usagePartition is one partition of usage events.
+type usagePartition struct {
+	*Partition
+	usage   *Usage
+	decoder *events.UsageDecoder
+
+	// An event is surely new if its identity is not among the seen and its timestamp is newer than both stored and
+	// what the seen have forgotten. Everything else is looked up.
+	seen     *recent.Set
+	seenFrom int64 // the offset of the first of them
+	stored   int64 // milliseconds
+}
+
+// Close is called when the partition is given up.
+func (p *usagePartition) Close() {
+	p.usage.mu.Lock()
+	defer p.usage.mu.Unlock()
+	p.usage.open--
+}
+
+// checkLog compares a few events around the committed offset with what the table holds for the same places. Another
+// event there means that the topic was deleted and created again: its offsets name other events now.
+func (p *usagePartition) checkLog(ctx context.Context) error {
+	const around = 32
+	r := Range{From: max(0, p.Offset()-around), To: p.Offset() + around}
+	places, err := retry(ctx, p, func() ([]clickhouse.Place, error) {
+		return p.usage.store.Places(ctx, p.Topic(), p.ID(), r.From, r.To)
+	})
+	if err != nil || len(places) == 0 {
+		return err
+	}
+	stored := map[int64]uint64{}
+	for _, at := range places {
+		stored[at.Offset] = at.Identity
+	}
+	return p.ReadRange(ctx, r, func(rec *events.Record) error {
+		want, ok := stored[rec.Offset]
+		if !ok {
+			return nil
+		}
+		envelope, err := events.ParseEnvelope(rec)
+		if err == nil && events.IdentityHash([]byte(envelope.Source), []byte(envelope.ID)) == want {
+			return nil
+		}
+		return &StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d/%d holds another event than the one stored from there: "+
+			"the topic was deleted and created again, and its offsets no longer name the stored events. The partition is stopped. "+
+			"Publish under another topic prefix, or remove the rows of the old topic from usage_tracking", p.Topic(), p.ID(), rec.Offset)}
+	})
+}
+
+// usageBatch is the range being read: rows, suspects among them, and dead letters.
+type usageBatch struct {
+	partition *usagePartition
+	block     *clickhouse.Block
+	suspects  []int        // rows that may be stored already
+	seen      map[int]bool // those of them whose identity was seen by this owner
+	letters   []DeadLetter
+	letterLen int64
+	usage     events.Usage // scratch
+}
+
+func (p *usagePartition) Begin() Batch {
+	block, ok := p.usage.blocks.Get().(*clickhouse.Block)
+	if !ok {
+		block = clickhouse.NewBlock()
+	}
+	return &usageBatch{partition: p, block: block}
+}
+
+func (p *usagePartition) End(b Batch) {
+	if batch, ok := b.(*usageBatch); ok && batch.block != nil {
+		batch.block.Reset()
+		p.usage.blocks.Put(batch.block)
+		batch.block = nil
+	}
+}
+
+func (b *usageBatch) Rows() int { return b.block.Len() + len(b.letters) }
+
+func (b *usageBatch) Bytes() int64 { return b.block.Bytes() + b.letterLen }
+
+// Add decodes a record into the block.
+func (b *usageBatch) Add(r *events.Record) {
+	p := b.partition
+	if err := p.decoder.Decode(r, time.Now(), &b.usage); err != nil {
+		b.reject(r, err)
+		return
+	}
+	identity := b.usage.IdentityHash()
+	row := b.block.Len()
+	b.block.Append(&b.usage, identity, r.Offset)
+	seen := p.seen.Add(identity, b.usage.Timestamp)
+	if seen || b.usage.Timestamp <= max(p.stored, p.seen.Forgotten()) {
+		b.suspects = append(b.suspects, row)
+		if seen {
+			if b.seen == nil {
+				b.seen = map[int]bool{}
+			}
+			b.seen[row] = true
+		}
+	}
+}
+
+func (b *usageBatch) reject(r *events.Record, err error) {
+	var rejection *events.Rejection
+	if !errors.As(err, &rejection) {
+		rejection = events.Reject(events.MalformedEnvelope, "%v", err)
+	}
+	b.letters = append(b.letters, DeadLetter{Record: CopyRecord(r), Rejection: rejection, Attempts: 1})
+	b.letterLen += recordBytes(r)
+}
+
+// Write stores a batch.
+func (p *usagePartition) Write(ctx context.Context, b Batch, r Range) error {
+	batch, ok := b.(*usageBatch)
+	if !ok {
+		return fmt.Errorf("write usage: not a usage batch: %T", b)
+	}
+	p.step(StepFormed)
+	if err := p.dropKnown(ctx, batch); err != nil {
+		return err
+	}
+	p.step(StepChecked)
+	// The letters go first: the insert may commit offsets inside the range, and what lies before a committed offset
+	// must have had its effect.
+	if err := p.DeadLetter(ctx, batch.letters); err != nil {
+		return err
+	}
+	p.step(StepDeadLettered)
+	rows := batch.block.Live()
+	if err := p.insert(ctx, batch, r, 0, batch.block.Len()); err != nil {
+		return err
+	}
+	p.usage.metrics.stored.Add(float64(rows))
+	return nil
+}
+
+func (p *usagePartition) step(s UsageStep) { p.usage.cfg.OnStep(s) }
+
+// retry does something with ClickHouse until it works, saying what it waits for.
+func retry[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (T, error) {
+	delays := retryDelays()
+	for {
+		v, err := do()
+		switch {
+		case err == nil:
+			return v, nil
+		case clickhouse.Classify(err) == clickhouse.Fatal:
+			return v, &FatalError{Err: err}
+		case errors.Is(err, errLost), ctx.Err() != nil:
+			return v, err
+		}
+		p.Waiting(err)
+		if pause(ctx, delays.NextBackOff()) != nil {
+			return v, err
+		}
+	}
+}
