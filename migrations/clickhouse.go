@@ -31,24 +31,19 @@ type ClickHouse struct {
 	provider *goose.Provider
 }
 
-// OpenClickHouse connects to the database that the DSN names (default: tenantflow). It makes the database if it is
+// OpenClickHouse connects to the database that the options name (default: tenantflow). It makes the database if it is
 // missing only when create is true; otherwise a missing database is ErrNoDatabase. Close the result.
-//
-// The DSN is clickhouse-go's: http://user:password@host:8123/database or clickhouse://host:9000/database.
-func OpenClickHouse(ctx context.Context, dsn string, create bool) (*ClickHouse, error) {
-	options, err := clickhouse.ParseDSN(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("parse the ClickHouse DSN: %w", err)
+func OpenClickHouse(ctx context.Context, options *clickhouse.Options, create bool) (*ClickHouse, error) {
+	own := *options
+	if own.Auth.Database == "" {
+		own.Auth.Database = DefaultDatabase
 	}
-	if options.Auth.Database == "" {
-		options.Auth.Database = DefaultDatabase
-	}
-	name := options.Auth.Database
-	if err := ensureDatabase(ctx, *options, create); err != nil {
+	name := own.Auth.Database
+	if err := ensureDatabase(ctx, own, create); err != nil {
 		return nil, err
 	}
 
-	db := clickhouse.OpenDB(options)
+	db := clickhouse.OpenDB(&own)
 	folder, err := fs.Sub(files, "clickhouse")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the embedded ClickHouse migrations: %w", err), db.Close())
@@ -60,10 +55,10 @@ func OpenClickHouse(ctx context.Context, dsn string, create bool) (*ClickHouse, 
 	return &ClickHouse{db: db, database: name, provider: provider}, nil
 }
 
-// DefaultDatabase is used when a ClickHouse DSN names no database.
+// DefaultDatabase is used when the options name no database.
 const DefaultDatabase = "tenantflow"
 
-// ErrNoDatabase is returned when the database of the DSN does not exist and was not to be created.
+// ErrNoDatabase is returned when the database of the options does not exist and was not to be created.
 var ErrNoDatabase = errors.New("the database does not exist")
 
 // ensureDatabase connects without a database, because a connection to one that is missing is refused.

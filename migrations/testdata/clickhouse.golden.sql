@@ -1,0 +1,258 @@
+-- billing_monthly
+CREATE VIEW billing_monthly
+(
+    `company_id` String,
+    `user_id` String,
+    `subscription_tier` LowCardinality(String),
+    `billing_period` LowCardinality(String),
+    `total_api_calls` Int64,
+    `total_data_consumption` Int64,
+    `monthly_revenue_attributed` Decimal(38, 6),
+    `last_activity` DateTime64(3, 'UTC')
+)
+COMMENT 'Usage by company, user, tier and billing period'
+AS SELECT
+    company_id,
+    user_id,
+    subscription_tier,
+    billing_period,
+    sum(api_calls) AS total_api_calls,
+    sum(data_points) AS total_data_consumption,
+    sum(revenue) AS monthly_revenue_attributed,
+    CAST(max(billing_monthly_store.last_activity), 'DateTime64(3, \'UTC\')') AS last_activity
+FROM billing_monthly_store
+GROUP BY
+    company_id,
+    user_id,
+    subscription_tier,
+    billing_period
+HAVING total_api_calls != 0;
+
+-- billing_monthly_feed
+CREATE MATERIALIZED VIEW billing_monthly_feed TO billing_monthly_store
+(
+    `company_id` String,
+    `user_id` String,
+    `subscription_tier` LowCardinality(String),
+    `billing_period` LowCardinality(String),
+    `api_calls` Int64,
+    `data_points` Int64,
+    `revenue` Decimal(38, 6),
+    `last_activity` DateTime64(3, 'UTC')
+)
+AS SELECT
+    company_id,
+    user_id,
+    subscription_tier,
+    billing_period,
+    toInt64(count()) AS api_calls,
+    toInt64(sum(data_points_consumed)) AS data_points,
+    sum(revenue_attributed) AS revenue,
+    max(timestamp) AS last_activity
+FROM usage_tracking
+GROUP BY
+    company_id,
+    user_id,
+    subscription_tier,
+    billing_period;
+
+-- billing_monthly_store
+CREATE TABLE billing_monthly_store
+(
+    `company_id` String,
+    `user_id` String,
+    `subscription_tier` LowCardinality(String),
+    `billing_period` LowCardinality(String) COMMENT 'YYYY-MM',
+    `api_calls` SimpleAggregateFunction(sum, Int64),
+    `data_points` SimpleAggregateFunction(sum, Int64),
+    `revenue` SimpleAggregateFunction(sum, Decimal(38, 6)),
+    `last_activity` SimpleAggregateFunction(max, DateTime64(3, 'UTC'))
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (company_id, billing_period, user_id, subscription_tier)
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192
+COMMENT 'Partial sums; query billing_monthly';
+
+-- usage_analytics_hourly
+CREATE VIEW usage_analytics_hourly
+(
+    `company_id` String,
+    `subscription_tier` LowCardinality(String),
+    `service_name` LowCardinality(String),
+    `hour` DateTime('UTC'),
+    `total_requests` Int64,
+    `total_data_points` Int64,
+    `avg_processing_time` Decimal(38, 3),
+    `total_revenue` Decimal(38, 6),
+    `total_processing_time` Decimal(38, 3)
+)
+COMMENT 'Usage by company, tier, service and hour (UTC)'
+AS SELECT
+    company_id,
+    subscription_tier,
+    service_name,
+    hour,
+    sum(requests) AS total_requests,
+    sum(data_points) AS total_data_points,
+    sum(processing_time_ms) / sum(requests) AS avg_processing_time,
+    sum(revenue) AS total_revenue,
+    sum(processing_time_ms) AS total_processing_time
+FROM usage_hourly_store
+GROUP BY
+    company_id,
+    subscription_tier,
+    service_name,
+    hour
+HAVING total_requests != 0;
+
+-- usage_daily
+CREATE VIEW usage_daily
+(
+    `company_id` String,
+    `user_id` String,
+    `subscription_tier` LowCardinality(String),
+    `day` Date,
+    `total_api_calls` Int64,
+    `total_data_consumption` Int64,
+    `revenue_attributed` Decimal(38, 6),
+    `last_activity` DateTime64(3, 'UTC')
+)
+COMMENT 'Usage by company, user, tier and day (UTC)'
+AS SELECT
+    company_id,
+    user_id,
+    subscription_tier,
+    day,
+    sum(api_calls) AS total_api_calls,
+    sum(data_points) AS total_data_consumption,
+    sum(revenue) AS revenue_attributed,
+    CAST(max(usage_daily_store.last_activity), 'DateTime64(3, \'UTC\')') AS last_activity
+FROM usage_daily_store
+GROUP BY
+    company_id,
+    user_id,
+    subscription_tier,
+    day
+HAVING total_api_calls != 0;
+
+-- usage_daily_feed
+CREATE MATERIALIZED VIEW usage_daily_feed TO usage_daily_store
+(
+    `company_id` String,
+    `user_id` String,
+    `subscription_tier` LowCardinality(String),
+    `day` Date,
+    `api_calls` Int64,
+    `data_points` Int64,
+    `revenue` Decimal(38, 6),
+    `last_activity` DateTime64(3, 'UTC')
+)
+AS SELECT
+    company_id,
+    user_id,
+    subscription_tier,
+    toDate(timestamp) AS day,
+    toInt64(count()) AS api_calls,
+    toInt64(sum(data_points_consumed)) AS data_points,
+    sum(revenue_attributed) AS revenue,
+    max(timestamp) AS last_activity
+FROM usage_tracking
+GROUP BY
+    company_id,
+    user_id,
+    subscription_tier,
+    day;
+
+-- usage_daily_store
+CREATE TABLE usage_daily_store
+(
+    `company_id` String,
+    `user_id` String,
+    `subscription_tier` LowCardinality(String),
+    `day` Date CODEC(Delta(2), LZ4),
+    `api_calls` SimpleAggregateFunction(sum, Int64),
+    `data_points` SimpleAggregateFunction(sum, Int64),
+    `revenue` SimpleAggregateFunction(sum, Decimal(38, 6)),
+    `last_activity` SimpleAggregateFunction(max, DateTime64(3, 'UTC'))
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(day)
+ORDER BY (company_id, user_id, day, subscription_tier)
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192
+COMMENT 'Partial sums; query usage_daily';
+
+-- usage_hourly_feed
+CREATE MATERIALIZED VIEW usage_hourly_feed TO usage_hourly_store
+(
+    `company_id` String,
+    `subscription_tier` LowCardinality(String),
+    `service_name` LowCardinality(String),
+    `hour` DateTime('UTC'),
+    `requests` Int64,
+    `data_points` Int64,
+    `processing_time_ms` Decimal(38, 3),
+    `revenue` Decimal(38, 6)
+)
+AS SELECT
+    company_id,
+    subscription_tier,
+    service_name,
+    toStartOfHour(timestamp) AS hour,
+    toInt64(count()) AS requests,
+    toInt64(sum(data_points_consumed)) AS data_points,
+    sum(usage_tracking.processing_time_ms) AS processing_time_ms,
+    sum(revenue_attributed) AS revenue
+FROM usage_tracking
+GROUP BY
+    company_id,
+    subscription_tier,
+    service_name,
+    hour;
+
+-- usage_hourly_store
+CREATE TABLE usage_hourly_store
+(
+    `company_id` String,
+    `subscription_tier` LowCardinality(String),
+    `service_name` LowCardinality(String),
+    `hour` DateTime('UTC') CODEC(Delta(4), LZ4),
+    `requests` SimpleAggregateFunction(sum, Int64),
+    `data_points` SimpleAggregateFunction(sum, Int64),
+    `processing_time_ms` SimpleAggregateFunction(sum, Decimal(38, 3)),
+    `revenue` SimpleAggregateFunction(sum, Decimal(38, 6))
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour)
+ORDER BY (company_id, hour, subscription_tier, service_name)
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192
+COMMENT 'Partial sums; query usage_analytics_hourly';
+
+-- usage_tracking
+CREATE TABLE usage_tracking
+(
+    `event_id` String COMMENT 'CloudEvents id',
+    `event_source` LowCardinality(String) COMMENT 'CloudEvents source',
+    `user_id` String,
+    `company_id` String,
+    `timestamp` DateTime64(3, 'UTC') COMMENT 'When the usage happened' CODEC(Delta(8), LZ4),
+    `subscription_tier` LowCardinality(String),
+    `service_name` LowCardinality(String),
+    `api_endpoint` LowCardinality(String),
+    `data_points_consumed` UInt32,
+    `processing_time_ms` Decimal(18, 3),
+    `billing_period` LowCardinality(String) COMMENT 'YYYY-MM',
+    `revenue_attributed` Decimal(18, 6),
+    `_topic` LowCardinality(String),
+    `_partition` UInt16,
+    `_offset` Int64,
+    `_insert_by` DateTime64(3, 'UTC'),
+    INDEX offset_range _offset TYPE minmax GRANULARITY 1,
+    CONSTRAINT in_time CHECK _insert_by >= now64(3)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(timestamp)
+ORDER BY (company_id, user_id, timestamp, event_id)
+TTL toDateTime(timestamp) + toIntervalYear(2)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 8192
+COMMENT 'Usage events, one row each';
+
