@@ -59,7 +59,6 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{lib: lib, args: []string{
 		"clickhouse",
 		"--path=" + dir,
-		"--timezone=UTC",
 		// The engine library starts out as clickhouse-local does, where "foo" means "SELECT foo".
 		// A server calls that a syntax error.
 		"--implicit_select=0",

@@ -1,6 +1,7 @@
 package chdb
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -33,6 +34,9 @@ type library struct {
 // loadLibrary loads the shared library at path and resolves every function used here,
 // so that a library of another version fails at start and not in a query.
 func loadLibrary(path string) (*library, error) {
+	if err := useUTC(); err != nil {
+		return nil, fmt.Errorf("set the time zone of ClickHouse: %w", err)
+	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, fmt.Errorf("load ClickHouse library %s: %w", path, err)
@@ -69,6 +73,21 @@ func loadLibrary(path string) (*library, error) {
 	// handlers in place a nil dereference or a profile tick would end the process.
 	l.signalHandlers(0)
 	return l, nil
+}
+
+// useUTC sets the time zone in the C library's environment, where the engine looks for it:
+// os.Setenv reaches that only in programs built with cgo.
+func useUTC() error {
+	symbol, err := purego.Dlsym(purego.RTLD_DEFAULT, "setenv")
+	if err != nil {
+		return err
+	}
+	var setenv func(name, value string, overwrite int32) int32
+	purego.RegisterFunc(&setenv, symbol)
+	if setenv("TZ", "UTC", 1) != 0 {
+		return errors.New("setenv failed")
+	}
+	return nil
 }
 
 // open makes a connection with command-line arguments as clickhouse-local takes them.

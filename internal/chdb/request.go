@@ -27,7 +27,7 @@ type request struct {
 	id string
 	// text is the query parameter.
 	text string
-	// body is the rest of the query or its data, decompressed. Nil when there is none.
+	// body is the rest of the query or its data, decompressed.
 	body     io.Reader
 	database string
 	// format is used where the query has no FORMAT clause.
@@ -64,7 +64,7 @@ func parseRequest(r *http.Request) (*request, error) {
 	if err != nil {
 		return nil, exceptionf(codeBadArguments, "Cannot parse the URL's parameters: %v. (BAD_ARGUMENTS)", err)
 	}
-	q := &request{format: "TabSeparated", method: compress.LZ4}
+	q := &request{format: "TabSeparated", method: compress.LZ4, body: bytes.NewReader(nil)}
 	if err := q.readBody(r, values); err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (q *request) readBody(r *http.Request, values url.Values) error {
 		if err != nil {
 			return exceptionf(codeCannotReadAllData, "Cannot read the form: %v. (CANNOT_READ_ALL_DATA)", err)
 		}
-		// clickhouse-go sends tables with an empty file name: the parameter is there, its value is not.
+		// clickhouse-go sends tables with an empty file name, so what counts is that there is one, not what it is.
 		if _, disposition, err := mime.ParseMediaType(part.Header.Get("Content-Disposition")); err == nil {
 			if _, isFile := disposition["filename"]; !isFile {
 				values.Set(part.FormName(), string(data))

@@ -39,7 +39,11 @@ func Run(ctx context.Context, c Config, ready func(addr net.Addr)) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen for queries: %w", err)
 	}
-	web := &http.Server{Handler: server, ReadHeaderTimeout: 30 * time.Second}
+	web := &http.Server{
+		Handler:           server,
+		ReadHeaderTimeout: 30 * time.Second,
+		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- web.Serve(listener) }()
 	ready(listener.Addr())

@@ -147,7 +147,8 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, q *request) err
 			return err
 		}
 	}
-	if work.single && session.statements(work.text) > 1 {
+	statements := session.statements(work.text)
+	if statements > 1 {
 		return exceptionf(codeSyntaxError, "Syntax error (Multi-statements are not allowed). (SYNTAX_ERROR)")
 	}
 	if !work.insert {
@@ -158,6 +159,10 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, q *request) err
 		return err
 	}
 	defer r.close()
+	if statements == 0 && len(r.bytes()) == 0 {
+		// The engine takes an empty text, and words such as "exit", for a command of clickhouse-local.
+		return exceptionf(codeSyntaxError, "Syntax error: no query. (SYNTAX_ERROR)")
+	}
 	return s.answer(w, q, work, r)
 }
 

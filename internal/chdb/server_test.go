@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,7 +29,7 @@ const childVariable = "TENANTFLOW_TEST_CLICKHOUSE_DIR"
 
 // One engine per process: the tests share it, each in a database of its own.
 var shared struct {
-	url string
+	url, scratch string
 }
 
 func TestMain(m *testing.M) {
@@ -49,7 +50,11 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "open ClickHouse (is it installed? try: make stack):", err)
 		return 1
 	}
-	server, err := chdb.NewServer(engine, "/dev/shm", slog.New(slog.DiscardHandler))
+	if shared.scratch, err = os.MkdirTemp("/dev/shm", "clickhouse-test-"); err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(shared.scratch)
+	server, err := chdb.NewServer(engine, shared.scratch, slog.New(slog.DiscardHandler))
 	if err != nil {
 		panic(err)
 	}
@@ -210,5 +215,30 @@ func TestDatabaseSQLRunsStatementsAndQueries(t *testing.T) {
 	}
 	if err := db.QueryRowContext(t.Context(), "SELECT a FROM t WHERE a > 10").Scan(&sum); !errors.Is(err, sql.ErrNoRows) {
 		t.Fatalf("got %v, want no rows", err)
+	}
+}
+
+func dial(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(shared.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// eventually asks until the answer is yes; ten seconds at most.
+func eventually(t *testing.T, yes func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !yes() {
+		select {
+		case <-deadline.C:
+			t.Fatal("it did not happen within 10 s")
+		case <-tick.C:
+		}
 	}
 }

@@ -18,8 +18,6 @@ type work struct {
 	format string
 	// insert tells that the statement brings rows along.
 	insert bool
-	// single tells that the text may be looked at for further statements.
-	single bool
 	// file holds the rows of an insert; "" when there are none.
 	file string
 }
@@ -58,7 +56,7 @@ func (s *Server) receive(q *request) (work, error) {
 		if len(rest) > 0 {
 			text = append(append(bytes.Clone(head), '\n'), rest...)
 		}
-		return work{text: string(text), format: outputFormat(text), single: true}, nil
+		return work{text: string(text), format: outputFormat(text)}, nil
 	}
 
 	// SETTINGS behind FORMAT, where the data is not in the same text.
