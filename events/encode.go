@@ -3,6 +3,7 @@ package events
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -110,14 +111,54 @@ func (e *Envelope) ToStructured(key []byte) ([]byte, error) {
 // partitionkey that is no string: give the record to a Decoder to have the event checked.
 func ParseStructured(line []byte) (key, value []byte, headers []Header, err error) {
 	value = bytes.Trim(line, " \t\r\n")
-	var event struct {
-		PartitionKey *string `json:"partitionkey"`
-	}
-	if err := json.Unmarshal(value, &event); err != nil {
-		return nil, nil, nil, fmt.Errorf("read structured event: %w", err)
-	}
-	if event.PartitionKey != nil {
-		key = []byte(*event.PartitionKey)
+	if key, err = partitionKey(value); err != nil {
+		return nil, nil, nil, err
 	}
 	return key, value, []Header{{headerContentType, []byte(contentTypeStructured)}}, nil
 }
+
+func partitionKey(object []byte) (key []byte, err error) {
+	var s scanner
+	if len(object) == 0 || object[0] != '{' {
+		return nil, errNoObject
+	}
+	i := skipSpace(object, 1)
+	if i+1 == len(object) && object[i] == '}' {
+		return nil, nil
+	}
+	for i = 0; ; {
+		var name []byte
+		if name, i = s.name(object, i+1); i == bad {
+			return nil, errNoObject
+		}
+		start := i
+		if i = s.skip(object, i, 1); i == bad {
+			return nil, errNoObject
+		}
+		if string(name) == "partitionkey" {
+			switch object[start] {
+			case '"':
+				value, _ := s.str(object, start+1)
+				key = bytes.Clone(value)
+			case 'n':
+				key = nil
+			default:
+				return nil, errOddKey
+			}
+		}
+		if i = skipSpace(object, i); i == len(object) {
+			return nil, errNoObject
+		}
+		if object[i] == '}' && i+1 == len(object) {
+			return key, nil
+		}
+		if object[i] != ',' {
+			return nil, errNoObject
+		}
+	}
+}
+
+var (
+	errNoObject = errors.New("read structured event: it is no JSON object")
+	errOddKey   = errors.New("read structured event: partitionkey is no string")
+)

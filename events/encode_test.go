@@ -61,9 +61,15 @@ func TestAnEventAndItsKeySurviveAStructuredLine(t *testing.T) {
 
 func TestALineThatIsNoEventIsAnError(t *testing.T) {
 	t.Parallel()
-	for _, line := range []string{"", "x", "[]", `{"partitionkey":5}`, `{} {}`} {
+	for _, line := range []string{"", "x", "[]", `{"partitionkey":5}`, `{} {}`, `{"a":1`, `{"a":1}}`, `{"a":1,}`, "{\"a\":\"\xff\"}"} {
 		if _, _, _, err := ParseStructured([]byte(line)); err == nil {
 			t.Errorf("no error for %q", line)
+		}
+	}
+	for line, want := range map[string]string{`{}`: "", `{ }`: "", `{"PartitionKey":"x"}`: "", `{"partitionkey":null}`: "",
+		`{"data":{"partitionkey":"x"}, "partitionkey" : "a\u0062" }`: "ab", `{"partitionkey":"x","partitionkey":"y"}`: "y"} {
+		if key, _, _, err := ParseStructured([]byte(line)); string(key) != want || err != nil {
+			t.Errorf("%s has key %q, error %v", line, key, err)
 		}
 	}
 	broken := fullEnvelope()
