@@ -1,0 +1,5 @@
+package consumers_test
+
+const childEnv = "USAGE_CRASH_CHILD"
+
+func runChild(string) int { return 0 }
