@@ -29,6 +29,10 @@ type fetcher struct {
 	scratch []byte        // its key and value
 }
 
+func newFetcher(client *kafka.Client, topic string, partition int) *fetcher {
+	return &fetcher{client: client, topic: topic, partition: partition}
+}
+
 // fetched is what one fetch told of the partition.
 type fetched struct {
 	next          int64 // the offset to read from next

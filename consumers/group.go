@@ -316,29 +316,6 @@ func (g *Group) position(ctx context.Context, at place) (int64, string, error) {
 			return p.CommittedOffset, p.Metadata, nil
 		}
 	}
-	first, _, err := g.bounds(ctx, at.topic, at.id)
-	return first, "", err
-}
-
-// bounds reads which offsets the log holds: [first, end).
-func (g *Group) bounds(ctx context.Context, topic string, id int) (first, end int64, err error) {
-	res, err := g.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(id), kafka.LastOffsetOf(id)}},
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the bounds of %s/%d: %w", topic, id, err)
-	}
-	for _, p := range res.Topics[topic] {
-		if p.Partition == id {
-			if p.Error != nil {
-				return 0, 0, fmt.Errorf("read the bounds of %s/%d: %w", topic, id, p.Error)
-			}
-			return p.FirstOffset, p.LastOffset, nil
-		}
-	}
-	return 0, 0, fmt.Errorf("read the bounds of %s/%d: the answer does not name it", topic, id)
-}
-
-func (g *Group) fetcher(topic string, id int) *fetcher {
-	return &fetcher{client: g.client, topic: topic, partition: id}
+	log, err := Bounds(ctx, g.client, at.topic, at.id)
+	return log.From, "", err
 }

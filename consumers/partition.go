@@ -72,40 +72,9 @@ func (p *Partition) Read(ctx context.Context, offset int64) (events.Record, erro
 	return *found, nil
 }
 
-// errEnough ends a fetch early.
-var errEnough = errors.New("enough")
-
 // ReadRange calls each for the records of r that the log holds, in order.
 func (p *Partition) ReadRange(ctx context.Context, r Range, each func(*events.Record) error) error {
-	f := p.group.fetcher(p.topic, p.id)
-	delays := retryDelays()
-	first, end, err := p.group.bounds(ctx, p.topic, p.id)
-	if err != nil {
-		return err
-	}
-	for at := max(r.From, first); at < min(r.To, end); {
-		got, err := f.fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
-			if rec.Offset >= r.To {
-				return errEnough
-			}
-			return each(rec)
-		})
-		switch {
-		case errors.Is(err, errEnough):
-			return nil
-		case errors.Is(err, kafka.OffsetOutOfRange):
-			return nil // truncated while we were reading
-		case err != nil && (ctx.Err() != nil || !kafkaTransient(err)):
-			return err
-		case err != nil:
-			if pause(ctx, delays.NextBackOff()) != nil {
-				return err
-			}
-			continue
-		}
-		at = got.next
-	}
-	return nil
+	return ReadLog(ctx, p.group.client, p.topic, p.id, r, each)
 }
 
 // session is one partition at work, from its assignment to the end of the generation.
@@ -169,7 +138,7 @@ type reader struct {
 // first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
 // back before anybody can go on.
 func (s *session) read(ctx context.Context) error {
-	r := &reader{session: s, fetcher: s.group.fetcher(s.topic, s.id), next: s.offset}
+	r := &reader{session: s, fetcher: newFetcher(s.group.client, s.topic, s.id), next: s.offset}
 	r.begin()
 	defer func() {
 		s.handler.End(r.current.batch)
@@ -337,23 +306,23 @@ func (r *reader) refused(ctx context.Context, refused *fetchError) error {
 // outOfRange is where the log no longer holds what was not read yet, or holds less than was read. Going on would skip
 // events, or read those of another log, so it takes the operator's word.
 func (s *session) outOfRange(ctx context.Context, next int64) (int64, error) {
-	first, end, err := s.group.bounds(ctx, s.topic, s.id)
+	log, err := Bounds(ctx, s.group.client, s.topic, s.id)
 	if err != nil {
 		s.group.state.waiting(s.topic, s.id, reading, err)
 		return next, nil
 	}
-	if next >= first && next <= end {
+	if next >= log.From && next <= log.To {
 		return next, nil // an old leader's answer
 	}
 	s.group.metrics.outOfRange.WithLabelValues(s.topic).Inc()
-	what := fmt.Sprintf("offset %d of %s/%d is not in the log, which holds [%d, %d)", next, s.topic, s.id, first, end)
+	what := fmt.Sprintf("offset %d of %s/%d is not in the log, which holds %s", next, s.topic, s.id, log)
 	switch s.group.cfg.OutOfRange {
 	case OutOfRangeEarliest:
-		s.log.ErrorContext(ctx, what+"; going on at the earliest offset, as configured", slog.Int64("skipped", max(0, first-next)))
-		return first, nil
+		s.log.ErrorContext(ctx, what+"; going on at the earliest offset, as configured", slog.Int64("skipped", max(0, log.From-next)))
+		return log.From, nil
 	case OutOfRangeLatest:
-		s.log.ErrorContext(ctx, what+"; going on at the latest offset, as configured", slog.Int64("skipped", max(0, end-next)))
-		return end, nil
+		s.log.ErrorContext(ctx, what+"; going on at the latest offset, as configured", slog.Int64("skipped", max(0, log.To-next)))
+		return log.To, nil
 	case OutOfRangeStop:
 	}
 	return next, &StopError{Kind: "offset_out_of_range", Err: fmt.Errorf("%s: it was truncated or recreated, and events may be lost. "+

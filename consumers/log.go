@@ -1,0 +1,77 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+)
+
+// errEnough ends a fetch early.
+var errEnough = errors.New("enough")
+
+// ReadLog calls each for the records of r that the log of a partition holds, in order, outside of any consumer group.
+// Offsets that the log does not hold, any more or yet, are passed over. The record is valid during the call only. What is
+// transient is tried again for as long as ctx lasts; an error of each ends the reading and is returned as it is.
+func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition int, r Range, each func(*events.Record) error) error {
+	f := newFetcher(client, topic, partition)
+	delays := retryDelays()
+	log, err := Bounds(ctx, client, topic, partition)
+	if err != nil {
+		return err
+	}
+	for at := max(r.From, log.From); at < min(r.To, log.To); {
+		var eachErr error
+		got, err := f.fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
+			if rec.Offset >= r.To {
+				return errEnough
+			}
+			if eachErr = each(rec); eachErr != nil {
+				return eachErr
+			}
+			at = rec.Offset + 1
+			return nil
+		})
+		switch {
+		case eachErr != nil:
+			return eachErr
+		case errors.Is(err, errEnough):
+			return nil
+		case errors.Is(err, kafka.OffsetOutOfRange):
+			return nil // truncated while we were reading
+		case err != nil && (ctx.Err() != nil || !kafkaTransient(err)):
+			return err
+		case err != nil:
+			if pause(ctx, delays.NextBackOff()) != nil {
+				return err
+			}
+			continue
+		}
+		delays.Reset()
+		at = max(at, got.next)
+	}
+	return nil
+}
+
+// Bounds reads which offsets the log of a partition holds.
+func Bounds(ctx context.Context, client *kafka.Client, topic string, partition int) (Range, error) {
+	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(partition), kafka.LastOffsetOf(partition)}},
+	})
+	if err != nil {
+		return Range{}, fmt.Errorf("read the bounds of %s/%d: %w", topic, partition, err)
+	}
+	for _, p := range res.Topics[topic] {
+		if p.Partition == partition {
+			if p.Error != nil {
+				return Range{}, fmt.Errorf("read the bounds of %s/%d: %w", topic, partition, p.Error)
+			}
+			return Range{From: p.FirstOffset, To: p.LastOffset}, nil
+		}
+	}
+	return Range{}, fmt.Errorf("read the bounds of %s/%d: the answer does not name it", topic, partition)
+}
