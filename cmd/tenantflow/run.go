@@ -12,7 +12,7 @@ import (
 // parts lists what `run` can run, in the order of the help.
 func parts() []part {
 	return []part{
-		{name: "usage", stores: []config.Store{config.Kafka, config.ClickHouse}},
+		{name: "usage", stores: []config.Store{config.Kafka, config.ClickHouse}, run: runUsage},
 		{name: "quota", stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}},
 		{name: "subscription", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
 		{name: "company", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},

@@ -60,6 +60,7 @@ func (s *service) run(ctx context.Context) error {
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
+	go s.tell(working)
 	ended := make(chan error, len(s.parts))
 	for _, p := range s.parts {
 		go func() {

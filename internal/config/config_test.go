@@ -113,7 +113,8 @@ func TestEveryWrongValueIsNamedWithWhatToDo(t *testing.T) {
 		{"half a partition", []string{"TOPIC_PARTITIONS=1.5"}, "TOPIC_PARTITIONS", "whole number"},
 		{"no copies", []string{"TOPIC_REPLICATION=0"}, "TOPIC_REPLICATION", "out of bounds"},
 		{"a DSN of another store", []string{"CLICKHOUSE_DSN=postgres://h/db"}, "CLICKHOUSE_DSN", "scheme"},
-		{"a DSN with a bad parameter", []string{"CLICKHOUSE_DSN=clickhouse://h:9000/db?dial_timeout=soon"}, "CLICKHOUSE_DSN", "dial timeout"},
+		{"a DSN of the native protocol", []string{"CLICKHOUSE_DSN=clickhouse://h:9000/db"}, "CLICKHOUSE_DSN", "HTTP interface"},
+		{"a DSN with a bad parameter", []string{"CLICKHOUSE_DSN=http://h:8123/db?dial_timeout=soon"}, "CLICKHOUSE_DSN", "dial timeout"},
 		{"a cluster's name with a quote", []string{"CLICKHOUSE_CLUSTER=a'b"}, "CLICKHOUSE_CLUSTER", "system.clusters"},
 		{"a Postgres port that is none", []string{"POSTGRES_DSN=postgres://h:99999/db"}, "POSTGRES_DSN", "port"},
 		{"a Dragonfly address without a scheme", []string{"DRAGONFLY_URL=localhost:6379"}, "DRAGONFLY_URL", "redis://"},
@@ -213,7 +214,7 @@ func TestNamesThatKubernetesSetsAreLeftAlone(t *testing.T) {
 func TestASecretCanComeFromAFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dsn")
-	const dsn = "clickhouse://default:s3cret@h:9000/db"
+	const dsn = "http://default:s3cret@h:8123/db"
 	if err := os.WriteFile(path, []byte(dsn+"\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func TestASecretCanComeFromAFile(t *testing.T) {
 		t.Errorf("got %q", cfg.ClickHouseDSN.Reveal())
 	}
 	for _, s := range cfg.Settings() {
-		if s.Name == "TENANTFLOW_CLICKHOUSE_DSN" && (s.Source != "file "+path || s.Value != "clickhouse://default:xxxxx@h:9000/db") {
+		if s.Name == "TENANTFLOW_CLICKHOUSE_DSN" && (s.Source != "file "+path || s.Value != "http://default:xxxxx@h:8123/db") {
 			t.Errorf("got %+v", s)
 		}
 	}
@@ -275,7 +276,7 @@ func TestNoSecretIsEverShown(t *testing.T) {
 	const secret = "hunter2"
 	environ := []string{
 		"TENANTFLOW_KAFKA_SASL_MECHANISM=SCRAM-SHA-256", "TENANTFLOW_KAFKA_SASL_USERNAME=u", "TENANTFLOW_KAFKA_SASL_PASSWORD=" + secret,
-		"TENANTFLOW_CLICKHOUSE_DSN=clickhouse://u:" + secret + "@h:9000/db?password=" + secret,
+		"TENANTFLOW_CLICKHOUSE_DSN=http://u:" + secret + "@h:8123/db?password=" + secret,
 		"TENANTFLOW_POSTGRES_DSN=host=h user=u password=" + secret,
 		"TENANTFLOW_DRAGONFLY_URL=redis://:" + secret + "@h:6379/0",
 	}

@@ -95,10 +95,11 @@ func (c *Config) ClickHouseOptions() (*clickhouse.Options, error) {
 	dsn := c.ClickHouseDSN.Reveal()
 	scheme, _, _ := strings.Cut(dsn, "://")
 	switch scheme {
-	case "clickhouse", "tcp", "http", "https":
+	case "http", "https":
+	case "clickhouse", "tcp":
+		return nil, errors.New("the service speaks ClickHouse's HTTP interface, not its native protocol")
 	default:
-		// The client takes any other scheme for the native protocol, and the mistake shows as a strange hang.
-		return nil, errors.New("its scheme is none of clickhouse, tcp, http, https")
+		return nil, errors.New("its scheme is none of http, https")
 	}
 	options, err := clickhouse.ParseDSN(dsn)
 	if err != nil {

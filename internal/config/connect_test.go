@@ -16,11 +16,11 @@ func TestTheClickHouseAddressGivesItsOptions(t *testing.T) {
 	if o.Protocol != clickhouse.HTTP || o.Auth.Database != "tenantflow" || o.MaxOpenConns != maxOpenConns || o.DialTimeout != dialTimeout {
 		t.Errorf("got %+v", o)
 	}
-	o, err = load(t, "TENANTFLOW_CLICKHOUSE_DSN=clickhouse://u:p@a:9000,b:9000/other?max_open_conns=3&dial_timeout=9s&max_threads=2").ClickHouseOptions()
+	o, err = load(t, "TENANTFLOW_CLICKHOUSE_DSN=https://u:p@a:8443,b:8443/other?secure=true&max_open_conns=3&dial_timeout=9s&max_threads=2").ClickHouseOptions()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Protocol != clickhouse.Native || o.Auth.Database != "other" || o.MaxOpenConns != 3 || o.MaxIdleConns != 3 || o.DialTimeout != 9*time.Second || len(o.Addr) != 2 || o.Settings["max_threads"] != 2 {
+	if o.Protocol != clickhouse.HTTP || o.TLS == nil || o.Auth.Database != "other" || o.MaxOpenConns != 3 || o.MaxIdleConns != 3 || o.DialTimeout != 9*time.Second || len(o.Addr) != 2 || o.Settings["max_threads"] != 2 {
 		t.Errorf("what the address says is lost: %+v", o)
 	}
 }
