@@ -12,17 +12,23 @@ import (
 )
 
 func main() {
+	os.Exit(execute(untilSignal(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// untilSignal gives a context that ends with the first SIGTERM or SIGINT, so that commands end in good order. The
+// second one ends the process.
+func untilSignal() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		cancel() // commands end in good order
+		cancel()
 		<-signals
 		fmt.Fprintln(os.Stderr, "tenantflow: second signal, ending at once")
 		os.Exit(exitFailed)
 	}()
-	os.Exit(execute(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	return ctx
 }
 
 // execute runs one command line and gives its exit code. ctx ends when the process is asked to stop.

@@ -93,7 +93,6 @@ SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
 		return invalid("%w (see %s --help)", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SuggestionsMinimumDistance = 2
 
 	const service, events, settings = "service", "events", "settings"
 	root.AddGroup(
@@ -133,6 +132,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := ""
+	cmd.SuggestionsMinimumDistance = 2 // letters
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf("; did you mean %q?", near[0])
 	}

@@ -64,7 +64,7 @@ its own stores only.`,
 	return cmd
 }
 
-// choose picks the parts that --only names, or all that are there; the names of the others are missing.
+// choose picks the parts that --only names; or all that are there, and then the names of the others are missing.
 func choose(all []part, only []string) (chosen []part, missing []string, err error) {
 	var names []string
 	for _, p := range all {
@@ -81,7 +81,7 @@ func choose(all []part, only []string) (chosen []part, missing []string, err err
 		switch {
 		case asked && p.run == nil:
 			return nil, nil, invalid("--only %s: this part is not there yet", p.name)
-		case p.run == nil:
+		case p.run == nil && len(only) == 0:
 			missing = append(missing, p.name)
 		case asked || len(only) == 0:
 			chosen = append(chosen, p)
