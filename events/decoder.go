@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
@@ -89,13 +91,28 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 	return event, nil
 }
 
-func (t *TopicInfo) carries(eventType string) bool {
-	for _, name := range t.Types {
-		if name == eventType {
-			return true
-		}
+// CheckData holds data alone against the schema of a type. The error is a *Rejection: unknown_type, malformed_envelope for
+// text that is not UTF-8, malformed_data or invalid_data.
+func (d *Decoder) CheckData(eventType string, data []byte) error {
+	schema, ok := d.schemas[eventType]
+	if !ok {
+		return Reject(UnknownType, "there is no type %s", quoted(eventType))
 	}
-	return false
+	if !utf8.Valid(data) {
+		return Reject(MalformedEnvelope, "the data is not UTF-8")
+	}
+	value, rejection := parseData(data)
+	if rejection == nil {
+		rejection = checkData(schema, value)
+	}
+	if rejection != nil {
+		return rejection
+	}
+	return nil
+}
+
+func (t *TopicInfo) carries(eventType string) bool {
+	return slices.Contains(t.Types, eventType)
 }
 
 // parseData reads JSON into maps, slices, strings, booleans and numbers that kept their text.
