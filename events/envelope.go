@@ -170,7 +170,8 @@ func binaryAttributes(r *Record, contentType string) (rawAttributes, *Rejection)
 		}
 	}
 	if len(seen) == 0 {
-		return a, Reject(MalformedEnvelope, "no CloudEvent: there is no ce_ header, and the content type is %s", quoted(contentType))
+		return a, Reject(MalformedEnvelope, "no CloudEvent: there is no ce_ header, and the content type is %s, not %s",
+			quoted(contentType), contentTypeStructured)
 	}
 	if rejection := a.set("datacontenttype", contentType); rejection != nil {
 		return a, rejection
