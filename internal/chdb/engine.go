@@ -118,9 +118,9 @@ func (s *session) exec(text string) error {
 	return nil
 }
 
-// statements counts the statements in a text; zero when it can't be parsed.
-func (s *session) statements(text string) int {
-	return s.lib.statements(*(*unsafe.Pointer)(s.conn), text)
+// classify says what a statement would do, without running it.
+func (s *session) classify(text string) analysis {
+	return s.lib.classifyText(*(*unsafe.Pointer)(s.conn), text)
 }
 
 // use makes database the current one; code 81 when there is none of that name.

@@ -3,6 +3,7 @@ package chdb
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -40,10 +41,17 @@ func exceptionf(code int, format string, args ...any) *Exception {
 	return &Exception{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
+// wrapped is an error inside an error of the same code, as an INSERT from a file gives it:
+// "Code: 27. DB::Exception: Code: 27. DB::Exception: <message> (NAME) (version 26.7.2.1). (NAME)".
+var wrapped = regexp.MustCompile(`(?s)^Code: (\d+)\. DB::Exception: (Code: (\d+)\. DB::Exception: .*) \(version [^()]*\)\. \([A-Z0-9_]+\)$`)
+
 // parseException takes the engine's error text apart. Text of another shape keeps its words
 // and gets the code of std::exception.
 func parseException(text string) *Exception {
 	text = strings.TrimSpace(text)
+	if m := wrapped.FindStringSubmatch(text); m != nil && m[1] == m[3] {
+		text = m[2]
+	}
 	if rest, ok := strings.CutPrefix(text, "Code: "); ok {
 		number, message, _ := strings.Cut(rest, ". ")
 		if code, err := strconv.Atoi(number); err == nil {

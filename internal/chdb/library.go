@@ -189,29 +189,36 @@ func (l *library) run(conn unsafe.Pointer, text, format string, params []param) 
 	return r, nil
 }
 
-// analysis mirrors chdb_query_analysis_v1.
+// analysis mirrors chdb_query_analysis_v1: what the engine's own parser finds in a text.
 type analysis struct {
-	size       uint32
+	size uint32
+	// statements is zero when the text can't be parsed.
 	statements uint32
 	flags      uint32
 	class      uint32
 }
 
-// statements counts the statements in a text with the engine's own parser; zero when it can't be parsed.
-func (l *library) statements(conn unsafe.Pointer, text string) int {
+// The classes used here, of chdb_query_class.
+const (
+	classReadOnly = 0
+	classUnknown  = 4
+)
+
+// classifyText analyses a text without running it.
+func (l *library) classifyText(conn unsafe.Pointer, text string) analysis {
+	out := &analysis{size: uint32(unsafe.Sizeof(analysis{})), class: classUnknown}
 	if text == "" {
-		return 0
+		return *out
 	}
-	out := &analysis{size: uint32(unsafe.Sizeof(analysis{}))}
 	var pinned runtime.Pinner
 	defer pinned.Unpin()
 	pinned.Pin(out)
 	p := unsafe.StringData(text)
 	pinned.Pin(p)
 	if l.classify(conn, unsafe.Pointer(p), uintptr(len(text)), nil, 0, unsafe.Pointer(out)) != 0 {
-		return 0
+		return analysis{class: classUnknown}
 	}
-	return int(out.statements)
+	return *out
 }
 
 func goString(p unsafe.Pointer) string {

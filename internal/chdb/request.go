@@ -39,6 +39,8 @@ type request struct {
 	method   compress.Method
 	params   []param
 	settings []setting
+	// readonly is the setting of that name, or "".
+	readonly string
 	external []externalTable
 }
 
@@ -104,6 +106,8 @@ func (q *request) readSettings(r *http.Request, values url.Values) {
 		case isParam:
 			q.params = append(q.params, param{bound, value})
 		case slices.Contains(transportParams, name):
+		case name == "readonly":
+			q.readonly = value
 		default:
 			q.settings = append(q.settings, setting{name, value})
 		}
@@ -113,8 +117,8 @@ func (q *request) readSettings(r *http.Request, values url.Values) {
 		q.settings = append(q.settings, setting{"log_comment", id})
 	}
 	// A GET may be repeated by anything on the way, so it may not change anything; 2 still allows settings.
-	if r.Method != http.MethodPost && r.Method != http.MethodPut && !values.Has("readonly") {
-		q.settings = append(q.settings, setting{"readonly", "2"})
+	if r.Method != http.MethodPost && r.Method != http.MethodPut && q.readonly == "" {
+		q.readonly = "2"
 	}
 }
 

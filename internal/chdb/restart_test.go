@@ -112,7 +112,7 @@ func TestDataSurvivesKillsAndCleanStops(t *testing.T) {
 		}
 		if round%2 == 0 {
 			c.end(t, syscall.SIGKILL)
-		} else if took := c.end(t, syscall.SIGTERM); took > 8*time.Second {
+		} else if took := c.end(t, syscall.SIGTERM); took > 15*time.Second {
 			t.Errorf("a clean stop took %v", took)
 		}
 	}
@@ -188,7 +188,7 @@ func TestACleanStopEndsLongQueriesWithinSeconds(t *testing.T) {
 	eventually(t, func() bool {
 		return one[uint64](t, c.conn, "SELECT count() FROM system.processes WHERE Settings['log_comment'] = 'long'") == 1
 	})
-	if took := c.end(t, syscall.SIGTERM); took > 8*time.Second {
+	if took := c.end(t, syscall.SIGTERM); took > 15*time.Second {
 		t.Errorf("a clean stop took %v", took)
 	}
 	if <-ended == nil {

@@ -26,7 +26,13 @@ const stopLimit = 6 * time.Second
 // Run opens the engine, serves it and calls ready when it takes queries. When ctx ends it stops:
 // no new requests, running statements end or are killed, the engine writes down what it holds.
 // An engine that can't be stopped in time is left as it is; the directory survives that.
-func Run(ctx context.Context, c Config, ready func(addr net.Addr)) (err error) {
+func Run(ctx context.Context, c Config, ready func(addr net.Addr)) error {
+	// First the address, which is the likelier one to be taken: a started engine would have to be stopped again.
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for queries: %w", err)
+	}
+	defer listener.Close()
 	engine, err := Open(c.Options)
 	if err != nil {
 		return err
@@ -34,10 +40,6 @@ func Run(ctx context.Context, c Config, ready func(addr net.Addr)) (err error) {
 	server, err := NewServer(engine, first(c.Scratch, "/dev/shm"), c.Log)
 	if err != nil {
 		return err
-	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
-	if err != nil {
-		return fmt.Errorf("listen for queries: %w", err)
 	}
 	web := &http.Server{
 		Handler:           server,

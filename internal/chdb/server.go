@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/ClickHouse/ch-go/compress"
 	"github.com/google/uuid"
@@ -31,7 +30,7 @@ type Server struct {
 	log    *slog.Logger
 	turns  chan struct{}
 	name   string
-	// running counts sessions, so that the engine is closed only when none is left.
+	// running counts requests, so that the engine is closed only when none is left.
 	running sync.WaitGroup
 }
 
@@ -76,29 +75,35 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "There is no handle "+r.URL.Path, http.StatusNotFound)
 		return
 	}
+	s.running.Add(1)
+	defer s.running.Done()
 
 	header := w.Header()
 	header.Set("X-ClickHouse-Server-Display-Name", s.name)
 	header.Set("X-ClickHouse-Timezone", "UTC")
-	started := time.Now()
-	id := ""
 	q, err := parseRequest(r)
-	if err == nil {
-		id = q.id
-		header.Set("X-ClickHouse-Query-Id", id)
-		err = s.run(r.Context(), w, q)
-	}
 	if err != nil {
-		s.fail(w, id, err)
+		s.fail(w, err)
+		return
 	}
-	s.log.Debug("query", "id", id, "elapsed", time.Since(started), "error", err)
+	header.Set("X-ClickHouse-Query-Id", q.id)
+	result, format, err := s.run(r.Context(), q)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	defer result.close()
+	if err := s.answer(w, q, format, result); err != nil {
+		s.fail(w, err)
+	}
 }
 
-// fail writes an error as ClickHouse does. The answer has not begun yet.
-func (s *Server) fail(w http.ResponseWriter, id string, err error) {
+// fail writes an error as ClickHouse does. The answer has not begun yet: the engine gives the whole result
+// at once, so nothing fails in the middle of one.
+func (s *Server) fail(w http.ResponseWriter, err error) {
 	var e *Exception
 	if !errors.As(err, &e) {
-		s.log.Error("answer a query", "id", id, "error", err)
+		s.log.Error("answer a query", "error", err)
 		e = exceptionf(codeUnknownException, "%v", err)
 	}
 	w.Header().Set("X-ClickHouse-Exception-Code", strconv.Itoa(e.Code))
@@ -107,14 +112,13 @@ func (s *Server) fail(w http.ResponseWriter, id string, err error) {
 	fmt.Fprintf(w, "%s\n", e)
 }
 
-// run executes a request and writes its answer. After an error nothing has been written:
-// the engine gives the whole result at once, so nothing can fail in the middle of an answer.
-func (s *Server) run(ctx context.Context, w http.ResponseWriter, q *request) error {
+// run executes a request. It returns the result, which the caller closes, and the format it is in.
+func (s *Server) run(ctx context.Context, q *request) (result, string, error) {
 	// The statement, and with it the time its now() answers, begins only when the whole body has arrived:
-	// a body that is cut off, or comes slowly, executes nothing, or executes it late.
+	// a body that is cut off executes nothing, one that comes slowly executes late.
 	work, err := s.receive(q)
 	if err != nil {
-		return err
+		return result{}, "", err
 	}
 	defer work.remove(s.log)
 
@@ -122,18 +126,39 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, q *request) err
 	case s.turns <- struct{}{}:
 		defer func() { <-s.turns }()
 	case <-ctx.Done():
-		return exceptionf(codeQueryWasCancelled, "The client left before its query began. (QUERY_WAS_CANCELLED)")
+		return result{}, "", exceptionf(codeQueryWasCancelled, "The client left before its query began. (QUERY_WAS_CANCELLED)")
 	}
-	s.running.Add(1)
-	defer s.running.Done()
-
 	session, err := s.engine.session()
 	if err != nil {
-		return err
+		return result{}, "", err
 	}
 	defer session.close()
-
 	mark := uuid.NewString()
+	if err := s.prepare(session, q, mark); err != nil {
+		return result{}, "", err
+	}
+
+	found := session.classify(work.text)
+	if found.statements > 1 {
+		return result{}, "", exceptionf(codeSyntaxError, "Syntax error (Multi-statements are not allowed). (SYNTAX_ERROR)")
+	}
+	if found.class == classReadOnly {
+		defer s.killWhenGone(ctx, mark)()
+	}
+	r, err := session.query(work.text, q.format, q.params...)
+	if err != nil {
+		return result{}, "", err
+	}
+	if found.statements == 0 && len(r.bytes()) == 0 {
+		// The engine takes an empty text, and words such as "exit", for a command of clickhouse-local.
+		r.close()
+		return result{}, "", exceptionf(codeSyntaxError, "Syntax error: no query. (SYNTAX_ERROR)")
+	}
+	return r, first(work.format, q.format), nil
+}
+
+// prepare gives a new session what the request says about it.
+func (s *Server) prepare(session *session, q *request, mark string) error {
 	if err := session.set(append(q.settings, setting{markSetting, mark})); err != nil {
 		return err
 	}
@@ -147,65 +172,43 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, q *request) err
 			return err
 		}
 	}
-	statements := session.statements(work.text)
-	if statements > 1 {
-		return exceptionf(codeSyntaxError, "Syntax error (Multi-statements are not allowed). (SYNTAX_ERROR)")
+	if q.readonly != "" {
+		// Last, because it forbids what came before.
+		return session.set([]setting{{"readonly", q.readonly}})
 	}
-	if !work.insert {
-		defer s.killWhenGone(ctx, mark)()
-	}
-	r, err := session.query(work.text, q.format, q.params...)
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	if statements == 0 && len(r.bytes()) == 0 {
-		// The engine takes an empty text, and words such as "exit", for a command of clickhouse-local.
-		return exceptionf(codeSyntaxError, "Syntax error: no query. (SYNTAX_ERROR)")
-	}
-	return s.answer(w, q, work, r)
+	return nil
 }
 
 // answer writes the result of a statement.
-func (s *Server) answer(w http.ResponseWriter, q *request, work work, r result) error {
-	format := first(work.format, q.format)
+// Its session is free again by then: a client that reads slowly, or not at all, holds none.
+func (s *Server) answer(w http.ResponseWriter, q *request, format string, r result) error {
 	header := w.Header()
 	header.Set("X-ClickHouse-Format", format)
 	header.Set("Content-Type", contentType(format))
 	if summary, err := json.Marshal(r.stats()); err == nil {
 		header.Set("X-ClickHouse-Summary", string(summary))
 	}
+	begun := false
 	write := func(p []byte) error {
+		begun = true
 		_, err := w.Write(p)
 		return err
 	}
 	if q.compress {
 		write = compressed(write, q.method)
 	}
-	data := r.bytes()
-	if q.revision == 0 || !strings.EqualFold(format, "Native") {
-		return gone(write(data))
+	var err error
+	if q.revision > 0 && strings.EqualFold(format, "Native") {
+		err = reencodeNative(r.bytes(), q.revision, write)
+	} else {
+		err = write(r.bytes())
 	}
-	begun := false
-	err := reencodeNative(data, q.revision, func(block []byte) error {
-		begun = true
-		return gone(write(block))
-	})
-	if err != nil && begun && !errors.Is(err, errGone) {
-		// Half an answer must not look like a whole one: break the connection.
-		s.log.Error("answer a query", "id", q.id, "error", err)
+	if err != nil && begun {
+		// Half an answer must not look like a whole one: break the connection. Mostly it is broken already.
+		s.log.Debug("answer a query", "id", q.id, "error", err)
 		panic(http.ErrAbortHandler)
 	}
 	return err
-}
-
-var errGone = errors.New("the client is gone")
-
-func gone(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", errGone, err)
 }
 
 // compressed packs what is written into ClickHouse's compressed blocks of at most 1 MiB.

@@ -227,17 +227,17 @@ func dial(t *testing.T) net.Conn {
 	return conn
 }
 
-// eventually asks until the answer is yes; ten seconds at most.
+// eventually asks until the answer is yes; half a minute at most.
 func eventually(t *testing.T, yes func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(30 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !yes() {
 		select {
 		case <-deadline.C:
-			t.Fatal("it did not happen within 10 s")
+			t.Fatal("it did not happen within 30 s")
 		case <-tick.C:
 		}
 	}

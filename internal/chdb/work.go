@@ -16,8 +16,6 @@ type work struct {
 	text string
 	// format is the one in the statement's FORMAT clause, or "".
 	format string
-	// insert tells that the statement brings rows along.
-	insert bool
 	// file holds the rows of an insert; "" when there are none.
 	file string
 }
@@ -68,7 +66,7 @@ func (s *Server) receive(q *request) (work, error) {
 	if err != nil {
 		return work{}, readError(err)
 	}
-	w := work{insert: true, file: file}
+	w := work{file: file}
 	if body.N <= 0 {
 		w.remove(s.log)
 		return work{}, errTooLarge()
@@ -114,7 +112,7 @@ func (s *Server) loadExternal(session *session, t externalTable) error {
 const markSetting = "chdb_client_name"
 
 // killWhenGone ends the statement with that mark when ctx ends before stop is called.
-// An INSERT is never ended so: on a server, too, an insert whose client is gone runs to its end.
+// It is for statements that only read: on a server, too, an insert whose client is gone runs to its end.
 func (s *Server) killWhenGone(ctx context.Context, mark string) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
