@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os/exec"
@@ -67,6 +66,9 @@ func (k *Kafka) Release() {
 	}
 }
 
+// probeGroup is a group that nobody is in.
+const probeGroup = "localstack.probe"
+
 // answers asks for the cluster's brokers and for a group's coordinator: Apache Kafka is ready for consumers only a
 // while after it is ready for everything else.
 func (k *Kafka) answers(ctx context.Context) error {
@@ -80,40 +82,18 @@ func (k *Kafka) answers(ctx context.Context) error {
 	if len(meta.Brokers) == 0 {
 		return fmt.Errorf("no broker is registered yet")
 	}
-	found, err := client.FindCoordinator(ctx, &kafka.FindCoordinatorRequest{Key: "tenantflow.probe", KeyType: kafka.CoordinatorKeyTypeConsumer})
+	found, err := client.FindCoordinator(ctx, &kafka.FindCoordinatorRequest{Key: probeGroup, KeyType: kafka.CoordinatorKeyTypeConsumer})
 	if err != nil {
 		return err
 	}
-	return found.Error
-}
-
-// Tool runs one of Kafka's own command line tools against the broker, by its Java class, and returns what it printed.
-// The address is passed as --bootstrap-server. Apache Kafka is installed when it is missing.
-//
-//	k.Tool(ctx, "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-//		"--group", "tenantflow.usage", "--topic", "usage.events", "--reset-offsets", "--to-earliest", "--execute")
-func (k *Kafka) Tool(ctx context.Context, class string, args ...string) ([]byte, error) {
-	java, libs, err := apacheKafka(ctx, Options{}.log())
+	if found.Error != nil || k.kind == Embedded {
+		return found.Error
+	}
+	// The coordinator may still be loading. There is one partition of offsets, so what holds for this group holds for
+	// all.
+	offsets, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: probeGroup})
 	if err != nil {
-		return nil, fmt.Errorf("run kafka tool %s: %w", class, err)
+		return err
 	}
-	jvm := []string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-		"-cp", filepath.Join(libs, "*"), class, "--bootstrap-server", k.Addr()}
-	cmd := exec.Command(java, append(jvm, args...)...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	run, err := spawn(cmd)
-	if err != nil {
-		return nil, fmt.Errorf("run kafka tool %s: %w", class, err)
-	}
-	select {
-	case <-run.exited:
-	case <-ctx.Done():
-		run.kill()
-		return nil, fmt.Errorf("run kafka tool %s: %w", class, ctx.Err())
-	}
-	if run.err != nil {
-		return nil, fmt.Errorf("run kafka tool %s: %w\n%s", class, run.err, out.Bytes())
-	}
-	return out.Bytes(), nil
+	return offsets.Error
 }
