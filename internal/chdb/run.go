@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -23,9 +25,32 @@ type Config struct {
 // stopLimit bounds a clean stop: running statements get half of it before they are killed.
 const stopLimit = 6 * time.Second
 
+// leaveFiles makes an empty directory the working directory: the database "default" of the engine library shows files
+// of the working directory as tables, so that a query of a table that is not there could read a file of that name.
+func (c *Config) leaveFiles() error {
+	var err error
+	for _, path := range []*string{&c.Library, &c.Dir, &c.Scratch} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return fmt.Errorf("find %s: %w", *path, err)
+		}
+	}
+	empty := filepath.Join(c.Dir, "empty")
+	if err := os.MkdirAll(empty, 0o750); err != nil {
+		return fmt.Errorf("make the working directory of ClickHouse: %w", err)
+	}
+	if err := os.Chdir(empty); err != nil {
+		return fmt.Errorf("change to the working directory of ClickHouse: %w", err)
+	}
+	return nil
+}
+
 // Run opens the engine, serves it and calls ready when it takes queries. When ctx ends it stops:
 // no new requests, running statements end or are killed, the engine writes down what it holds.
-// An engine that can't be stopped in time is left as it is; the directory survives that.
+// An engine that can't be stopped in time is left as it is; the directory survives that. Run is a process's main part:
+// it changes the working directory.
 func Run(ctx context.Context, c Config, ready func(addr net.Addr)) error {
 	// First the address, which is the likelier one to be taken: a started engine would have to be stopped again.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
@@ -33,6 +58,9 @@ func Run(ctx context.Context, c Config, ready func(addr net.Addr)) error {
 		return fmt.Errorf("listen for queries: %w", err)
 	}
 	defer listener.Close()
+	if err := c.leaveFiles(); err != nil {
+		return err
+	}
 	engine, err := Open(c.Options)
 	if err != nil {
 		return err
