@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 // kafkaOptions are the flags of the embedded broker.
@@ -59,7 +61,13 @@ func runKafka(cmd *cobra.Command, o kafkaOptions) error {
 	if o.verbose {
 		level = kfake.LogLevelDebug
 	}
+	// The answer to DescribeTopicPartitions has a null where Kafka's own Java tools expect a list. Not offered, they
+	// ask for Metadata instead.
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(int16(kmsg.DescribeTopicPartitions), -1)
+
 	opts := []kfake.Opt{
+		kfake.MaxVersions(versions),
 		kfake.NumBrokers(1),
 		kfake.Ports(port),
 		kfake.DefaultNumPartitions(1),

@@ -41,18 +41,15 @@ func (e *instance) Port() int { return e.port.number }
 func (e *instance) LogPath() string { return filepath.Join(e.dir, e.name+".log") }
 
 // Start runs the engine, with the data and on the port it had before, and returns when it has answered a request.
-// It is an error to start one that runs. Without a deadline in ctx it gives up after a minute. The engine outlives ctx.
+// It is an error to start one that runs. It gives up after a minute, or when ctx ends. The engine outlives ctx.
 func (e *instance) Start(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.run != nil && e.run.alive() {
 		return fmt.Errorf("start %s: it is running as process %d", e.name, e.run.pid())
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, startLimit)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	log, err := os.OpenFile(e.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", e.name, err)

@@ -89,8 +89,8 @@ func (k *Kafka) answers(ctx context.Context) error {
 	if found.Error != nil || k.kind == Embedded {
 		return found.Error
 	}
-	// The coordinator may still be loading. There is one partition of offsets, so what holds for this group holds for
-	// all.
+	// Apache Kafka's coordinator may still be loading. There is one partition of offsets, so what holds for this group
+	// holds for all. The embedded broker has loaded everything before it listens.
 	offsets, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: probeGroup})
 	if err != nil {
 		return err

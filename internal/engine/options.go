@@ -55,8 +55,8 @@ const (
 	Forgetful  Persistence = "none" // nothing
 )
 
-// startLimit is how long an engine may take to answer when the caller's context sets no deadline; stopLimit how long a
-// clean stop may take before the engine is killed.
+// startLimit is how long an engine may take until it answers; stopLimit how long a clean stop may take before the
+// engine is killed.
 const (
 	startLimit = 60 * time.Second
 	stopLimit  = 20 * time.Second

@@ -1,0 +1,261 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/engine"
+)
+
+// What the consumers build on, asked of both brokers. Where the embedded one differs, the test says so.
+
+// member is one member of a consumer group, without the loop that a client would run.
+type member struct {
+	c          *kafka.Client
+	group      string
+	id         string
+	generation int
+	leader     bool
+}
+
+const session = 1500 * time.Millisecond
+
+// join joins the group, or joins it again, and returns when the broker has let everybody in.
+func (m *member) join(ctx context.Context) error {
+	for {
+		r, err := m.c.JoinGroup(ctx, &kafka.JoinGroupRequest{GroupID: m.group, MemberID: m.id, SessionTimeout: session,
+			RebalanceTimeout: 5 * time.Second, ProtocolType: "consumer",
+			Protocols: []kafka.GroupProtocol{{Name: "range", Metadata: kafka.GroupProtocolSubscription{Topics: []string{"t"}}}}})
+		if err != nil {
+			return err
+		}
+		m.id = r.MemberID
+		switch {
+		case errors.Is(r.Error, kafka.MemberIDRequired):
+			continue // with the id that the broker has just given
+		case r.Error != nil:
+			return r.Error
+		}
+		m.generation, m.leader = r.GenerationID, r.LeaderID == r.MemberID
+		return m.sync(ctx, r.Members)
+	}
+}
+
+func (m *member) sync(ctx context.Context, members []kafka.JoinGroupResponseMember) error {
+	req := &kafka.SyncGroupRequest{GroupID: m.group, GenerationID: m.generation, MemberID: m.id, ProtocolType: "consumer", ProtocolName: "range"}
+	if m.leader {
+		for _, other := range members {
+			req.Assignments = append(req.Assignments, kafka.SyncGroupRequestAssignment{MemberID: other.ID,
+				Assignment: kafka.GroupProtocolAssignment{AssignedPartitions: map[string][]int{"t": {0}}}})
+		}
+	}
+	r, err := m.c.SyncGroup(ctx, req)
+	if err != nil {
+		return err
+	}
+	return r.Error
+}
+
+func (m *member) heartbeat(ctx context.Context) error {
+	r, err := m.c.Heartbeat(ctx, &kafka.HeartbeatRequest{GroupID: m.group, GenerationID: int32(m.generation), MemberID: m.id})
+	if err != nil {
+		return err
+	}
+	return r.Error
+}
+
+func (m *member) commit(ctx context.Context, offset int64, metadata string) error {
+	r, err := m.c.OffsetCommit(ctx, &kafka.OffsetCommitRequest{GroupID: m.group, GenerationID: m.generation, MemberID: m.id,
+		Topics: map[string][]kafka.OffsetCommit{"t": {{Partition: 0, Offset: offset, Metadata: metadata}}}})
+	if err != nil {
+		return err
+	}
+	return r.Topics["t"][0].Error
+}
+
+// committed returns the group's offset and metadata of partition 0.
+func committed(t *testing.T, c *kafka.Client, group string) (int64, string) {
+	t.Helper()
+	r, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{"t": {0}}})
+	if err == nil {
+		err = r.Error
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.Topics["t"][0]
+	return p.CommittedOffset, p.Metadata
+}
+
+func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		createTopic(t, k, "t")
+		c := client(t, k)
+		zombie := &member{c: c, group: "g"}
+		if err := zombie.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := zombie.commit(t.Context(), 1, "mine"); err != nil {
+			t.Fatal(err)
+		}
+		// Another one joins and the first says nothing: it is thrown out when its session ends.
+		began := time.Now()
+		heir := &member{c: c, group: "g"}
+		if err := heir.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < session/2 || took > 6*time.Second {
+			t.Errorf("the heir waited %s for a session of %s", took, session)
+		}
+		err := zombie.commit(t.Context(), 2, "still mine")
+		if !errors.Is(err, kafka.UnknownMemberId) && !errors.Is(err, kafka.IllegalGeneration) {
+			t.Errorf("the commit of a member that was thrown out: %v", err)
+		}
+		t.Logf("a member that was thrown out is told: %v", err)
+		old := *heir
+		if err := heir.join(t.Context()); err != nil { // a rebalance
+			t.Fatal(err)
+		}
+		if heir.generation == old.generation {
+			t.Log("joining again without need starts no new generation")
+		} else if err := old.commit(t.Context(), 3, "old"); !errors.Is(err, kafka.IllegalGeneration) {
+			t.Errorf("the commit of a member's former generation: %v", err)
+		}
+		if err := heir.commit(t.Context(), 4, "heir"); err != nil {
+			t.Errorf("the commit of the present generation: %v", err)
+		}
+		if offset, metadata := committed(t, c, "g"); offset != 4 || metadata != "heir" {
+			t.Errorf("committed is %d %q, want 4 \"heir\"", offset, metadata)
+		}
+	})
+}
+
+func TestOffsetsAndTheirMetadataOutliveTheBroker(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		createTopic(t, k, "t")
+		m := &member{c: client(t, k), group: "g"}
+		if err := m.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		longest := strings.Repeat("m", 4096)
+		if err := m.commit(t.Context(), 7, longest); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.commit(t.Context(), 8, longest+"m"); k.Kind() == engine.Embedded {
+			// It has no limit. Take the commit back.
+			if err != nil {
+				t.Errorf("a commit with metadata of 4097 bytes: %v", err)
+			}
+			if err := m.commit(t.Context(), 7, longest); err != nil {
+				t.Fatal(err)
+			}
+		} else if !errors.Is(err, kafka.OffsetMetadataTooLarge) {
+			t.Errorf("a commit with metadata of 4097 bytes: %v", err)
+		}
+		if err := k.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if offset, metadata := committed(t, client(t, k), "g"); offset != 7 || metadata != longest {
+			t.Errorf("committed is %d with %d bytes of metadata, want 7 with %d", offset, len(metadata), len(longest))
+		}
+		// The group outlives the broker as well.
+		m.c = client(t, k)
+		if err := m.heartbeat(t.Context()); err != nil {
+			t.Errorf("a member's heartbeat after the broker's restart: %v", err)
+		}
+	})
+}
+
+func TestTheSettingsOfATopicAreHonoured(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		createTopic(t, k, "small", kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: "2000"})
+		if _, err := produce(t, k, "small", strings.Repeat("x", 1500)); err != nil {
+			t.Errorf("a message that fits: %v", err)
+		}
+		if _, err := produce(t, k, "small", strings.Repeat("x", 2500)); !errors.Is(err, kafka.MessageSizeTooLarge) {
+			t.Errorf("a message that is too large: %v", err)
+		}
+		createTopic(t, k, "appended", kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+		long := time.Now().Add(-100 * 24 * time.Hour)
+		resp, err := client(t, k).Produce(t.Context(), &kafka.ProduceRequest{Topic: "appended", RequiredAcks: kafka.RequireAll,
+			Records: kafka.NewRecordReader(kafka.Record{Time: long, Value: kafka.NewBytes([]byte("v"))})})
+		if err != nil || resp.Error != nil {
+			t.Fatal(err, resp)
+		}
+		// The embedded broker sets the time and does not tell it.
+		if k.Kind() == engine.Apache && time.Since(resp.LogAppendTime).Abs() > time.Minute {
+			t.Errorf("the broker's timestamp is %s", resp.LogAppendTime)
+		}
+		offsets, err := client(t, k).ListOffsets(t.Context(), &kafka.ListOffsetsRequest{
+			Topics: map[string][]kafka.OffsetRequest{"appended": {kafka.TimeOffsetOf(0, time.Now().Add(-time.Hour))}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := offsets.Topics["appended"][0]; len(p.Offsets) != 1 {
+			t.Errorf("the record is not found by the time it was appended: %+v", p)
+		}
+	})
+}
+
+func TestAnOffsetOutOfRangeIsAnError(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		createTopic(t, k, "t")
+		for range 5 {
+			if _, err := produce(t, k, "t", "v"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := k.DeleteRecords(t.Context(), "t", 0, 3); err != nil {
+			t.Fatal(err)
+		}
+		for offset, want := range map[int64]error{0: kafka.OffsetOutOfRange, 3: nil, 99: kafka.OffsetOutOfRange} {
+			r, err := client(t, k).Fetch(t.Context(), &kafka.FetchRequest{Topic: "t", Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: time.Second})
+			if err == nil {
+				err = r.Error
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("fetching offset %d of the range 3 to 5: %v, want %v", offset, err, want)
+			}
+		}
+	})
+}
+
+func TestKafkasOwnToolSetsTheOffsetsOfAGroupBack(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		createTopic(t, k, "t")
+		for range 3 {
+			if _, err := produce(t, k, "t", "v"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := &member{c: client(t, k), group: "g"}
+		if err := m.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.commit(t.Context(), 3, "pending"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.c.LeaveGroup(t.Context(), &kafka.LeaveGroupRequest{GroupID: "g", Members: []kafka.LeaveGroupRequestMember{{ID: m.id}}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.ResetOffsets(t.Context(), "g", "t"); err != nil {
+			t.Fatal(err)
+		}
+		if offset, metadata := committed(t, m.c, "g"); offset != 0 || metadata != "" {
+			t.Errorf("committed is %d %q, want 0 without metadata", offset, metadata)
+		}
+	})
+}
