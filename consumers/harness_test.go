@@ -117,6 +117,7 @@ type consumer struct {
 	brokers       string // default: the fixture's
 	dsn           string // default: the fixture's
 	onStep        func(consumers.UsageStep)
+	onPart        func(month int)
 	store         func(consumers.UsageStore) consumers.UsageStore // wraps it
 	log           *slog.Logger
 	metrics       *consumers.Metrics
@@ -143,7 +144,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 	var store *clickhouse.Store
 	for {
 		var err error
-		store, err = clickhouse.Open(ctx, clickhouse.Config{Options: dsn, InsertTimeout: c.insertTimeout, Logger: c.log})
+		store, err = clickhouse.Open(ctx, clickhouse.Config{Options: dsn, InsertTimeout: c.insertTimeout, OnPart: c.onPart, Logger: c.log})
 		if err == nil {
 			break
 		}

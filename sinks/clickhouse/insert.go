@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,13 +43,16 @@ func (s *Store) Insert(ctx context.Context, in *Intent, b *Block, first, last in
 
 func (s *Store) send(ctx context.Context, in *Intent, insertBy time.Time, b *Block, parts []part) error {
 	for _, p := range parts {
-		if err := s.sendPart(ctx, in, insertBy, b, p); err != nil {
+		err := s.sendPart(ctx, in, insertBy, b, p)
+		s.hurried(err != nil && (Classify(err) == Late || errors.Is(err, context.DeadlineExceeded)))
+		if err != nil {
 			return &InsertError{
 				Err:     fmt.Errorf("insert %d rows of %s, month %d: %w", len(p.rows), in.Range(), p.Month, err),
 				Class:   Classify(err),
 				Outcome: outcome(err),
 			}
 		}
+		s.onPart(p.Month)
 	}
 	return nil
 }

@@ -38,6 +38,9 @@ type Config struct {
 	// Inserts bounds the inserts that run at the same time in this process. Default: 4.
 	Inserts int
 
+	// OnPart, if set, is called after each month's part of an insert has landed.
+	OnPart func(month int)
+
 	Logger *slog.Logger
 }
 
@@ -47,12 +50,19 @@ type Store struct {
 	timeout time.Duration
 	slots   chan struct{}
 	buffers chan *encodeBuffer
+	onPart  func(month int)
 	log     *slog.Logger
 
 	// ahead is how far the server's clock is ahead of ours, in nanoseconds. Deadlines are the server's business, so
 	// they are made by its clock.
 	ahead atomic.Int64
+
+	// patience multiplies the timeout: 1, and up to maxPatience while inserts come too late. A server that needs
+	// longer than the timeout for every insert would otherwise never finish one.
+	patience atomic.Int64
 }
+
+const maxPatience = 4
 
 // Open connects to ClickHouse and measures its clock.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
@@ -61,6 +71,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.Inserts == 0 {
 		cfg.Inserts = 4
+	}
+	if cfg.OnPart == nil {
+		cfg.OnPart = func(int) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -78,8 +91,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		timeout: cfg.InsertTimeout,
 		slots:   make(chan struct{}, cfg.Inserts),
 		buffers: make(chan *encodeBuffer, cfg.Inserts),
+		onPart:  cfg.OnPart,
 		log:     cfg.Logger,
 	}
+	s.patience.Store(1)
 	if err := s.SyncClock(ctx); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -118,7 +133,18 @@ func (s *Store) Now() time.Time {
 }
 
 // Deadline is the time, by the server's clock, until which an insert that begins now is accepted.
-func (s *Store) Deadline() time.Time { return s.Now().Add(s.timeout) }
+func (s *Store) Deadline() time.Time {
+	return s.Now().Add(time.Duration(s.patience.Load()) * s.timeout)
+}
+
+// hurried notes whether an insert ran out of time.
+func (s *Store) hurried(ranOut bool) {
+	if !ranOut {
+		s.patience.Store(1)
+		return
+	}
+	s.patience.Store(min(maxPatience, 2*s.patience.Load()))
+}
 
 // Newest is the largest timestamp stored for a partition, in milliseconds since the epoch; math.MinInt64 when no row
 // is stored for it.
