@@ -1,5 +1,7 @@
 package events
 
+import "math"
+
 // The members of a usage event's data, as bits of what has been seen.
 const (
 	sawCompany = 1 << iota
@@ -13,37 +15,40 @@ const (
 	sawAllRequired = 1<<iota - 1
 )
 
-// object reads the data: one JSON object, members in any order, unknown ones skipped. It fills u, but for the
-// attributes, and is false when something is not as the schema wants it, whatever that is.
-func (d *UsageDecoder) object(text []byte, u *Usage, envelopeTime int64) bool {
-	u.Timestamp, u.BillingPeriod, u.Revenue = envelopeTime, nil, 0
-	i := skipSpace(text, 0)
+// noTimestamp stands in a Usage whose data has none, until the envelope is read.
+const noTimestamp = math.MinInt64
+
+// object reads the data at i: a JSON object, depth levels deep, members in any order, unknown ones skipped. It fills u,
+// but for the attributes and the defaults that depend on them, and gives bad when something is not as the schema wants
+// it, whatever that is.
+func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
+	u.Timestamp, u.BillingPeriod, u.Revenue = noTimestamp, nil, 0
 	if i >= len(text) || text[i] != '{' {
-		return false
+		return bad
 	}
 	seen := 0
 	for {
 		var name []byte
 		if name, i = d.scan.name(text, i+1); i == bad {
-			return false // also for {}, which lacks what is required
+			return bad // also for {}, which lacks what is required
 		}
 		switch string(name) {
 		case "company_id":
 			u.CompanyID, i = d.text(text, i)
 			if !isID(u.CompanyID) {
-				return false
+				return bad
 			}
 			seen |= sawCompany
 		case "user_id":
 			u.UserID, i = d.text(text, i)
 			if !isID(u.UserID) {
-				return false
+				return bad
 			}
 			seen |= sawUser
 		case "subscription_tier":
 			u.Tier, i = d.text(text, i)
 			if !isTier(u.Tier) {
-				return false
+				return bad
 			}
 			seen |= sawTier
 		case "service_name":
@@ -57,7 +62,7 @@ func (d *UsageDecoder) object(text []byte, u *Usage, envelopeTime int64) bool {
 			var rest remainder
 			points, rest, i = d.amount(text, i, 0)
 			if points > maxDataPoints || rest != nothing {
-				return false
+				return bad
 			}
 			u.DataPoints = uint32(points)
 			seen |= sawDataPoints
@@ -65,7 +70,7 @@ func (d *UsageDecoder) object(text []byte, u *Usage, envelopeTime int64) bool {
 			var rest remainder
 			u.ProcessingTime, rest, i = d.amount(text, i, 3)
 			if rest != nothing && u.ProcessingTime == maxFixed {
-				return false
+				return bad
 			}
 			if rest == halfOrUp {
 				u.ProcessingTime++
@@ -76,42 +81,49 @@ func (d *UsageDecoder) object(text []byte, u *Usage, envelopeTime int64) bool {
 			stamp, i = d.text(text, i)
 			sec, nsec, ok := parseRFC3339(stamp)
 			if !ok {
-				return false
+				return bad
 			}
 			u.Timestamp = sec*1000 + int64(nsec/1_000_000)
 		case "billing_period":
 			u.BillingPeriod, i = d.text(text, i)
 			if !isMonth(u.BillingPeriod) {
-				return false
+				return bad
 			}
 		case "revenue_attributed":
 			var ok bool
 			if u.Revenue, i, ok = d.revenue(text, i); !ok {
-				return false
+				return bad
 			}
 		default:
-			i = d.scan.skip(text, i, 1)
+			i = d.scan.skip(text, i, depth)
 		}
 		if i == bad {
-			return false
+			return bad
 		}
 		if i = skipSpace(text, i); i >= len(text) {
-			return false
+			return bad
 		}
 		if text[i] == '}' {
 			break
 		}
 		if text[i] != ',' {
-			return false
+			return bad
 		}
 	}
-	if seen != sawAllRequired || skipSpace(text, i+1) != len(text) {
-		return false
+	if seen != sawAllRequired {
+		return bad
+	}
+	return i + 1
+}
+
+// defaults fills in what the data may leave out.
+func (d *UsageDecoder) defaults(u *Usage, envelopeTime int64) {
+	if u.Timestamp == noTimestamp {
+		u.Timestamp = envelopeTime
 	}
 	if u.BillingPeriod == nil {
 		u.BillingPeriod = appendBillingPeriod(d.period[:0], u.Timestamp)
 	}
-	return true
 }
 
 // text reads a value that has to be a string.

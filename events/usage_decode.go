@@ -120,14 +120,24 @@ func (d *UsageDecoder) binary(r *Record, u *Usage) bool {
 			return false
 		}
 	}
-	return seen&sawAllAttributes == sawAllAttributes && d.object(r.Value, u, envelopeTime)
+	if seen&sawAllAttributes != sawAllAttributes || !d.whole(r.Value, u) {
+		return false
+	}
+	d.defaults(u, envelopeTime)
+	return true
+}
+
+// whole reads data that stands alone, with nothing but white space around it.
+func (d *UsageDecoder) whole(data []byte, u *Usage) bool {
+	end := d.object(data, skipSpace(data, 0), 1, u)
+	return end != bad && skipSpace(data, end) == len(data)
 }
 
 // structured reads a record that holds the whole event in the JSON format.
 func (d *UsageDecoder) structured(text []byte, u *Usage) bool {
 	var envelopeTime int64
-	var data, data64 []byte
-	seen := 0
+	var data64 []byte
+	seen, hasData := 0, false
 	i := skipSpace(text, 0)
 	if i >= len(text) || text[i] != '{' {
 		return false
@@ -149,11 +159,10 @@ func (d *UsageDecoder) structured(text []byte, u *Usage) bool {
 				return false
 			}
 		case string(name) == "data":
-			start := i
-			if i = d.scan.skip(text, i, 1); i == bad {
+			if i = d.object(text, i, 2, u); i == bad {
 				return false
 			}
-			data = text[start:i]
+			hasData = true
 		case text[i] == '"':
 			var value []byte
 			if value, i = d.scan.str(text, i+1); i == bad || !validAttribute(value) {
@@ -174,17 +183,17 @@ func (d *UsageDecoder) structured(text []byte, u *Usage) bool {
 			return false
 		}
 	}
-	if seen&sawAllAttributes != sawAllAttributes || skipSpace(text, i+1) != len(text) || data != nil && data64 != nil {
+	if seen&sawAllAttributes != sawAllAttributes || skipSpace(text, i+1) != len(text) || hasData == (data64 != nil) {
 		return false
 	}
 	if data64 != nil {
 		var err error
-		if d.base64, err = base64.StdEncoding.AppendDecode(d.base64[:0], data64); err != nil {
+		if d.base64, err = base64.StdEncoding.AppendDecode(d.base64[:0], data64); err != nil || !d.whole(d.base64, u) {
 			return false
 		}
-		data = d.base64
 	}
-	return d.object(data, u, envelopeTime)
+	d.defaults(u, envelopeTime)
+	return true
 }
 
 // attributeBit gives the bit of an attribute that a header or member may name but once: a required one has the bit
