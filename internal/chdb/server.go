@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -69,7 +68,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/ping" || r.URL.Path == "/replicas_status",
 		r.URL.Path == "/" && r.URL.RawQuery == "" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		w.Header().Set("Content-Type", "text/html; charset=UTF-8")
-		io.WriteString(w, "Ok.\n")
+		fmt.Fprint(w, "Ok.\n")
 		return
 	case r.URL.Path != "/" && r.URL.Path != "/query":
 		http.Error(w, "There is no handle "+r.URL.Path, http.StatusNotFound)
