@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/engine/enginetest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(exitDone)
 	}
-	os.Exit(m.Run())
+	enginetest.Main(m)
 }
 
 // command makes the command line as a process of its own, with nothing but environ in its environment.

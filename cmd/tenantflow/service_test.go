@@ -35,9 +35,9 @@ type process struct {
 }
 
 // start starts a service and waits until it listens.
-func start(t *testing.T, mode string, args ...string) *process {
+func start(t *testing.T, mode string, environ []string, args ...string) *process {
 	t.Helper()
-	cmd := command(t, mode, deadStores(), args...)
+	cmd := command(t, mode, environ, args...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func get(t *testing.T, url string) (status int, body string) {
 func TestTheServiceWaitsForItsStoresAndStopsCleanlyOnASignal(t *testing.T) {
 	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		p := start(t, "tenantflow", "run")
+		p := start(t, "tenantflow", deadStores(), "run")
 		eventually(t, func() bool {
 			status, body := get(t, p.url+"/readyz")
 			return status == http.StatusServiceUnavailable && strings.Contains(body, "connection refused")
@@ -126,7 +126,7 @@ func TestTheServiceWaitsForItsStoresAndStopsCleanlyOnASignal(t *testing.T) {
 
 func TestASecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	t.Parallel()
-	p := start(t, "stuck")
+	p := start(t, "stuck", deadStores())
 	p.signal(t, syscall.SIGTERM)
 	eventually(t, func() bool {
 		_, body := get(t, p.url+"/readyz")

@@ -105,7 +105,11 @@ func TestAPartWithWorkThatDoesNothingIsStalled(t *testing.T) {
 			wait(4 * time.Minute)
 		}, true},
 		{"idle for long, then work", func(h *Tracker) { h.Load("usage", 8, 0); wait(10 * stall); h.Load("usage", 8, 1); wait(stall) }, true},
-		{"stopped on purpose", func(h *Tracker) { h.Load("usage", 8, 1); h.Set("usage", Stopped, "offset out of range"); wait(2 * stall) }, true},
+		{"stopped on purpose", func(h *Tracker) {
+			h.Load("usage", 8, 1)
+			h.Set("usage", Stopped, "offset out of range")
+			wait(2 * stall)
+		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
