@@ -16,15 +16,15 @@ type Usage struct {
 	Service   []byte
 	Endpoint  []byte
 
-	Timestamp      int64  // milliseconds since the Unix epoch
+	Timestamp      int64  // milliseconds since the Unix epoch, what is finer cut off; the event's time where the data has none
 	DataPoints     uint32 // data_points_consumed
-	ProcessingTime int64  // processing_time_ms in thousandths of a millisecond
-	BillingPeriod  []byte // YYYY-MM
+	ProcessingTime int64  // processing_time_ms in thousandths of a millisecond, half rounded up
+	BillingPeriod  []byte // YYYY-MM; the UTC month of Timestamp where the event names none
 	Revenue        int64  // revenue_attributed in millionths of the currency unit
 }
 
 // UsageLimits are the bounds a usage event's timestamp must lie in.
 type UsageLimits struct {
-	FutureTolerance time.Duration // how far ahead of the service's clock; default 1h
-	MaxAge          time.Duration // how far behind it
+	FutureTolerance time.Duration // how far ahead of the service's clock; 0 means DefaultFutureTolerance
+	MaxAge          time.Duration // how far behind it; 0 means DefaultMaxAge
 }
