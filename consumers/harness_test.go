@@ -18,6 +18,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/health"
 	"tenantflow/internal/model"
 	"tenantflow/migrations"
 	"tenantflow/sinks/clickhouse"
@@ -121,6 +122,7 @@ type consumer struct {
 	store         func(consumers.UsageStore) consumers.UsageStore // wraps it
 	log           *slog.Logger
 	metrics       *consumers.Metrics
+	health        *health.Tracker
 }
 
 func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error {
@@ -168,7 +170,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 		Group: f.group, Topics: []string{f.topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
 		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 100 * time.Millisecond,
-		OutOfRange: c.outOfRange, Logger: c.log, Metrics: c.metrics,
+		OutOfRange: c.outOfRange, Logger: c.log, Metrics: c.metrics, Health: c.health,
 	}
 	if c.budget != 0 {
 		cfg.Budget = consumers.NewBudget(c.budget)
