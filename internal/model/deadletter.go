@@ -21,7 +21,7 @@ func ReadDeadLetters(ctx context.Context, client *kafka.Client, topic string) (m
 	}
 	seen := map[origin]bool{}
 	counts := map[events.Reason]int64{}
-	err := readTopic(ctx, client, topic, func(r *events.Record) error {
+	err := ReadTopic(ctx, client, topic, func(r *events.Record) error {
 		letter, err := events.ParseDeadLetter(r)
 		if err != nil {
 			return fmt.Errorf("read the dead letter at %s/%d@%d: %w", r.Topic, r.Partition, r.Offset, err)
@@ -36,8 +36,8 @@ func ReadDeadLetters(ctx context.Context, client *kafka.Client, topic string) (m
 	return counts, err
 }
 
-// readTopic calls take for every record that the topic has now, partition after partition.
-func readTopic(ctx context.Context, client *kafka.Client, topic string, take func(*events.Record) error) error {
+// ReadTopic calls take for every record that the topic has now, partition after partition.
+func ReadTopic(ctx context.Context, client *kafka.Client, topic string, take func(*events.Record) error) error {
 	metadata, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
 	if err != nil {
 		return fmt.Errorf("read the metadata of topic %s: %w", topic, err)

@@ -21,7 +21,7 @@ func (e *event) appendData(b []byte) []byte {
 	b = e.appendEndpoint(b)
 	b = append(b, `","data_points_consumed":`...)
 	if e.extraWhitespace {
-		b = append(b, " \n\t"...)
+		b = append(b, " \t "...)
 	}
 	b = strconv.AppendUint(b, uint64(e.dataPoints), 10)
 	b = append(b, `,"processing_time_ms":`...)

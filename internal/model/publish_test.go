@@ -60,7 +60,7 @@ func TestPublishedMessagesArriveUnchangedAndResendsBehindTheirOriginals(t *testi
 		}
 	}
 	partitions := map[int]bool{}
-	err = readTopic(t.Context(), client, "usage.events", func(r *events.Record) error {
+	err = ReadTopic(t.Context(), client, "usage.events", func(r *events.Record) error {
 		partitions[r.Partition] = true
 		s := text(r.Key, r.Headers, r.Value)
 		want[s]--

@@ -124,3 +124,6 @@ func (p *Publisher) Close() error {
 	}
 	return p.failed()
 }
+
+// MaxBytes is the size of the largest message the topic takes, key, headers and what Kafka adds included.
+func (p *Publisher) MaxBytes() int { return int(p.writer.BatchBytes) }

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tenantflow/internal/model"
+)
+
+func newGenerateCommand(*app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "generate",
+		Short: "Make traffic to try things out with, the same for the same seed",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newGenerateUsageCommand())
+	return cmd
+}
+
+func newGenerateUsageCommand() *cobra.Command {
+	config := model.Config{Lines: true}
+	var start, expected string
+	cmd := &cobra.Command{
+		Use:   "usage --count N",
+		Short: "Write usage events as lines of JSON, one CloudEvent each, its key as the extension partitionkey",
+		Long: `Usage writes CloudEvents of type usage.recorded.v1 to standard output, as "produce" reads them. They depend on
+nothing but the flags: the same flags give the same bytes. Only the default of --start depends on the clock.
+
+With --expected it also writes what must result from the events: rows, totals of every hour, day and billing period
+as exact integers (thousandths of a millisecond, millionths of the currency unit), and dead letters by reason.`,
+		Example: `  tenantflow generate usage --count 1000 | tenantflow produce --topic usage.events --file -
+  tenantflow generate usage --count 1000000 --seed 7 --start 2026-11-01T00:00:00Z --malformed 0.001 > events.jsonl`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := setStart(&config, start); err != nil {
+				return err
+			}
+			g, err := model.New(config)
+			if err != nil {
+				return invalid("%w", err)
+			}
+			if err := writeLines(cmd, g); err != nil {
+				return err
+			}
+			if expected == "" {
+				return nil
+			}
+			text, err := json.MarshalIndent(g.Expected(), "", "  ")
+			if err != nil {
+				return fmt.Errorf("encode what is expected: %w", err)
+			}
+			if err := os.WriteFile(expected, append(text, '\n'), 0o644); err != nil {
+				return fmt.Errorf("write what is expected: %w", err)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&config.Count, "count", 1000, "number of events, resends and malformed ones included")
+	f.Uint64Var(&config.Seed, "seed", 1, "which of the possible streams")
+	f.IntVar(&config.Companies, "companies", 200, "number of companies")
+	f.IntVar(&config.UsersPerCompany, "users", 50, "users of each company")
+	f.Float64Var(&config.Resends, "resends", 0.01, "share of events that repeat an earlier one, 0 to 1")
+	f.Float64Var(&config.Conflicts, "conflicts", 0, "share of events that repeat the identity of an earlier one with other data")
+	f.Float64Var(&config.Late, "late", 0.01, "share of events with a timestamp long past")
+	f.DurationVar(&config.LateSpan, "late-span", 90*24*time.Hour, "how far back late events reach")
+	f.Float64Var(&config.Malformed, "malformed", 0, "share of events that must be refused; those that a line of JSON can't express are left out")
+	f.StringVar(&start, "start", "", "timestamp of the first event, RFC 3339 (default: so that the last one is of now)")
+	f.DurationVar(&config.Step, "step", 20*time.Millisecond, "average time between two events")
+	f.StringVar(&expected, "expected", "", "file to write what must result to, as JSON")
+	return cmd
+}
+
+func setStart(config *model.Config, start string) error {
+	if start == "" {
+		config.Start = time.Now().Add(-time.Duration(config.Count) * config.Step).UTC().Truncate(time.Second)
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, start)
+	if err != nil {
+		return invalid("--start %s is no RFC 3339 timestamp like 2026-11-01T00:00:00Z", start)
+	}
+	config.Start = at
+	return nil
+}
+
+func writeLines(cmd *cobra.Command, g *model.Generator) error {
+	p := newProgress(cmd.ErrOrStderr(), "generate")
+	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<20)
+	written, line, ok := 0, []byte(nil), true
+	for {
+		if line, ok = g.AppendLine(line[:0]); !ok {
+			break
+		}
+		line = append(line, '\n')
+		if _, err := out.Write(line); err != nil {
+			return fmt.Errorf("write event %d: %w", written+1, err)
+		}
+		written++
+		if written%1000 == 0 {
+			if err := cmd.Context().Err(); err != nil {
+				return flushed(out, fmt.Errorf("stopped after %d events", written))
+			}
+			p.update(slog.Int("events", written))
+		}
+	}
+	if p.terminal || written >= 100_000 { // nobody wants to read about a moment's work
+		p.done(slog.Int("events", written))
+	}
+	return flushed(out, nil)
+}
+
+// flushed writes what is buffered, so that what was made before a stop is whole lines.
+func flushed(out *bufio.Writer, err error) error {
+	if flushErr := out.Flush(); flushErr != nil && err == nil {
+		return fmt.Errorf("write events: %w", flushErr)
+	}
+	return err
+}

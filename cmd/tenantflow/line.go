@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+	"tenantflow/internal/config"
+)
+
+// A lineChecker turns lines of JSON into messages for one topic. It judges them as the service would.
+type lineChecker struct {
+	topic    string // with the prefix
+	mode     string
+	maxBytes int // of a message; 0: not known
+
+	usage  *events.UsageDecoder // set for usage events: it is much faster
+	others *events.Decoder
+}
+
+// newLineChecker makes a checker for the topic with this name, given without its prefix.
+func newLineChecker(cfg *config.Config, name, mode string) (*lineChecker, error) {
+	c := &lineChecker{topic: cfg.TopicPrefix + name, mode: mode}
+	if name == events.TopicUsage {
+		c.usage = events.NewUsageDecoder(events.UsageLimits{FutureTolerance: cfg.FutureTolerance})
+		return c, nil
+	}
+	var err error
+	c.others, err = events.NewDecoder(cfg.TopicPrefix)
+	return c, err
+}
+
+// check makes a message of a line. The message shares nothing with it.
+func (c *lineChecker) check(line []byte) (kafka.Message, *events.Rejection) {
+	line = bytes.Clone(line)
+	key, value, headers, err := events.ParseStructured(line)
+	if err != nil {
+		return kafka.Message{}, events.Reject(events.MalformedEnvelope, "%v", err)
+	}
+	record := &events.Record{Topic: c.topic, Key: key, Value: value, Headers: headers}
+	if err := c.decode(record); err != nil {
+		return kafka.Message{}, rejectionOf(err)
+	}
+	if c.mode == modeBinary {
+		if value, headers, err = binary(record); err != nil {
+			return kafka.Message{}, rejectionOf(err)
+		}
+	}
+	message := kafka.Message{Key: key, Value: value}
+	size := len(key) + len(value)
+	for _, h := range headers {
+		message.Headers = append(message.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+		size += len(h.Key) + len(h.Value) + headerFrame
+	}
+	if size += messageFrame; c.maxBytes > 0 && size > c.maxBytes {
+		return kafka.Message{}, events.Reject(events.TooLarge, "the message has %d bytes, the topic takes %d", size, c.maxBytes)
+	}
+	return message, nil
+}
+
+// What Kafka adds to a message and to each of its headers, at most, in bytes.
+const (
+	messageFrame = 32
+	headerFrame  = 10
+)
+
+func (c *lineChecker) decode(record *events.Record) error {
+	if c.usage != nil {
+		var u events.Usage
+		return c.usage.Decode(record, time.Now(), &u)
+	}
+	_, err := c.others.Decode(record)
+	return err
+}
+
+func rejectionOf(err error) *events.Rejection {
+	var rejection *events.Rejection
+	if errors.As(err, &rejection) {
+		return rejection
+	}
+	return events.Reject(events.MalformedEnvelope, "%v", err)
+}
+
+// binary takes a structured event apart into headers and data. Extensions that this service does not know are kept.
+func binary(record *events.Record) (value []byte, headers []events.Header, err error) {
+	envelope, err := events.ParseEnvelope(record)
+	if err != nil {
+		return nil, nil, err
+	}
+	value, headers = envelope.EncodeBinary()
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(record.Value, &members); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if known(name) {
+			continue
+		}
+		text := string(members[name])
+		if text == "null" {
+			continue
+		}
+		if text[0] == '"' {
+			if err := json.Unmarshal(members[name], &text); err != nil {
+				return nil, nil, err
+			}
+		}
+		headers = append(headers, events.Header{Key: "ce_" + name, Value: []byte(text)})
+	}
+	return value, headers, nil
+}
+
+// known tells whether an attribute is written by EncodeBinary, or is none in binary mode.
+func known(name string) bool {
+	switch name {
+	case "specversion", "id", "source", "type", "time", "subject", "dataschema", "datacontenttype",
+		"traceparent", "tracestate", "causationid", "causationsource", "partitionkey", "data", "data_base64":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/cenkalti/backoff/v4"
+	"github.com/segmentio/kafka-go"
+	"github.com/spf13/cobra"
+
+	"tenantflow/internal/config"
+	"tenantflow/internal/topic"
+	"tenantflow/migrations"
+)
+
+// tryTimeout bounds one attempt to reach a store, so that one that swallows connections is tried again as well.
+const tryTimeout = 5 * time.Second
+
+func newMigrateCommand(a *app) *cobra.Command {
+	var status bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "migrate [--status]",
+		Short: "Bring tables and topics up to this version; with --status only say how they are",
+		Long: `Migrate creates what is missing: the ClickHouse database with its tables and views, and the Kafka topics. It can be
+run again at any time, also by several processes at once, and then does nothing.
+
+A topic that exists is never changed. If it is set up so that events could be lost, that is said, and the exit code
+is 1. With --status nothing is created, and the exit code is 1 if there is anything to do.`,
+		Example: `  tenantflow migrate
+  tenantflow migrate --wait 2m        while the stores are still starting
+  tenantflow migrate --status -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if wait < 0 {
+				return invalid("--wait %s is negative", wait)
+			}
+			cfg, err := a.config(config.Kafka, config.ClickHouse)
+			if err != nil {
+				return err
+			}
+			m := migration{cfg: cfg, create: !status, deadline: time.Now().Add(wait)}
+			found, failure := m.run(cmd.Context())
+			if err := a.show(cmd.OutOrStdout(), found, found.table); err != nil {
+				return err
+			}
+			if failure != nil {
+				return failure
+			}
+			return found.verdict(status)
+		},
+	}
+	cmd.Flags().BoolVar(&status, "status", false, "create nothing; say what is there and what is missing")
+	cmd.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for a store that does not answer")
+	return cmd
+}
+
+// A migration is one run of the command.
+type migration struct {
+	cfg      *config.Config
+	create   bool
+	deadline time.Time // no further attempt to reach a store after it
+}
+
+// migrated is what a migration found and did.
+type migrated struct {
+	ClickHouse *migratedStore `json:"clickhouse,omitempty"` // nil: it was not reached
+	Topics     []topic.Report `json:"topics,omitempty"`
+}
+
+type migratedStore struct {
+	Database string            `json:"database"`
+	Versions []migratedVersion `json:"versions"`
+}
+
+type migratedVersion struct {
+	Version int64      `json:"version"`
+	Name    string     `json:"name"`
+	State   string     `json:"state"` // applied (before), created (now), pending
+	Applied *time.Time `json:"applied,omitempty"`
+}
+
+// run works on every store, also when another has failed.
+func (m *migration) run(ctx context.Context) (*migrated, error) {
+	found := &migrated{}
+	var storeErr, topicErr error
+	found.ClickHouse, storeErr = m.clickHouse(ctx)
+	found.Topics, topicErr = m.topics(ctx)
+	return found, errors.Join(storeErr, topicErr)
+}
+
+func (m *migration) clickHouse(ctx context.Context) (*migratedStore, error) {
+	options, err := m.cfg.ClickHouseOptions()
+	if err != nil {
+		return nil, err
+	}
+	var db *migrations.ClickHouse
+	err = m.reach(ctx, func(ctx context.Context) error {
+		db, err = migrations.OpenClickHouse(ctx, options, m.create)
+		return err
+	})
+	if errors.Is(err, migrations.ErrNoDatabase) {
+		return missingDatabase(options.Auth.Database)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+
+	now := map[int64]bool{}
+	if m.create {
+		applied, err := db.Up(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range applied {
+			now[v.Version] = true
+		}
+	}
+	versions, err := db.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	store := &migratedStore{Database: db.Database()}
+	for _, v := range versions {
+		row := migratedVersion{Version: v.Version, Name: v.Name, State: "pending"}
+		if !v.Pending() {
+			row.State, row.Applied = "applied", &v.Applied
+		}
+		if now[v.Version] {
+			row.State = "created"
+		}
+		store.Versions = append(store.Versions, row)
+	}
+	return store, nil
+}
+
+func missingDatabase(name string) (*migratedStore, error) {
+	versions, err := migrations.ClickHouseVersions()
+	if err != nil {
+		return nil, err
+	}
+	store := &migratedStore{Database: name}
+	for _, v := range versions {
+		store.Versions = append(store.Versions, migratedVersion{Version: v.Version, Name: v.Name, State: "pending"})
+	}
+	return store, nil
+}
+
+func (m *migration) topics(ctx context.Context) ([]topic.Report, error) {
+	client, done, err := kafkaClient(m.cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	wanted := topic.All(topic.Settings{
+		Prefix:      m.cfg.TopicPrefix,
+		Partitions:  m.cfg.TopicPartitions,
+		Replication: m.cfg.TopicReplication,
+	})
+	var reports []topic.Report
+	err = m.reach(ctx, func(ctx context.Context) error {
+		reports, err = topic.Inspect(ctx, client, wanted)
+		if err != nil {
+			return fmt.Errorf("reach Kafka at %s: %w", strings.Join(m.cfg.KafkaBrokers, ","), err)
+		}
+		return nil
+	})
+	if err != nil || !m.create {
+		return reports, err
+	}
+	return topic.Ensure(ctx, client, wanted)
+}
+
+// kafkaClient makes a client of the configured brokers. Call done when it is not needed any more.
+func kafkaClient(cfg *config.Config) (client *kafka.Client, done func(), err error) {
+	transport, err := cfg.KafkaTransport()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}, transport.CloseIdleConnections, nil
+}
+
+// reach tries until the store answers or the deadline is over. An answer, also an error the store itself has sent,
+// is final.
+func (m *migration) reach(ctx context.Context, try func(context.Context) error) error {
+	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(2*time.Second),
+		backoff.WithMaxElapsedTime(0))
+	return backoff.Retry(func() error {
+		attempt, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
+		err := try(attempt)
+		if err != nil && (!unreachable(err) || !time.Now().Before(m.deadline)) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, backoff.WithContext(pause, ctx))
+}
+
+// unreachable tells whether an error may go away when the store has started.
+func unreachable(err error) bool {
+	var answer *clickhouse.Exception
+	if errors.As(err, &answer) || errors.Is(err, migrations.ErrNoDatabase) {
+		return false // ClickHouse itself has said it
+	}
+	var refused kafka.Error
+	if errors.As(err, &refused) {
+		return refused.Temporary()
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func (f *migrated) table() *table {
+	t := &table{head: []string{"store", "what", "state", "detail"}}
+	if f.ClickHouse != nil {
+		for _, v := range f.ClickHouse.Versions {
+			detail := "database " + f.ClickHouse.Database
+			if v.Applied != nil {
+				detail += ", " + v.Applied.Format(time.RFC3339)
+			}
+			t.add("clickhouse", v.Name, v.State, detail)
+		}
+	}
+	for _, r := range f.Topics {
+		detail := "-"
+		if r.Partitions > 0 {
+			detail = fmt.Sprintf("%d partitions, %d copies", r.Partitions, r.Replication)
+		}
+		t.add("kafka", r.Topic, string(r.State), detail)
+		for _, problem := range r.Problems {
+			t.add("", "", "  problem", problem)
+		}
+		for _, note := range r.Notes {
+			t.add("", "", "  note", note)
+		}
+	}
+	return t
+}
+
+// verdict is an error if somebody has to act.
+func (f *migrated) verdict(status bool) error {
+	pending, missing, wrong := 0, 0, 0
+	for _, v := range f.ClickHouse.Versions {
+		if v.State == "pending" {
+			pending++
+		}
+	}
+	for _, r := range f.Topics {
+		switch r.State {
+		case topic.Missing:
+			missing++
+		case topic.Wrong:
+			wrong++
+		case topic.Created, topic.Exists:
+		}
+	}
+	var problems []error
+	if pending > 0 {
+		problems = append(problems, fmt.Errorf("%d migrations are pending", pending))
+	}
+	if missing > 0 {
+		problems = append(problems, fmt.Errorf("%d topics are missing", missing))
+	}
+	if len(problems) > 0 && status {
+		problems = append(problems, errors.New(`run "tenantflow migrate"`))
+	}
+	if wrong > 0 {
+		problems = append(problems, fmt.Errorf("%d topics are set up so that events can be lost; migrate changes no topic that exists, an operator must", wrong))
+	}
+	return errors.Join(problems...)
+}

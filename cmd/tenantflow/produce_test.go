@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+	"tenantflow/internal/model"
+)
+
+func TestGenerateDependsOnNothingButItsFlags(t *testing.T) {
+	t.Parallel()
+	args := []string{"generate", "usage", "--count", "500", "--seed", "4", "--start", "2026-11-01T00:00:00Z", "--malformed", "0.1"}
+	first, errOut, code := tenantflow(t, nil, args...)
+	if code != exitDone || strings.Count(first, "\n") != 500 || errOut != "" {
+		t.Fatalf("exit code %d, %d lines, %s", code, strings.Count(first, "\n"), errOut)
+	}
+	second, _, _ := tenantflow(t, nil, args...)
+	if first != second {
+		t.Error("the same flags give other events")
+	}
+	other, _, _ := tenantflow(t, nil, append(args, "--seed", "5")...)
+	if first == other {
+		t.Error("another seed gives the same events")
+	}
+	if _, errOut, code := tenantflow(t, nil, append(args, "--malformed", "2")...); code != exitInvalid || !strings.Contains(errOut, "malformed 2") {
+		t.Errorf("--malformed 2: exit code %d, %s", code, errOut)
+	}
+	if _, errOut, code := tenantflow(t, nil, append(args, "--start", "today")...); code != exitInvalid || !strings.Contains(errOut, "--start today") {
+		t.Errorf("--start today: exit code %d, %s", code, errOut)
+	}
+}
+
+// TestWhatGenerateWritesIsWhatProducePublishes takes the whole way twice, once in each content mode.
+func TestWhatGenerateWritesIsWhatProducePublishes(t *testing.T) {
+	t.Parallel()
+	environ := ownStores(t)
+	if out, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
+		t.Fatal(out, errOut)
+	}
+	dir := t.TempDir()
+	expectedFile, lines := filepath.Join(dir, "expected.json"), filepath.Join(dir, "events.jsonl")
+	out, errOut, code := tenantflow(t, environ, "generate", "usage", "--count", "3000", "--resends", "0.1", "--malformed", "0.05",
+		"--conflicts", "0.02", "--expected", expectedFile)
+	if code != exitDone {
+		t.Fatal(errOut)
+	}
+	write(t, lines, out)
+	var want model.Expected
+	text, err := os.ReadFile(expectedFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &want); err != nil {
+		t.Fatal(err)
+	}
+	conflicts := want.DeadLetters[events.Conflict] // they are valid, one by one
+	invalid := want.DeadLetterTotal() - conflicts
+
+	for _, mode := range []string{modeBinary, modeStructured} {
+		out, errOut, code := tenantflow(t, environ, "produce", "--topic", "usage.events", "--file", lines, "--mode", mode, "--skip-invalid", "-o", "json")
+		var result produced
+		if err := json.Unmarshal([]byte(out), &result); err != nil {
+			t.Fatal(err, out, errOut)
+		}
+		if code != exitFailed || result.Topic != "eu.usage.events" || result.Lines != 3000 || result.Published != 3000-invalid {
+			t.Errorf("%s: exit code %d: %+v", mode, code, result)
+		}
+		for reason, n := range result.Reasons {
+			if int64(n) != want.DeadLetters[reason] {
+				t.Errorf("%s: %d lines with reason %s, want %d", mode, n, reason, want.DeadLetters[reason])
+			}
+		}
+		if !strings.Contains(errOut, fmt.Sprintf("%s:%d: ", lines, result.Listed[0].Line)) {
+			t.Errorf("%s: the first invalid line is not told:\n%s", mode, errOut)
+		}
+
+		var read []published
+		for _, p := range readUsage(t, environ) {
+			if p.mode == mode {
+				read = append(read, p)
+			}
+		}
+		if rows := distinct(read); int64(len(read)) != result.Published || rows != want.Tables.Rows {
+			t.Errorf("%s: %d messages with %d identities, want %d with %d", mode, len(read), rows, result.Published, want.Tables.Rows)
+		}
+	}
+}
+
+func TestProduceStopsAtAnInvalidLineAndSaysWhatIsPublished(t *testing.T) {
+	t.Parallel()
+	environ := ownStores(t)
+	if out, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
+		t.Fatal(out, errOut)
+	}
+	good, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "3", "--resends", "0", "--start", time.Now().UTC().Format(time.RFC3339))
+	odd := strings.Replace(strings.SplitAfter(good, "\n")[0], `"specversion"`, `"region":"eu-1","shard":7,"specversion"`, 1)
+	large := strings.Replace(strings.SplitAfter(good, "\n")[0], `"data":{`, `"data":{"padding":"`+strings.Repeat("x", 1<<20)+`",`, 1)
+	file := filepath.Join(t.TempDir(), "events.jsonl")
+	write(t, file, odd+"\n"+good+"this is not JSON\n"+good)
+
+	_, errOut, code := tenantflow(t, environ, "produce", "--topic", "usage.events", "--file", file)
+	if code != exitFailed || !strings.Contains(errOut, file+":6: malformed_envelope: ") || !strings.Contains(errOut, "4 events of 5 lines are published") {
+		t.Errorf("exit code %d:\n%s", code, errOut)
+	}
+	read := readUsage(t, environ)
+	if len(read) != 4 {
+		t.Fatalf("%d messages in the topic, want 4", len(read))
+	}
+	extensions := 0
+	for _, u := range read {
+		if u.headers["ce_region"] == "eu-1" && u.headers["ce_shard"] == "7" {
+			extensions++
+		}
+		if u.headers["ce_partitionkey"] != "" {
+			t.Error("the key is in a header too")
+		}
+	}
+	if extensions != 1 {
+		t.Errorf("%d messages have the unknown extensions, want 1", extensions)
+	}
+
+	out, errOut, code := tenantflow(t, nil, "produce", "--topic", "usage.events", "--file", file, "--check", "-o", "json")
+	if code != exitFailed || !strings.Contains(out, `"lines": 8`) || !strings.Contains(errOut, "1 of 8 lines are invalid") {
+		t.Errorf("--check: exit code %d\n%s%s", code, out, errOut)
+	}
+	write(t, file, large)
+	_, errOut, code = tenantflow(t, environ, "produce", "--topic", "usage.events", "--file", file)
+	if code != exitFailed || !strings.Contains(errOut, file+":1: too_large: ") {
+		t.Errorf("a line of 1 MiB: exit code %d\n%.300s", code, errOut)
+	}
+}
+
+func TestProduceReadsStandardInput(t *testing.T) {
+	t.Parallel()
+	lines, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "5")
+	cmd := command(t, "tenantflow", nil, "produce", "--topic", "usage.events", "--file", "-", "--check")
+	cmd.Stdin = strings.NewReader(lines)
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("lines      5")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestProduceSaysWhatIsWrongWithItsFlags(t *testing.T) {
+	t.Parallel()
+	environ := []string{"TENANTFLOW_KAFKA_BROKERS=127.0.0.1:1"}
+	for _, wrong := range []struct {
+		args []string
+		word string
+		code int
+	}{
+		{[]string{"--topic", "usage.event", "--file", "-"}, "no such topic", exitInvalid},
+		{[]string{"--file", "-"}, "--topic is missing", exitInvalid},
+		{[]string{"--topic", "usage.events"}, "--file is missing", exitInvalid},
+		{[]string{"--topic", "usage.events", "--file", "/nowhere"}, "/nowhere", exitInvalid},
+		{[]string{"--topic", "usage.events", "--file", "-", "--mode", "xml"}, "--mode xml", exitInvalid},
+		{[]string{"--topic", "usage.events", "--file", "-"}, "reach Kafka at 127.0.0.1:1", exitFailed},
+	} {
+		_, errOut, code := tenantflow(t, environ, append([]string{"produce"}, wrong.args...)...)
+		if code != wrong.code || !strings.Contains(errOut, wrong.word) {
+			t.Errorf("produce %v: exit code %d, want %d and %q:\n%s", wrong.args, code, wrong.code, wrong.word, errOut)
+		}
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// published is a message of usage.events as a consumer sees it.
+type published struct {
+	identity, mode string
+	headers        map[string]string
+}
+
+func readUsage(t *testing.T, environ []string) []published {
+	t.Helper()
+	_, broker, _ := strings.Cut(environ[0], "=")
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(broker), Transport: transport}
+	decoder := events.NewUsageDecoder(events.UsageLimits{})
+	var all []published
+	err := model.ReadTopic(t.Context(), client, "eu.usage.events", func(r *events.Record) error {
+		var u events.Usage
+		if err := decoder.Decode(r, time.Now(), &u); err != nil {
+			return errors.Join(err, fmt.Errorf("%s", r.Value))
+		}
+		p := published{identity: string(u.Source) + "\n" + string(u.ID), mode: modeBinary, headers: map[string]string{}}
+		for _, h := range r.Headers {
+			p.headers[h.Key] = string(h.Value)
+		}
+		if len(r.Headers) == 1 {
+			p.mode = modeStructured
+		}
+		all = append(all, p)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func distinct(all []published) int64 {
+	identities := map[string]bool{}
+	for _, p := range all {
+		identities[p.identity] = true
+	}
+	return int64(len(identities))
+}
