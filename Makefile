@@ -26,8 +26,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## the whole thing from nothing: stack, a million events, kills, a report (KAFKA=apache for a real Kafka)
-	@echo "make demo: this work comes later" >&2; exit 1
+demo: build $(LOCALSTACK) ## the whole thing from nothing: stack, a million events, kills, a report (KAFKA=apache for a real Kafka)
+	exec $(LOCALSTACK) demo --tenantflow $(CURDIR)/bin/tenantflow
 
 .PHONY: test
 test: toolchain lint engines ## lint, then all tests with the race detector against real engines (what CI calls)
