@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Root returns the module's root directory: the nearest one with tenantflow's go.mod, looking upwards from the working
@@ -67,8 +68,14 @@ func locked(name string, do func() error) error {
 	return do()
 }
 
-// localstack returns the path of the binary that runs ClickHouse and the embedded broker, built from the sources as
-// they are now; the go command's cache makes that cheap. Within localstack that is the running binary.
+// localstackSources are the directories whose files decide whether the localstack binary that is there will do as a
+// child of an engine. Its other commands may be older than their sources then.
+func localstackSources() []string {
+	return []string{"cmd/localstack", "internal/chdb", "internal/engine"}
+}
+
+// localstack returns the path of the binary that runs ClickHouse and the embedded broker. It is built when it is
+// missing or older than its sources. Within localstack it is the running binary.
 func localstack(ctx context.Context) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -90,15 +97,25 @@ func localstack(ctx context.Context) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(bin, "localstack")
+	if fresh(path, root) {
+		return path, nil
+	}
 	err = locked("build", func() error {
-		// Not into the final place: that may be running, and the go command would leave it missing for a moment.
+		if fresh(path, root) {
+			return nil // whoever had the lock has built it
+		}
+		// Not into its place at once: the old one may be running, and somebody may be about to start it.
 		built := filepath.Join(build, "localstack")
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", built, "./cmd/localstack")
 		cmd.Dir = root
+		began := time.Now() // a source that is changed while the compiler runs must count as newer
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build cmd/localstack: %w\n%s", err, out)
 		}
-		return publish(built, path)
+		if err := os.Chtimes(built, began, began); err != nil {
+			return err
+		}
+		return os.Rename(built, path)
 	})
 	if err != nil {
 		return "", err
@@ -106,25 +123,28 @@ func localstack(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// publish makes path a copy of file in one step, unless it is one already.
-func publish(file, path string) error {
-	from, err := os.Stat(file)
+// fresh reports whether the binary is there and no older than its sources.
+func fresh(binary, root string) bool {
+	info, err := os.Stat(binary)
 	if err != nil {
-		return err
+		return false
 	}
-	if to, err := os.Stat(path); err == nil && to.Size() == from.Size() && to.ModTime().Equal(from.ModTime()) {
-		return nil
+	sources := []string{filepath.Join(root, "go.mod")}
+	for _, dir := range localstackSources() {
+		files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+		if err != nil {
+			return false
+		}
+		sources = append(sources, files...)
 	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		s, err := os.Stat(source)
+		if err != nil || s.ModTime().After(info.ModTime()) {
+			return false
+		}
 	}
-	next := path + ".next"
-	if err := os.WriteFile(next, b, 0o755); err != nil {
-		return err
-	}
-	if err := os.Chtimes(next, from.ModTime(), from.ModTime()); err != nil {
-		return err
-	}
-	return os.Rename(next, path)
+	return true
 }
