@@ -9,6 +9,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/fetch"
 )
 
 // errEnough ends a fetch early.
@@ -18,7 +19,8 @@ var errEnough = errors.New("enough")
 // Offsets that the log does not hold, any more or yet, are passed over. The record is valid during the call only. What is
 // transient is tried again for as long as ctx lasts; an error of each ends the reading and is returned as it is.
 func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition int, r Range, each func(*events.Record) error) error {
-	f := newFetcher(client, topic, partition)
+	f := fetch.New(client, topic, partition)
+	defer f.Close()
 	delays := retryDelays()
 	log, err := Bounds(ctx, client, topic, partition)
 	if err != nil {
@@ -26,7 +28,7 @@ func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition 
 	}
 	for at := max(r.From, log.From); at < min(r.To, log.To); {
 		var eachErr error
-		got, err := f.fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
+		got, err := f.Fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
 			if rec.Offset >= r.To {
 				return errEnough
 			}
@@ -52,7 +54,7 @@ func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition 
 			continue
 		}
 		delays.Reset()
-		at = max(at, got.next)
+		at = max(at, got.Next)
 	}
 	return nil
 }

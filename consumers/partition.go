@@ -10,6 +10,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/fetch"
 )
 
 // A Partition is what a handler may do with an assigned partition.
@@ -128,7 +129,7 @@ func (p *Partition) run(soft, hard context.Context) error {
 // A reader forms the batches of a session.
 type reader struct {
 	*session
-	fetcher *fetcher
+	fetcher *fetch.Reader
 	next    int64 // the offset to read next
 	current formed
 	began   time.Time // when the first record of the current batch came
@@ -138,9 +139,10 @@ type reader struct {
 // first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
 // back before anybody can go on.
 func (s *session) read(ctx context.Context) error {
-	r := &reader{session: s, fetcher: newFetcher(s.group.client, s.topic, s.id), next: s.offset}
+	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset}
 	r.begin()
 	defer func() {
+		r.fetcher.Close()
 		s.handler.End(r.current.batch)
 		s.group.budget.release(r.current.claim)
 	}()
@@ -171,11 +173,8 @@ func (r *reader) begin() {
 
 func (r *reader) empty() bool { return r.current.To == r.current.From }
 
-// fetchError is an error of a fetch with what the broker told beside it.
-type fetchError struct {
-	fetched
-	err error
-}
+// fetchError is an error of a fetch, as against one of handing over what it brought.
+type fetchError struct{ err error }
 
 func (e *fetchError) Error() string { return e.err.Error() }
 
@@ -184,16 +183,16 @@ func (e *fetchError) Unwrap() error { return e.err }
 // step makes one fetch and takes in what it brought.
 func (r *reader) step(ctx context.Context) error {
 	g := r.group
-	if !g.budget.tryAcquire(fetchBytes) {
+	if !g.budget.tryAcquire(fetch.MaxBytes) {
 		if err := r.hand(ctx); err != nil {
 			return err
 		}
-		if err := g.budget.acquire(ctx, fetchBytes); err != nil {
+		if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
 			return err
 		}
 	}
 	var handErr error
-	got, err := r.fetcher.fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
+	got, err := r.fetcher.Fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
 		if r.empty() {
 			r.began = time.Now()
 		}
@@ -208,18 +207,18 @@ func (r *reader) step(ctx context.Context) error {
 		return nil
 	})
 	if handErr != nil || err != nil {
-		g.budget.release(fetchBytes)
+		g.budget.release(fetch.MaxBytes)
 		if handErr != nil {
 			return handErr
 		}
-		return &fetchError{fetched: got, err: err}
+		return &fetchError{err}
 	}
-	if r.next < got.next { // over control records and aborted transactions
-		r.next = got.next
-		r.current.To = got.next
+	if r.next < got.Next { // over control records and aborted transactions
+		r.next = got.Next
+		r.current.To = got.Next
 	}
-	g.state.lag(r.topic, r.id, got.highWatermark-r.next)
-	if r.settleClaim(fetchBytes) {
+	g.state.lag(r.topic, r.id, got.HighWatermark-r.next)
+	if r.settleClaim(fetch.MaxBytes) {
 		return r.hand(ctx)
 	}
 	if !r.empty() && time.Since(r.began) >= g.cfg.BatchInterval {

@@ -1,0 +1,207 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/saslauthenticate"
+	"github.com/segmentio/kafka-go/protocol/saslhandshake"
+	"github.com/segmentio/kafka-go/sasl"
+)
+
+// A conn is a connection to one broker. It has at most one request under way.
+type conn struct {
+	net         net.Conn
+	clientID    string
+	correlation int32
+	request     []byte
+}
+
+// dialTimeout bounds connecting, TLS and SASL together, where the transport does not say.
+const dialTimeout = 10 * time.Second
+
+func dial(ctx context.Context, t *kafka.Transport, addr string) (*conn, error) {
+	timeout := t.DialTimeout
+	if timeout == 0 {
+		timeout = dialTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	connect := t.Dial
+	if connect == nil {
+		connect = (&net.Dialer{}).DialContext
+	}
+	raw, err := connect(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if t.TLS != nil {
+		config := t.TLS
+		if config.ServerName == "" {
+			config = config.Clone()
+			config.ServerName, _, _ = net.SplitHostPort(addr) // made by JoinHostPort
+		}
+		raw = tls.Client(raw, config)
+	}
+	c := &conn{net: raw, clientID: t.ClientID}
+	if t.SASL != nil {
+		if err := c.authenticate(ctx, t.SASL, addr); err != nil {
+			c.close()
+			return nil, fmt.Errorf("authenticate at %s: %w", addr, err)
+		}
+	}
+	return c, nil
+}
+
+func (c *conn) close() { _ = c.net.Close() } // nothing is lost: what was read is read
+
+// authenticate goes through the SASL exchange that the mechanism wants.
+func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism, addr string) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.net.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	pc := protocol.NewConn(c.net, c.clientID)
+	pc.SetVersions(map[protocol.ApiKey]int16{protocol.SaslHandshake: 1, protocol.SaslAuthenticate: 1})
+	answer, err := pc.RoundTrip(&saslhandshake.Request{Mechanism: mechanism.Name()})
+	if err != nil {
+		return err
+	}
+	if res, ok := answer.(*saslhandshake.Response); ok && res.ErrorCode != 0 {
+		return kafka.Error(res.ErrorCode)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	session, state, err := mechanism.Start(sasl.WithMetadata(ctx, &sasl.Metadata{Host: host, Port: number}))
+	if err != nil {
+		return err
+	}
+	for done := false; !done; {
+		answer, err := pc.RoundTrip(&saslauthenticate.Request{AuthBytes: state})
+		if errors.Is(err, io.EOF) {
+			return kafka.SASLAuthenticationFailed // some brokers say no by hanging up
+		}
+		if err != nil {
+			return err
+		}
+		res, ok := answer.(*saslauthenticate.Response)
+		if !ok {
+			return fmt.Errorf("unexpected answer %T", answer)
+		}
+		if res.ErrorCode != 0 {
+			return fmt.Errorf("%w: %s", kafka.Error(res.ErrorCode), res.ErrorMessage)
+		}
+		if done, state, err = session.Next(ctx, res.AuthBytes); err != nil {
+			return err
+		}
+	}
+	return c.net.SetDeadline(time.Time{})
+}
+
+// fetchVersion 4 is the oldest that Kafka 4 speaks, and has all that is needed: read-committed fetches, record batches.
+// Source: Kafka protocol guide, Fetch API (key 1).
+const (
+	fetchKey     = 1
+	fetchVersion = 4
+)
+
+// answerLimit bounds an answer. One is about MaxBytes, or one record batch; a batch is at most the topic's
+// max.message.bytes.
+const answerLimit = 1 << 30
+
+// slack is what an answer may take beyond the wait that was asked for.
+const slack = 30 * time.Second
+
+// fetch sends one request and reads its answer. The buffer goes back with release.
+func (c *conn) fetch(ctx context.Context, topic string, partition int, offset int64, wait time.Duration) (*buffer, error) {
+	// A context that ends interrupts the reading, which has no other way to notice.
+	stop := context.AfterFunc(ctx, func() { _ = c.net.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := c.net.SetDeadline(time.Now().Add(wait + slack)); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil { // the deadline set just now may have overwritten the interruption
+		return nil, err
+	}
+	c.correlation++
+	b := append(c.request[:0], 0, 0, 0, 0) // its size, filled in below
+	b = binary.BigEndian.AppendUint16(b, fetchKey)
+	b = binary.BigEndian.AppendUint16(b, fetchVersion)
+	b = binary.BigEndian.AppendUint32(b, uint32(c.correlation)) // #nosec G115 -- bits on the wire
+	b = appendString(b, c.clientID)
+	b = binary.BigEndian.AppendUint32(b, ^uint32(0))                    // replica: a client
+	b = binary.BigEndian.AppendUint32(b, uint32(wait/time.Millisecond)) // #nosec G115 -- seconds at most
+	b = binary.BigEndian.AppendUint32(b, 1)                             // at least one byte
+	b = binary.BigEndian.AppendUint32(b, MaxBytes)                      // in all
+	b = append(b, byte(kafka.ReadCommitted))                            // isolation
+	b = binary.BigEndian.AppendUint32(b, 1)                             // topics
+	b = appendString(b, topic)                                          //
+	b = binary.BigEndian.AppendUint32(b, 1)                             // partitions
+	b = binary.BigEndian.AppendUint32(b, uint32(partition))             // #nosec G115 -- bits on the wire
+	b = binary.BigEndian.AppendUint64(b, uint64(offset))                // #nosec G115 -- bits on the wire
+	b = binary.BigEndian.AppendUint32(b, MaxBytes)                      // of the partition
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))                     // #nosec G115 -- short
+	c.request = b
+	if _, err := c.net.Write(b); err != nil {
+		return nil, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(c.net, head[:]); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if got := int32(binary.BigEndian.Uint32(head[4:])); got != c.correlation { // #nosec G115 -- bits on the wire
+		return nil, fmt.Errorf("the broker answered request %d instead of %d", got, c.correlation)
+	}
+	if size < 4 || size > answerLimit {
+		return nil, fmt.Errorf("the broker's answer claims %d bytes", size)
+	}
+	body := takeBuffer(int(size) - 4)
+	if _, err := io.ReadFull(c.net, body.bytes); err != nil {
+		c.release(body)
+		return nil, err
+	}
+	return body, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s))) // #nosec G115 -- topic names have at most 249 bytes
+	return append(b, s...)
+}
+
+// A buffer holds an answer. Buffers are shared among all readers: one that waits for records holds none.
+type buffer struct{ bytes []byte }
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }} //nolint:gochecknoglobals // a pool is shared by its nature
+
+func takeBuffer(size int) *buffer {
+	b, _ := buffers.Get().(*buffer)
+	if cap(b.bytes) < size {
+		b.bytes = make([]byte, max(size, MaxBytes+MaxBytes/8))
+	}
+	b.bytes = b.bytes[:size]
+	return b
+}
+
+func (c *conn) release(b *buffer) {
+	if cap(b.bytes) <= 8*MaxBytes { // a giant is left to the collector
+		buffers.Put(b)
+	}
+}

@@ -1,0 +1,150 @@
+// Package fetch reads the log of a Kafka partition, without a consumer group and without an allocation per record.
+//
+// It speaks one request of Kafka's protocol, Fetch, and leaves everything else - metadata, TLS, SASL, codecs - to
+// kafka-go. It exists because reading is the hot path of the service: kafka-go's own client allocates every header of
+// every record, and its Conn does not check record batches against their checksum. What a read-committed consumer must
+// not see, it does not show: control records, and records of aborted transactions.
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+)
+
+// MaxBytes is how much one fetch asks for. The broker sends at least one record batch, however large.
+const MaxBytes = 1 << 20
+
+// A Reader reads one partition. It has one connection, to the partition's leader, and is for one goroutine.
+type Reader struct {
+	client    *kafka.Client
+	topic     string
+	partition int
+
+	conn    *conn
+	keys    names         // header names seen so far
+	record  events.Record // filled anew for every record
+	inflate []byte        // decompressed records
+}
+
+// New returns a reader that connects when it first fetches. The client's Transport must be a *kafka.Transport or nil.
+func New(client *kafka.Client, topic string, partition int) *Reader {
+	return &Reader{client: client, topic: topic, partition: partition}
+}
+
+// Close closes the connection. The reader may be used again.
+func (r *Reader) Close() {
+	if r.conn != nil {
+		r.conn.close()
+		r.conn = nil
+	}
+}
+
+// A Result is what a fetch told of the partition.
+type Result struct {
+	Next          int64 // the offset to read from next
+	Records       int   // shown to the caller
+	HighWatermark int64 // the end of the log, as far as it is replicated
+}
+
+// Fetch reads from offset on and calls each for every record, in order. The record and its bytes are valid during the
+// call only. An error of each ends the fetch and is returned as it is. When there is nothing new, Fetch waits for it, up
+// to wait.
+//
+// Errors: a kafka.Error where the broker answered with one (OffsetOutOfRange above all), a *CorruptError where the
+// bytes are not what the broker stored, and otherwise those of the connection. After any error the next Fetch asks for
+// the partition's leader and connects anew.
+func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, each func(*events.Record) error) (Result, error) {
+	fail := func(err error) (Result, error) {
+		r.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return Result{Next: offset}, fmt.Errorf("fetch %s/%d at offset %d: %w", r.topic, r.partition, offset, err)
+	}
+	if r.conn == nil {
+		var err error
+		if r.conn, err = r.connect(ctx); err != nil {
+			return fail(err)
+		}
+	}
+	body, err := r.conn.fetch(ctx, r.topic, r.partition, offset, wait)
+	if err != nil {
+		return fail(err)
+	}
+	defer r.conn.release(body)
+	answer, err := parseAnswer(body.bytes)
+	if err != nil {
+		return fail(err)
+	}
+	if answer.code != 0 {
+		return fail(kafka.Error(answer.code))
+	}
+	got := Result{Next: offset, HighWatermark: answer.highWatermark}
+	var eachErr error
+	err = r.walk(answer, &got, func(rec *events.Record) error {
+		eachErr = each(rec)
+		return eachErr
+	})
+	switch {
+	case eachErr != nil:
+		return got, eachErr // the connection is as good as before
+	case err != nil:
+		return fail(err)
+	}
+	return got, nil
+}
+
+// connect finds the leader of the partition and connects to it.
+func (r *Reader) connect(ctx context.Context) (*conn, error) {
+	res, err := r.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{r.topic}})
+	if err != nil {
+		return nil, fmt.Errorf("look up the leader: %w", err)
+	}
+	for _, t := range res.Topics {
+		if t.Name != r.topic {
+			continue
+		}
+		if t.Error != nil {
+			return nil, t.Error
+		}
+		for _, p := range t.Partitions {
+			if p.ID != r.partition {
+				continue
+			}
+			if p.Leader.Host == "" {
+				return nil, kafka.LeaderNotAvailable
+			}
+			transport, ok := r.client.Transport.(*kafka.Transport)
+			if !ok && r.client.Transport != nil {
+				return nil, fmt.Errorf("connect to the leader: a transport of type %T tells no TLS and SASL settings", r.client.Transport)
+			}
+			if transport == nil {
+				transport = &kafka.Transport{}
+			}
+			return dial(ctx, transport, net.JoinHostPort(p.Leader.Host, strconv.Itoa(p.Leader.Port)))
+		}
+	}
+	return nil, kafka.UnknownTopicOrPartition
+}
+
+// A CorruptError says that bytes from the broker are not a valid record batch.
+type CorruptError struct {
+	Offset int64 // of the batch, if known
+	Err    error
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("record batch at offset %d is corrupt: %v", e.Offset, e.Err)
+}
+
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+var errShort = errors.New("it ends too early")
