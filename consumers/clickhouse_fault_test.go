@@ -1,0 +1,186 @@
+package consumers_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/health"
+	"tenantflow/internal/model"
+)
+
+// faultTimes are short: an insert of unknown outcome is settled when its deadline has passed, and a consumer that is
+// told to stop while it can't go on does so when its drain time is over.
+const (
+	faultInsert  = 1500 * time.Millisecond
+	faultSession = 4 * time.Second
+	faultPatient = 60 * time.Second
+)
+
+// faulty is a consumer with those times.
+func faulty(rows int) consumer {
+	return consumer{insertTimeout: faultInsert, session: faultSession, rows: rows}
+}
+
+// isInsert recognises the request that carries usage rows: the statement travels in the URL.
+func isInsert(request []byte) bool {
+	return bytes.Contains(request, []byte("INSERT+INTO+usage_tracking"))
+}
+
+// hostOf is the HOST:PORT in a DSN.
+func hostOf(t *testing.T, dsn string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
+// via is a DSN with another HOST:PORT.
+func via(t *testing.T, dsn, addr string) string {
+	t.Helper()
+	return strings.Replace(dsn, hostOf(t, dsn), addr, 1)
+}
+
+// await waits for a channel to be closed, or to hold something.
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), faultPatient)
+	defer cancel()
+	select {
+	case v := <-c:
+		return v
+	case <-ctx.Done():
+		t.Fatalf("%s: not within %s", what, faultPatient)
+		panic("unreachable")
+	}
+}
+
+// finish waits until everything is consumed and stops the consumer.
+func (f *fixture) finish(t *testing.T, stop func() error) {
+	t.Helper()
+	f.awaitConsumed(t, faultPatient)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLostAnswersOfInsertsChangeNothing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{})
+	messages, want := traffic(t, model.Config{Seed: 11, Count: 4000, Resends: 0.05, Conflicts: 0.002, Late: 0.05, Malformed: 0.005, Structured: 0.1})
+	f.publish(t, messages)
+	proxy := enginetest.Proxy(t, hostOf(t, f.dsn))
+	inserted := make(chan struct{}, 1)
+	c := faulty(250)
+	c.dsn = via(t, f.dsn, proxy.Addr())
+	c.onStep = func(s consumers.UsageStep) {
+		if s == consumers.StepInserted {
+			select {
+			case inserted <- struct{}{}:
+			default:
+			}
+		}
+	}
+	const losses = 6
+	lost := proxy.SwallowResponse(isInsert)
+	stop := f.start(t, c)
+	for i := range losses {
+		await(t, "the answer of an insert to be lost", lost.Caught())
+		if i == losses-1 {
+			break
+		}
+		if i >= losses/2 {
+			// The first losses follow upon each other, so that resends are hit; these hit later batches.
+			select {
+			case <-inserted:
+			default:
+			}
+			await(t, "an insert to succeed", inserted)
+		}
+		lost = proxy.SwallowResponse(isInsert)
+	}
+	f.finish(t, stop)
+	f.verify(t, want)
+}
+
+func TestBrokenConnectionsToClickHouseChangeNothing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{})
+	messages, want := traffic(t, model.Config{Seed: 12, Count: 3000, Resends: 0.05, Late: 0.02})
+	f.publish(t, messages)
+	proxy := enginetest.Proxy(t, hostOf(t, f.dsn))
+	c := faulty(200)
+	c.dsn = via(t, f.dsn, proxy.Addr())
+	var step atomic.Int32
+	c.onStep = func(consumers.UsageStep) {
+		// Whatever is under way, on all connections at once, now and then.
+		if n := step.Add(1); n%9 == 0 && n < 60 {
+			proxy.Cut()
+		}
+	}
+	stop := f.start(t, c)
+	f.finish(t, stop)
+	f.verify(t, want)
+}
+
+func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
+	t.Parallel()
+	ch := enginetest.ClickHouse(t)
+	f := newFixture(t, fixtureOptions{dsn: ch.DSN()})
+	messages, want := traffic(t, model.Config{Seed: 13, Count: 4000, Resends: 0.05, Late: 0.02})
+	f.publish(t, messages[:1500])
+	c := faulty(100)
+	c.health = health.New(time.Minute, slog.New(slog.DiscardHandler), "usage")
+	inserted := make(chan struct{}, 64)
+	c.onStep = func(s consumers.UsageStep) {
+		if s == consumers.StepIntended {
+			select {
+			case inserted <- struct{}{}:
+			default:
+			}
+		}
+	}
+	stop := f.start(t, c)
+	await(t, "an insert to begin", inserted)
+	await(t, "another insert to begin", inserted)
+	if err := ch.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	f.publish(t, messages[1500:])
+	var said health.PartReport
+	eventually(t, "readiness to name what the partitions wait for", faultPatient, func() bool {
+		r := c.health.Readiness()
+		if r.Ready || len(r.Failing) == 0 {
+			return false
+		}
+		said = r.Failing[0]
+		return said.Lag > 0 && strings.Contains(said.Reason, "connection refused")
+	})
+	if said.Part != "usage" || said.State != health.Failing || !strings.Contains(said.Reason, f.topic+"/") {
+		t.Errorf("readiness said %+v", said)
+	}
+	waiting := f.positions(t)
+	if err := ch.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.awaitConsumed(t, faultPatient)
+	eventually(t, "readiness to come back", faultPatient, func() bool { return c.health.Readiness().Ready })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for id, p := range f.positions(t) {
+		if before := waiting[id]; before.committed >= before.end {
+			t.Errorf("partition %d had nothing to wait for: %+v, then %+v", id, before, p)
+		}
+	}
+	f.verify(t, want)
+}
