@@ -1,0 +1,272 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"tenantflow/consumers"
+	"tenantflow/events"
+)
+
+// A twin is one row of an identity that has several.
+type twin struct {
+	source, id     string
+	company, user  string
+	timestamp      int64 // milliseconds
+	content        uint64
+	topic          string
+	partition      int
+	offset         int64
+	insertBy       int64 // milliseconds
+	part           string
+	row            uint64 // number of the row in its part
+	pending        bool
+	judgedByPlaces bool // the comparison of the log with the rows has found it already
+}
+
+func (c *twin) sameIdentity(o *twin) bool { return c.source == o.source && c.id == o.id }
+
+func (c *twin) samePlace(o *twin) bool {
+	return c.topic == o.topic && c.partition == o.partition && c.offset == o.offset
+}
+
+// A double is a later row of an identity, and the first one, which stays.
+type double struct {
+	first, later twin
+}
+
+func (d *double) sameContent() bool {
+	return d.first.content == d.later.content && d.first.timestamp == d.later.timestamp
+}
+
+// Passes over the table are made so that one has to group about this many identities at most.
+const identitiesPerPass = 50_000_000
+
+// maxDoubles is how many identities with several rows are listed in one round.
+const maxDoubles = 10_000
+
+// findDoubles looks for identities with more than one row, whatever company, user, time or place the rows have. The
+// first row by deadline and then by place is the one that stays. Identities with a row that is under way are passed
+// over: the service itself may be about to clear them up.
+func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Report) ([]double, error) {
+	var rows uint64
+	if err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking").Scan(&rows); err != nil {
+		return nil, fmt.Errorf("count the rows: %w", err)
+	}
+	passes := rows/identitiesPerPass + 1
+	var found []double
+	for pass := range passes {
+		v.cfg.Progress(Progress{Stage: "doubles", Done: int64(pass), Total: int64(passes), Differences: report.Differences()}) // #nosec G115 -- small
+		doubled := fmt.Sprintf("SELECT %s AS identity FROM usage_tracking WHERE identity %% %d = %d GROUP BY identity HAVING count() > 1", identitySQL, passes, pass)
+		var identities uint64
+		if err := v.conn.QueryRow(spill(ctx), "SELECT count() FROM ("+doubled+")").Scan(&identities); err != nil {
+			return nil, fmt.Errorf("look for identities with several rows: %w", err)
+		}
+		if identities == 0 {
+			continue
+		}
+		twins, err := v.twins(ctx, at, fmt.Sprintf("%s ORDER BY identity LIMIT %d", doubled, maxDoubles))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, v.judgeTwins(report, twins)...)
+		if identities > maxDoubles {
+			report.Findings.raise(DoubledEvent, int64(identities-maxDoubles)) // #nosec G115 -- a number of rows
+		}
+	}
+	return found, nil
+}
+
+// twins reads all rows of the identities, those of one identity together, the one that stays first.
+func (v *Verifier) twins(ctx context.Context, at *positions, identities string) ([]twin, error) {
+	pending, args := at.pending(v.cfg.Topic)
+	rows, err := v.conn.Query(spill(ctx), `
+SELECT toString(event_source), event_id, company_id, user_id, toUnixTimestamp64Milli(timestamp), `+contentSQL+`,
+       toString(_topic), _partition, _offset, toUnixTimestamp64Milli(_insert_by), _part, _part_offset, toUInt8(`+pending+`)
+FROM usage_tracking WHERE `+identitySQL+` IN (`+identities+`)
+ORDER BY event_source, event_id, _insert_by, _topic, _partition, _offset, _part, _part_offset`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read the rows of identities with several: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // Err below has said all there is
+	var twins []twin
+	for rows.Next() {
+		var c twin
+		var partition uint16
+		var pending uint8
+		if err := rows.Scan(&c.source, &c.id, &c.company, &c.user, &c.timestamp, &c.content,
+			&c.topic, &partition, &c.offset, &c.insertBy, &c.part, &c.row, &pending); err != nil {
+			return nil, fmt.Errorf("read the rows of identities with several: %w", err)
+		}
+		c.partition = int(partition)
+		c.pending = pending != 0 || !quiet(c.insertBy, at.now)
+		c.judgedByPlaces = c.topic == v.cfg.Topic && at.judges(c.partition, c.offset)
+		twins = append(twins, c)
+	}
+	return twins, rows.Err()
+}
+
+// judges tells whether a place is one that the comparison of the log with the rows has judged.
+func (at *positions) judges(partition int, offset int64) bool {
+	for i := range at.partitions {
+		if p := &at.partitions[i]; p.partition == partition {
+			r := p.judged()
+			return offset >= r.From && offset < r.To
+		}
+	}
+	return false
+}
+
+// margin is how much longer than its deadline an insert may take to be seen: the server looks at the deadline when the
+// query begins, and ends it in whole seconds.
+const margin = 2 * time.Second
+
+// quiet tells whether an insert with this deadline was over at a time, both by the server's clock.
+func quiet(insertBy int64, now time.Time) bool {
+	return time.UnixMilli(insertBy).Add(margin).Before(now)
+}
+
+// judgeTwins tells which rows are the later ones of an identity.
+func (v *Verifier) judgeTwins(report *Report, twins []twin) []double {
+	var found []double
+	for i := 0; i < len(twins); {
+		n := i + 1
+		busy := twins[i].pending
+		for ; n < len(twins) && twins[n].sameIdentity(&twins[i]); n++ {
+			busy = busy || twins[n].pending
+		}
+		group := twins[i:n]
+		i = n
+		if busy {
+			continue
+		}
+		for k := 1; k < len(group); k++ {
+			d := double{first: group[0], later: group[k]}
+			found = append(found, d)
+			v.reportDouble(report, group[:k], &d)
+		}
+	}
+	return found
+}
+
+// reportDouble adds the finding of a later row.
+func (v *Verifier) reportDouble(report *Report, earlier []twin, d *double) {
+	kind := DoubledEvent
+	for i := range earlier {
+		if earlier[i].samePlace(&d.later) {
+			kind = DoubledRow
+		}
+	}
+	if kind == DoubledRow && d.later.judgedByPlaces {
+		return // counted there
+	}
+	detail := "the event is stored from " + where(d.first.topic, d.first.partition, d.first.offset) + " as well"
+	if !d.sameContent() {
+		detail += ", with other data"
+	}
+	report.Findings.add(Finding{Kind: kind, Where: where(d.later.topic, d.later.partition, d.later.offset),
+		Event: d.later.source + " " + d.later.id, Detail: detail})
+}
+
+// removePerQuery is how many rows one mutation deletes. Each rewrites the parts of its rows.
+const removePerQuery = 1000
+
+// removeDoubles deletes the later rows. A row with other data than the first is a conflict and gets the dead letter it
+// should have got; where the log no longer holds its event, it stays for a person to decide about. The totals follow
+// with the comparison of the aggregates.
+func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *Repairs) error {
+	dead := consumers.NewDeadLetters(v.cfg.Client, v.cfg.Group, v.log, nil)
+	var rows []twin
+	for i := range doubles {
+		d := &doubles[i]
+		if !d.sameContent() {
+			letter, err := v.conflict(ctx, d)
+			if err != nil {
+				return err
+			}
+			if letter == nil {
+				continue
+			}
+			// The letter first: a crash in between leaves a settled letter, not a lost event.
+			if err := dead.Publish(ctx, []consumers.DeadLetter{*letter}, func(error) {}); err != nil {
+				return err
+			}
+			mended.DeadLetters++
+		}
+		rows = append(rows, d.later)
+	}
+	if err := dead.Close(); err != nil {
+		return fmt.Errorf("publish dead letters: %w", err)
+	}
+	for done := 0; done < len(rows); done += removePerQuery {
+		v.cfg.Progress(Progress{Stage: "repair", Done: int64(done), Total: int64(len(rows))})
+		if err := v.removeRows(ctx, rows[done:min(done+removePerQuery, len(rows))], mended); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conflict makes the dead letter of a row that carries a known identity with other data. It is nil when the log does not
+// hold the row's event.
+func (v *Verifier) conflict(ctx context.Context, d *double) (*consumers.DeadLetter, error) {
+	if d.later.topic != v.cfg.Topic {
+		return nil, nil //nolint:nilnil // another installation's log
+	}
+	var found *events.Record
+	r := consumers.Range{From: d.later.offset, To: d.later.offset + 1}
+	err := consumers.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, d.later.partition, r, func(r *events.Record) error {
+		if e, err := events.ParseEnvelope(r); err == nil && e.Source == d.later.source && e.ID == d.later.id {
+			c := consumers.CopyRecord(r)
+			found = &c
+		}
+		return nil
+	})
+	if err != nil || found == nil {
+		return nil, err
+	}
+	return &consumers.DeadLetter{Record: *found, Attempts: 1, Rejection: events.Reject(events.Conflict,
+		"an event with the same source and id and other data is stored, from %s; a resend must repeat the data, a new event needs a new id",
+		where(d.first.topic, d.first.partition, d.first.offset))}, nil
+}
+
+// removeRows deletes single physical rows: part and number tell copies apart that are equal in everything else. A merge
+// gives rows another part; then nothing is deleted, and the next round finds them there.
+func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs) error {
+	var condition strings.Builder
+	args := make([]any, 0, 9*len(rows))
+	condition.WriteString("(company_id, user_id, timestamp, event_id, event_source, _topic, _partition, _offset, _part, _part_offset) IN (")
+	for i := range rows {
+		c := &rows[i]
+		if i > 0 {
+			condition.WriteString(", ")
+		}
+		condition.WriteString("(?, ?, fromUnixTimestamp64Milli(toInt64(?), 'UTC'), ?, ?, ?, ?, ?, ?, ?)")
+		args = append(args, c.company, c.user, c.timestamp, c.id, c.source, c.topic, c.partition, c.offset, c.part, c.row)
+	}
+	condition.WriteString(")")
+	ctx = longQuery(ctx)
+	before, err := v.countTwins(ctx, condition.String(), args)
+	if err != nil {
+		return err
+	}
+	if err := v.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE "+condition.String()+" SETTINGS mutations_sync = 2", args...); err != nil {
+		return fmt.Errorf("delete %d later copies of events: %w", len(rows), err)
+	}
+	after, err := v.countTwins(ctx, condition.String(), args)
+	if err != nil {
+		return err
+	}
+	mended.RowsRemoved += before - after
+	return nil
+}
+
+func (v *Verifier) countTwins(ctx context.Context, condition string, args []any) (int64, error) {
+	var n uint64
+	if err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking WHERE "+condition, args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count later copies of events: %w", err)
+	}
+	return int64(n), nil // #nosec G115 -- at most removePerQuery
+}

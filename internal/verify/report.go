@@ -1,0 +1,243 @@
+package verify
+
+import (
+	"fmt"
+	"time"
+)
+
+// A Kind says what a finding is.
+type Kind string
+
+// The kinds of findings. Each of them is a difference, but for those that Information tells.
+const (
+	// Missing: an event before the committed offset is no row, no known duplicate and no dead letter.
+	Missing Kind = "missing"
+	// DoubledRow: more than one row for one place in the log.
+	DoubledRow Kind = "doubled_row"
+	// DoubledEvent: rows of one identity at several places in the log.
+	DoubledEvent Kind = "doubled_event"
+	// ForeignRow: a row at a place where the log holds another event, or none.
+	ForeignRow Kind = "foreign_row"
+	// AlteredRow: the row of an event has other content than the event.
+	AlteredRow Kind = "altered_row"
+	// BeyondLog: rows, or the committed offset, lie behind the end of the log.
+	BeyondLog Kind = "beyond_log"
+	// LostUnread: offsets that the log dropped before the group had read them.
+	LostUnread Kind = "lost_unread"
+	// ForeignLetter: a dead letter that names a place in the log where other bytes are, or none.
+	ForeignLetter Kind = "foreign_letter"
+	// NotConsumed: the log holds events, and the group has committed nothing at all, so nothing was proven.
+	NotConsumed Kind = "not_consumed"
+	// WrongTotal: a total is not what the rows add up to.
+	WrongTotal Kind = "wrong_total"
+
+	// RowAndDeadLetter: a dead letter whose event has become a row. The row decides; the letter is settled.
+	RowAndDeadLetter Kind = "row_and_dead_letter"
+	// TenantMismatch: a row whose user belongs to another company, as the quota consumer's dead letter says.
+	TenantMismatch Kind = "tenant_mismatch"
+)
+
+// Information tells whether a kind is no difference, and only worth knowing.
+func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMismatch }
+
+// kinds is the order of a report.
+func kinds() []Kind {
+	return []Kind{Missing, DoubledRow, DoubledEvent, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
+		NotConsumed, WrongTotal, RowAndDeadLetter, TenantMismatch}
+}
+
+// A Finding is one thing found.
+type Finding struct {
+	Kind   Kind   `json:"kind"`
+	Where  string `json:"where"`           // "usage.events/3/1042" (topic, partition, offset), or view and key
+	Event  string `json:"event,omitempty"` // source and id
+	Detail string `json:"detail"`
+}
+
+// maxSamples is how many findings of a kind are kept. All are counted.
+const maxSamples = 1000
+
+// A Group is all findings of one kind.
+type Group struct {
+	Kind        Kind      `json:"kind"`
+	Information bool      `json:"information"` // no difference
+	Count       int64     `json:"count"`
+	Samples     []Finding `json:"samples"` // the first 1000
+}
+
+// Findings are findings by kind.
+type Findings []Group
+
+func (f *Findings) group(k Kind) *Group {
+	for i := range *f {
+		if (*f)[i].Kind == k {
+			return &(*f)[i]
+		}
+	}
+	*f = append(*f, Group{Kind: k, Information: k.Information(), Samples: []Finding{}})
+	return &(*f)[len(*f)-1]
+}
+
+// add takes a finding in.
+func (f *Findings) add(finding Finding) {
+	g := f.group(finding.Kind)
+	g.Count++
+	if len(g.Samples) < maxSamples {
+		g.Samples = append(g.Samples, finding)
+	}
+}
+
+// raise counts findings of which there is no sample.
+func (f *Findings) raise(k Kind, n int64) {
+	if n > 0 {
+		f.group(k).Count += n
+	}
+}
+
+// merge takes the findings of o in.
+func (f *Findings) merge(o Findings) {
+	for _, from := range o {
+		g := f.group(from.Kind)
+		g.Count += from.Count
+		g.Samples = append(g.Samples, from.Samples[:min(len(from.Samples), maxSamples-len(g.Samples))]...)
+	}
+}
+
+// Count is the number of findings of a kind.
+func (f Findings) Count(k Kind) int64 {
+	for _, g := range f {
+		if g.Kind == k {
+			return g.Count
+		}
+	}
+	return 0
+}
+
+// Sorted gives the groups in the order of a report.
+func (f Findings) Sorted() Findings {
+	sorted := Findings{}
+	for _, k := range kinds() {
+		for _, g := range f {
+			if g.Kind == k {
+				sorted = append(sorted, g)
+			}
+		}
+	}
+	return sorted
+}
+
+// A Partition is what was found out about one partition of the log. Offsets from LogStart to Committed are judged:
+// Judged = Rows + Duplicates + DeadLetters + Expired + NoEvent + the missing ones.
+type Partition struct {
+	Partition int   `json:"partition"`
+	LogStart  int64 `json:"log_start"`
+	Committed int64 `json:"committed"` // of the group, read before anything else; -1: nothing
+	LogEnd    int64 `json:"log_end"`
+	Pending   int64 `json:"pending"` // offsets from Committed on that an insert of unknown outcome covers: not judged
+
+	Judged      int64 `json:"judged"`       // offsets
+	Rows        int64 `json:"rows"`         // events that are a row
+	Duplicates  int64 `json:"duplicates"`   // events stored from another place
+	DeadLetters int64 `json:"dead_letters"` // events that are a dead letter
+	Expired     int64 `json:"expired"`      // events without a row that are older than what the table keeps
+	NoEvent     int64 `json:"no_event"`     // offsets of transaction markers, aborted and deleted records
+	Missing     int64 `json:"missing"`
+
+	RowsBefore  int64 `json:"rows_before"`  // rows from before LogStart: only counted
+	RowsAfter   int64 `json:"rows_after"`   // rows from Committed on: only counted
+	Differences int64 `json:"differences"`  // of this partition's log and rows
+	NotConsumed int64 `json:"not_consumed"` // offsets from Committed to LogEnd
+}
+
+// DeadLetters is what was read of the dead letter topic.
+type DeadLetters struct {
+	Topic     string `json:"topic"`
+	Read      int64  `json:"read"`       // records
+	Gone      int64  `json:"gone"`       // offsets that its log no longer holds
+	NoLetters int64  `json:"no_letters"` // records that are no dead letters
+}
+
+// An Aggregate is what was found out about the totals of one view. A key with a row under way, or of an insert whose
+// outcome is not settled, is not judged when it differs: that is Busy.
+type Aggregate struct {
+	View      string `json:"view"`
+	Keys      int64  `json:"keys"`      // compared
+	Different int64  `json:"different"` // seen twice, further apart than the longest insert
+	Busy      int64  `json:"busy"`
+	Expired   int64  `json:"expired"` // differ, and rows may have left by their age: not judged
+}
+
+// Repairs is what was mended.
+type Repairs struct {
+	RowsRemoved   int64 `json:"rows_removed"`   // later copies of an event
+	DeadLetters   int64 `json:"dead_letters"`   // written for removed rows with other data than the first
+	TotalsMended  int64 `json:"totals_mended"`  // by inserting the difference
+	TotalsRebuilt int64 `json:"totals_rebuilt"` // by deleting and inserting what the rows add up to
+}
+
+func (r *Repairs) add(o Repairs) {
+	r.RowsRemoved += o.RowsRemoved
+	r.DeadLetters += o.DeadLetters
+	r.TotalsMended += o.TotalsMended
+	r.TotalsRebuilt += o.TotalsRebuilt
+}
+
+func (r *Repairs) empty() bool { return *r == Repairs{} }
+
+// Report is the result of a run.
+type Report struct {
+	Topic   string    `json:"topic"`
+	Group   string    `json:"group"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+
+	Partitions  []Partition `json:"partitions"`
+	DeadLetters DeadLetters `json:"dead_letters"`
+	OtherTopics int64       `json:"other_topics"` // rows that came from other topics: only counted
+	Aggregates  []Aggregate `json:"aggregates"`
+	Findings    Findings    `json:"findings"`
+	Repairs     Repairs     `json:"repairs"`
+	Notes       []string    `json:"notes"`
+}
+
+// Differences is the number of findings that are differences, information left out.
+func (r *Report) Differences() int64 { return r.Findings.differences() }
+
+func (f Findings) differences() int64 {
+	var n int64
+	for _, g := range f {
+		if !g.Information {
+			n += g.Count
+		}
+	}
+	return n
+}
+
+// Sum adds the partitions up.
+func (r *Report) Sum() Partition {
+	var s Partition
+	for _, p := range r.Partitions {
+		s.Judged += p.Judged
+		s.Rows += p.Rows
+		s.Duplicates += p.Duplicates
+		s.DeadLetters += p.DeadLetters
+		s.Expired += p.Expired
+		s.NoEvent += p.NoEvent
+		s.Missing += p.Missing
+		s.RowsBefore += p.RowsBefore
+		s.RowsAfter += p.RowsAfter
+		s.Differences += p.Differences
+		s.NotConsumed += p.NotConsumed
+		s.Pending += p.Pending
+	}
+	return s
+}
+
+func (r *Report) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+// where names a place in the log.
+func where(topic string, partition int, offset int64) string {
+	return fmt.Sprintf("%s/%d/%d", topic, partition, offset)
+}

@@ -1,0 +1,132 @@
+package verify
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/cespare/xxhash/v2"
+
+	"tenantflow/events"
+)
+
+// A row is a stored row, reduced to what it is compared by.
+type row struct {
+	offset   int64
+	identity uint64
+	content  uint64
+}
+
+// The hashes of a row's identity and of the rest of it. Fields that may hold any character come with their length or
+// last, so that no two rows share a text.
+const (
+	identitySQL = "xxHash64(concat(event_source, '\\n', event_id))"
+	contentSQL  = "xxHash64(concat(user_id, '\\n', company_id, '\\n', subscription_tier, '\\n', billing_period, '\\n', " +
+		"toString(length(service_name)), ':', service_name, api_endpoint, '\\n', " +
+		"reinterpretAsFixedString(toUnixTimestamp64Milli(timestamp)), reinterpretAsFixedString(data_points_consumed), " +
+		"reinterpretAsFixedString(reinterpret(processing_time_ms, 'Int64')), reinterpretAsFixedString(reinterpret(revenue_attributed, 'Int64'))))"
+)
+
+// A hasher makes the same hashes of an event as ClickHouse makes of its row.
+type hasher struct{ text []byte }
+
+func (h *hasher) content(u *events.Usage) uint64 {
+	b := h.text[:0]
+	for _, field := range [][]byte{u.UserID, u.CompanyID, u.Tier, u.BillingPeriod} {
+		b = append(b, field...)
+		b = append(b, '\n')
+	}
+	b = strconv.AppendInt(b, int64(len(u.Service)), 10)
+	b = append(b, ':')
+	b = append(b, u.Service...)
+	b = append(b, u.Endpoint...)
+	b = append(b, '\n')
+	b = binary.LittleEndian.AppendUint64(b, uint64(u.Timestamp)) // #nosec G115 -- two's complement, as ClickHouse has it
+	b = binary.LittleEndian.AppendUint32(b, u.DataPoints)
+	b = binary.LittleEndian.AppendUint64(b, uint64(u.ProcessingTime)) // #nosec G115 -- as above
+	b = binary.LittleEndian.AppendUint64(b, uint64(u.Revenue))        // #nosec G115 -- as above
+	h.text = b
+	return xxhash.Sum64(b)
+}
+
+// spill keeps the server's memory bounded: what is sorted or grouped goes to its disk beyond this.
+func spill(ctx context.Context) context.Context {
+	const most = 1 << 30
+	return chgo.Context(ctx, chgo.WithSettings(chgo.Settings{
+		"max_bytes_before_external_sort":     most,
+		"max_bytes_before_external_group_by": most,
+	}))
+}
+
+// A cursor walks through the rows of an offset range in the order of their offsets.
+type cursor struct {
+	rows driver.Rows
+	at   row
+	done bool
+}
+
+// rowsOf opens a cursor on the rows of [from, to) of a partition.
+func (v *Verifier) rowsOf(ctx context.Context, partition int, from, to int64) (*cursor, error) {
+	rows, err := v.conn.Query(spill(ctx), "SELECT _offset, "+identitySQL+", "+contentSQL+" FROM usage_tracking "+
+		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? ORDER BY _offset",
+		v.cfg.Topic, partition, from, to)
+	if err != nil {
+		return nil, fmt.Errorf("read the rows of %s/%d [%d, %d): %w", v.cfg.Topic, partition, from, to, err)
+	}
+	c := &cursor{rows: rows}
+	if err := c.advance(); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *cursor) close() { _ = c.rows.Close() } // advance has said all there is
+
+func (c *cursor) advance() error {
+	if !c.rows.Next() {
+		c.done = true
+		if err := c.rows.Err(); err != nil {
+			return fmt.Errorf("read rows by their place: %w", err)
+		}
+		return nil
+	}
+	if err := c.rows.Scan(&c.at.offset, &c.at.identity, &c.at.content); err != nil {
+		return fmt.Errorf("read rows by their place: %w", err)
+	}
+	return nil
+}
+
+// describe names the events of the rows at some places.
+func (v *Verifier) describe(ctx context.Context, partition int, offsets []int64) (map[int64]string, error) {
+	rows, err := v.conn.Query(ctx, "SELECT _offset, toString(event_source), event_id FROM usage_tracking "+
+		"WHERE _topic = ? AND _partition = ? AND _offset IN ?", v.cfg.Topic, partition, chgo.GroupSet{Value: anys(offsets)})
+	if err != nil {
+		return nil, fmt.Errorf("read the events of %d rows: %w", len(offsets), err)
+	}
+	defer func() { _ = rows.Close() }() // Err below has said all there is
+	names := map[int64]string{}
+	for rows.Next() {
+		var offset int64
+		var source, id string
+		if err := rows.Scan(&offset, &source, &id); err != nil {
+			return nil, fmt.Errorf("read the events of %d rows: %w", len(offsets), err)
+		}
+		if names[offset] != "" {
+			names[offset] += ", "
+		}
+		names[offset] += source + " " + id
+	}
+	return names, rows.Err()
+}
+
+func anys(in []int64) []any {
+	out := make([]any, len(in))
+	for i, n := range in {
+		out[i] = n
+	}
+	return out
+}

@@ -1,0 +1,202 @@
+// Package verify proves that the usage stores hold what the log says: nothing lost, nothing doubled, every total right.
+//
+// Three checks, each of which stands alone:
+//
+//   - The log against the rows (log.go). Every offset that the group has committed is exactly one of: a row with that
+//     place, that identity and that content; a known duplicate, whose identity is stored with the same content from
+//     another place; a dead letter with its very bytes. And every row stands at the place of its own event.
+//   - No event twice (double.go). No identity has two rows, whatever keys and partitions it came by.
+//   - The aggregates against the rows (aggregate.go). Every hourly, daily and monthly total is what the rows add up to.
+//
+// The service may run meanwhile: what is under way is not judged, see [Partition] and [Aggregate].
+//
+//	v, err := verify.Open(ctx, verify.Config{...})
+//	defer v.Close()
+//	report, err := v.Run(ctx, false)
+//	if report.Differences() > 0 { ... }
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/sinks/clickhouse"
+)
+
+// Config is what a Verifier needs.
+type Config struct {
+	// Client reaches the brokers.
+	Client *kafka.Client
+
+	// ClickHouse are the options of the connection. The protocol must be HTTP.
+	ClickHouse *chgo.Options
+
+	// Topic is the topic of usage events, with its prefix. Its dead letters are expected in <Topic>.dlq.
+	Topic string
+
+	// Group is the consumer group that writes the rows.
+	Group string
+
+	// InsertTimeout is the service's own setting: how long an insert may take. Two looks at a total that differs lie
+	// further apart than this. Default: 15s.
+	InsertTimeout time.Duration
+
+	// Stretch is how many offsets are compared at a time, with one query for their rows. Memory does not depend on it,
+	// but ClickHouse sorts that many rows. Default: 1,000,000.
+	Stretch int64
+
+	// Letters is how many dead letters are held in memory, about 40 bytes each. When there are more, their topic is
+	// read more than once. Default: 1,000,000.
+	Letters int
+
+	// Progress, if set, is told now and then how far a run is.
+	Progress func(Progress)
+
+	Logger *slog.Logger
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	Stage       string // "log", "doubles", "aggregates", "repair"
+	Done, Total int64  // offsets of the log; passes; partitions of an aggregate; totals to repair
+	Differences int64  // found so far
+}
+
+// A Verifier compares the stores of one installation with its log.
+type Verifier struct {
+	cfg   Config
+	conn  driver.Conn
+	store *clickhouse.Store
+	log   *slog.Logger
+}
+
+// ErrNotThere is returned when the topic or the tables do not exist. Running the migrations is what helps.
+var ErrNotThere = errors.New("it does not exist")
+
+// Open connects to ClickHouse.
+func Open(ctx context.Context, cfg Config) (*Verifier, error) {
+	if cfg.InsertTimeout == 0 {
+		cfg.InsertTimeout = 15 * time.Second
+	}
+	if cfg.Stretch == 0 {
+		cfg.Stretch = 1_000_000
+	}
+	if cfg.Letters == 0 {
+		cfg.Letters = 1_000_000
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(Progress) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: cfg.ClickHouse, InsertTimeout: cfg.InsertTimeout, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	conn, err := chgo.Open(cfg.ClickHouse)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open ClickHouse: %w", err), store.Close())
+	}
+	v := &Verifier{cfg: cfg, conn: conn, store: store, log: cfg.Logger}
+	if err := v.checkTables(ctx); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
+func (v *Verifier) checkTables(ctx context.Context) error {
+	const want = 4 // the rows and the three stores
+	var found uint64
+	err := v.conn.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name IN "+
+		"('usage_tracking', 'usage_hourly_store', 'usage_daily_store', 'billing_monthly_store')").Scan(&found)
+	if err != nil {
+		return fmt.Errorf("look for the usage tables: %w", err)
+	}
+	if found != want {
+		return fmt.Errorf("look for the usage tables: %d of %d are there: %w", found, want, ErrNotThere)
+	}
+	return nil
+}
+
+// Close closes the connections to ClickHouse. The Kafka client is the caller's.
+func (v *Verifier) Close() error { return errors.Join(v.conn.Close(), v.store.Close()) }
+
+// Run makes all checks once. With repair it then mends what can be mended, and checks once more: the report is of the
+// last check, with what was mended before it.
+func (v *Verifier) Run(ctx context.Context, repair bool) (*Report, error) {
+	started := time.Now()
+	var repairs Repairs
+	for round := 1; ; round++ {
+		report, todo, err := v.check(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// Each round mends as much as it has listed; more rounds follow while that helps.
+		const rounds = 20
+		if repair && round < rounds && !todo.empty() {
+			mended, err := v.repair(ctx, todo)
+			if err != nil {
+				return nil, err
+			}
+			repairs.add(mended)
+			if !mended.empty() {
+				continue
+			}
+		}
+		report.Repairs = repairs
+		report.Started = started.UTC()
+		report.Seconds = float64(time.Since(started).Milliseconds()) / 1000
+		return report, nil
+	}
+}
+
+// todo is what a check has found that can be mended.
+type todo struct {
+	doubles []double
+	totals  []total
+}
+
+func (t *todo) empty() bool { return len(t.doubles) == 0 && len(t.totals) == 0 }
+
+// check makes all checks once.
+func (v *Verifier) check(ctx context.Context) (*Report, *todo, error) {
+	report := &Report{Topic: v.cfg.Topic, Group: v.cfg.Group}
+	at, err := v.positions(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := v.checkLog(ctx, at, report); err != nil {
+		return nil, nil, err
+	}
+	doubles, err := v.findDoubles(ctx, at, report)
+	if err != nil {
+		return nil, nil, err
+	}
+	aggregates, totals, err := v.compareAggregates(ctx, report.Differences())
+	if err != nil {
+		return nil, nil, err
+	}
+	report.Aggregates = aggregates
+	for _, t := range totals {
+		report.Findings.add(t.finding())
+	}
+	for _, a := range aggregates {
+		report.Findings.raise(WrongTotal, a.Different-int64(countOf(totals, a.View)))
+	}
+	return report, &todo{doubles: doubles, totals: totals}, nil
+}
+
+// CompareAggregates makes the third check alone: are all totals what the rows add up to? The sum of Different is the
+// drift. It waits longer than the insert timeout if, and only if, something seems to differ.
+func (v *Verifier) CompareAggregates(ctx context.Context) ([]Aggregate, error) {
+	aggregates, _, err := v.compareAggregates(ctx, 0)
+	return aggregates, err
+}
