@@ -102,6 +102,8 @@ func TestEnvelopesAreUnderstoodOrRefusedForTheirReason(t *testing.T) {
 		"not base64":                        {structuredText(`{` + attributes + `,"data_base64":"%%"}`), MalformedEnvelope},
 		"base64 that is no string":          {structuredText(`{` + attributes + `,"data_base64":5}`), MalformedEnvelope},
 		"data twice":                        {structuredText(`{` + attributes + `,"data_base64":"e30=","data":` + usageJSON + `}`), MalformedEnvelope},
+		"data twice, both right":            {structuredText(`{` + attributes + `,"data_base64":"` + base64.StdEncoding.EncodeToString([]byte(usageJSON)) + `","data":` + usageJSON + `}`), MalformedEnvelope},
+		"structured with something behind":  {structuredText(string(structuredRecord(usageJSON).Value) + "x"), MalformedEnvelope},
 		"another specversion":               {withHeaders(binaryRecord(usageJSON), replaceHeader("ce_specversion", "0.3")), MalformedEnvelope},
 		"time without a zone":               {withHeaders(binaryRecord(usageJSON), replaceHeader("ce_time", "2026-07-31T11:30:00")), MalformedEnvelope},
 		"id twice":                          {withHeaders(binaryRecord(usageJSON), addHeader("ce_id", "other")), MalformedEnvelope},

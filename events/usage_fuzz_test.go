@@ -111,7 +111,7 @@ func sameUsage(t *testing.T, what string, got, want *Usage) {
 func checkBothWays(t *testing.T, d *UsageDecoder, r *Record) {
 	t.Helper()
 	want, reason := reference(t, d, r)
-	var got Usage
+	got := staleUsage() // nothing of an event before may show
 	if d.fast(r, &got) {
 		if reason != "" {
 			t.Fatalf("the fast way accepts what is %s", reason)
@@ -121,13 +121,18 @@ func checkBothWays(t *testing.T, d *UsageDecoder, r *Record) {
 		t.Fatal("the fast way gives up on an ordinary event")
 	}
 
-	var u Usage
+	u := staleUsage()
 	now := time.UnixMilli(want.Timestamp)
 	if err := d.Decode(r, now, &u); reasonOf(err) != reason {
 		t.Fatalf("Decode: %v, want reason %q", err, reason)
 	} else if err == nil {
 		sameUsage(t, "Decode", &u, &want)
 	}
+}
+
+func staleUsage() Usage {
+	x := []byte("stale")
+	return Usage{x, x, x, x, x, x, x, 1, 2, 3, x, 4}
 }
 
 func headerValue(r *Record, key string) []byte {
@@ -180,7 +185,7 @@ func oddValues() []string {
 		`"a\u0000b"`, "\"a\x00b\"", "\"a\nb\"", `"\ud83d\ude00"`, `"\ud83d"`, `"\ude00\ud83d"`, `"\ud83d\u0041"`, `"\uD83D\uDE00x"`, `"\ud83dx"`, `"\u12"`, `"\x"`,
 		`"ü"`, `"😀"`, "\"\xff\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\ufeff\"", "\"\u2028\"", `"\/\b\f\n\r\t\"\\"`, `"`, `"\`, `"\"`,
 		`"` + strings.Repeat("a", 50) + `"`, `"` + strings.Repeat("a", 51) + `"`, `"ABC_xyz-09"`, `"a b"`, `"a\u0062"`, `"é"`, `"PRO"`, `"` + strings.Repeat("t", 20) + `"`,
-		`"` + strings.Repeat("t", 21) + `"`, `{"a":{"b":[1,{"c":null}]}}`, `{"a":1,}`, `[1,]`, `[1 2]`, `{"a" 1}`, `{a:1}`, `{"a":1`, `[[[[`, `tru`, `nulll`, `truefalse`,
+		`"` + strings.Repeat("t", 21) + `"`, `{"a":{"b":[1,{"c":null}]}}`, `{"a":1,}`, `[1,]`, `[1 2]`, `[1}`, `{"a":1]`, `[{"a":[1}]`, `[[1],{"a":{}}]`, `{"a" 1}`, `{a:1}`, `{"a":1`, `[[[[`, `tru`, `nulll`, `truefalse`,
 		`'a'`, `/**/1`, "1\u00a0", `{"a":1,"a":2}`,
 	}
 }
@@ -248,6 +253,30 @@ func TestUsageDecoderAgreesWithSchemaAndEncodingJSON(t *testing.T) {
 		checkBothWays(t, d, r)
 		if t.Failed() {
 			t.Fatalf("record %d: key %q, headers %q, value %q", i, r.Key, r.Headers, r.Value)
+		}
+	}
+}
+
+func TestNestingIsAcceptedAsDeepAsEncodingJSONDoes(t *testing.T) {
+	t.Parallel()
+	for _, depth := range []int{1, 63, 64, 65, 9_999, 10_000, 10_001, 100_000} {
+		for _, pair := range []string{"[]", `{"a":1}`} {
+			opening, closing := pair[:1], pair[len(pair)-1:]
+			if opening == "{" {
+				opening = `{"a":`
+			}
+			text := []byte(strings.Repeat(opening, depth) + "1" + strings.Repeat(closing, depth))
+			var s scanner
+			if got := s.skip(text, 0, 0) == len(text); got != json.Valid(text) || got != (depth <= 10_000) {
+				t.Errorf("%d levels of %s: %v", depth, pair, got)
+			}
+		}
+	}
+	d := NewUsageDecoder(UsageLimits{})
+	for _, depth := range []int{9_998, 9_999, 10_000, 10_001} {
+		deep := `,"deep":` + strings.Repeat("[", depth) + strings.Repeat("]", depth) + `}`
+		for _, r := range []*Record{binaryRecord(usageJSON[:len(usageJSON)-1] + deep), structuredRecord(usageJSON[:len(usageJSON)-1] + deep)} {
+			checkBothWays(t, d, r)
 		}
 	}
 }
