@@ -24,7 +24,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newUpCommand(), newInstallCommand(), newKafkaCommand(), newClickHouseCommand())
+	root.AddCommand(newUpCommand(), newDemoCommand(), newInstallCommand(), newKafkaCommand(), newClickHouseCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "localstack:", err)
 		stop()
