@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -87,41 +88,41 @@ func rejectionOf(err error) *events.Rejection {
 	return events.Reject(events.MalformedEnvelope, "%v", err)
 }
 
-// binary takes a structured event apart into headers and data. Extensions that this service does not know are kept.
+// binary takes a structured event that was found valid apart into headers and data. Attributes keep their text, and
+// extensions this service does not know are kept.
 func binary(record *events.Record) (value []byte, headers []events.Header, err error) {
-	envelope, err := events.ParseEnvelope(record)
-	if err != nil {
-		return nil, nil, err
-	}
-	value, headers = envelope.EncodeBinary()
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(record.Value, &members); err != nil {
 		return nil, nil, err
 	}
+	value = members["data"]
+	if encoded, ok := members["data_base64"]; ok && string(encoded) != "null" {
+		envelope, err := events.ParseEnvelope(record)
+		if err != nil {
+			return nil, nil, err
+		}
+		value = envelope.Data
+	}
+	contentType := []byte("application/json")
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		if known(name) {
+		raw := members[name]
+		if name == "data" || name == "data_base64" || name == "partitionkey" || string(raw) == "null" {
 			continue
 		}
-		text := string(members[name])
-		if text == "null" {
-			continue
-		}
-		if text[0] == '"' {
-			if err := json.Unmarshal(members[name], &text); err != nil {
+		text := string(raw) // a number or a boolean
+		if raw[0] == '"' {
+			if err := json.Unmarshal(raw, &text); err != nil {
 				return nil, nil, err
 			}
 		}
+		if name == "datacontenttype" {
+			if strings.HasPrefix(strings.ToLower(text), "application/cloudevents") {
+				return record.Value, record.Headers, nil // in binary mode that would read as a structured event
+			}
+			contentType = []byte(text)
+			continue
+		}
 		headers = append(headers, events.Header{Key: "ce_" + name, Value: []byte(text)})
 	}
-	return value, headers, nil
-}
-
-// known tells whether an attribute is written by EncodeBinary, or is none in binary mode.
-func known(name string) bool {
-	switch name {
-	case "specversion", "id", "source", "type", "time", "subject", "dataschema", "datacontenttype",
-		"traceparent", "tracestate", "causationid", "causationsource", "partitionkey", "data", "data_base64":
-		return true
-	}
-	return false
+	return value, append(headers, events.Header{Key: "content-type", Value: contentType}), nil
 }

@@ -140,6 +140,22 @@ func TestProduceStopsAtAnInvalidLineAndSaysWhatIsPublished(t *testing.T) {
 	}
 }
 
+func TestTheEventInTheDocumentationIsValid(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "```json\n")
+	line, _, _ := strings.Cut(block, "```")
+	line = strings.Replace(line, "2026-11-23T12:00:00Z", time.Now().UTC().Format(time.RFC3339), 1)
+	file := filepath.Join(t.TempDir(), "event.json")
+	write(t, file, line)
+	if out, errOut, code := tenantflow(t, nil, "produce", "--topic", "usage.events", "--file", file, "--check"); code != exitDone || !strings.Contains(out, "lines      1\n") {
+		t.Errorf("exit code %d\n%s%s", code, out, errOut)
+	}
+}
+
 func TestProduceReadsStandardInput(t *testing.T) {
 	t.Parallel()
 	lines, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "5")
