@@ -285,4 +285,3 @@ func clean(t testing.TB, r *verify.Report, expected model.Expected) {
 		t.Errorf("%d aggregates compared", len(r.Aggregates))
 	}
 }
-

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/spf13/cobra"
+
+	"tenantflow/events"
+	"tenantflow/internal/config"
+	"tenantflow/internal/verify"
+)
+
+// verifyFlags are the flags of verify.
+type verifyFlags struct {
+	repair  bool
+	samples int
+}
+
+func newVerifyCommand(a *app) *cobra.Command {
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify [--repair]",
+		Short: "Prove that no usage event was lost and none counted twice; with --repair mend what can be mended",
+		Long: `Verify reads the log of usage events up to the committed offsets and compares it with what is stored:
+
+  - every offset is a row, a known duplicate or a dead letter, and every row is at the place of its own event;
+  - no event has two rows;
+  - every hourly, daily and monthly total is what the rows add up to.
+
+The service may run meanwhile; what is under way is not judged. With --repair, later copies of an event are removed
+and wrong totals are corrected; then everything is verified once more, and that is what is reported. A missing event
+is not repaired here: it has to be published again.
+
+Exit codes: 0 everything is as it should be, if need be after the repair; 1 differences are left; 2 the configuration
+is wrong, or the topic or the tables do not exist. docs/verify.md says what each finding means and what to do.`,
+		Example: `  tenantflow verify
+  tenantflow verify --repair
+  tenantflow verify -o json > report.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.samples < 0 {
+				return invalid("--samples %d is negative", f.samples)
+			}
+			return a.verify(cmd, f)
+		},
+	}
+	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event and correct wrong totals")
+	cmd.Flags().IntVar(&f.samples, "samples", 10, "how many findings of each kind the table shows (JSON has up to 1000)")
+	return cmd
+}
+
+func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
+	cfg, err := a.config(config.Kafka, config.ClickHouse)
+	if err != nil {
+		return err
+	}
+	options, err := cfg.ClickHouseOptions()
+	if err != nil {
+		return fmt.Errorf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
+	}
+	transport, err := cfg.KafkaTransport()
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
+
+	shown := newProgress(cmd.ErrOrStderr(), "verify")
+	report, err := a.runVerify(cmd, f, verify.Config{
+		Client:        &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport},
+		ClickHouse:    options,
+		Topic:         cfg.TopicPrefix + events.TopicUsage,
+		Group:         cfg.GroupPrefix + ".usage",
+		InsertTimeout: cfg.UsageInsertTimeout,
+		Logger:        a.logger(cfg, cmd.ErrOrStderr()),
+		Progress: func(p verify.Progress) {
+			shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
+		},
+	})
+	if errors.Is(err, verify.ErrNotThere) {
+		return invalid("%w (has `tenantflow migrate` been run?)", err)
+	}
+	if err != nil {
+		return err
+	}
+	shown.done(slog.Int64("offsets", report.Sum().Judged), slog.Int64("differences", report.Differences()))
+	if err := a.showReport(cmd.OutOrStdout(), report, f.samples); err != nil {
+		return err
+	}
+	if n := report.Differences(); n > 0 {
+		return fmt.Errorf("%d differences", n)
+	}
+	return nil
+}
+
+func (a *app) runVerify(cmd *cobra.Command, f verifyFlags, cfg verify.Config) (*verify.Report, error) {
+	v, err := verify.Open(cmd.Context(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	report, err := v.Run(cmd.Context(), f.repair)
+	return report, errors.Join(err, v.Close())
+}
+
+// showReport prints a report: as JSON, or as tables under one another.
+func (a *app) showReport(w io.Writer, r *verify.Report, samples int) error {
+	if a.output == outputJSON {
+		return a.show(w, r, nil)
+	}
+	fmt.Fprintf(w, "log of %s, group %s\n\n", r.Topic, r.Group)
+	if err := a.show(w, nil, func() *table { return partitionTable(r) }); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if err := a.show(w, nil, func() *table { return aggregateTable(r) }); err != nil {
+		return err
+	}
+	if len(r.Findings) > 0 {
+		fmt.Fprintln(w)
+		if err := a.show(w, nil, func() *table { return findingTable(r, samples) }); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(w)
+	for _, line := range remarks(r) {
+		fmt.Fprintln(w, line)
+	}
+	return nil
+}
+
+func count(n int64) string { return strconv.FormatInt(n, 10) }
+
+func partitionTable(r *verify.Report) *table {
+	t := &table{head: []string{"partition", "log start", "committed", "log end", "judged", "rows", "duplicates", "dead letters", "expired", "no event", "missing", "differences"}}
+	for _, p := range r.Partitions {
+		t.add(strconv.Itoa(p.Partition), count(p.LogStart), count(p.Committed), count(p.LogEnd), count(p.Judged), count(p.Rows),
+			count(p.Duplicates), count(p.DeadLetters), count(p.Expired), count(p.NoEvent), count(p.Missing), count(p.Differences))
+	}
+	s := r.Sum()
+	t.add("all", "", "", "", count(s.Judged), count(s.Rows), count(s.Duplicates), count(s.DeadLetters), count(s.Expired), count(s.NoEvent), count(s.Missing), count(s.Differences))
+	return t
+}
+
+func aggregateTable(r *verify.Report) *table {
+	t := &table{head: []string{"totals", "keys", "different", "busy", "expired"}}
+	for _, a := range r.Aggregates {
+		t.add(a.View, count(a.Keys), count(a.Different), count(a.Busy), count(a.Expired))
+	}
+	return t
+}
+
+func findingTable(r *verify.Report, samples int) *table {
+	t := &table{head: []string{"finding", "where", "event", "what"}}
+	for _, g := range r.Findings.Sorted() {
+		weight := "difference"
+		if g.Information {
+			weight = "for information"
+		}
+		t.add(string(g.Kind), fmt.Sprintf("%d times", g.Count), "", weight)
+		for _, f := range g.Samples[:min(samples, len(g.Samples))] {
+			t.add("", f.Where, f.Event, f.Detail)
+		}
+		if rest := g.Count - int64(min(samples, len(g.Samples))); rest > 0 {
+			t.add("", fmt.Sprintf("and %d more", rest), "", "")
+		}
+	}
+	return t
+}
+
+// remarks are the sentences under the tables: what was not judged, what was mended, and the verdict.
+func remarks(r *verify.Report) []string {
+	var lines []string
+	say := func(n int64, format string) {
+		if n > 0 {
+			lines = append(lines, fmt.Sprintf(format, n))
+		}
+	}
+	s := r.Sum()
+	say(s.NotConsumed, "%d offsets are not consumed yet: not judged")
+	say(s.Pending, "%d offsets of these belong to inserts whose outcome is not settled yet")
+	say(s.RowsBefore, "%d rows are from before the start of the log: only counted")
+	say(s.RowsAfter, "%d rows are from behind the committed offsets: only counted")
+	say(r.OtherTopics, "%d rows are from other topics: only counted")
+	say(r.DeadLetters.Gone, "%d offsets of the dead letter topic have left its log: an event whose dead letter was there counts as missing")
+	say(r.DeadLetters.NoLetters, "%d records of the dead letter topic are no dead letters")
+	lines = append(lines, r.Notes...)
+	say(r.Repairs.RowsRemoved, "repaired: %d later copies of events removed")
+	say(r.Repairs.DeadLetters, "repaired: %d dead letters written for those of them with other data")
+	say(r.Repairs.TotalsMended, "repaired: %d totals corrected by their difference")
+	say(r.Repairs.TotalsRebuilt, "repaired: %d totals rebuilt from the rows")
+	if n := r.Differences(); n > 0 {
+		return append(lines, fmt.Sprintf("FAILED: %d differences in %d offsets (%.1f s)", n, s.Judged, r.Seconds))
+	}
+	return append(lines, fmt.Sprintf("passed: %d offsets are accounted for, and all totals are right (%.1f s)", s.Judged, r.Seconds))
+}
