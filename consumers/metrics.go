@@ -36,7 +36,7 @@ func NewMetrics(reg prometheus.Registerer, name string) *Metrics {
 		assigned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_partitions_assigned",
 			Help: "Partitions this member owns.", ConstLabels: consumer}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tenantflow_partition_lag",
-			Help: "Records between what was read and the end of the log.", ConstLabels: consumer}, []string{"topic", "partition"}),
+			Help: "Records of the log that have not had their effects yet.", ConstLabels: consumer}, []string{"topic", "partition"}),
 		rebalances: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_rebalances_total",
 			Help: "Generations of the group this member has joined.", ConstLabels: consumer}),
 	}

@@ -50,8 +50,12 @@ func (p *Partition) DeadLetter(ctx context.Context, letters []DeadLetter) error 
 	return p.group.letters.Publish(ctx, letters, p.Waiting)
 }
 
-// Waiting says what the partition's effects wait for; nil: for nothing any more. Readiness names it.
-func (p *Partition) Waiting(reason error) { p.group.state.waiting(p.topic, p.id, writing, reason) }
+// Waiting says what the partition's effects wait for; nil: for nothing any more. Readiness names it. Say it at every
+// try: a partition that keeps trying is not stuck, however long a store is away.
+func (p *Partition) Waiting(reason error) {
+	p.group.state.waiting(p.topic, p.id, writing, reason)
+	p.group.state.progress()
+}
 
 // ErrNotInLog says that the log does not hold an offset: not any more, or not yet.
 var ErrNotInLog = errors.New("the offset is not in the log")
@@ -103,6 +107,7 @@ func (p *Partition) run(soft, hard context.Context) error {
 		defer c.Close()
 	}
 	s := &session{Partition: p, handler: opened, batches: make(chan formed), done: p.offset}
+	p.group.state.opened(p.topic, p.id, p.offset)
 	p.Waiting(nil)
 
 	// The reader ends first, because soft is done or because the writer failed; the writer then finishes.
@@ -217,7 +222,7 @@ func (r *reader) step(ctx context.Context) error {
 		r.next = got.Next
 		r.current.To = got.Next
 	}
-	g.state.lag(r.topic, r.id, got.HighWatermark-r.next)
+	g.state.ends(r.topic, r.id, got.HighWatermark)
 	if r.settleClaim(fetch.MaxBytes) {
 		return r.hand(ctx)
 	}
@@ -264,6 +269,7 @@ func (r *reader) hand(ctx context.Context) error {
 	if r.empty() {
 		return nil
 	}
+	r.group.state.read(r.topic, r.id, r.next) // the fetch that tells the end of the log may not be over yet
 	select {
 	case r.batches <- r.current:
 		r.begin()
@@ -287,14 +293,18 @@ func (r *reader) refused(ctx context.Context, refused *fetchError) error {
 	switch {
 	case errors.Is(refused.err, kafka.OffsetOutOfRange):
 		next, err := r.outOfRange(ctx, r.next)
-		if err != nil {
+		if err != nil || next == r.next {
 			return err
 		}
-		if r.next != next {
-			r.next = next
-			r.current.To = max(next, r.current.From)
+		// What was read before the gap still counts. The session ends, so that the handler sees where it goes on.
+		if err := r.hand(ctx); err != nil {
+			return err
 		}
-		return nil
+		return &movedError{to: next}
+	case missing(refused.err):
+		// The topic is away, and may come back as another one, with other events at the same offsets. The session
+		// ends, so that the handler compares what the log holds with what it knows before anything is read again.
+		return refused.err
 	case !kafkaTransient(refused.err):
 		return fatal("consume %s/%d: %w", r.topic, r.id, refused.err)
 	}
@@ -374,6 +384,7 @@ func (s *session) writeOne(hard context.Context, b formed) error {
 		return err
 	}
 	s.done = b.To
+	s.group.state.wrote(s.topic, s.id, s.done)
 	s.Waiting(nil)
 	s.group.state.progress()
 	s.group.metrics.batch(s.topic, b.batch.Rows(), time.Since(began))

@@ -37,8 +37,12 @@ const (
 type condition struct {
 	waiting [2]error
 	stopped *StopError
-	lag     int64
+	end     int64 // of the log, as far as is known
+	done    int64 // everything before it has had its effects
 }
+
+// lag counts what has not had its effects, read or not: a writer that is stuck with all that was read has a lag.
+func (c *condition) lag() int64 { return max(0, c.end-c.done) }
 
 func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
 	return &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
@@ -92,13 +96,34 @@ func (s *state) stopped(topic string, id int, err *StopError) {
 	})
 }
 
-func (s *state) lag(topic string, id int, lag int64) {
+// behind notes how far the log of a partition goes and how far its effects do.
+func (s *state) behind(topic string, id int, note func(*condition)) {
 	s.change(topic, id, func(c *condition) bool {
-		changed := (c.lag == 0) != (lag == 0)
-		c.lag = lag
-		s.metrics.lag.WithLabelValues(topic, strconv.Itoa(id)).Set(float64(lag))
-		return changed
+		before := c.lag()
+		note(c)
+		s.metrics.lag.WithLabelValues(topic, strconv.Itoa(id)).Set(float64(c.lag()))
+		return (before == 0) != (c.lag() == 0)
 	})
+}
+
+// opened begins at an offset.
+func (s *state) opened(topic string, id int, offset int64) {
+	s.behind(topic, id, func(c *condition) { c.done, c.end = offset, offset })
+}
+
+// read tells that the log goes on to at least end.
+func (s *state) read(topic string, id int, end int64) {
+	s.behind(topic, id, func(c *condition) { c.end = max(c.end, end) })
+}
+
+// ends tells where the log ends.
+func (s *state) ends(topic string, id int, end int64) {
+	s.behind(topic, id, func(c *condition) { c.end = end })
+}
+
+// wrote tells that everything before done has had its effects.
+func (s *state) wrote(topic string, id int, done int64) {
+	s.behind(topic, id, func(c *condition) { c.done = done })
 }
 
 func (s *state) change(topic string, id int, f func(*condition) bool) {
@@ -123,7 +148,7 @@ func (s *state) report() {
 	total := int64(0)
 	var stopped, waiting []string
 	for p, c := range s.partitions {
-		total += c.lag
+		total += c.lag()
 		switch {
 		case c.stopped != nil:
 			stopped = append(stopped, fmt.Sprintf("%s: %v", p, c.stopped))
