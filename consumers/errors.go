@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 )
 
 // errLost says that the partition belongs to another member now, or will in a moment. Whatever is under way is
@@ -26,6 +27,11 @@ type StopError struct {
 func (e *StopError) Error() string { return e.Err.Error() }
 
 func (e *StopError) Unwrap() error { return e.Err }
+
+// A movedError ends a session of a partition: by the operator's word it goes on at another offset.
+type movedError struct{ to int64 }
+
+func (e *movedError) Error() string { return fmt.Sprintf("going on at offset %d", e.to) }
 
 // A FatalError ends the consumer: the configuration or a schema is wrong, and waiting would not mend it.
 type FatalError struct{ Err error }
@@ -61,6 +67,12 @@ func commitLost(err error) bool {
 		errors.Is(err, kafka.UnknownMemberId) || // our session has timed out
 		errors.Is(err, kafka.RebalanceInProgress) || // everybody is joining; what we hold is no longer ours to commit
 		errors.Is(err, kafka.FencedInstanceID)
+}
+
+// missing tells whether an error says that the topic or the partition is not there. The client says so in its own words
+// when the broker had told it before.
+func missing(err error) bool {
+	return errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
 }
 
 // kafkaTransient tells whether an error of the broker or of the way to it may go away by itself.

@@ -255,6 +255,12 @@ func (g *Group) keep(soft, hard context.Context, committer *committer, at place)
 	for soft.Err() == nil {
 		began := time.Now()
 		err := g.session(soft, hard, committer, at, log)
+		var moved *movedError
+		if errors.As(err, &moved) {
+			if err = committer.commit(hard, at.topic, at.id, moved.to, ""); err == nil {
+				continue
+			}
+		}
 		var stop *StopError
 		var failure *FatalError
 		switch {
