@@ -75,8 +75,9 @@ func (k *Kafka) properties(data string, o Options) string {
 		"group.initial.rebalance.delay.ms": "0",
 		"group.min.session.timeout.ms":     "1000",
 
-		// A broker that was killed is let in again only when the session of its former life has ended: 9 s by default.
-		"broker.session.timeout.ms":    "2500",
+		// A broker that was killed is let in again only when the session of its former life has ended, 9 s by default.
+		// With a session of 2 or 3 s a machine under load takes its live broker for dead.
+		"broker.session.timeout.ms":    "6000",
 		"broker.heartbeat.interval.ms": "500",
 
 		"offsets.topic.replication.factor":                 "1",
