@@ -83,7 +83,7 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 			}
 		}
 	}
-	if rejection := checkData(d.schemas[envelope.Type], data); rejection != nil {
+	if rejection := d.check(envelope.Type, data); rejection != nil {
 		return nil, rejection
 	}
 	event := &Event{Envelope: *envelope, Key: string(r.Key)}
@@ -94,8 +94,7 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 // CheckData holds data alone against the schema of a type. The error is a *Rejection: unknown_type, malformed_envelope for
 // text that is not UTF-8, malformed_data or invalid_data.
 func (d *Decoder) CheckData(eventType string, data []byte) error {
-	schema, ok := d.schemas[eventType]
-	if !ok {
+	if d.schemas[eventType] == nil {
 		return Reject(UnknownType, "there is no type %s", quoted(eventType))
 	}
 	if !utf8.Valid(data) {
@@ -103,7 +102,7 @@ func (d *Decoder) CheckData(eventType string, data []byte) error {
 	}
 	value, rejection := parseData(data)
 	if rejection == nil {
-		rejection = checkData(schema, value)
+		rejection = d.check(eventType, value)
 	}
 	if rejection != nil {
 		return rejection
@@ -130,6 +129,42 @@ func parseData(data []byte) (any, *Rejection) {
 		return nil, Reject(MalformedData, "the data has something behind its JSON value")
 	}
 	return value, nil
+}
+
+// maxDataDepth is how deep the data of events other than usage may nest. These keep whole objects (a configuration, a
+// payment), and neither validation nor PostgreSQL is at ease with thousands of levels.
+const maxDataDepth = 100
+
+func (d *Decoder) check(eventType string, data any) *Rejection {
+	// Usage keeps no objects, and its own decoder skips what is nested.
+	if eventType != TypeUsageRecorded && deeperThan(data, maxDataDepth) {
+		return Reject(InvalidData, "the data is nested deeper than %d levels", maxDataDepth)
+	}
+	return checkData(d.schemas[eventType], data)
+}
+
+func deeperThan(value any, levels int) bool {
+	switch v := value.(type) {
+	case map[string]any:
+		if levels == 0 {
+			return true
+		}
+		for _, member := range v {
+			if deeperThan(member, levels-1) {
+				return true
+			}
+		}
+	case []any:
+		if levels == 0 {
+			return true
+		}
+		for _, item := range v {
+			if deeperThan(item, levels-1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkData holds parsed data against a schema.
@@ -167,10 +202,17 @@ func describe(invalid *jsonschema.ValidationError) string {
 	const most = 3
 	printer := message.NewPrinter(language.English)
 	var lines []string
+	more := 0
 	var walk func(*jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
-		_, group := e.ErrorKind.(*kind.AnyOf)
-		if len(e.Causes) == 0 || group {
+		// The causes of these two say less than they do themselves.
+		_, anyOf := e.ErrorKind.(*kind.AnyOf)
+		_, names := e.ErrorKind.(*kind.PropertyNames)
+		if len(e.Causes) == 0 || anyOf || names {
+			if len(lines) == most {
+				more++
+				return
+			}
 			at := "/" + strings.Join(e.InstanceLocation, "/")
 			lines = append(lines, "at "+quoted(at)+": "+quoteControls(e.ErrorKind.LocalizedString(printer)))
 			return
@@ -180,8 +222,8 @@ func describe(invalid *jsonschema.ValidationError) string {
 		}
 	}
 	walk(invalid)
-	if len(lines) > most {
-		lines = append(lines[:most], fmt.Sprintf("and %d more", len(lines)-most))
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "; ")
 }

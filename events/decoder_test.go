@@ -183,6 +183,39 @@ func TestNumbersOfAnySizeAreJudgedAndNotComputed(t *testing.T) {
 	}
 }
 
+func TestDataNestedTooDeepIsRefusedBeforeItCostsAnything(t *testing.T) {
+	t.Parallel()
+	d := newTestDecoder(t, "")
+	for levels, want := range map[int]Reason{1: "", 98: "", 99: InvalidData, 9_990: InvalidData, 20_000: MalformedData} {
+		// The data and config are two levels more.
+		for _, innermost := range []string{"", `"\u0000"`} {
+			data := `{"company_id":"acme","config":{"a":` + strings.Repeat("[", levels) + innermost + strings.Repeat("]", levels) + `}}`
+			expected := want
+			if innermost != "" && want == "" {
+				expected = InvalidData
+			}
+			start := time.Now()
+			if err := d.CheckData(TypeConfigUpdated, []byte(data)); reasonOf(err) != expected || time.Since(start) > 2*time.Second {
+				t.Errorf("%d levels: %.200v after %v, want %q", levels, err, time.Since(start), expected)
+			}
+		}
+	}
+	// Usage has nothing that is kept whole: both decoders skip what is deep.
+	deep := usageJSON[:len(usageJSON)-1] + `,"deep":` + strings.Repeat("[", 500) + strings.Repeat("]", 500) + `}`
+	if err := d.CheckData(TypeUsageRecorded, []byte(deep)); err != nil {
+		t.Errorf("usage: %.200v", err)
+	}
+}
+
+func TestManyFaultsAreCountedAndNotListed(t *testing.T) {
+	t.Parallel()
+	err := newTestDecoder(t, "").CheckData(TypeConfigUpdated,
+		[]byte(`{"company_id":"acme","config":{"a":["`+strings.Repeat(`\u0000","`, 9_999)+`\u0000"]}}`))
+	if reasonOf(err) != InvalidData || !strings.HasSuffix(err.Error(), "and 9997 more") || len(err.Error()) > 500 {
+		t.Errorf("%.600v", err)
+	}
+}
+
 // The fast way is worth nothing if ordinary events miss it.
 func TestTheFastWayTakesEveryValidFixtureAndNoInvalidOne(t *testing.T) {
 	t.Parallel()

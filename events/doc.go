@@ -24,6 +24,7 @@
 //   - An empty key is no key. An empty id or source is a missing attribute.
 //   - Timestamps are RFC 3339 with T or t and Z, z or an offset; leap seconds are refused. What is finer than a
 //     millisecond is cut off.
+//   - The data of events other than usage nests at most 100 levels deep.
 //   - Numbers may have exponents: 1e2 and 5.0 are integers, as in JSON Schema.
 //
 // # Writing
