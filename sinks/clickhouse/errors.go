@@ -77,7 +77,7 @@ func Classify(err error) Class {
 		return Transient
 	}
 	if ex.Code == codeViolatedConstraint {
-		if strings.Contains(ex.Message, "in_time") {
+		if violated(ex.Message) == deadlineConstraint {
 			return Late
 		}
 		return Poison
@@ -89,6 +89,17 @@ func Classify(err error) Class {
 		return Fatal
 	}
 	return Transient
+}
+
+// deadlineConstraint is the constraint of usage_tracking that refuses rows after their deadline.
+const deadlineConstraint = "in_time"
+
+// violated is the name of the constraint in a message of ClickHouse, "Constraint `name` for table ... is violated ...".
+// Behind it the message goes on with an expression and with values, which may hold anything, other names included.
+func violated(message string) string {
+	_, rest, _ := strings.Cut(message, "Constraint `")
+	name, _, _ := strings.Cut(rest, "`")
+	return name
 }
 
 // outcome tells what is known about the rows of an insert that failed with err.

@@ -61,7 +61,7 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 	left := insertBy.Sub(s.Now())
 	if left <= 0 {
 		// The server would refuse it; spare it the bytes.
-		return &chgo.Exception{Code: codeViolatedConstraint, Message: "constraint in_time: deadline passed before sending"}
+		return &chgo.Exception{Code: codeViolatedConstraint, Message: "Constraint `" + deadlineConstraint + "`: the deadline passed before sending"}
 	}
 	// The client gives up a little after the server would, so that the server's own answer is heard if there is one.
 	ctx, cancel := context.WithTimeout(ctx, left+time.Second)
