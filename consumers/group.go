@@ -297,7 +297,7 @@ func (g *Group) session(soft, hard context.Context, committer *committer, at pla
 	if err != nil {
 		return err
 	}
-	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, metadata: metadata, log: log}
+	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, metadata: metadata, peers: g.state.count(), log: log}
 	log.DebugContext(soft, "partition opened", slog.Int64("offset", offset), slog.String("metadata", metadata))
 	return p.run(soft, hard)
 }

@@ -49,7 +49,7 @@ type fixtureOptions struct {
 	dsn        string        // default: a database on the shared ClickHouse
 }
 
-func newFixture(t *testing.T, o fixtureOptions) *fixture {
+func newFixture(t testing.TB, o fixtureOptions) *fixture {
 	t.Helper()
 	if o.broker == nil {
 		o.broker = enginetest.SharedKafka(t)
@@ -74,7 +74,7 @@ func newFixture(t *testing.T, o fixtureOptions) *fixture {
 	return f
 }
 
-func migrate(t *testing.T, dsn string) {
+func migrate(t testing.TB, dsn string) {
 	t.Helper()
 	m, err := migrations.OpenClickHouse(t.Context(), options(t, dsn), true)
 	if err != nil {
@@ -86,7 +86,7 @@ func migrate(t *testing.T, dsn string) {
 	}
 }
 
-func options(t *testing.T, dsn string) *chgo.Options {
+func options(t testing.TB, dsn string) *chgo.Options {
 	t.Helper()
 	o, err := chgo.ParseDSN(dsn)
 	if err != nil {
@@ -97,7 +97,7 @@ func options(t *testing.T, dsn string) *chgo.Options {
 	return o
 }
 
-func open(t *testing.T, dsn string) driver.Conn {
+func open(t testing.TB, dsn string) driver.Conn {
 	t.Helper()
 	conn, err := chgo.Open(options(t, dsn))
 	if err != nil {
@@ -179,7 +179,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 }
 
 // start runs a consumer until the test ends or stop is called, which waits for it and returns what Run returned.
-func (f *fixture) start(t *testing.T, c consumer) (stop func() error) {
+func (f *fixture) start(t testing.TB, c consumer) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	dsn := c.dsn
@@ -203,7 +203,7 @@ func (f *fixture) start(t *testing.T, c consumer) (stop func() error) {
 }
 
 // traffic is a stream of messages and what must become of it.
-func traffic(t *testing.T, c model.Config) ([]model.Message, model.Expected) {
+func traffic(t testing.TB, c model.Config) ([]model.Message, model.Expected) {
 	t.Helper()
 	if c.Start.IsZero() {
 		c.Start = time.Now().Add(-6 * time.Hour)
@@ -223,7 +223,7 @@ func traffic(t *testing.T, c model.Config) ([]model.Message, model.Expected) {
 }
 
 // publish sends messages in order, per key.
-func (f *fixture) publish(t *testing.T, messages []model.Message) {
+func (f *fixture) publish(t testing.TB, messages []model.Message) {
 	t.Helper()
 	w := &kafka.Writer{
 		Addr: f.client.Addr, Transport: f.client.Transport, Topic: f.topic, Balancer: &kafka.Hash{},
@@ -243,7 +243,7 @@ func (f *fixture) publish(t *testing.T, messages []model.Message) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, within time.Duration, condition func() bool) {
+func eventually(t testing.TB, what string, within time.Duration, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -258,7 +258,7 @@ type position struct {
 	metadata              string
 }
 
-func (f *fixture) positions(t *testing.T) map[int]position {
+func (f *fixture) positions(t testing.TB) map[int]position {
 	t.Helper()
 	ids := make([]int, f.partitions)
 	requests := make([]kafka.OffsetRequest, 0, 2*f.partitions)
@@ -287,7 +287,7 @@ func (f *fixture) positions(t *testing.T) map[int]position {
 }
 
 // consumed tells whether the group has committed the whole log and nothing is pending.
-func (f *fixture) consumed(t *testing.T) bool {
+func (f *fixture) consumed(t testing.TB) bool {
 	at := f.positions(t)
 	if len(at) != f.partitions {
 		return false
@@ -301,7 +301,7 @@ func (f *fixture) consumed(t *testing.T) bool {
 }
 
 // awaitConsumed waits until everything is consumed.
-func (f *fixture) awaitConsumed(t *testing.T, within time.Duration) {
+func (f *fixture) awaitConsumed(t testing.TB, within time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -311,7 +311,7 @@ func (f *fixture) awaitConsumed(t *testing.T, within time.Duration) {
 }
 
 // letters counts the dead letters by reason, each origin once.
-func (f *fixture) letters(t *testing.T) map[events.Reason]int64 {
+func (f *fixture) letters(t testing.TB) map[events.Reason]int64 {
 	t.Helper()
 	counts := map[events.Reason]int64{}
 	seen := map[events.Origin]bool{}
@@ -329,7 +329,7 @@ func (f *fixture) letters(t *testing.T) map[events.Reason]int64 {
 }
 
 // readAll reads partition 0 of a topic.
-func (f *fixture) readAll(t *testing.T, topic string, each func(*events.Record)) {
+func (f *fixture) readAll(t testing.TB, topic string, each func(*events.Record)) {
 	t.Helper()
 	res, err := f.client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(0)}}})
 	if err != nil {
@@ -365,7 +365,7 @@ func (f *fixture) readAll(t *testing.T, topic string, each func(*events.Record))
 }
 
 // differences compares rows, views and dead letters with what the model expects.
-func (f *fixture) differences(t *testing.T, want model.Expected) []string {
+func (f *fixture) differences(t testing.TB, want model.Expected) []string {
 	t.Helper()
 	var out []string
 	rows, err := model.ReadRows(t.Context(), f.sql)
@@ -389,7 +389,7 @@ func (f *fixture) differences(t *testing.T, want model.Expected) []string {
 }
 
 // verify fails the test where the stores differ from what the model expects.
-func (f *fixture) verify(t *testing.T, want model.Expected) {
+func (f *fixture) verify(t testing.TB, want model.Expected) {
 	t.Helper()
 	for i, d := range f.differences(t, want) {
 		if i == 10 {

@@ -21,6 +21,7 @@ type Partition struct {
 	id        int
 	offset    int64
 	metadata  string
+	peers     int
 	log       *slog.Logger
 }
 
@@ -35,6 +36,9 @@ func (p *Partition) Offset() int64 { return p.offset }
 
 // Metadata is what was committed with the offset.
 func (p *Partition) Metadata() string { return p.metadata }
+
+// Peers is how many partitions this member has, this one included, among which it divides what it has once.
+func (p *Partition) Peers() int { return p.peers }
 
 // Logger names the partition in every line.
 func (p *Partition) Logger() *slog.Logger { return p.log }
@@ -102,9 +106,6 @@ func (p *Partition) run(soft, hard context.Context) error {
 	opened, err := p.group.handler.Open(soft, p)
 	if err != nil {
 		return err
-	}
-	if c, ok := opened.(interface{ Close() }); ok {
-		defer c.Close()
 	}
 	s := &session{Partition: p, handler: opened, batches: make(chan formed), done: p.offset}
 	p.group.state.opened(p.topic, p.id, p.offset)

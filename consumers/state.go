@@ -63,6 +63,13 @@ func (s *state) assigned(places []place) {
 	s.report()
 }
 
+// count is the number of partitions assigned.
+func (s *state) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.partitions)
+}
+
 // left ends a generation. Between two, nothing is assigned.
 func (s *state) left() {
 	s.mu.Lock()

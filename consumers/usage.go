@@ -85,9 +85,6 @@ type Usage struct {
 	cfg     UsageConfig
 	metrics *usageMetrics
 	blocks  sync.Pool
-
-	mu   sync.Mutex
-	open int // partitions, among which the memory for filters is divided
 }
 
 // NewUsage returns the handler.
@@ -125,17 +122,9 @@ func (u *Usage) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 	if up.stored, err = retry(ctx, up, func() (int64, error) { return u.store.Newest(ctx, p.Topic(), p.ID()) }); err != nil {
 		return nil, err
 	}
-	up.seen = recent.New(u.share())
+	up.seen = recent.New(int(u.cfg.FilterBytes) / max(1, p.Peers()))
 	up.seenFrom = p.Offset()
 	return up, nil
-}
-
-// share is the memory for one more filter.
-func (u *Usage) share() int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.open++
-	return int(u.cfg.FilterBytes) / max(8, u.open)
 }
 
 // usagePartition is one partition of usage events.
@@ -149,13 +138,8 @@ type usagePartition struct {
 	seen     *recent.Set
 	seenFrom int64 // the offset of the first of them
 	stored   int64 // milliseconds
-}
 
-// Close is called when the partition is given up.
-func (p *usagePartition) Close() {
-	p.usage.mu.Lock()
-	defer p.usage.mu.Unlock()
-	p.usage.open--
+	deadline time.Time // the newest of this partition's inserts
 }
 
 // checkLog compares a few events around the committed offset with what the table holds for the same places. Another

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -65,7 +66,7 @@ func (p *usagePartition) try(ctx context.Context, b *usageBatch, r Range, first,
 		return in, err
 	}
 	defer release()
-	in.InsertBy = p.usage.store.Deadline()
+	in.InsertBy = p.nextDeadline()
 	if err := p.Commit(ctx, in.From, in.Metadata()); err != nil {
 		return in, err
 	}
@@ -75,6 +76,17 @@ func (p *usagePartition) try(ctx context.Context, b *usageBatch, r Range, first,
 	}
 	p.step(StepInserted)
 	return in, nil
+}
+
+// nextDeadline is the deadline of the next insert. It is always later than the one before, also when the clock was
+// corrected meanwhile: the deadline a row carries is what tells the inserts of a range apart.
+func (p *usagePartition) nextDeadline() time.Time {
+	next := p.usage.store.Deadline()
+	if !next.After(p.deadline) {
+		next = p.deadline.Add(time.Millisecond)
+	}
+	p.deadline = next
+	return next
 }
 
 // settle resolves an insert whose outcome is unknown, for as long as it takes.
@@ -90,6 +102,9 @@ func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait
 	})
 	if err != nil {
 		return err
+	}
+	if last := in.Deadline(); last.After(p.deadline) {
+		p.deadline = last
 	}
 	p.step(StepSettled)
 	p.usage.metrics.settled.Inc()

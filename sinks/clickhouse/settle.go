@@ -55,7 +55,10 @@ func (s *Store) Settle(ctx context.Context, in *Intent, wait bool, recommit func
 		}
 		parts[i].Part = want
 	}
-	in.ResendBy = s.Deadline()
+	last := in.Deadline()
+	if in.ResendBy = s.Deadline(); !in.ResendBy.After(last) {
+		in.ResendBy = last.Add(time.Millisecond) // so that copies can be told from the rows they copy
+	}
 	if err := recommit(ctx, in); err != nil {
 		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
@@ -107,16 +110,16 @@ func (s *Store) awaitQuiet(ctx context.Context, in *Intent) error {
 }
 
 // stored reads back the rows that an intent put into the table, each once and in the order of their offsets. They are
-// known by their place and by the deadline they carry: the place alone would also name rows of an earlier, settled
-// insert of a range that was cut differently.
+// known by their place and by the deadline they carry, which no other insert of the partition has: the place alone would
+// also name rows of an earlier, settled insert of a range that was cut differently.
 func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	rows, err := s.conn.Query(ctx, `
 SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
        toString(service_name), toString(api_endpoint), data_points_consumed, toInt64(processing_time_ms * 1000),
        toString(billing_period), toInt64(revenue_attributed * 1000000), _offset
 FROM usage_tracking
-WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) >= ?
-ORDER BY _offset, _insert_by`, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
+WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) = ?
+ORDER BY _offset`, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
 	if err != nil {
 		return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err)
 	}
@@ -129,9 +132,6 @@ ORDER BY _offset, _insert_by`, in.Topic, in.Partition, in.From, in.To, in.Insert
 		if err := rows.Scan(&id, &source, &user, &company, &u.Timestamp, &tier, &service, &endpoint, &u.DataPoints,
 			&u.ProcessingTime, &period, &u.Revenue, &offset); err != nil {
 			return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err)
-		}
-		if n := b.Len(); n > 0 && b.offset[n-1] == offset {
-			continue // a later copy
 		}
 		u.ID, u.Source, u.UserID, u.CompanyID = []byte(id), []byte(source), []byte(user), []byte(company)
 		u.Tier, u.Service, u.Endpoint, u.BillingPeriod = []byte(tier), []byte(service), []byte(endpoint), []byte(period)
