@@ -19,12 +19,14 @@ import (
 	"tenantflow/migrations"
 )
 
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // newDatabase gives the options of a database that does not exist yet.
 func newDatabase(t *testing.T) *clickhouse.Options {
 	t.Helper()
-	options, err := clickhouse.ParseDSN(enginetest.ClickHouse(t).DSN())
+	options, err := clickhouse.ParseDSN(enginetest.SharedClickHouse(t).DSNOf(t.Name()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -10,13 +11,14 @@ import (
 	"tenantflow/internal/engine/enginetest"
 )
 
-// ownStores gives the environment of an installation with stores of the test's own, nothing in them.
+// ownStores gives the environment of an installation of the test's own, with nothing in it yet. Its topics begin with
+// the name of the test, and so does the database.
 func ownStores(t *testing.T) []string {
 	t.Helper()
 	return []string{
-		"TENANTFLOW_KAFKA_BROKERS=" + enginetest.Kafka(t).Addr(),
-		"TENANTFLOW_CLICKHOUSE_DSN=" + enginetest.ClickHouse(t).DSNOf("fresh"),
-		"TENANTFLOW_TOPIC_PREFIX=eu.",
+		"TENANTFLOW_KAFKA_BROKERS=" + enginetest.SharedKafka(t).Addr(),
+		"TENANTFLOW_CLICKHOUSE_DSN=" + enginetest.SharedClickHouse(t).DSNOf(t.Name()),
+		"TENANTFLOW_TOPIC_PREFIX=" + t.Name() + ".",
 		"TENANTFLOW_TOPIC_PARTITIONS=2",
 	}
 }
@@ -31,7 +33,7 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		if err := json.Unmarshal([]byte(out), &result); err != nil {
 			t.Fatalf("%v: %v\n%s%s", args, err, out, errOut)
 		}
-		if result.ClickHouse.Database != "fresh" {
+		if result.ClickHouse.Database != t.Name() {
 			t.Errorf("database %q", result.ClickHouse.Database)
 		}
 		counts := map[string]int{}
@@ -40,7 +42,7 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		}
 		for _, r := range result.Topics {
 			counts["topic "+string(r.State)]++
-			if !strings.HasPrefix(r.Topic, "eu.") {
+			if !strings.HasPrefix(r.Topic, t.Name()+".") {
 				t.Errorf("topic %s has no prefix", r.Topic)
 			}
 		}
@@ -62,7 +64,7 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		}
 	}
 	out, _, code := tenantflow(t, environ, "migrate", "--status")
-	if code != exitDone || !strings.Contains(out, "00001_usage_tracking.sql    applied  database fresh, 20") {
+	if code != exitDone || !regexp.MustCompile(`00001_usage_tracking.sql +applied +database `+t.Name()+`, 20`).MatchString(out) {
 		t.Errorf("as a table (exit code %d):\n%s", code, out)
 	}
 }

@@ -72,7 +72,7 @@ func TestWhatGenerateWritesIsWhatProducePublishes(t *testing.T) {
 		if err := json.Unmarshal([]byte(out), &result); err != nil {
 			t.Fatal(err, out, errOut)
 		}
-		if code != exitFailed || result.Topic != "eu.usage.events" || result.Lines != 3000 || result.Published != 3000-invalid {
+		if code != exitFailed || result.Topic != t.Name()+".usage.events" || result.Lines != 3000 || result.Published != 3000-invalid {
 			t.Errorf("%s: exit code %d: %+v", mode, code, result)
 		}
 		for reason, n := range result.Reasons {
@@ -209,7 +209,7 @@ func readUsage(t *testing.T, environ []string) []published {
 	client := &kafka.Client{Addr: kafka.TCP(broker), Transport: transport}
 	decoder := events.NewUsageDecoder(events.UsageLimits{})
 	var all []published
-	err := model.ReadTopic(t.Context(), client, "eu.usage.events", func(r *events.Record) error {
+	err := model.ReadTopic(t.Context(), client, t.Name()+".usage.events", func(r *events.Record) error {
 		var u events.Usage
 		if err := decoder.Decode(r, time.Now(), &u); err != nil {
 			return errors.Join(err, fmt.Errorf("%s", r.Value))

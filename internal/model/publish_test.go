@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,27 +14,31 @@ import (
 	"tenantflow/internal/topic"
 )
 
-func newClient(t testing.TB, broker *engine.Kafka) *kafka.Client {
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// newTopics makes a client, and all topics with a prefix of the test's own.
+func newTopics(t testing.TB, broker *engine.Kafka) (client *kafka.Client, prefix string) {
 	t.Helper()
+	prefix = strings.ReplaceAll(t.Name(), "/", ".") + "."
 	transport := &kafka.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
-	if _, err := topic.Ensure(t.Context(), client, topic.All(topic.Settings{})); err != nil {
+	client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
+	if _, err := topic.Ensure(t.Context(), client, topic.All(topic.Settings{Prefix: prefix})); err != nil {
 		t.Fatal(err)
 	}
-	return client
+	return client, prefix
 }
 
 func TestPublishedMessagesArriveUnchangedAndResendsBehindTheirOriginals(t *testing.T) {
 	t.Parallel()
-	client := newClient(t, enginetest.Kafka(t))
+	client, prefix := newTopics(t, enginetest.SharedKafka(t))
 	config := Config{Seed: 9, Count: 20_000, Start: time.Now().Add(-time.Hour), Resends: 0.1, Conflicts: 0.1, Malformed: 0.1, Structured: 0.2}
 	g, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []int{5000, 0} {
-		if _, err := Publish(t.Context(), g, Publishing{Client: client, Topic: "usage.events", Limit: part}); err != nil {
+		if _, err := Publish(t.Context(), g, Publishing{Client: client, Topic: prefix + "usage.events", Limit: part}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +65,7 @@ func TestPublishedMessagesArriveUnchangedAndResendsBehindTheirOriginals(t *testi
 		}
 	}
 	partitions := map[int]bool{}
-	err = ReadTopic(t.Context(), client, "usage.events", func(r *events.Record) error {
+	err = ReadTopic(t.Context(), client, prefix+"usage.events", func(r *events.Record) error {
 		partitions[r.Partition] = true
 		s := text(r.Key, r.Headers, r.Value)
 		want[s]--
@@ -89,12 +94,12 @@ func TestPublishedMessagesArriveUnchangedAndResendsBehindTheirOriginals(t *testi
 func TestPublishingSaysHowManyWereAcknowledgedBeforeTheBrokerWentAway(t *testing.T) {
 	t.Parallel()
 	broker := enginetest.Kafka(t)
-	client := newClient(t, broker)
+	client, prefix := newTopics(t, broker)
 	g, err := New(Config{Count: 10_000, Start: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	publishing := Publishing{Client: client, Topic: "usage.events", Limit: 3000, Attempts: 2}
+	publishing := Publishing{Client: client, Topic: prefix + "usage.events", Limit: 3000, Attempts: 2}
 	if n, err := Publish(t.Context(), g, publishing); n != 3000 || err != nil {
 		t.Fatalf("published %d, %v", n, err)
 	}
@@ -111,8 +116,8 @@ func TestPublishingSaysHowManyWereAcknowledgedBeforeTheBrokerWentAway(t *testing
 
 func TestDeadLettersAreCountedByOrigin(t *testing.T) {
 	t.Parallel()
-	client := newClient(t, enginetest.Kafka(t))
-	publisher, err := topic.NewPublisher(t.Context(), client, "usage.events.dlq", 0)
+	client, prefix := newTopics(t, enginetest.SharedKafka(t))
+	publisher, err := topic.NewPublisher(t.Context(), client, prefix+"usage.events.dlq", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +140,7 @@ func TestDeadLettersAreCountedByOrigin(t *testing.T) {
 	if err := publisher.Close(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := ReadDeadLetters(t.Context(), client, "usage.events.dlq")
+	got, err := ReadDeadLetters(t.Context(), client, prefix+"usage.events.dlq")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,14 +152,14 @@ func TestDeadLettersAreCountedByOrigin(t *testing.T) {
 
 func BenchmarkPublish(b *testing.B) {
 	for name, broker := range map[string]*engine.Kafka{"embedded": enginetest.Kafka(b), "apache": enginetest.ApacheKafka(b)} {
-		client := newClient(b, broker)
+		client, prefix := newTopics(b, broker)
 		b.Run(name, func(b *testing.B) {
 			g, err := New(Config{Count: b.N, Start: time.Now(), Resends: 0.01, Late: 0.01, Malformed: 0.001})
 			if err != nil {
 				b.Fatal(err)
 			}
 			b.ResetTimer()
-			if _, err := Publish(b.Context(), g, Publishing{Client: client, Topic: "usage.events"}); err != nil {
+			if _, err := Publish(b.Context(), g, Publishing{Client: client, Topic: prefix + "usage.events"}); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")

@@ -14,18 +14,20 @@ import (
 	"tenantflow/internal/topic"
 )
 
-// onBothBrokers runs a test on the embedded broker and on Apache Kafka.
-func onBothBrokers(t *testing.T, test func(t *testing.T, client *kafka.Client)) {
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// onBothBrokers runs a test on the embedded broker and on Apache Kafka. Its topics begin with the prefix.
+func onBothBrokers(t *testing.T, test func(t *testing.T, client *kafka.Client, prefix string)) {
 	t.Parallel()
-	for name, start := range map[string]func(testing.TB, ...enginetest.Option) *engine.Kafka{
-		"embedded": enginetest.Kafka,
-		"apache":   enginetest.ApacheKafka,
+	for name, broker := range map[string]func(testing.TB) *engine.Kafka{
+		"embedded": enginetest.SharedKafka,
+		"apache":   enginetest.SharedApacheKafka,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			transport := &kafka.Transport{}
 			t.Cleanup(transport.CloseIdleConnections)
-			test(t, &kafka.Client{Addr: kafka.TCP(start(t).Addr()), Transport: transport})
+			test(t, &kafka.Client{Addr: kafka.TCP(broker(t).Addr()), Transport: transport}, strings.ReplaceAll(t.Name(), "/", ".")+".")
 		})
 	}
 }
@@ -54,8 +56,8 @@ func TestEveryInputHasADeadLetterTopicThatTakesItsLargestEvent(t *testing.T) {
 }
 
 func TestMissingTopicsAreCreatedOnceAndAreAsTheyShouldBe(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, client *kafka.Client) {
-		topics := topic.All(topic.Settings{Prefix: "t.", Partitions: 2})
+	onBothBrokers(t, func(t *testing.T, client *kafka.Client, prefix string) {
+		topics := topic.All(topic.Settings{Prefix: prefix, Partitions: 2})
 		for _, want := range []topic.State{topic.Created, topic.Exists} {
 			reports, err := topic.Ensure(t.Context(), client, topics)
 			if err != nil {
@@ -67,35 +69,35 @@ func TestMissingTopicsAreCreatedOnceAndAreAsTheyShouldBe(t *testing.T) {
 				}
 			}
 		}
-		limits, err := topic.MaxMessageBytes(t.Context(), client, "t.usage.events", "t.usage.events.dlq")
+		limits, err := topic.MaxMessageBytes(t.Context(), client, prefix+"usage.events", prefix+"usage.events.dlq")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if limits["t.usage.events"] != 1<<20 || limits["t.usage.events.dlq"] != 1<<20+64<<10 {
+		if limits[prefix+"usage.events"] != 1<<20 || limits[prefix+"usage.events.dlq"] != 1<<20+64<<10 {
 			t.Errorf("limits: %v", limits)
 		}
 	})
 }
 
 func TestATopicThatExistsIsReportedAndNotChanged(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, client *kafka.Client) {
+	onBothBrokers(t, func(t *testing.T, client *kafka.Client, prefix string) {
 		made, err := client.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
-			{Topic: "usage.events", NumPartitions: 3, ReplicationFactor: 1, ConfigEntries: []kafka.ConfigEntry{
+			{Topic: prefix + "usage.events", NumPartitions: 3, ReplicationFactor: 1, ConfigEntries: []kafka.ConfigEntry{
 				{ConfigName: "cleanup.policy", ConfigValue: "compact"},
 				{ConfigName: "max.message.bytes", ConfigValue: "5000000"},
 				{ConfigName: "retention.ms", ConfigValue: "1000"},
 			}},
-			{Topic: "usage.events.dlq", NumPartitions: 8, ReplicationFactor: 1},
-			{Topic: "company.config", NumPartitions: 8, ReplicationFactor: 1},
+			{Topic: prefix + "usage.events.dlq", NumPartitions: 8, ReplicationFactor: 1},
+			{Topic: prefix + "company.config", NumPartitions: 8, ReplicationFactor: 1},
 		}})
-		if err != nil || errors.Join(made.Errors["usage.events"], made.Errors["usage.events.dlq"], made.Errors["company.config"]) != nil {
+		if err != nil || errors.Join(made.Errors[prefix+"usage.events"], made.Errors[prefix+"usage.events.dlq"], made.Errors[prefix+"company.config"]) != nil {
 			t.Fatal(err, made)
 		}
 		check := func(reports []topic.Report) {
 			t.Helper()
 			all := map[string]topic.Report{}
 			for _, r := range reports {
-				all[r.Topic] = r
+				all[strings.TrimPrefix(r.Topic, prefix)] = r
 			}
 			for name, words := range map[string][]string{
 				"usage.events":     {"share a key", "3 partitions", "retention.ms is 1000", "CreateTime"},
@@ -114,7 +116,7 @@ func TestATopicThatExistsIsReportedAndNotChanged(t *testing.T) {
 				t.Errorf("usage.events has %d partitions now", r.Partitions)
 			}
 		}
-		topics := topic.All(topic.Settings{})
+		topics := topic.All(topic.Settings{Prefix: prefix})
 		for range 2 {
 			reports, err := topic.Ensure(t.Context(), client, topics)
 			if err != nil {
@@ -126,8 +128,8 @@ func TestATopicThatExistsIsReportedAndNotChanged(t *testing.T) {
 }
 
 func TestInspectingCreatesNothing(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, client *kafka.Client) {
-		topics := topic.All(topic.Settings{})
+	onBothBrokers(t, func(t *testing.T, client *kafka.Client, prefix string) {
+		topics := topic.All(topic.Settings{Prefix: prefix})
 		for range 2 {
 			reports, err := topic.Inspect(t.Context(), client, topics)
 			if err != nil {
@@ -139,7 +141,7 @@ func TestInspectingCreatesNothing(t *testing.T) {
 				}
 			}
 		}
-		if _, err := topic.MaxMessageBytes(t.Context(), client, "usage.events"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		if _, err := topic.MaxMessageBytes(t.Context(), client, prefix+"usage.events"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
 			t.Errorf("size of a topic that is not there: %v", err)
 		}
 	})
