@@ -36,7 +36,7 @@ func setup(t *testing.T) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Stop(context.Background()); err != nil { //nolint:usetesting // the test's context has ended here
+		if err := s.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
