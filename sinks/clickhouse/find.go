@@ -34,11 +34,12 @@ func (s *Store) Find(ctx context.Context, b *Block, rows []int) ([]Match, error)
 		return nil, fmt.Errorf("look up %d events: %w", len(rows), err)
 	}
 	// The key of the table finds the rows; the join tells which event each one is, and compares the rest.
+	// Decimals are compared by their digits: multiplying large ones into integers would overflow.
 	return s.find(ctx, keys, `
 SELECT k.n,
        stored.subscription_tier = k.tier AND stored.service_name = k.service AND stored.api_endpoint = k.endpoint
-           AND stored.data_points_consumed = k.points AND toInt64(stored.processing_time_ms * 1000) = k.processing
-           AND stored.billing_period = k.period AND toInt64(stored.revenue_attributed * 1000000) = k.revenue AS same,
+           AND stored.data_points_consumed = k.points AND reinterpretAsInt64(stored.processing_time_ms) = k.processing
+           AND stored.billing_period = k.period AND reinterpretAsInt64(stored.revenue_attributed) = k.revenue AS same,
        toString(stored._topic), stored._partition, stored._offset
 FROM (
     SELECT * FROM usage_tracking

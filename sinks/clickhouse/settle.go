@@ -115,8 +115,8 @@ func (s *Store) awaitQuiet(ctx context.Context, in *Intent) error {
 func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	rows, err := s.conn.Query(ctx, `
 SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
-       toString(service_name), toString(api_endpoint), data_points_consumed, toInt64(processing_time_ms * 1000),
-       toString(billing_period), toInt64(revenue_attributed * 1000000), _offset
+       toString(service_name), toString(api_endpoint), data_points_consumed, reinterpretAsInt64(processing_time_ms),
+       toString(billing_period), reinterpretAsInt64(revenue_attributed), _offset
 FROM usage_tracking
 WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) = ?
 ORDER BY _offset`, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
