@@ -1,0 +1,105 @@
+package consumers_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/engine"
+)
+
+// codecs are the ways in which a producer may compress its batches.
+func codecs() map[string]kgo.CompressionCodec {
+	return map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}
+}
+
+// Two producers write transactions to the same partition side by side, one of which always gives up, and a third writes
+// between them without any.
+func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		for name, codec := range codecs() {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				f := newLog(t, broker, 1)
+				plain := f.producer(t, kgo.ProducerBatchCompression(codec))
+				keeps := f.producer(t, kgo.ProducerBatchCompression(codec), kgo.TransactionalID(f.topic+"-keeps"))
+				quits := f.producer(t, kgo.ProducerBatchCompression(codec), kgo.TransactionalID(f.topic+"-quits"))
+				send := func(client *kgo.Client, text string) {
+					if err := client.ProduceSync(t.Context(), values(0, text+"-a", text+"-b")...).FirstErr(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				must := func(err error) {
+					t.Helper()
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				var want []string
+				for i := range 5 {
+					must(keeps.BeginTransaction())
+					must(quits.BeginTransaction())
+					for step, client := range []*kgo.Client{quits, keeps, plain, keeps, quits} {
+						text := fmt.Sprintf("%d.%d", i, step)
+						send(client, text)
+						if client != quits {
+							want = append(want, text+"-a", text+"-b")
+						}
+					}
+					must(keeps.EndTransaction(t.Context(), kgo.TryCommit))
+					must(quits.EndTransaction(t.Context(), kgo.TryAbort))
+				}
+				var taken journal
+				f.join(t, consumers.EachEvent(&taken), func(c *consumers.Config) { c.BatchRows = 7 })
+				f.awaitConsumed(t, 30*time.Second) // the end of the log is a control record
+				if got := taken.of(0); !slices.Equal(got, want) {
+					t.Errorf("handled %d events, want %d:\n%v\n%v", len(got), len(want), got, want)
+				}
+				// An open transaction holds back what comes behind it, until it ends.
+				must(keeps.BeginTransaction())
+				send(keeps, "open")
+				send(plain, "behind")
+				must(keeps.EndTransaction(t.Context(), kgo.TryCommit))
+				f.awaitConsumed(t, 30*time.Second)
+				if got := taken.of(0)[len(want):]; !slices.Equal(got, []string{"open-a", "open-b", "behind-a", "behind-b"}) {
+					t.Errorf("then handled %v", got)
+				}
+			})
+		}
+	})
+}
+
+// The broker may compress as well, whatever the producers do.
+func TestATopicThatTheBrokerCompressesIsRead(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		for name, codec := range codecs() {
+			if name == "none" {
+				continue
+			}
+			f := newLog(t, broker, 1, kafka.ConfigEntry{ConfigName: "compression.type", ConfigValue: name})
+			var all []*kgo.Record
+			for i, by := range []kgo.CompressionCodec{codec, kgo.NoCompression(), kgo.GzipCompression()} {
+				records := numbered(0, 300)[100*i : 100*i+100]
+				if err := f.producer(t, kgo.ProducerBatchCompression(by)).ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, records...)
+			}
+			var taken journal
+			m := f.join(t, consumers.EachEvent(&taken))
+			f.awaitConsumed(t, 30*time.Second)
+			if got := taken.of(0); !slices.Equal(got, texts(all)) {
+				t.Errorf("%s: handled %d events, want %d", name, len(got), len(all))
+			}
+			_ = m.stop()
+		}
+	})
+}
