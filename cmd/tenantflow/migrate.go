@@ -44,6 +44,10 @@ is 1. With --status nothing is created, and the exit code is 1 if there is anyth
 			if err != nil {
 				return err
 			}
+			if cfg.ClickHouseCluster != "" {
+				// Tables of a single server on one node of a cluster would be taken for the whole.
+				return invalid("TENANTFLOW_CLICKHOUSE_CLUSTER=%s: migrate can't create replicated tables yet; unset it for a single server", cfg.ClickHouseCluster)
+			}
 			m := migration{cfg: cfg, create: !status, deadline: time.Now().Add(wait)}
 			found, failure := m.run(cmd.Context())
 			if err := a.show(cmd.OutOrStdout(), found, found.table); err != nil {

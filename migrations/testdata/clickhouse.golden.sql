@@ -246,6 +246,7 @@ CREATE TABLE usage_tracking
     `_partition` UInt16,
     `_offset` Int64,
     `_insert_by` DateTime64(3, 'UTC'),
+    INDEX deadline _insert_by TYPE minmax GRANULARITY 1,
     INDEX offset_range _offset TYPE minmax GRANULARITY 1,
     CONSTRAINT in_time CHECK _insert_by >= now64(3)
 )
