@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if child := os.Getenv(childEnv); child != "" {
 		os.Exit(runChild(child))
 	}
+	if child := os.Getenv(frozenEnv); child != "" {
+		os.Exit(runFrozen(child))
+	}
 	enginetest.Main(m)
 }
 

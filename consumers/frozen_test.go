@@ -1,0 +1,135 @@
+package consumers_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/engine"
+	"tenantflow/internal/model"
+)
+
+// frozenEnv carries a frozen as JSON: then the test binary is the service, which stops itself once.
+const frozenEnv = "USAGE_FROZEN_CHILD"
+
+// frozen is where a child stops itself with SIGSTOP: everything in it stands still in the midst of a step, its connections
+// open, until somebody wakes it.
+type frozen struct {
+	Brokers, Topic, Group, DSN string
+	Partitions                 int
+	Step                       consumers.UsageStep
+	Nth                        int32 // the time it comes by; from 1
+}
+
+// The woken member finds both its session and the deadline of its insert over.
+const (
+	frozenSession = 2 * time.Second
+	frozenInsert  = 1500 * time.Millisecond
+)
+
+func runFrozen(config string) int {
+	var c frozen
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		return 2
+	}
+	options, err := chgo.ParseDSN(c.DSN)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		return 2
+	}
+	var count atomic.Int32
+	service := consumer{
+		insertTimeout: frozenInsert, session: frozenSession, rows: 100, interval: 20 * time.Millisecond,
+		onStep: func(s consumers.UsageStep) {
+			if s == c.Step && count.Add(1) == c.Nth {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			}
+		},
+	}
+	f := &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, dsn: c.DSN, partitions: c.Partitions}
+	err = service.run(context.Background(), f, options)
+	fmt.Fprintln(os.Stderr, "child:", err)
+	return 1
+}
+
+// startFrozen starts such a child. It is killed at the test's end.
+func (f *fixture) startFrozen(t *testing.T, step consumers.UsageStep, nth int32) *os.Process {
+	t.Helper()
+	config, err := json.Marshal(frozen{Brokers: f.brokers, Topic: f.topic, Group: f.group, DSN: f.dsn, Partitions: f.partitions, Step: step, Nth: nth})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), frozenEnv+"="+string(config))
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // ends a stopped process as well
+		_ = cmd.Wait()
+	})
+	return cmd.Process
+}
+
+// standsStill tells whether a process is stopped by a signal.
+func standsStill(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, fields, _ := strings.Cut(string(b), ") ")
+	return strings.HasPrefix(fields, "T")
+}
+
+// members is how many members the broker counts in the group, when it has settled.
+func (f *fixture) members(t *testing.T) int {
+	t.Helper()
+	res, err := f.client.DescribeGroups(t.Context(), &kafka.DescribeGroupsRequest{GroupIDs: []string{f.group}})
+	if err != nil || len(res.Groups) != 1 || res.Groups[0].GroupState != "Stable" {
+		return 0
+	}
+	return len(res.Groups[0].Members)
+}
+
+// The member is stopped right before it announces an insert; between the announcement and the insert; and after the
+// insert, before its offset is committed. Another member takes over, settles, and goes on. When the first one wakes up,
+// it still believes in its partitions.
+func TestAMemberFrozenPastItsSessionDoublesNothingAndComesBack(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		for _, step := range []consumers.UsageStep{consumers.StepDeadLettered, consumers.StepIntended, consumers.StepInserted} {
+			t.Run(string(step), func(t *testing.T) {
+				t.Parallel()
+				f := newFixture(t, fixtureOptions{broker: broker, partitions: 2})
+				const half = 1500
+				messages, want := traffic(t, model.Config{Seed: 21, Count: 2 * half, Resends: 0.05, Conflicts: 0.005, Late: 0.05, Malformed: 0.01})
+				f.publish(t, messages[:half])
+				sleeper := f.startFrozen(t, step, 3)
+				eventually(t, "the child stands still", 60*time.Second, func() bool { return standsStill(sleeper.Pid) })
+				heir := f.join(t, f.usage(t), brisk)
+				eventually(t, "the other member has all partitions", 60*time.Second, func() bool { return heir.partitions() == 2 })
+				f.awaitConsumed(t, 60*time.Second)
+
+				if err := sleeper.Signal(syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the woken member is back in the group", 60*time.Second, func() bool { return f.members(t) == 2 && heir.partitions() == 1 })
+				f.publish(t, messages[half:])
+				f.awaitConsumed(t, 60*time.Second)
+				f.verify(t, want)
+			})
+		}
+	})
+}
