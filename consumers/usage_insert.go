@@ -92,7 +92,9 @@ func (p *usagePartition) nextDeadline() time.Time {
 // settle resolves an insert whose outcome is unknown, for as long as it takes.
 func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait bool) error {
 	settled, err := retry(ctx, p, func() (clickhouse.Settled, error) {
-		return p.usage.store.Settle(ctx, in, wait, func(ctx context.Context, in *clickhouse.Intent) error {
+		first := wait
+		wait = true // a settling that failed may have left a resend under way
+		return p.usage.store.Settle(ctx, in, first, func(ctx context.Context, in *clickhouse.Intent) error {
 			if err := p.Commit(ctx, in.From, in.Metadata()); err != nil {
 				return err
 			}

@@ -24,6 +24,10 @@ type Settled struct {
 // Completing a view means sending the rows once more. That is a new thing under way, so before it, recommit is called
 // with the intent and its new deadline; it must make that as durable as the intent was.
 func (s *Store) Settle(ctx context.Context, in *Intent, wait bool, recommit func(context.Context, *Intent) error) (Settled, error) {
+	// A wrong idea of the server's clock may be why the outcome is unknown. It would make the resend late, too.
+	if err := s.SyncClock(ctx); err != nil {
+		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+	}
 	if wait {
 		if err := s.awaitQuiet(ctx, in); err != nil {
 			return Settled{}, err
