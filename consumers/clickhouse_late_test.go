@@ -20,6 +20,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
+	"tenantflow/sinks/clickhouse"
 )
 
 // A front stands before ClickHouse as a load balancer would: it takes a request whole, passes it on and hands the
@@ -27,11 +28,9 @@ import (
 type front struct {
 	addr string
 
-	// delay, if set, is how long the answer to a request with this body is kept.
-	delay func(body []byte) time.Duration
-
 	mu      sync.Mutex
-	inserts []int // ClickHouse's error codes; 0: it took the rows
+	inserts []int         // ClickHouse's error codes; 0: it took the rows
+	delay   time.Duration // of the answer to the next reading of the clock
 }
 
 func newFront(t *testing.T, target string) *front {
@@ -68,12 +67,14 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, onward http.Handle
 		f.inserts = append(f.inserts, code)
 		f.mu.Unlock()
 	}
-	if f.delay != nil {
-		if d := f.delay(body); d > 0 {
-			kept, cancel := context.WithTimeout(r.Context(), d)
-			<-kept.Done()
-			cancel()
-		}
+	if bytes.Contains(body, []byte("toUnixTimestamp64Milli(now64(3))")) {
+		f.mu.Lock()
+		delay := f.delay
+		f.delay = 0
+		f.mu.Unlock()
+		kept, cancel := context.WithTimeout(r.Context(), delay)
+		<-kept.Done()
+		cancel()
 	}
 	maps.Copy(w.Header(), answer.Header())
 	w.WriteHeader(answer.Code)
@@ -157,27 +158,67 @@ func TestAnInsertHeldBackPastItsDeadlineIsRefused(t *testing.T) {
 	}
 }
 
+// slowClock makes the front keep the answer to the next reading of the clock so long that its reader believes the server
+// to be behind by more than the time an insert gets. Every deadline it makes has then passed for the server.
+func (f *front) slowClock() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay = 3 * faultInsert
+}
+
 func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, fixtureOptions{})
-	messages, want := traffic(t, model.Config{Seed: 22, Count: 1500, Resends: 0.02, Late: 0.02})
-	f.publish(t, messages)
-	slow := newFront(t, hostOf(t, f.dsn))
-	// The first reading of the clock comes back so late that the service believes the server to be behind by more
-	// than the time an insert gets. Every deadline it makes has passed for the server.
-	var first sync.Once
-	slow.delay = func(body []byte) (d time.Duration) {
-		if bytes.Contains(body, []byte("toUnixTimestamp64Milli(now64(3))")) {
-			first.Do(func() { d = 3 * faultInsert })
+	t.Run("from the start", func(t *testing.T) {
+		t.Parallel()
+		f := newFixture(t, fixtureOptions{})
+		messages, want := traffic(t, model.Config{Seed: 22, Count: 1500, Resends: 0.02, Late: 0.02})
+		f.publish(t, messages)
+		slow := newFront(t, hostOf(t, f.dsn))
+		slow.slowClock()
+		c := faulty(300)
+		c.dsn = via(t, f.dsn, slow.addr)
+		f.finish(t, f.start(t, c))
+		if answers := slow.answers(); !slices.Contains(answers, violatedConstraint) || answers[len(answers)-1] != 0 {
+			t.Errorf("inserts were answered with the codes %v: some should be %d, the last 0", answers, violatedConstraint)
 		}
-		return d
+		f.verify(t, want)
+	})
+	t.Run("when an insert is settled", func(t *testing.T) {
+		t.Parallel()
+		f := newFixture(t, fixtureOptions{partitions: 1})
+		messages, want := traffic(t, model.Config{Seed: 23, Count: 1000, Resends: 0.02})
+		f.publish(t, messages)
+		slow := newFront(t, hostOf(t, f.dsn))
+		proxy := enginetest.Proxy(t, slow.addr)
+		lost := proxy.SwallowResponse(isInsert)
+		c := faulty(300)
+		c.dsn = via(t, f.dsn, proxy.Addr())
+		c.store = func(s consumers.UsageStore) consumers.UsageStore {
+			return &misled{UsageStore: s, before: func(ctx context.Context) error {
+				slow.slowClock()
+				return s.SyncClock(ctx)
+			}}
+		}
+		stop := f.start(t, c)
+		await(t, "the answer of an insert to be lost", lost.Caught())
+		f.finish(t, stop)
+		f.verify(t, want)
+	})
+}
+
+// misled is a store to which something happens before it settles the first insert.
+type misled struct {
+	consumers.UsageStore
+	before func(context.Context) error
+	done   bool
+}
+
+func (s *misled) Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error) {
+	if !s.done {
+		if err := s.before(ctx); err != nil {
+			return clickhouse.Settled{}, err
+		}
+		s.done = true
 	}
-	c := faulty(300)
-	c.dsn = via(t, f.dsn, slow.addr)
-	stop := f.start(t, c)
-	f.finish(t, stop)
-	if answers := slow.answers(); !slices.Contains(answers, violatedConstraint) || answers[len(answers)-1] != 0 {
-		t.Errorf("inserts were answered with the codes %v: some should be %d, the last 0", answers, violatedConstraint)
-	}
-	f.verify(t, want)
+	return s.UsageStore.Settle(ctx, in, wait, recommit)
 }

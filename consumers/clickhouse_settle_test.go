@@ -2,6 +2,7 @@ package consumers_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,8 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tenantflow/consumers"
+	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
@@ -192,4 +195,42 @@ func TestRowsThatLandTwiceAfterALostDeduplicationLogAreDeleted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// brittle is a store whose first settling fails, as one does that loses its connection while it resends.
+type brittle struct {
+	consumers.UsageStore
+	mu    sync.Mutex
+	waits []bool
+}
+
+func (s *brittle) Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error) {
+	s.mu.Lock()
+	s.waits = append(s.waits, wait)
+	first := len(s.waits) == 1
+	s.mu.Unlock()
+	if first {
+		return clickhouse.Settled{}, errors.New("the connection was lost")
+	}
+	return s.UsageStore.Settle(ctx, in, wait, recommit)
+}
+
+func TestASettlingThatFailedIsTakenForUnderWay(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, fixtureOptions{partitions: 1})
+	if err := f.db.Exec(t.Context(), "ALTER TABLE usage_tracking ADD CONSTRAINT not_of_these CHECK NOT startsWith(company_id, 'refused-')"); err != nil {
+		t.Fatal(err)
+	}
+	messages, want := traffic(t, model.Config{Seed: 33, Count: 40})
+	want.DeadLetters[events.RejectedByStore]++
+	f.publish(t, append(messages, refused("refused-acme", 1, time.Now())))
+	c := faulty(400)
+	store := &brittle{}
+	c.store = func(s consumers.UsageStore) consumers.UsageStore { store.UsageStore = s; return store }
+	f.finish(t, f.start(t, c))
+	// The server's refusal leaves nothing under way. What a settling that failed has sent may be.
+	if len(store.waits) < 2 || store.waits[0] || !store.waits[1] {
+		t.Errorf("the settlings waited until the server takes nothing more: %v", store.waits)
+	}
+	f.verify(t, want)
 }
