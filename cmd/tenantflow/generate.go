@@ -94,11 +94,8 @@ func setStart(config *model.Config, start string) error {
 func writeLines(cmd *cobra.Command, g *model.Generator) error {
 	p := newProgress(cmd.ErrOrStderr(), "generate")
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<20)
-	written, line, ok := 0, []byte(nil), true
-	for {
-		if line, ok = g.AppendLine(line[:0]); !ok {
-			break
-		}
+	written := 0
+	for line, ok := g.AppendLine(nil); ok; line, ok = g.AppendLine(line[:0]) {
 		line = append(line, '\n')
 		if _, err := out.Write(line); err != nil {
 			return fmt.Errorf("write event %d: %w", written+1, err)

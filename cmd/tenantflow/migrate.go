@@ -114,7 +114,7 @@ func (m *migration) clickHouse(ctx context.Context) (*migratedStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // everything was answered before
 
 	now := map[int64]bool{}
 	if m.create {
