@@ -41,7 +41,7 @@ func install(t testing.TB, partitions int) *installation {
 	in := &installation{partitions: partitions, topic: enginetest.NewTopic(t, partitions)}
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(in.topic), 2)
 	in.group = in.topic + ".usage"
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond} // topics come and go
 	t.Cleanup(transport.CloseIdleConnections)
 	in.client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
 
@@ -221,8 +221,8 @@ func (in *installation) copyRow(t testing.TB, partition int, offset int64, repla
 	if replace != "" {
 		replace += ", "
 	}
-	in.exec(t, fmt.Sprintf("INSERT INTO usage_tracking SELECT * REPLACE (%s now64(3) + INTERVAL 300 MILLISECOND AS _insert_by) FROM usage_tracking "+
-		"WHERE _partition = %d AND _offset = %d LIMIT 1", replace, partition, offset))
+	in.exec(t, fmt.Sprintf("INSERT INTO usage_tracking SELECT * REPLACE (%s now64(3) + INTERVAL 300 MILLISECOND AS _insert_by) FROM "+
+		"(SELECT * FROM usage_tracking WHERE _partition = %d AND _offset = %d LIMIT 1)", replace, partition, offset))
 }
 
 // aRow gives the place of a row that no other event repeats, the n-th.
@@ -283,5 +283,48 @@ func clean(t testing.TB, r *verify.Report, expected model.Expected) {
 	}
 	if len(r.Aggregates) != len(keys) {
 		t.Errorf("%d aggregates compared", len(r.Aggregates))
+	}
+}
+
+// recreate deletes a topic and makes it anew, empty.
+func (in *installation) recreate(t testing.TB, topic string, partitions int) {
+	t.Helper()
+	res, err := in.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{topic}})
+	if err != nil || res.Errors[topic] != nil {
+		t.Fatalf("delete %s: %v %v", topic, err, res)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := enginetest.Eventually(ctx, func() bool {
+		meta, err := in.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		return err == nil && (len(meta.Topics) == 0 || meta.Topics[0].Error != nil)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.CreateTopic(t, enginetest.SharedKafka(t), topic, partitions)
+	if err := enginetest.Eventually(ctx, func() bool {
+		meta, err := in.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		return err == nil && len(meta.Topics) == 1 && len(meta.Topics[0].Partitions) == partitions
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// matchesModel compares rows and views with what the model expects.
+func (in *installation) matchesModel(t testing.TB, g *model.Generator) {
+	t.Helper()
+	db := chgo.OpenDB(in.options)
+	defer func() { _ = db.Close() }()
+	for what, read := range map[string]func() (model.Tables, error){
+		"rows":  func() (model.Tables, error) { return model.ReadRows(t.Context(), db) },
+		"views": func() (model.Tables, error) { return model.ReadViews(t.Context(), db) },
+	} {
+		got, err := read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := model.Compare(got, g.Expected().Tables); len(d) > 0 {
+			t.Errorf("%s:\n%s", what, model.Describe(d))
+		}
 	}
 }

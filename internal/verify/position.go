@@ -120,6 +120,13 @@ func (v *Verifier) committed(ctx context.Context, ids []int) ([]kafka.OffsetFetc
 		if err == nil {
 			err = res.Error
 		}
+		if errors.Is(err, kafka.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
+			none := make([]kafka.OffsetFetchPartition, len(ids))
+			for i, id := range ids {
+				none[i] = kafka.OffsetFetchPartition{Partition: id, CommittedOffset: -1}
+			}
+			return none, nil
+		}
 		if err != nil {
 			return nil, err
 		}
