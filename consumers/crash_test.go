@@ -115,7 +115,12 @@ func (f *fixture) crashAt(t *testing.T, c crash) bool {
 		select {
 		case err := <-ended:
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL || ctx.Err() != nil {
+			killed := false
+			if errors.As(err, &exit) {
+				status, ok := exit.Sys().(syscall.WaitStatus)
+				killed = ok && status.Signal() == syscall.SIGKILL
+			}
+			if !killed || ctx.Err() != nil {
 				t.Fatalf("child to be killed at %s ended otherwise: %v", c.Step, err)
 			}
 			return true

@@ -127,7 +127,8 @@ type Group struct {
 // NewGroup returns a member that has not joined yet.
 func NewGroup(cfg Config, handler BatchHandler) *Group {
 	cfg.withDefaults()
-	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: cfg.Transport}
+	// Without a timeout, a request to a broker that has frozen would wait for good.
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: cfg.Transport, Timeout: 15 * time.Second}
 	log := cfg.Logger.With(slog.String("consumer", cfg.Name), slog.String("group", cfg.Group))
 	return &Group{
 		cfg:     cfg,
@@ -191,7 +192,7 @@ func (g *Group) generations(ctx context.Context, membership *kafka.ConsumerGroup
 		gen, err := membership.Next(ctx)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed):
-			return nil
+			return nil //nolint:nilerr // told to stop
 		case err != nil && !kafkaTransient(err):
 			return fatal("join consumer group %s: %w", g.cfg.Group, err)
 		case err != nil:
@@ -220,7 +221,7 @@ func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 	gen.Start(func(soft context.Context) {
 		close(started)
 		defer g.state.left()
-		g.work(soft, gen, places)
+		g.work(soft, gen, places) //nolint:contextcheck // draining has to outlive soft
 		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
 	})
 	<-started

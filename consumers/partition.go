@@ -328,10 +328,10 @@ func (s *session) outOfRange(ctx context.Context, next int64) (int64, error) {
 	what := fmt.Sprintf("offset %d of %s/%d is not in the log, which holds %s", next, s.topic, s.id, log)
 	switch s.group.cfg.OutOfRange {
 	case OutOfRangeEarliest:
-		s.log.ErrorContext(ctx, what+"; going on at the earliest offset, as configured", slog.Int64("skipped", max(0, log.From-next)))
+		s.log.ErrorContext(ctx, "going on at the earliest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.From-next)))
 		return log.From, nil
 	case OutOfRangeLatest:
-		s.log.ErrorContext(ctx, what+"; going on at the latest offset, as configured", slog.Int64("skipped", max(0, log.To-next)))
+		s.log.ErrorContext(ctx, "going on at the latest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.To-next)))
 		return log.To, nil
 	case OutOfRangeStop:
 	}

@@ -93,6 +93,9 @@ func (s *state) waiting(topic string, id, half int, reason error) {
 		c.waiting[half] = reason
 		return (was == nil) != (reason == nil) || reason != nil && was.Error() != reason.Error()
 	})
+	if reason != nil {
+		s.progress() // it tries, and gets an answer: a restart would not mend that
+	}
 }
 
 func (s *state) stopped(topic string, id int, err *StopError) {

@@ -1,7 +1,6 @@
 package clickhouse
 
 import (
-	"context"
 	"errors"
 	"net"
 	"strings"
@@ -128,8 +127,3 @@ type InsertError struct {
 func (e *InsertError) Error() string { return e.Err.Error() }
 
 func (e *InsertError) Unwrap() error { return e.Err }
-
-// interrupted tells whether err only says that the caller gave up.
-func interrupted(ctx context.Context, err error) bool {
-	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
-}
