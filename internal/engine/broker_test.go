@@ -10,6 +10,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 )
 
 // What the consumers build on, asked of both brokers. Where the embedded one differs, the test says so.
@@ -17,6 +18,7 @@ import (
 // member is one member of a consumer group, without the loop that a client would run.
 type member struct {
 	c          *kafka.Client
+	topic      string
 	group      string
 	id         string
 	generation int
@@ -30,7 +32,7 @@ func (m *member) join(ctx context.Context) error {
 	for {
 		r, err := m.c.JoinGroup(ctx, &kafka.JoinGroupRequest{GroupID: m.group, MemberID: m.id, SessionTimeout: session,
 			RebalanceTimeout: 5 * time.Second, ProtocolType: "consumer",
-			Protocols: []kafka.GroupProtocol{{Name: "range", Metadata: kafka.GroupProtocolSubscription{Topics: []string{"t"}}}}})
+			Protocols: []kafka.GroupProtocol{{Name: "range", Metadata: kafka.GroupProtocolSubscription{Topics: []string{m.topic}}}}})
 		if err != nil {
 			return err
 		}
@@ -51,7 +53,7 @@ func (m *member) sync(ctx context.Context, members []kafka.JoinGroupResponseMemb
 	if m.leader {
 		for _, other := range members {
 			req.Assignments = append(req.Assignments, kafka.SyncGroupRequestAssignment{MemberID: other.ID,
-				Assignment: kafka.GroupProtocolAssignment{AssignedPartitions: map[string][]int{"t": {0}}}})
+				Assignment: kafka.GroupProtocolAssignment{AssignedPartitions: map[string][]int{m.topic: {0}}}})
 		}
 	}
 	r, err := m.c.SyncGroup(ctx, req)
@@ -71,33 +73,33 @@ func (m *member) heartbeat(ctx context.Context) error {
 
 func (m *member) commit(ctx context.Context, offset int64, metadata string) error {
 	r, err := m.c.OffsetCommit(ctx, &kafka.OffsetCommitRequest{GroupID: m.group, GenerationID: m.generation, MemberID: m.id,
-		Topics: map[string][]kafka.OffsetCommit{"t": {{Partition: 0, Offset: offset, Metadata: metadata}}}})
+		Topics: map[string][]kafka.OffsetCommit{m.topic: {{Partition: 0, Offset: offset, Metadata: metadata}}}})
 	if err != nil {
 		return err
 	}
-	return r.Topics["t"][0].Error
+	return r.Topics[m.topic][0].Error
 }
 
 // committed returns the group's offset and metadata of partition 0.
-func committed(t *testing.T, c *kafka.Client, group string) (int64, string) {
+func committed(t *testing.T, c *kafka.Client, m *member) (int64, string) {
 	t.Helper()
-	r, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{"t": {0}}})
+	r, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: m.group, Topics: map[string][]int{m.topic: {0}}})
 	if err == nil {
 		err = r.Error
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := r.Topics["t"][0]
+	p := r.Topics[m.topic][0]
 	return p.CommittedOffset, p.Metadata
 }
 
 func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
 	t.Parallel()
 	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
-		createTopic(t, k, "t")
+		topic := enginetest.NewTopicOn(t, k, 1)
 		c := client(t, k)
-		zombie := &member{c: c, group: "g"}
+		zombie := &member{c: c, topic: topic, group: topic + ".group"}
 		if err := zombie.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +108,7 @@ func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
 		}
 		// Another one joins and the first says nothing: it is thrown out when its session ends.
 		began := time.Now()
-		heir := &member{c: c, group: "g"}
+		heir := &member{c: c, topic: topic, group: topic + ".group"}
 		if err := heir.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +132,7 @@ func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
 		if err := heir.commit(t.Context(), 4, "heir"); err != nil {
 			t.Errorf("the commit of the present generation: %v", err)
 		}
-		if offset, metadata := committed(t, c, "g"); offset != 4 || metadata != "heir" {
+		if offset, metadata := committed(t, c, heir); offset != 4 || metadata != "heir" {
 			t.Errorf("committed is %d %q, want 4 \"heir\"", offset, metadata)
 		}
 	})
@@ -138,9 +140,9 @@ func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
 
 func TestOffsetsAndTheirMetadataOutliveTheBroker(t *testing.T) {
 	t.Parallel()
-	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
-		createTopic(t, k, "t")
-		m := &member{c: client(t, k), group: "g"}
+	onOwnBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		topic := enginetest.NewTopicOn(t, k, 1)
+		m := &member{c: client(t, k), topic: topic, group: topic + ".group"}
 		if err := m.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -165,11 +167,11 @@ func TestOffsetsAndTheirMetadataOutliveTheBroker(t *testing.T) {
 		if err := k.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if offset, metadata := committed(t, client(t, k), "g"); offset != 7 || metadata != longest {
+		m.c = client(t, k)
+		if offset, metadata := committed(t, m.c, m); offset != 7 || metadata != longest {
 			t.Errorf("committed is %d with %d bytes of metadata, want 7 with %d", offset, len(metadata), len(longest))
 		}
 		// The group outlives the broker as well.
-		m.c = client(t, k)
 		if err := m.heartbeat(t.Context()); err != nil {
 			t.Errorf("a member's heartbeat after the broker's restart: %v", err)
 		}
@@ -179,16 +181,16 @@ func TestOffsetsAndTheirMetadataOutliveTheBroker(t *testing.T) {
 func TestTheSettingsOfATopicAreHonoured(t *testing.T) {
 	t.Parallel()
 	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
-		createTopic(t, k, "small", kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: "2000"})
-		if _, err := produce(t, k, "small", strings.Repeat("x", 1500)); err != nil {
+		small := enginetest.NewTopicOn(t, k, 1, kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: "2000"})
+		if _, err := produce(t, k, small, strings.Repeat("x", 1500)); err != nil {
 			t.Errorf("a message that fits: %v", err)
 		}
-		if _, err := produce(t, k, "small", strings.Repeat("x", 2500)); !errors.Is(err, kafka.MessageSizeTooLarge) {
+		if _, err := produce(t, k, small, strings.Repeat("x", 2500)); !errors.Is(err, kafka.MessageSizeTooLarge) {
 			t.Errorf("a message that is too large: %v", err)
 		}
-		createTopic(t, k, "appended", kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+		appended := enginetest.NewTopicOn(t, k, 1, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
 		long := time.Now().Add(-100 * 24 * time.Hour)
-		resp, err := client(t, k).Produce(t.Context(), &kafka.ProduceRequest{Topic: "appended", RequiredAcks: kafka.RequireAll,
+		resp, err := client(t, k).Produce(t.Context(), &kafka.ProduceRequest{Topic: appended, RequiredAcks: kafka.RequireAll,
 			Records: kafka.NewRecordReader(kafka.Record{Time: long, Value: kafka.NewBytes([]byte("v"))})})
 		if err != nil || resp.Error != nil {
 			t.Fatal(err, resp)
@@ -198,11 +200,11 @@ func TestTheSettingsOfATopicAreHonoured(t *testing.T) {
 			t.Errorf("the broker's timestamp is %s", resp.LogAppendTime)
 		}
 		offsets, err := client(t, k).ListOffsets(t.Context(), &kafka.ListOffsetsRequest{
-			Topics: map[string][]kafka.OffsetRequest{"appended": {kafka.TimeOffsetOf(0, time.Now().Add(-time.Hour))}}})
+			Topics: map[string][]kafka.OffsetRequest{appended: {kafka.TimeOffsetOf(0, time.Now().Add(-time.Hour))}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p := offsets.Topics["appended"][0]; len(p.Offsets) != 1 {
+		if p := offsets.Topics[appended][0]; len(p.Offsets) != 1 {
 			t.Errorf("the record is not found by the time it was appended: %+v", p)
 		}
 	})
@@ -211,17 +213,17 @@ func TestTheSettingsOfATopicAreHonoured(t *testing.T) {
 func TestAnOffsetOutOfRangeIsAnError(t *testing.T) {
 	t.Parallel()
 	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
-		createTopic(t, k, "t")
+		topic := enginetest.NewTopicOn(t, k, 1)
 		for range 5 {
-			if _, err := produce(t, k, "t", "v"); err != nil {
+			if _, err := produce(t, k, topic, "v"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := k.DeleteRecords(t.Context(), "t", 0, 3); err != nil {
+		if err := k.DeleteRecords(t.Context(), topic, 0, 3); err != nil {
 			t.Fatal(err)
 		}
 		for offset, want := range map[int64]error{0: kafka.OffsetOutOfRange, 3: nil, 99: kafka.OffsetOutOfRange} {
-			r, err := client(t, k).Fetch(t.Context(), &kafka.FetchRequest{Topic: "t", Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: time.Second})
+			r, err := client(t, k).Fetch(t.Context(), &kafka.FetchRequest{Topic: topic, Offset: offset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: time.Second})
 			if err == nil {
 				err = r.Error
 			}
@@ -235,26 +237,26 @@ func TestAnOffsetOutOfRangeIsAnError(t *testing.T) {
 func TestKafkasOwnToolSetsTheOffsetsOfAGroupBack(t *testing.T) {
 	t.Parallel()
 	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
-		createTopic(t, k, "t")
+		topic := enginetest.NewTopicOn(t, k, 1)
 		for range 3 {
-			if _, err := produce(t, k, "t", "v"); err != nil {
+			if _, err := produce(t, k, topic, "v"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		m := &member{c: client(t, k), group: "g"}
+		m := &member{c: client(t, k), topic: topic, group: topic + ".group"}
 		if err := m.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := m.commit(t.Context(), 3, "pending"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.c.LeaveGroup(t.Context(), &kafka.LeaveGroupRequest{GroupID: "g", Members: []kafka.LeaveGroupRequestMember{{ID: m.id}}}); err != nil {
+		if _, err := m.c.LeaveGroup(t.Context(), &kafka.LeaveGroupRequest{GroupID: m.group, Members: []kafka.LeaveGroupRequestMember{{ID: m.id}}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := k.ResetOffsets(t.Context(), "g", "t"); err != nil {
+		if err := k.ResetOffsets(t.Context(), m.group, topic); err != nil {
 			t.Fatal(err)
 		}
-		if offset, metadata := committed(t, m.c, "g"); offset != 0 || metadata != "" {
+		if offset, metadata := committed(t, m.c, m); offset != 0 || metadata != "" {
 			t.Errorf("committed is %d %q, want 0 without metadata", offset, metadata)
 		}
 	})

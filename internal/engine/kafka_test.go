@@ -12,7 +12,20 @@ import (
 	"tenantflow/internal/engine/enginetest"
 )
 
+// onBothBrokers runs a test on the brokers that all tests share. Topics and groups must be the test's own.
 func onBothBrokers(t *testing.T, test func(t *testing.T, k *engine.Kafka)) {
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, enginetest.SharedKafka(t))
+	})
+	t.Run("apache", func(t *testing.T) {
+		t.Parallel()
+		test(t, enginetest.SharedApacheKafka(t))
+	})
+}
+
+// onOwnBrokers runs a test on brokers that it may kill.
+func onOwnBrokers(t *testing.T, test func(t *testing.T, k *engine.Kafka)) {
 	t.Run("embedded", func(t *testing.T) {
 		t.Parallel()
 		test(t, enginetest.Kafka(t))
@@ -28,18 +41,6 @@ func client(t *testing.T, k *engine.Kafka) *kafka.Client {
 	transport := &kafka.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: 10 * time.Second}
-}
-
-func createTopic(t *testing.T, k *engine.Kafka, topic string, config ...kafka.ConfigEntry) {
-	t.Helper()
-	resp, err := client(t, k).CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
-		{Topic: topic, NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: config}}})
-	if err == nil {
-		err = resp.Errors[topic]
-	}
-	if err != nil {
-		t.Fatalf("create topic %s: %v", topic, err)
-	}
 }
 
 func produce(t *testing.T, k *engine.Kafka, topic, value string) (int64, error) {
@@ -82,8 +83,8 @@ func valuesOf(t *testing.T, k *engine.Kafka, topic string) string {
 
 func TestKafkaKeepsItsDataOverStopAndKill(t *testing.T) {
 	t.Parallel()
-	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
-		createTopic(t, k, "kept")
+	onOwnBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		enginetest.CreateTopic(t, k, "kept", 1)
 		keepsItsData(t, k,
 			func(v string) {
 				if _, err := produce(t, k, "kept", v); err != nil {

@@ -73,7 +73,7 @@ func (k *Kafka) DeleteRecords(ctx context.Context, topic string, partition int, 
 	if err != nil {
 		return err
 	}
-	if strings.Contains(string(out), "error") {
+	if strings.Contains(string(out), "\terror: ") {
 		return fmt.Errorf("delete records of %s: %s", topic, bytes.TrimSpace(out))
 	}
 	return nil

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func TestAHeldRequestArrivesLateEvenWhenItsClientIsGone(t *testing.T) {
 	within(t, "the holding", trap.Caught())
 	through.Close()
 	proxy.Cut()
-	if n, err := direct.Get(t.Context(), "n").Int(); err != redis.Nil {
+	if n, err := direct.Get(t.Context(), "n").Int(); !errors.Is(err, redis.Nil) {
 		t.Fatalf("the held request has arrived: n is %d, %v", n, err)
 	}
 	trap.Release()
