@@ -82,8 +82,8 @@ func ParseIntent(topic string, partition int, offset int64, metadata string) (*I
 		return fmt.Errorf("read pending insert of %s/%d at offset %d: %s in %q", topic, partition, offset, what, metadata)
 	}
 	fields := strings.Fields(metadata)
-	if fields[0] != intentVersion {
-		return nil, bad("unknown version " + strconv.Quote(fields[0]))
+	if version, _, _ := strings.Cut(metadata, " "); version != intentVersion {
+		return nil, bad("unknown version " + strconv.Quote(version))
 	}
 	if len(fields) < 5 {
 		return nil, bad("too few fields")
