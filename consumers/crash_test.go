@@ -127,7 +127,7 @@ func (f *fixture) crashAt(t *testing.T, c crash) bool {
 		case <-tick.C:
 			if f.consumed(t) {
 				_ = cmd.Process.Kill() // it never came by that border
-				<-ended
+				_ = <-ended            // killed, as it was told
 				return false
 			}
 		}

@@ -221,14 +221,14 @@ func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 	gen.Start(func(soft context.Context) {
 		close(started)
 		defer g.state.left()
-		g.work(soft, gen, places) //nolint:contextcheck // draining has to outlive soft
+		g.work(soft, gen, places)
 		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
 	})
 	<-started
 }
 
 // work runs the partitions of a generation until soft is done and they have drained.
-func (g *Group) work(soft context.Context, gen *kafka.Generation, places []place) {
+func (g *Group) work(soft context.Context, gen *kafka.Generation, places []place) { //nolint:contextcheck // draining outlives soft
 	hard, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	context.AfterFunc(soft, func() {

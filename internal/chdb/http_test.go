@@ -147,7 +147,7 @@ func TestHeadersTellTheQuery(t *testing.T) {
 		header.Get("X-ClickHouse-Format") != "TabSeparated" || header.Get("X-ClickHouse-Server-Display-Name") == "" {
 		t.Errorf("%d %q %v", status, body, header)
 	}
-	if _, header, body = send(t, "SELECT getSetting('log_comment')", url.Values{"query_id": {"q-1"}, "log_comment": {"c"}}); body != "c\n" {
+	if _, _, body = send(t, "SELECT getSetting('log_comment')", url.Values{"query_id": {"q-1"}, "log_comment": {"c"}}); body != "c\n" {
 		t.Errorf("log_comment %q, want the request's own", body)
 	}
 	_, header, _ = send(t, "SELECT count() FROM numbers(1000) WHERE NOT ignore(number)", nil)

@@ -135,8 +135,14 @@ func TestAnInsertBeginsWhenItsWholeBodyHasArrived(t *testing.T) {
 	go func() {
 		parameters := url.Values{"database": {databaseName(t)}, "query": {"INSERT INTO t (a) FORMAT TSV"}}
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, shared.url+"/?"+parameters.Encode(), slow)
-		if response, err := http.DefaultClient.Do(request); err != nil || response.StatusCode != http.StatusOK {
-			t.Errorf("insert: %v %v", response, err)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Errorf("insert: %v", err)
+		} else {
+			if response.StatusCode != http.StatusOK {
+				t.Errorf("insert: %s", response.Status)
+			}
+			_ = response.Body.Close()
 		}
 		close(done)
 	}()

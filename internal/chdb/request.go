@@ -131,7 +131,7 @@ func (q *request) readBody(r *http.Request, values url.Values) error {
 	media, attributes, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "multipart/form-data" {
 		q.body = body
-		return nil
+		return nil //nolint:nilerr // a body that is no form is the statement
 	}
 	form := multipart.NewReader(io.LimitReader(body, maxForm), attributes["boundary"])
 	for {

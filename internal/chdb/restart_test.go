@@ -32,7 +32,7 @@ func runChild(dir string) int {
 		Scratch: filepath.Join(dir, "scratch"),
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
-	if err := chdb.Run(ctx, config, func(addr net.Addr) { fmt.Println(addr) }); err != nil {
+	if err := chdb.Run(ctx, config, func(addr net.Addr) { fmt.Fprintln(os.Stdout, addr) }); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -51,7 +51,7 @@ func startChild(t *testing.T, dir string) *child {
 	if err := os.MkdirAll(filepath.Join(dir, "scratch"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := osexec.Command(os.Args[0])
+	cmd := osexec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -61,12 +61,15 @@ func startChild(t *testing.T, dir string) *child {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	})
 	addr, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("ClickHouse did not start: %v", err)
 	}
-	go io.Copy(io.Discard, out)
+	go func() { _, _ = io.Copy(io.Discard, out) }()
 	conn, err := clickhouse.Open(&clickhouse.Options{Protocol: clickhouse.HTTP, Addr: []string{strings.TrimSpace(addr)}, MaxOpenConns: 20, MaxIdleConns: 20})
 	if err != nil {
 		t.Fatal(err)
