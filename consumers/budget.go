@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"golang.org/x/sync/semaphore"
+
+	"tenantflow/internal/fetch"
 )
 
 // A Budget bounds the bytes of records and rows held by all partitions of a process together, so that memory does not
@@ -16,8 +18,9 @@ type Budget struct {
 	size int64
 }
 
-// NewBudget returns a budget of size bytes.
+// NewBudget returns a budget of size bytes, at least what one fetch may bring.
 func NewBudget(size int64) *Budget {
+	size = max(size, fetch.MaxBytes)
 	return &Budget{sem: semaphore.NewWeighted(size), size: size}
 }
 

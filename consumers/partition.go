@@ -197,6 +197,20 @@ func (r *reader) step(ctx context.Context) error {
 			return err
 		}
 	}
+	claimed := int64(fetch.MaxBytes)
+	// full hands the batch over in the midst of a fetch, with its share of the budget, and claims anew for the rest.
+	full := func() error {
+		r.settleClaim(claimed)
+		claimed = 0
+		if err := r.hand(ctx); err != nil {
+			return err
+		}
+		if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
+			return err
+		}
+		claimed = fetch.MaxBytes
+		return nil
+	}
 	var handErr error
 	got, err := r.fetcher.Fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
 		if r.empty() {
@@ -205,15 +219,20 @@ func (r *reader) step(ctx context.Context) error {
 		r.current.batch.Add(rec)
 		r.next = rec.Offset + 1
 		r.current.To = r.next
-		if r.current.batch.Rows() >= g.cfg.BatchRows {
-			r.settleClaim(0)
-			handErr = r.hand(ctx)
-			return handErr
+		switch {
+		case r.current.batch.Rows() >= g.cfg.BatchRows:
+			handErr = full()
+		case r.current.batch.Bytes() > r.current.claim+claimed: // compressed records turn out large
+			if g.budget.tryAcquire(fetch.MaxBytes) {
+				r.current.claim += fetch.MaxBytes
+			} else {
+				handErr = full()
+			}
 		}
-		return nil
+		return handErr
 	})
 	if handErr != nil || err != nil {
-		g.budget.release(fetch.MaxBytes)
+		g.budget.release(claimed)
 		if handErr != nil {
 			return handErr
 		}
@@ -224,7 +243,7 @@ func (r *reader) step(ctx context.Context) error {
 		r.current.To = got.Next
 	}
 	g.state.ends(r.topic, r.id, got.HighWatermark)
-	if r.settleClaim(fetch.MaxBytes) {
+	if r.settleClaim(claimed) {
 		return r.hand(ctx)
 	}
 	if !r.empty() && time.Since(r.began) >= g.cfg.BatchInterval {
