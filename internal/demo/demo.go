@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	_ "github.com/ClickHouse/clickhouse-go/v2" // the driver "clickhouse"
@@ -29,7 +30,9 @@ type Config struct {
 	Kafka  engine.KafkaKind
 	Events int    // messages to publish; default 1,000,000
 	Seed   uint64 // of the generator
-	Binary string // path of tenantflow; empty: it is built
+	Binary string // path of tenantflow; empty: it is built from the sources
+	Build  string // where it is built; default bin/tenantflow
+	Dir    string // for data and logs, emptied at the start; default .local/demo
 
 	Out io.Writer // the report
 	Log io.Writer // what is installed
@@ -62,7 +65,7 @@ func serviceSettings() []string {
 // A demo is one run.
 type demo struct {
 	Config
-	root, dir string
+	root      string
 	began     time.Time
 	stack     *engine.Stack
 	client    *kafka.Client
@@ -81,7 +84,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{Config: c, began: time.Now(), root: root, dir: filepath.Join(root, ".local", "demo")}
+	if c.Dir == "" {
+		c.Dir = filepath.Join(root, ".local", "demo")
+	}
+	d := &demo{Config: c, began: time.Now(), root: root}
+	unlock, err := d.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
@@ -101,16 +112,35 @@ func Run(ctx context.Context, c Config) (err error) {
 	return nil
 }
 
+// lock keeps a second demo from removing the data of one that runs. The file lies beside the directory.
+func (d *demo) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(d.Dir), 0o755); err != nil {
+		return nil, fmt.Errorf("make a directory for the demo: %w", err)
+	}
+	f, err := os.OpenFile(d.Dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", d.Dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another demo runs in %s: %w", d.Dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
 // prepare builds the service and brings up a stack without any data.
 func (d *demo) prepare(ctx context.Context) error {
-	if err := os.RemoveAll(d.dir); err != nil {
+	if err := os.RemoveAll(d.Dir); err != nil {
 		return fmt.Errorf("remove the data of the demo before: %w", err)
 	}
-	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+	if err := os.MkdirAll(d.Dir, 0o755); err != nil {
 		return fmt.Errorf("make a directory for the demo: %w", err)
 	}
 	if d.Binary == "" {
-		d.Binary = filepath.Join(d.root, "bin", "tenantflow")
+		d.Binary = d.Build
+		if d.Binary == "" {
+			d.Binary = filepath.Join(d.root, "bin", "tenantflow")
+		}
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", d.Binary, "./cmd/tenantflow")
 		cmd.Dir = d.root
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -122,7 +152,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return fmt.Errorf("find tenantflow: %w", err)
 	}
 
-	d.stack, err = engine.StartStack(ctx, engine.StackOptions{Dir: d.dir, Log: d.Log, Kafka: d.Kafka})
+	d.stack, err = engine.StartStack(ctx, engine.StackOptions{Dir: d.Dir, Log: d.Log, Kafka: d.Kafka})
 	if err != nil {
 		return err
 	}
@@ -131,7 +161,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if d.db, err = sql.Open("clickhouse", d.stack.ClickHouse.DSN()); err != nil {
 		return errors.Join(fmt.Errorf("connect to ClickHouse: %w", err), d.close())
 	}
-	d.service = &service{binary: d.Binary, dir: d.dir, environ: d.environ()}
+	d.service = &service{binary: d.Binary, dir: d.Dir, environ: d.environ()}
 	if err := d.service.command(ctx, "migrate"); err != nil {
 		return errors.Join(err, d.close())
 	}

@@ -59,20 +59,26 @@ func (d *demo) look(ctx context.Context) error {
 	if r.letters, err = model.ReadDeadLetters(ctx, d.client, events.DeadLetterTopic(events.TopicUsage)); err != nil {
 		return err
 	}
-	r.differ = slices.Concat(model.Compare(r.views, r.expected.Tables), model.CompareDeadLetters(r.letters, r.expected.DeadLetters))
-	for _, difference := range model.Compare(r.rows, r.expected.Tables) {
+	r.compare()
+	return nil
+}
+
+// compare notes all that is not as predicted.
+func (r *result) compare() {
+	want := r.expected
+	r.differ = slices.Concat(model.Compare(r.views, want.Tables), model.CompareDeadLetters(r.letters, want.DeadLetters))
+	for _, difference := range model.Compare(r.rows, want.Tables) {
 		difference.Where = "summed from the rows: " + difference.Where
 		r.differ = append(r.differ, difference)
 	}
-	if got := r.duplicates(); got != r.expected.Duplicates {
-		r.differ = append(r.differ, model.Difference{Where: "duplicates", Got: number(got), Want: number(r.expected.Duplicates)})
+	if got := r.duplicates(); got != want.Duplicates {
+		r.differ = append(r.differ, model.Difference{Where: "duplicates", Got: number(got), Want: number(want.Duplicates)})
 	}
-	if r.published != r.expected.Messages {
-		r.differ = append(r.differ, model.Difference{Where: "published", Got: number(r.published), Want: number(r.expected.Messages)})
+	if r.published != want.Messages {
+		r.differ = append(r.differ, model.Difference{Where: "published", Got: number(r.published), Want: number(want.Messages)})
 	}
-	r.hourly = largest(r.views.Hourly, r.expected.Tables.Hourly)
-	r.monthly = largest(r.views.Monthly, r.expected.Tables.Monthly)
-	return nil
+	r.hourly = largest(r.views.Hourly, want.Tables.Hourly)
+	r.monthly = largest(r.views.Monthly, want.Tables.Monthly)
 }
 
 // duplicates is what of the log became neither a row nor a dead letter.

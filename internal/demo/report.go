@@ -109,7 +109,8 @@ func (t *table) end() {
 	}
 	fmt.Fprintln(t.out)
 	for _, line := range t.lines {
-		fmt.Fprintf(t.out, "  %-*s   %*s   %*s   %s\n", width[0], line[0], width[1], line[1], width[2], line[2], line[3])
+		text := fmt.Sprintf("  %-*s   %*s   %*s   %s", width[0], line[0], width[1], line[1], width[2], line[2], line[3])
+		fmt.Fprintln(t.out, strings.TrimRight(text, " "))
 	}
 }
 
