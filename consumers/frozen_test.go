@@ -113,21 +113,21 @@ func TestAMemberFrozenPastItsSessionDoublesNothingAndComesBack(t *testing.T) {
 			t.Run(string(step), func(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t, fixtureOptions{broker: broker, partitions: 2})
-				const half = 1500
-				messages, want := traffic(t, model.Config{Seed: 21, Count: 2 * half, Resends: 0.05, Conflicts: 0.005, Late: 0.05, Malformed: 0.01})
+				const half = 1000
+				messages, want := traffic(t, model.Config{Seed: 21, Count: 2 * half, Resends: 0.05, Conflicts: 0.005, Late: 0.05, LateSpan: 30 * 24 * time.Hour, Malformed: 0.01})
 				f.publish(t, messages[:half])
 				sleeper := f.startFrozen(t, step, 3)
-				eventually(t, "the child stands still", 60*time.Second, func() bool { return standsStill(sleeper.Pid) })
+				eventually(t, "the child stands still", 2*time.Minute, func() bool { return standsStill(sleeper.Pid) })
 				heir := f.join(t, f.usage(t), brisk)
-				eventually(t, "the other member has all partitions", 60*time.Second, func() bool { return heir.partitions() == 2 })
-				f.awaitConsumed(t, 60*time.Second)
+				eventually(t, "the other member has all partitions", 2*time.Minute, func() bool { return heir.partitions() == 2 })
+				f.awaitConsumed(t, 2*time.Minute)
 
 				if err := sleeper.Signal(syscall.SIGCONT); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the woken member is back in the group", 60*time.Second, func() bool { return f.members(t) == 2 && heir.partitions() == 1 })
+				eventually(t, "the woken member is back in the group", 2*time.Minute, func() bool { return f.members(t) == 2 && heir.partitions() == 1 })
 				f.publish(t, messages[half:])
-				f.awaitConsumed(t, 60*time.Second)
+				f.awaitConsumed(t, 2*time.Minute)
 				f.verify(t, want)
 			})
 		}

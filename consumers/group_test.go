@@ -26,14 +26,15 @@ import (
 // brisk makes a member notice rebalances, and the group notice its death, soon.
 func brisk(c *consumers.Config) {
 	c.SessionTimeout, c.RebalanceTimeout, c.Drain = 3*time.Second, 6*time.Second, 2*time.Second
-	c.BatchRows = 200
+	c.BatchRows = 300
 }
 
 func TestMembersThatComeAndGoUnderLoadLoseAndDoubleNothing(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := newFixture(t, fixtureOptions{broker: broker, partitions: 6})
-		const rounds, portion = 5, 1600
-		messages, want := traffic(t, model.Config{Seed: 11, Count: rounds * portion, Resends: 0.05, Conflicts: 0.005, Late: 0.05, Malformed: 0.01, Structured: 0.1})
+		const rounds, portion = 5, 1000
+		messages, want := traffic(t, model.Config{Seed: 11, Count: rounds * portion, Resends: 0.05, Conflicts: 0.005, Late: 0.05, LateSpan: 30 * 24 * time.Hour,
+			Malformed: 0.01, Structured: 0.1})
 		stays := f.join(t, f.usage(t), brisk)
 		for round := range rounds {
 			f.publish(t, messages[round*portion:(round+1)*portion])
@@ -43,7 +44,7 @@ func TestMembersThatComeAndGoUnderLoadLoseAndDoubleNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f.awaitConsumed(t, 60*time.Second)
+		f.awaitConsumed(t, 2*time.Minute)
 		if err := stays.stop(); err != nil {
 			t.Fatal(err)
 		}

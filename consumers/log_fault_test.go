@@ -17,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tenantflow/consumers"
-	"tenantflow/events"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
@@ -343,19 +342,4 @@ func leaders(t *testing.T, f *fixture) int {
 		}
 	}
 	return n
-}
-
-// letterOf reads the dead letters of the fixture by their place in the log.
-func (f *fixture) lettersByPlace(t *testing.T) map[events.Origin]*events.DeadLetter {
-	t.Helper()
-	out := map[events.Origin]*events.DeadLetter{}
-	f.readAll(t, events.DeadLetterTopic(f.topic), func(r *events.Record) {
-		c := consumers.CopyRecord(r)
-		l, err := events.ParseDeadLetter(&c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[l.Origin] = l
-	})
-	return out
 }

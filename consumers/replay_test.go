@@ -1,0 +1,96 @@
+package consumers_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/model"
+)
+
+// fingerprint is every row of the usage table and of the views' own tables, deadlines of inserts included, in one number
+// each. It changes when any row does.
+func (f *fixture) fingerprint(t *testing.T) string {
+	t.Helper()
+	rows, err := f.db.Query(t.Context(), "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' ORDER BY name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tables []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, name)
+	}
+	if err := rows.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out := ""
+	for _, table := range tables {
+		var count, sum uint64
+		// FINAL: a merge in the background is no change of what the table says.
+		if err := f.db.QueryRow(t.Context(), fmt.Sprintf("SELECT count(), sum(cityHash64(*)) FROM `%s`%s", table, final(t, f, table))).Scan(&count, &sum); err != nil {
+			t.Fatalf("fingerprint of %s: %v", table, err)
+		}
+		out += fmt.Sprintf("%s: %d rows, %x\n", table, count, sum)
+	}
+	return out
+}
+
+// final is the modifier for tables whose merges change rows.
+func final(t *testing.T, f *fixture, table string) string {
+	t.Helper()
+	var kind string
+	if err := f.db.QueryRow(t.Context(), "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = ?", table).Scan(&kind); err != nil {
+		t.Fatal(err)
+	}
+	if kind == "MergeTree" {
+		return ""
+	}
+	return " FINAL"
+}
+
+func TestReadingEverythingAgainChangesNothing(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		const count = 5000
+		f := newFixture(t, fixtureOptions{broker: broker, partitions: 4})
+		messages, want := traffic(t, model.Config{Seed: 41, Count: count, Resends: 0.05, Conflicts: 0.005, Late: 0.1, LateSpan: 30 * 24 * time.Hour,
+			Malformed: 0.01, Structured: 0.1})
+		f.publish(t, messages)
+		m := f.join(t, f.usage(t), brisk)
+		f.awaitConsumed(t, 2*time.Minute)
+		if err := m.stop(); err != nil {
+			t.Fatal(err)
+		}
+		f.verify(t, want)
+		before := f.fingerprint(t)
+
+		if broker.Kind() == engine.Apache {
+			if err := broker.ResetOffsets(t.Context(), f.group, f.topic); err != nil { // Kafka's own tool
+				t.Fatal(err)
+			}
+		} else {
+			f.commitOutside(t, map[int]int64{0: 0, 1: 0, 2: 0, 3: 0})
+		}
+		for p, at := range f.positions(t) {
+			if at.committed != 0 {
+				t.Fatalf("partition %d stands at %d after the reset", p, at.committed)
+			}
+		}
+		m = f.join(t, f.usage(t), brisk)
+		f.awaitConsumed(t, 2*time.Minute)
+		if n := m.metric(t, "tenantflow_batch_rows_total", map[string]string{"topic": f.topic}); n < count {
+			t.Errorf("%v events were read again, want all %d", n, count)
+		}
+		if err := m.stop(); err != nil {
+			t.Fatal(err)
+		}
+		f.verify(t, want)
+		if after := f.fingerprint(t); after != before {
+			t.Errorf("the tables have changed:\n%s\nbefore:\n%s", after, before)
+		}
+	})
+}
