@@ -127,7 +127,9 @@ func (f *fixture) crashAt(t *testing.T, c crash) bool {
 		case <-tick.C:
 			if f.consumed(t) {
 				_ = cmd.Process.Kill() // it never came by that border
-				_ = <-ended            // killed, as it was told
+				if err := <-ended; err == nil {
+					t.Error("the child has ended by itself")
+				}
 				return false
 			}
 		}
