@@ -46,7 +46,7 @@ func (f *fixture) truncate(t *testing.T, partition int, before int64) {
 }
 
 // commitOutside sets the group's offsets as Kafka's tools do: nobody is in the group.
-func (f *fixture) commitOutside(t *testing.T, offsets map[int]int64) {
+func (f *fixture) commitOutside(t testing.TB, offsets map[int]int64) {
 	t.Helper()
 	var commits []kafka.OffsetCommit
 	for p, offset := range offsets {

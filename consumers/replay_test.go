@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 )
 
@@ -93,4 +94,42 @@ func TestReadingEverythingAgainChangesNothing(t *testing.T) {
 			t.Errorf("the tables have changed:\n%s\nbefore:\n%s", after, before)
 		}
 	})
+}
+
+// BenchmarkReplay reads 500,000 stored events again, at default settings, from Apache Kafka. An operation is the whole
+// of it; look at events/s and at the CPU time this process takes for an event.
+func BenchmarkReplay(b *testing.B) {
+	const count, partitions = 500_000, 8
+	broker := enginetest.SharedApacheKafka(b)
+	f := newFixture(b, fixtureOptions{broker: broker, partitions: partitions})
+	messages, want := traffic(b, model.Config{Seed: 3, Count: count})
+	f.publish(b, messages)
+	defaults := consumer{insertTimeout: 15 * time.Second, session: 10 * time.Second, rows: 100_000, interval: time.Second, budget: 128 << 20}
+	stop := f.start(b, defaults)
+	f.awaitConsumed(b, 5*time.Minute)
+	if err := stop(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		f.commitOutside(b, map[int]int64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0})
+		used, began := cpu(), time.Now()
+		b.StartTimer()
+		stop := f.start(b, defaults)
+		f.awaitConsumed(b, 5*time.Minute)
+		b.StopTimer()
+		b.ReportMetric(count/time.Since(began).Seconds(), "events/s")
+		b.ReportMetric(float64((cpu()-used).Nanoseconds())/1e3/count, "cpu-us/event")
+		if err := stop(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	rows, err := model.ReadRows(b.Context(), f.sql)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, d := range model.Compare(rows, want.Tables) {
+		b.Error(d)
+	}
 }
