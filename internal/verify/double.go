@@ -235,27 +235,28 @@ func (v *Verifier) conflict(ctx context.Context, d *double) (*consumers.DeadLett
 // removeRows deletes single physical rows: part and number tell copies apart that are equal in everything else. A merge
 // gives rows another part; then nothing is deleted, and the next round finds them there.
 func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs) error {
-	var condition strings.Builder
-	args := make([]any, 0, 9*len(rows))
-	condition.WriteString("(company_id, user_id, timestamp, event_id, event_source, _topic, _partition, _offset, _part, _part_offset) IN (")
+	places, exact := make([]string, len(rows)), make([]string, len(rows))
+	var placeArgs, exactArgs []any
 	for i := range rows {
 		c := &rows[i]
-		if i > 0 {
-			condition.WriteString(", ")
-		}
-		condition.WriteString("(?, ?, fromUnixTimestamp64Milli(toInt64(?), 'UTC'), ?, ?, ?, ?, ?, ?, ?)")
-		args = append(args, c.company, c.user, c.timestamp, c.id, c.source, c.topic, c.partition, c.offset, c.part, c.row)
+		places[i], exact[i] = "(?, ?, ?, ?, ?, ?, ?)", "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+		place := []any{c.company, c.user, c.id, c.source, c.topic, c.partition, c.offset}
+		placeArgs = append(placeArgs, place...)
+		exactArgs = append(append(exactArgs, place...), c.part, c.row)
 	}
-	condition.WriteString(")")
+	const columns = "company_id, user_id, event_id, event_source, _topic, _partition, _offset"
+	atPlaces := "(" + columns + ") IN (" + strings.Join(places, ", ") + ")"
 	ctx = longQuery(ctx)
-	before, err := v.countTwins(ctx, condition.String(), args)
+	before, err := v.countTwins(ctx, atPlaces, placeArgs)
 	if err != nil {
 		return err
 	}
-	if err := v.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE "+condition.String()+" SETTINGS mutations_sync = 2", args...); err != nil {
+	err = v.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE ("+columns+", _part, _part_offset) IN ("+strings.Join(exact, ", ")+
+		") SETTINGS mutations_sync = 2", exactArgs...)
+	if err != nil {
 		return fmt.Errorf("delete %d later copies of events: %w", len(rows), err)
 	}
-	after, err := v.countTwins(ctx, condition.String(), args)
+	after, err := v.countTwins(ctx, atPlaces, placeArgs)
 	if err != nil {
 		return err
 	}
@@ -263,6 +264,7 @@ func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs)
 	return nil
 }
 
+// countTwins counts the rows at some places.
 func (v *Verifier) countTwins(ctx context.Context, condition string, args []any) (int64, error) {
 	var n uint64
 	if err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking WHERE "+condition, args...).Scan(&n); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"golang.org/x/sync/errgroup"
 )
 
 // repair mends what a check has found. Rows come first: which ones there are decides what the totals must be.
@@ -26,83 +27,148 @@ func (v *Verifier) repair(ctx context.Context, t *todo) (Repairs, error) {
 			}
 		}
 	}
-	for i := range totals {
-		v.cfg.Progress(Progress{Stage: "repair", Done: int64(i), Total: int64(len(totals))})
-		if err := v.repairTotal(ctx, &totals[i], &mended); err != nil {
-			return mended, err
+	totals = slices.DeleteFunc(totals, func(t total) bool { return t.irreparable })
+	for _, a := range aggregates() {
+		var own []total
+		for _, t := range totals {
+			if t.of.view == a.view {
+				own = append(own, t)
+			}
+		}
+		for some := range slices.Chunk(own, repairPerQuery) {
+			v.cfg.Progress(Progress{Stage: "repair " + a.view, Done: mended.TotalsMended + mended.TotalsRebuilt, Total: int64(len(totals))})
+			if err := v.repairTotals(ctx, some, &mended); err != nil {
+				return mended, err
+			}
 		}
 	}
 	return mended, nil
 }
 
-// maxAttempts is how often a correction is sent that the server drops.
-const maxAttempts = 50
+const (
+	// repairPerQuery is how many keys are looked at together. They are corrected one by one.
+	repairPerQuery = 200
+	// maxAttempts is how often a correction is sent that the server drops.
+	maxAttempts = 50
+	// inserts is how many corrections are under way at a time.
+	inserts = 4
+)
 
-// repairTotal makes one total what the rows add up to.
+// repairTotals makes some totals of one aggregate what the rows add up to.
 //
 // Sums are corrected by inserting the difference. Its deduplication token is made of the key and of both sums, so two
 // repairs at the same time correct once. The server drops it also when the same difference was mended before, not long
-// ago, and has come back; so the key is looked at after the insert, and when nothing has changed, the next token is
-// tried. A maximum that is too large can't be lowered by an insert: then the key is deleted first.
-func (v *Verifier) repairTotal(ctx context.Context, t *total, mended *Repairs) error {
-	if t.irreparable {
-		return nil
+// ago, and has come back; so the keys are looked at after the insert, and for one that has not changed, the next token is
+// tried. A maximum that is too large can't be lowered by an insert: such a key is deleted first.
+func (v *Verifier) repairTotals(ctx context.Context, totals []total, mended *Repairs) error {
+	now, err := v.lookAt(ctx, totals)
+	if err != nil {
+		return err
 	}
-	now, err := v.lookAt(ctx, t)
-	if err != nil || now == nil || !now.quiet || !now.sameAs(t) {
-		return err // mended by somebody else, or no longer quiet: the next look decides
-	}
-	rebuilt := false
-	if now.of.last && now.last[1] > now.last[0] && now.rows[0] != "0" {
-		if err := v.deleteTotal(ctx, now); err != nil {
-			return err
-		}
-		rebuilt = true
-		if now, err = v.lookAt(ctx, t); err != nil || now == nil {
-			return err
-		}
-	}
-	for attempt := 1; attempt <= maxAttempts; attempt++ {
-		if err := v.insertDifference(ctx, now, attempt); err != nil {
-			return err
-		}
-		after, err := v.lookAt(ctx, t)
-		if err != nil {
-			return err
-		}
-		if after == nil || !slices.Equal(after.stored, now.stored) || after.last[1] != now.last[1] {
-			if rebuilt {
-				mended.TotalsRebuilt++
-			} else {
-				mended.TotalsMended++
-			}
-			return nil
+	var todo, tooLate []total
+	for _, t := range totals {
+		n, differs := now[t.name()]
+		switch {
+		case !differs || !n.quiet || !n.sameAs(&t):
+			// Mended by somebody else, or no longer quiet: the next check decides.
+		case n.of.last && n.last[1] > n.last[0] && n.rows[0] != "0":
+			tooLate = append(tooLate, n)
+		default:
+			todo = append(todo, n)
 		}
 	}
-	v.log.WarnContext(ctx, "a correction has no effect", slog.String("total", t.of.view+" "+t.name()))
+	if err := v.mend(ctx, todo, &mended.TotalsMended); err != nil || len(tooLate) == 0 {
+		return err
+	}
+	if err := v.deleteTotals(ctx, tooLate); err != nil {
+		return err
+	}
+	if now, err = v.lookAt(ctx, tooLate); err != nil {
+		return err
+	}
+	todo = nil
+	for _, t := range tooLate {
+		if n, differs := now[t.name()]; differs {
+			todo = append(todo, n)
+		}
+	}
+	return v.mend(ctx, todo, &mended.TotalsRebuilt)
+}
+
+// mend corrects totals, with further tokens where that is needed, and counts them.
+func (v *Verifier) mend(ctx context.Context, totals []total, count *int64) error {
+	left, err := totals, error(nil)
+	for attempt := 1; len(left) > 0 && attempt <= maxAttempts; attempt++ {
+		if left, err = v.correct(ctx, left, attempt); err != nil {
+			return err
+		}
+	}
+	for i := range left {
+		v.log.WarnContext(ctx, "a correction has no effect", slog.String("total", left[i].of.view+" "+left[i].name()))
+	}
+	*count += int64(len(totals) - len(left))
 	return nil
 }
 
-// lookAt compares one key. nil: it does not differ.
-func (v *Verifier) lookAt(ctx context.Context, t *total) (*total, error) {
+// correct inserts differences, and returns those totals that the server has dropped them of.
+func (v *Verifier) correct(ctx context.Context, totals []total, attempt int) (dropped []total, err error) {
+	g, inserting := errgroup.WithContext(ctx)
+	g.SetLimit(inserts)
+	for i := range totals {
+		g.Go(func() error { return v.insertDifference(inserting, &totals[i], attempt) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	after, err := v.lookAt(ctx, totals)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range totals {
+		if n, differs := after[t.name()]; differs && slices.Equal(n.stored, t.stored) && n.last[1] == t.last[1] {
+			dropped = append(dropped, t)
+		}
+	}
+	return dropped, nil
+}
+
+// lookAt compares some keys of one aggregate and returns those that differ, by name.
+func (v *Verifier) lookAt(ctx context.Context, totals []total) (map[string]total, error) {
 	at, err := v.positions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var ofRows, ofStore []string
-	var args []any
-	for i, k := range t.of.keys {
-		ofRows = append(ofRows, k.row+" = "+k.literal)
-		ofStore = append(ofStore, k.name+" = "+k.literal)
-		args = append(args, t.key[i])
+	a := totals[0].of
+	names, expressions := make([]string, len(a.keys)), make([]string, len(a.keys))
+	for i, k := range a.keys {
+		names[i], expressions[i] = k.name, k.row
 	}
-	condition := [2]string{strings.Join(ofRows, " AND "), strings.Join(ofStore, " AND ")}
-	query, queryArgs := v.comparison(t.of, at, condition, args, args)
-	totals, err := v.readTotals(ctx, t.of, at, "SELECT * FROM ("+query+") WHERE differs", queryArgs)
-	if err != nil || len(totals) == 0 {
+	list, args := keyList(totals)
+	condition := [2]string{"(" + strings.Join(expressions, ", ") + ") IN " + list, "(" + strings.Join(names, ", ") + ") IN " + list}
+	query, queryArgs := v.comparison(a, at, condition, args, args)
+	differing, err := v.readTotals(ctx, a, at, "SELECT * FROM ("+query+") WHERE differs", queryArgs)
+	if err != nil {
 		return nil, err
 	}
-	return &totals[0], nil
+	byName := make(map[string]total, len(differing))
+	for _, t := range differing {
+		byName[t.name()] = t
+	}
+	return byName, nil
+}
+
+// keyList writes the keys of totals as an SQL list of tuples.
+func keyList(totals []total) (list string, args []any) {
+	tuples := make([]string, len(totals))
+	for i := range totals {
+		values := make([]string, len(totals[i].key))
+		for n, k := range totals[i].of.keys {
+			values[n] = k.literal
+			args = append(args, totals[i].key[n])
+		}
+		tuples[i] = "(" + strings.Join(values, ", ") + ")"
+	}
+	return "(" + strings.Join(tuples, ", ") + ")", args
 }
 
 // insertDifference adds to a key what is missing; what is too much is a negative number.
@@ -135,16 +201,17 @@ func (v *Verifier) insertDifference(ctx context.Context, t *total, attempt int) 
 	return nil
 }
 
-// deleteTotal takes all that a store holds of a key out of it.
-func (v *Verifier) deleteTotal(ctx context.Context, t *total) error {
-	var conditions []string
-	var args []any
-	for i, k := range t.of.keys {
-		conditions, args = append(conditions, k.name+" = "+k.literal), append(args, t.key[i])
+// deleteTotals takes all that a store holds of some keys out of it.
+func (v *Verifier) deleteTotals(ctx context.Context, totals []total) error {
+	a := totals[0].of
+	names := make([]string, len(a.keys))
+	for i, k := range a.keys {
+		names[i] = k.name
 	}
-	query := "ALTER TABLE " + t.of.store + " DELETE WHERE " + strings.Join(conditions, " AND ") + " SETTINGS mutations_sync = 2"
-	if err := v.conn.Exec(ctx, query, args...); err != nil {
-		return fmt.Errorf("rebuild %s %s: delete what is stored: %w", t.of.view, t.name(), err)
+	list, args := keyList(totals)
+	query := "ALTER TABLE " + a.store + " DELETE WHERE (" + strings.Join(names, ", ") + ") IN " + list + " SETTINGS mutations_sync = 2"
+	if err := v.conn.Exec(longQuery(ctx), query, args...); err != nil {
+		return fmt.Errorf("rebuild %d totals of %s: delete what is stored: %w", len(totals), a.view, err)
 	}
 	return nil
 }

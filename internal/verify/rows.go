@@ -52,13 +52,22 @@ func (h *hasher) content(u *events.Usage) uint64 {
 	return xxhash.Sum64(b)
 }
 
-// spill keeps the server's memory bounded: what is sorted or grouped goes to its disk beyond this.
-func spill(ctx context.Context) context.Context {
+// spilling keeps the server's memory bounded: what is sorted or grouped goes to its disk beyond this.
+func spilling() chgo.Settings {
 	const most = 1 << 30
-	return chgo.Context(ctx, chgo.WithSettings(chgo.Settings{
-		"max_bytes_before_external_sort":     most,
-		"max_bytes_before_external_group_by": most,
-	}))
+	return chgo.Settings{"max_bytes_before_external_sort": most, "max_bytes_before_external_group_by": most}
+}
+
+func spill(ctx context.Context) context.Context {
+	return chgo.Context(ctx, chgo.WithSettings(spilling()))
+}
+
+// longQuery is spill for statements that name many rows or keys.
+func longQuery(ctx context.Context) context.Context {
+	s := spilling()
+	s["max_query_size"] = 64 << 20
+	s["max_ast_elements"], s["max_expanded_ast_elements"] = 1_000_000, 2_000_000
+	return chgo.Context(ctx, chgo.WithSettings(s))
 }
 
 // A cursor walks through the rows of an offset range in the order of their offsets.
