@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -82,6 +83,9 @@ func up(ctx context.Context, out, log io.Writer, o upOptions) error {
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // interrupted while starting: there is nothing to tell
+		}
+		if errors.Is(err, syscall.EADDRINUSE) && !o.freePorts {
+			return fmt.Errorf("%w\nlocalstack up --free-ports takes others", err)
 		}
 		return err
 	}

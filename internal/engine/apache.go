@@ -58,9 +58,9 @@ func startApache(ctx context.Context, o Options) (*Kafka, error) {
 
 // properties is the broker's configuration file.
 func (k *Kafka) properties(data string, o Options) string {
-	advertise := o.Advertise
-	if advertise == "" {
-		advertise = k.Addr()
+	advertise := k.Addr()
+	if o.Advertise != nil {
+		advertise = o.Advertise(advertise)
 	}
 	p := map[string]string{
 		"process.roles":             "broker,controller",

@@ -41,7 +41,7 @@ func (e *instance) Port() int { return e.port.number }
 func (e *instance) LogPath() string { return filepath.Join(e.dir, e.name+".log") }
 
 // Start runs the engine, with the data and on the port it had before, and returns when it has answered a request.
-// It is an error to start one that runs. It gives up after a minute, or when ctx ends. The engine outlives ctx.
+// It is an error to start one that runs. It gives up after two minutes, or when ctx ends. The engine outlives ctx.
 func (e *instance) Start(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

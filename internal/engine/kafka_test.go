@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -108,4 +109,25 @@ func TestATopicIsNotCreatedByBeingMentioned(t *testing.T) {
 			t.Errorf("asking for a topic that nobody created: %v", err)
 		}
 	})
+}
+
+func TestClientsOfABrokerBehindAProxyGoThroughIt(t *testing.T) {
+	t.Parallel()
+	k, proxy := enginetest.ApacheKafkaBehindProxy(t)
+	enginetest.CreateTopic(t, k, "t", 1)
+	w := &kafka.Writer{Addr: kafka.TCP(proxy.Addr()), Topic: "t", RequiredAcks: kafka.RequireAll, MaxAttempts: 1, Transport: &kafka.Transport{}}
+	defer w.Close()
+	defer w.Transport.(*kafka.Transport).CloseIdleConnections()
+	if err := w.WriteMessages(t.Context(), kafka.Message{Value: []byte("first")}); err != nil {
+		t.Fatal(err)
+	}
+	// The answer to the write is lost: the client does not know, the record is there.
+	lost := proxy.SwallowResponse(func(request []byte) bool { return bytes.Contains(request, []byte("second")) })
+	if err := w.WriteMessages(t.Context(), kafka.Message{Value: []byte("second")}); err == nil {
+		t.Error("the write was answered")
+	}
+	within(t, "the swallowing", lost.Caught())
+	if got := valuesOf(t, k, "t"); got != "first second " {
+		t.Errorf("the topic holds %q", got)
+	}
 }

@@ -24,9 +24,9 @@ type Options struct {
 	// KafkaConfig are broker settings by Kafka's own names (message.max.bytes, ...), over those of this package.
 	KafkaConfig map[string]string
 
-	// Advertise is the HOST:PORT that Apache Kafka tells its clients to use, for a proxy in front of it.
-	// Default: its own address. The embedded broker knows no other address than its own.
-	Advertise string
+	// Advertise, if set, is called with Apache Kafka's own HOST:PORT before it starts and returns the one it tells its
+	// clients to use: that of a proxy in front of it. The embedded broker tells its own in any case.
+	Advertise func(addr string) string
 
 	// Persistence of Redis; default AppendOnly.
 	Persistence Persistence
@@ -58,7 +58,7 @@ const (
 // startLimit is how long an engine may take until it answers; stopLimit how long a clean stop may take before the
 // engine is killed.
 const (
-	startLimit = 60 * time.Second
+	startLimit = 2 * time.Minute
 	stopLimit  = 20 * time.Second
 )
 

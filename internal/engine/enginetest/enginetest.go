@@ -42,11 +42,6 @@ func KafkaConfig(name, value string) Option {
 	}
 }
 
-// Advertise makes Apache Kafka send its clients to another address than its own: a proxy's.
-func Advertise(addr string) Option {
-	return func(o *engine.Options) { o.Advertise = addr }
-}
-
 // Port puts the engine on a given port of 127.0.0.1.
 func Port(n int) Option {
 	return func(o *engine.Options) { o.Port = n }
@@ -68,6 +63,21 @@ func Kafka(t testing.TB, opts ...Option) *engine.Kafka {
 func ApacheKafka(t testing.TB, opts ...Option) *engine.Kafka {
 	t.Helper()
 	return start(t, engine.StartKafka, append([]Option{func(o *engine.Options) { o.Kind = engine.Apache }}, opts...))
+}
+
+// ApacheKafkaBehindProxy starts an Apache Kafka broker that sends its clients to a proxy in front of it. Addr is still
+// the broker's own address: give clients the proxy's to begin with.
+func ApacheKafkaBehindProxy(t testing.TB, opts ...Option) (*engine.Kafka, *engine.Proxy) {
+	t.Helper()
+	var proxy *engine.Proxy
+	advertise := func(o *engine.Options) {
+		o.Advertise = func(addr string) string {
+			proxy = Proxy(t, addr)
+			return proxy.Addr()
+		}
+	}
+	k := ApacheKafka(t, append([]Option{advertise}, opts...)...)
+	return k, proxy
 }
 
 // Postgres starts a PostgreSQL server.
