@@ -1,0 +1,72 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"tenantflow/internal/config"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/verify"
+	"tenantflow/migrations"
+)
+
+func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
+	t.Parallel()
+	prefix := enginetest.NewTopic(t, 1) + "." // only for its name, which no other test has
+	environ := []string{
+		"TENANTFLOW_KAFKA_BROKERS=" + enginetest.SharedKafka(t).Addr(),
+		"TENANTFLOW_CLICKHOUSE_DSN=" + enginetest.NewDatabase(t),
+		"TENANTFLOW_TOPIC_PREFIX=" + prefix,
+		"TENANTFLOW_GROUP_PREFIX=" + prefix + "group",
+		"TENANTFLOW_USAGE_INSERT_TIMEOUT=1s",
+	}
+	run := func(code int, args ...string) (out, errOut string) {
+		t.Helper()
+		out, errOut, got := tenantflow(t, environ, args...)
+		if got != code {
+			t.Fatalf("%s: exit code %d, want %d\n%s\n%s", strings.Join(args, " "), got, code, out, errOut)
+		}
+		return out, errOut
+	}
+	if _, errOut := run(exitInvalid, "verify"); !strings.Contains(errOut, "migrate") {
+		t.Errorf("before migrate it says: %s", errOut)
+	}
+	run(exitDone, "migrate")
+	if out, _ := run(exitDone, "verify"); !strings.Contains(out, "passed: 0 offsets") {
+		t.Errorf("an empty installation: %s", out)
+	}
+
+	cfg, err := config.Load(environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, err := cfg.ClickHouseOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := migrations.OpenClickHouse(t.Context(), options, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tables.Close() })
+	const tamper = "INSERT INTO usage_daily_store VALUES ('acme', 'u', 'pro', today(), 1, 2, '3', now64(3))"
+	if _, err := tables.DB().ExecContext(t.Context(), tamper); err != nil {
+		t.Fatal(err)
+	}
+	out, errOut := run(exitFailed, "verify")
+	if !strings.Contains(out, "usage_daily acme|u|pro|") || !strings.Contains(out, "api_calls is 1, the rows make 0") || !strings.Contains(errOut, "1 differences") {
+		t.Errorf("a wrong total:\n%s\n%s", out, errOut)
+	}
+	out, _ = run(exitDone, "verify", "--repair", "-o", "json")
+	var report verify.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil || report.Repairs.TotalsMended != 1 || report.Differences() != 0 || len(report.Partitions) != 8 {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, _ = run(exitDone, "verify"); !strings.Contains(out, "passed") {
+		t.Errorf("after the repair: %s", out)
+	}
+	if _, errOut = run(exitInvalid, "verify", "--samples", "-1"); !strings.Contains(errOut, "--samples") {
+		t.Errorf("got %s", errOut)
+	}
+}
