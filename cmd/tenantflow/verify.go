@@ -187,6 +187,11 @@ func remarks(r *verify.Report) []string {
 	say(r.OtherTopics, "%d rows are from other topics: only counted")
 	say(r.DeadLetters.Gone, "%d offsets of the dead letter topic have left its log: an event whose dead letter was there counts as missing")
 	say(r.DeadLetters.NoLetters, "%d records of the dead letter topic are no dead letters")
+	busy := int64(0)
+	for _, a := range r.Aggregates {
+		busy += a.Busy
+	}
+	say(busy, "%d totals differ while inserts into them are under way: not judged")
 	lines = append(lines, r.Notes...)
 	say(r.Repairs.RowsRemoved, "repaired: %d later copies of events removed")
 	say(r.Repairs.DeadLetters, "repaired: %d dead letters written for those of them with other data")
@@ -195,5 +200,5 @@ func remarks(r *verify.Report) []string {
 	if n := r.Differences(); n > 0 {
 		return append(lines, fmt.Sprintf("FAILED: %d differences in %d offsets (%.1f s)", n, s.Judged, r.Seconds))
 	}
-	return append(lines, fmt.Sprintf("passed: %d offsets are accounted for, and all totals are right (%.1f s)", s.Judged, r.Seconds))
+	return append(lines, fmt.Sprintf("passed: %d offsets are accounted for, and all judged totals are right (%.1f s)", s.Judged, r.Seconds))
 }

@@ -146,7 +146,7 @@ func TestTheRunningServiceMakesNoFalseFindings(t *testing.T) {
 	t.Parallel()
 	in := install(t, 3)
 	c := usual()
-	c.Count, c.Start, c.Step = 60_000, time.Now().Add(-30*time.Minute), 30*time.Millisecond
+	c.Count, c.Start, c.Step = 40_000, time.Now().Add(-30*time.Minute), 30*time.Millisecond
 	g, err := model.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestTheRunningServiceMakesNoFalseFindings(t *testing.T) {
 	published := make(chan struct{})
 	go func() {
 		defer close(published)
-		for range 29 {
+		for range 19 {
 			in.publish(t, g, 2000)
 		}
 	}()

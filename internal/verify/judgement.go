@@ -49,9 +49,10 @@ type judgement struct {
 	letters   []letter
 	*workspace
 
-	now      time.Time
-	unplaced []unplaced // as many as the block has rows
-	foreign  []int64    // places of foreign rows, to be described
+	now        time.Time
+	unreadable error      // why the record at hand can't be a row; nil: usage holds its event
+	unplaced   []unplaced // as many as the block has rows
+	foreign    []int64    // places of foreign rows, to be described
 
 	// The results.
 	events, duplicates, deadLetters, expired int64
@@ -82,28 +83,28 @@ func (j *judgement) record(ctx context.Context) func(*events.Record) error {
 			return err
 		}
 		lettered := j.lettered(r)
-		u := &j.usage
-		unreadable := j.decoder.Decode(r, j.now, u)
-		own, err := j.rowsAt(r, u, unreadable)
+		j.unreadable = j.decoder.Decode(r, j.now, &j.usage)
+		own, err := j.rowsAt(r)
 		switch {
 		case err != nil:
 			return err
 		case own:
 			j.stored++
 			if lettered {
-				j.find(RowAndDeadLetter, r.Offset, eventOf(r, u, unreadable), "settled: the event is a row and a dead letter, and the row decides")
+				j.find(RowAndDeadLetter, r.Offset, j.eventOf(r), "settled: the event is a row and a dead letter, and the row decides")
 			}
 			return nil
 		case lettered:
 			j.deadLetters++
-		case unreadable != nil:
-			j.find(Missing, r.Offset, "", fmt.Sprintf("no dead letter, and the event can't be a row: %v", unreadable))
+		case j.unreadable != nil:
+			j.find(Missing, r.Offset, j.eventOf(r), fmt.Sprintf("no dead letter, and the event can't be a row: %v", j.unreadable))
 			return nil
 		}
-		if unreadable != nil {
+		if j.unreadable != nil {
 			return nil
 		}
-		j.unplaced = append(j.unplaced, unplaced{offset: r.Offset, event: eventOf(r, u, nil), timestamp: u.Timestamp, time: r.Time, letter: lettered})
+		u := &j.usage
+		j.unplaced = append(j.unplaced, unplaced{offset: r.Offset, event: j.eventOf(r), timestamp: u.Timestamp, time: r.Time, letter: lettered})
 		j.block.Append(u, u.IdentityHash(), r.Offset)
 		if len(j.unplaced) >= lookUp {
 			return j.lookUp(ctx)
@@ -124,30 +125,30 @@ func (j *judgement) noEventBefore(offset int64) error {
 }
 
 // rowsAt takes the rows at the place of a record. It tells whether the event's own is among them.
-func (j *judgement) rowsAt(r *events.Record, u *events.Usage, unreadable error) (own bool, err error) {
+func (j *judgement) rowsAt(r *events.Record) (own bool, err error) {
 	copies, altered := 0, false
 	for ; !j.rows.done && j.rows.at.offset == r.Offset; err = j.rows.advance() {
 		if err != nil {
 			return false, err
 		}
 		switch {
-		case j.rows.at.identity != identityOf(r, u, unreadable):
-			j.foreignRow(r.Offset, "the log holds "+eventOf(r, u, unreadable)+" there")
+		case j.rows.at.identity != j.identityOf(r):
+			j.foreignRow(r.Offset, "the log holds "+j.eventOf(r)+" there")
 			continue
-		case unreadable != nil || j.rows.at.content != j.hasher.content(u):
+		case j.unreadable != nil || j.rows.at.content != j.hasher.content(&j.usage):
 			altered = true
 		}
 		copies++
 	}
 	if altered {
 		detail := "the row differs from its event"
-		if unreadable != nil {
-			detail = fmt.Sprintf("there is a row, but its event can't be one: %v", unreadable)
+		if j.unreadable != nil {
+			detail = fmt.Sprintf("there is a row, but its event can't be one: %v", j.unreadable)
 		}
-		j.find(AlteredRow, r.Offset, eventOf(r, u, unreadable), detail)
+		j.find(AlteredRow, r.Offset, j.eventOf(r), detail)
 	}
 	if copies > 1 {
-		j.find(DoubledRow, r.Offset, eventOf(r, u, unreadable), fmt.Sprintf("%d rows for one place in the log", copies))
+		j.find(DoubledRow, r.Offset, j.eventOf(r), fmt.Sprintf("%d rows for one place in the log", copies))
 	}
 	return copies > 0, err
 }
@@ -266,9 +267,9 @@ func (j *judgement) find(kind Kind, offset int64, event, detail string) {
 }
 
 // identityOf is the identity hash of a record, whether its data can be understood or not; 0 if it has no identity.
-func identityOf(r *events.Record, u *events.Usage, unreadable error) uint64 {
-	if unreadable == nil {
-		return u.IdentityHash()
+func (j *judgement) identityOf(r *events.Record) uint64 {
+	if j.unreadable == nil {
+		return j.usage.IdentityHash()
 	}
 	if e, err := events.ParseEnvelope(r); err == nil {
 		return events.IdentityHash([]byte(e.Source), []byte(e.ID))
@@ -277,9 +278,9 @@ func identityOf(r *events.Record, u *events.Usage, unreadable error) uint64 {
 }
 
 // eventOf names the event of a record in a finding.
-func eventOf(r *events.Record, u *events.Usage, unreadable error) string {
-	if unreadable == nil {
-		return string(u.Source) + " " + string(u.ID)
+func (j *judgement) eventOf(r *events.Record) string {
+	if j.unreadable == nil {
+		return string(j.usage.Source) + " " + string(j.usage.ID)
 	}
 	if e, err := events.ParseEnvelope(r); err == nil {
 		return e.Source + " " + e.ID

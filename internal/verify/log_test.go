@@ -148,3 +148,52 @@ func TestARowMayLeaveByItsAgeButAnEventTooOldFromTheBeginningNeedsADeadLetter(t 
 		t.Errorf("%+v", r.Sum())
 	}
 }
+
+func TestExtremeValuesAreComparedExactly(t *testing.T) {
+	t.Parallel()
+	in := install(t, 1)
+	event := func(id, data string) *events.Record {
+		return &events.Record{
+			Key:   []byte("acme"),
+			Time:  time.Now(),
+			Value: []byte(`{"company_id":"acme","user_id":"u","subscription_tier":"pro",` + data + `}`),
+			Headers: []events.Header{{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_id", Value: []byte(id)}, {Key: "ce_source", Value: []byte("/extreme")},
+				{Key: "ce_type", Value: []byte("usage.recorded.v1")}, {Key: "ce_time", Value: []byte(time.Now().UTC().Format(time.RFC3339Nano))}},
+		}
+	}
+	largest := `"service_name":"s","api_endpoint":"/","data_points_consumed":4294967295,"processing_time_ms":999999999999999.999,"revenue_attributed":"999999999999.999999"`
+	in.append(t, 0,
+		event("it's \\ largest", largest), event("it's \\ largest", largest),
+		event("line feeds", `"service_name":"a\nb","api_endpoint":"c","data_points_consumed":0,"processing_time_ms":0`),
+		event("one of them elsewhere", `"service_name":"a","api_endpoint":"b\nc","data_points_consumed":0,"processing_time_ms":0`),
+		event("not ASCII", `"service_name":"日本","api_endpoint":"\u0000é","data_points_consumed":1,"processing_time_ms":0.0005`),
+	)
+	stop := in.consume(t, 1000)
+	in.awaitConsumed(t, time.Minute)
+	stop()
+	in.awaitQuiet(t)
+	r := in.verify(t, false)
+	want(t, r, nil)
+	if s := r.Sum(); s.Rows != 4 || s.Duplicates != 1 || s.Judged != 5 {
+		t.Errorf("%+v", s)
+	}
+	// Totals of such sizes are mended to the last digit, and keys with any character are found again.
+	in.exec(t, "TRUNCATE TABLE usage_hourly_store")
+	in.exec(t, "TRUNCATE TABLE billing_monthly_store")
+	r = in.verify(t, true)
+	want(t, r, nil)
+	if r.Repairs.TotalsMended != 5 {
+		t.Errorf("repaired %+v", r.Repairs)
+	}
+	// The same place and identity, with the line feed moved from one field to the next.
+	in.exec(t, "ALTER TABLE usage_tracking UPDATE service_name = 'a', api_endpoint = 'b\\nc' WHERE event_id = 'line feeds' SETTINGS mutations_sync = 2")
+	if r = in.verify(t, false); r.Findings.Count(verify.AlteredRow) != 1 {
+		t.Errorf("%+v", r.Findings)
+	}
+	// And a row of such an identity is removed again.
+	in.copyRow(t, 0, 0, "")
+	in.awaitQuiet(t)
+	if r = in.verify(t, true); r.Repairs.RowsRemoved != 1 || r.Findings.Count(verify.DoubledRow) != 0 {
+		t.Errorf("repaired %+v, %+v", r.Repairs, r.Findings)
+	}
+}
