@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -183,8 +185,10 @@ func (p *Proxy) serve(client net.Conn) {
 
 func (p *Proxy) cut(heldToo bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for l := range p.links {
+	links := slices.Collect(maps.Keys(p.links))
+	p.mu.Unlock()
+	// Not under the lock: a link that forwards a request holds its own lock and wants this one, to look for a trap.
+	for _, l := range links {
 		l.cut(heldToo)
 	}
 }
