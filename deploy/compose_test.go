@@ -1,0 +1,295 @@
+// Package deploy holds what describes a deployment: images, alerts, dashboards. None of it can be run where there is no
+// Docker, so the tests hold it against the code it speaks of: settings, metrics, routes, files.
+package deploy
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"tenantflow/internal/config"
+)
+
+// A composition is what the tests look at in docker-compose.yml, with the defaults of its variables filled in.
+type composition struct {
+	Services map[string]service        `yaml:"services"`
+	Volumes  map[string]map[string]any `yaml:"volumes"`
+}
+
+type service struct {
+	Image       string            `yaml:"image"`
+	Build       map[string]any    `yaml:"build"`
+	Command     []string          `yaml:"command"`
+	Environment map[string]string `yaml:"environment"`
+	Ports       []string          `yaml:"ports"`
+	Volumes     []string          `yaml:"volumes"`
+	Restart     string            `yaml:"restart"`
+	ReadOnly    bool              `yaml:"read_only"`
+	Privileged  bool              `yaml:"privileged"`
+	CapDrop     []string          `yaml:"cap_drop"`
+	Grace       time.Duration     `yaml:"stop_grace_period"`
+	Healthcheck *struct {
+		Test     []string      `yaml:"test"`
+		Disable  bool          `yaml:"disable"`
+		Interval time.Duration `yaml:"interval"`
+		Timeout  time.Duration `yaml:"timeout"`
+	} `yaml:"healthcheck"`
+	DependsOn map[string]struct {
+		Condition string `yaml:"condition"`
+	} `yaml:"depends_on"`
+}
+
+// oneShot tells whether the service does something and ends.
+func (s *service) oneShot() bool { return s.Restart == "no" }
+
+var variable = regexp.MustCompile(`\$\{([A-Za-z0-9_]+)(:-([^}]*))?\}`)
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func unmarshal(t *testing.T, path, text string, into any) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(text), into); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+func compose(t *testing.T) composition {
+	t.Helper()
+	text := variable.ReplaceAllString(readFile(t, "../docker-compose.yml"), "$3")
+	var c composition
+	unmarshal(t, "docker-compose.yml", text, &c)
+	if len(c.Services) < 8 {
+		t.Fatalf("only %d services were found", len(c.Services))
+	}
+	return c
+}
+
+// pinned tells whether an image's tag names one release: at least major and minor, and for programs that number their
+// patches, the patch.
+var pinned = regexp.MustCompile(`:v?\d+\.\d+(\.\d+)*(-[a-z]+)?$`)
+
+func TestEveryImageIsPinned(t *testing.T) {
+	t.Parallel()
+	for name, s := range compose(t).Services {
+		if s.Build == nil && !pinned.MatchString(s.Image) {
+			t.Errorf("%s: the image %q is not pinned to a release", name, s.Image)
+		}
+	}
+}
+
+func TestEveryServiceThatGoesOnRunningHasAHealthCheck(t *testing.T) {
+	t.Parallel()
+	for name, s := range compose(t).Services {
+		h := s.Healthcheck
+		switch {
+		case s.oneShot():
+			if h == nil || !h.Disable {
+				t.Errorf("%s ends by itself, and the image's check of a running service is not off", name)
+			}
+		case h == nil || len(h.Test) < 2 || h.Disable:
+			t.Errorf("%s has no health check", name)
+		case h.Test[0] != "CMD" && h.Test[0] != "CMD-SHELL":
+			t.Errorf("%s: a check begins with CMD or CMD-SHELL, not %q", name, h.Test[0])
+		case h.Interval <= 0 || h.Timeout <= 0 || s.Restart == "":
+			t.Errorf("%s: interval %s, timeout %s, restart %q", name, h.Interval, h.Timeout, s.Restart)
+		}
+	}
+}
+
+func TestEveryDependencyExistsAndItsConditionCanComeTrue(t *testing.T) {
+	t.Parallel()
+	c := compose(t)
+	for name, s := range c.Services {
+		for on, d := range s.DependsOn {
+			target, ok := c.Services[on]
+			if !ok {
+				t.Errorf("%s depends on %s, which is not there", name, on)
+				continue
+			}
+			want := "service_healthy"
+			if target.oneShot() {
+				want = "service_completed_successfully"
+			}
+			if d.Condition != want {
+				t.Errorf("%s depends on %s with %q, want %q", name, on, d.Condition, want)
+			}
+		}
+	}
+	// What the service needs it waits for, and nobody waits for himself.
+	for _, store := range []string{"migrate", "kafka", "clickhouse", "postgres", "dragonfly"} {
+		if _, ok := c.Services["tenantflow"].DependsOn[store]; !ok {
+			t.Errorf("tenantflow does not wait for %s", store)
+		}
+	}
+	var visit func(name string, path []string)
+	visit = func(name string, path []string) {
+		if slices.Contains(path, name) {
+			t.Fatalf("a circle: %v", append(path, name))
+		}
+		for on := range c.Services[name].DependsOn {
+			visit(on, append(slices.Clone(path), name))
+		}
+	}
+	for name := range c.Services {
+		visit(name, nil)
+	}
+}
+
+// Everything is checked as `tenantflow config check` would: names, values, and that no store is missing.
+func TestTheEnvironmentOfTheServiceIsAValidConfiguration(t *testing.T) {
+	t.Parallel()
+	c := compose(t)
+	inImage := dockerfile(t).environment
+	for _, name := range []string{"migrate", "tenantflow"} {
+		environment := map[string]string{}
+		for _, from := range []map[string]string{inImage, c.Services[name].Environment} {
+			for k, v := range from {
+				environment[k] = v
+			}
+		}
+		var environ []string
+		for k, v := range environment {
+			environ = append(environ, k+"="+v)
+		}
+		cfg, err := config.Load(environ)
+		if err == nil {
+			err = cfg.Require(config.Kafka, config.ClickHouse, config.Postgres, config.Dragonfly)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for store, address := range addresses(t, cfg) {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				t.Errorf("%s: %s is at %q: %v", name, store, address, err)
+			}
+			if _, ok := c.Services[host]; !ok {
+				t.Errorf("%s: %s is at %s, and there is no such service", name, store, address)
+			}
+		}
+		if s := c.Services[name]; name == "tenantflow" && s.Grace <= cfg.ShutdownTimeout {
+			t.Errorf("a stop may take %s, and is cut off after %s", cfg.ShutdownTimeout, s.Grace)
+		}
+	}
+}
+
+// addresses are the host:port of every store.
+func addresses(t *testing.T, cfg *config.Config) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for i, broker := range cfg.KafkaBrokers {
+		all[fmt.Sprint("kafka ", i)] = broker
+	}
+	for store, dsn := range map[string]config.SecretURL{
+		"clickhouse": cfg.ClickHouseDSN, "postgres": cfg.PostgresDSN, "dragonfly": cfg.DragonflyURL,
+	} {
+		u, err := url.Parse(dsn.Reveal())
+		if err != nil {
+			t.Fatalf("%s: %v", store, err)
+		}
+		all[store] = u.Host
+	}
+	return all
+}
+
+func TestStoresHaveThePasswordsTheServiceUses(t *testing.T) {
+	t.Parallel()
+	text := readFile(t, "../docker-compose.yml")
+	uses := map[string]int{}
+	defaults := map[string]string{}
+	for _, m := range variable.FindAllStringSubmatch(text, -1) {
+		name, has, value := m[1], m[2] != "", m[3]
+		if !has || value == "" {
+			t.Errorf("${%s} has no default", name)
+		}
+		if strings.HasPrefix(name, config.Prefix) {
+			t.Errorf("${%s}: the service, started in the same shell, would refuse that name", name)
+		}
+		if before, ok := defaults[name]; ok && before != value {
+			t.Errorf("${%s} has two defaults, %q and %q", name, before, value)
+		}
+		defaults[name] = value
+		uses[name]++
+	}
+	for _, name := range []string{"CLICKHOUSE_PASSWORD", "POSTGRES_PASSWORD", "DRAGONFLY_PASSWORD"} {
+		if uses[name] < 2 {
+			t.Errorf("${%s} is used %d times: the store and the service must both have it", name, uses[name])
+		}
+	}
+}
+
+func TestEveryMountIsThere(t *testing.T) {
+	t.Parallel()
+	c := compose(t)
+	used := map[string]bool{}
+	for name, s := range c.Services {
+		for _, v := range s.Volumes {
+			source, rest, _ := strings.Cut(v, ":")
+			if !strings.HasPrefix(source, ".") {
+				if _, ok := c.Volumes[source]; !ok {
+					t.Errorf("%s uses the volume %s, which is not declared", name, source)
+				}
+				used[source] = true
+				continue
+			}
+			if !strings.HasSuffix(rest, ":ro") {
+				t.Errorf("%s could write to %s", name, source)
+			}
+			if _, err := os.Stat(filepath.Join("..", source)); err != nil {
+				t.Errorf("%s mounts what is not there: %v", name, err)
+			}
+		}
+	}
+	for name := range c.Volumes {
+		if !used[name] {
+			t.Errorf("nobody uses the volume %s", name)
+		}
+	}
+}
+
+func TestNothingIsPublishedBeyondTheLoopbackAddress(t *testing.T) {
+	t.Parallel()
+	taken := map[string]string{}
+	for name, s := range compose(t).Services {
+		for _, p := range s.Ports {
+			if !regexp.MustCompile(`^127\.0\.0\.1:\d+:\d+$`).MatchString(p) {
+				t.Errorf("%s publishes %q", name, p)
+				continue
+			}
+			port := strings.Split(p, ":")[1]
+			if taken[port] != "" {
+				t.Errorf("%s and %s publish port %s", name, taken[port], port)
+			}
+			taken[port] = name
+		}
+	}
+}
+
+func TestTheServiceHasNoPrivileges(t *testing.T) {
+	t.Parallel()
+	for name, s := range compose(t).Services {
+		if s.Privileged {
+			t.Errorf("%s is privileged", name)
+		}
+		if s.Build != nil && (!s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"})) {
+			t.Errorf("%s: read-only root %t, capabilities dropped %v", name, s.ReadOnly, s.CapDrop)
+		}
+	}
+}

@@ -1,0 +1,286 @@
+package deploy
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/health"
+	"tenantflow/internal/telemetry"
+)
+
+// A listener is a registerer that only notes what is registered: a metric with labels has no value yet that a registry
+// could gather.
+type listener struct {
+	names  []string
+	labels []string
+}
+
+// described takes a prometheus.Desc apart, which has no other way to tell its name and labels.
+var described = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: .*, constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+
+func (l *listener) Register(c prometheus.Collector) error {
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		c.Describe(descriptions)
+		close(descriptions)
+	}()
+	for d := range descriptions {
+		m := described.FindStringSubmatch(d.String())
+		if m == nil {
+			panic("a description of another form: " + d.String())
+		}
+		l.names = append(l.names, m[1])
+		for label := range strings.FieldsFuncSeq(m[2]+","+m[3], func(r rune) bool { return r == ',' }) {
+			name, _, _ := strings.Cut(label, "=")
+			l.labels = append(l.labels, name)
+		}
+	}
+	return nil
+}
+
+func (l *listener) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		_ = l.Register(c)
+	}
+}
+
+func (l *listener) Unregister(prometheus.Collector) bool { return false }
+
+// metrics registers everything `tenantflow run` registers.
+func metrics(t *testing.T) *listener {
+	t.Helper()
+	var l listener
+	consumers.NewMetrics(&l, "usage")
+	consumers.NewUsage(nil, consumers.UsageConfig{Registry: &l})
+	l.MustRegister(
+		health.New(time.Minute, slog.New(slog.DiscardHandler)).Collector(),
+		telemetry.NewRegistry(telemetry.Build{}),
+	)
+	if !slices.Contains(l.names, "tenantflow_part_ready") || !slices.Contains(l.names, "tenantflow_usage_rows_total") || !slices.Contains(l.labels, "reason") {
+		t.Fatalf("the metrics were not found: %v", l)
+	}
+	return &l
+}
+
+var (
+	metricName = regexp.MustCompile(`\b(?:tenantflow|go|process)_[a-z0-9_]+`)
+	grouping   = regexp.MustCompile(`\bby \(([^)]*)\)`)
+	matcher    = regexp.MustCompile(`[{,]\s*([a-z_]+)\s*(?:=~|!~|!=|=)`)
+	shown      = regexp.MustCompile(`\{\{\s*(?:\$labels\.)?([a-z_]+)\s*\}\}`)
+)
+
+// check holds an expression, and the words around it, against the metrics that exist.
+func (l *listener) check(t *testing.T, where, expression string, words ...string) {
+	t.Helper()
+	for _, name := range metricName.FindAllString(expression, -1) {
+		base := name
+		for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+			if trimmed, ok := strings.CutSuffix(name, suffix); ok && strings.HasSuffix(trimmed, "_seconds") {
+				base = trimmed
+			}
+		}
+		if !slices.Contains(l.names, base) {
+			t.Errorf("%s: there is no metric %s", where, name)
+		}
+	}
+	// What Prometheus itself adds.
+	known := append([]string{"instance", "job", "le", "alertname", "alertstate"}, l.labels...)
+	var labels []string
+	for _, m := range grouping.FindAllStringSubmatch(expression, -1) {
+		for label := range strings.SplitSeq(m[1], ",") {
+			labels = append(labels, strings.TrimSpace(label))
+		}
+	}
+	for _, m := range matcher.FindAllStringSubmatch(expression, -1) {
+		labels = append(labels, m[1])
+	}
+	for _, m := range shown.FindAllStringSubmatch(strings.Join(words, "\n"), -1) {
+		labels = append(labels, m[1])
+	}
+	for _, label := range labels {
+		if !slices.Contains(known, label) {
+			t.Errorf("%s: no metric has a label %s", where, label)
+		}
+	}
+}
+
+type rules struct {
+	Groups []struct {
+		Rules []struct {
+			Alert       string            `yaml:"alert"`
+			Expr        string            `yaml:"expr"`
+			Labels      map[string]string `yaml:"labels"`
+			Annotations map[string]string `yaml:"annotations"`
+		} `yaml:"rules"`
+	} `yaml:"groups"`
+}
+
+func TestEveryAlertWatchesAMetricThatExistsAndNamesItsRunbook(t *testing.T) {
+	t.Parallel()
+	const path = "prometheus/alerts.yml"
+	var r rules
+	unmarshal(t, path, readFile(t, path), &r)
+	l := metrics(t)
+	tests := readFile(t, "prometheus/alerts.test.yml")
+	seen := map[string]bool{}
+	for _, group := range r.Groups {
+		for _, rule := range group.Rules {
+			if rule.Alert == "" || seen[rule.Alert] {
+				t.Errorf("an alert without a name, or twice: %q", rule.Alert)
+			}
+			seen[rule.Alert] = true
+			summary, description := rule.Annotations["summary"], rule.Annotations["description"]
+			l.check(t, rule.Alert, rule.Expr, summary, description)
+			if summary == "" || description == "" || !slices.Contains([]string{"page", "ticket"}, rule.Labels["severity"]) {
+				t.Errorf("%s: summary %q, description %q, labels %v", rule.Alert, summary, description, rule.Labels)
+			}
+			file, anchor, _ := strings.Cut(rule.Annotations["runbook"], "#")
+			if _, err := os.Stat(filepath.Join("..", file)); err != nil || !slices.Contains(anchors(t, filepath.Join("..", file)), anchor) {
+				t.Errorf("%s: no heading %s#%s", rule.Alert, file, anchor)
+			}
+			if !regexp.MustCompile(`alertname: ` + rule.Alert + `\b`).MatchString(tests) {
+				t.Errorf("%s is not in alerts.test.yml", rule.Alert)
+			}
+		}
+	}
+	if len(seen) < 8 {
+		t.Errorf("only %d alerts were found", len(seen))
+	}
+}
+
+// anchors are the names by which the headings of a Markdown file can be linked to.
+func anchors(t *testing.T, path string) []string {
+	t.Helper()
+	var all []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(readFile(t, path), -1) {
+		name := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		all = append(all, strings.ReplaceAll(name, " ", "-"))
+	}
+	return all
+}
+
+func TestEveryPanelShowsAMetricThatExists(t *testing.T) {
+	t.Parallel()
+	type target struct {
+		Expr         string `json:"expr"`
+		LegendFormat string `json:"legendFormat"`
+	}
+	type source struct {
+		UID string `json:"uid"`
+	}
+	var dashboard struct {
+		Panels []struct {
+			ID         int                      `json:"id"`
+			Type       string                   `json:"type"`
+			Title      string                   `json:"title"`
+			Datasource source                   `json:"datasource"`
+			GridPos    struct{ X, Y, W, H int } `json:"gridPos"`
+			Targets    []target                 `json:"targets"`
+		} `json:"panels"`
+		Annotations struct {
+			List []struct {
+				Expr        string `json:"expr"`
+				TitleFormat string `json:"titleFormat"`
+			} `json:"list"`
+		} `json:"annotations"`
+		Templating struct {
+			List []struct {
+				Definition string `json:"definition"`
+			} `json:"list"`
+		} `json:"templating"`
+	}
+	if err := json.Unmarshal([]byte(readFile(t, "grafana/dashboards/tenantflow.json")), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	var sources struct {
+		Datasources []struct{ UID string } `yaml:"datasources"`
+	}
+	unmarshal(t, "prometheus.yml", readFile(t, "grafana/provisioning/datasources/prometheus.yml"), &sources)
+
+	l := metrics(t)
+	cells, ids := map[[2]int]string{}, map[int]bool{}
+	for _, p := range dashboard.Panels {
+		if p.Type != "row" && (len(p.Targets) == 0 || p.Datasource.UID != sources.Datasources[0].UID) {
+			t.Errorf("%s: %d targets, data source %s", p.Title, len(p.Targets), p.Datasource.UID)
+		}
+		for _, q := range p.Targets {
+			l.check(t, p.Title, q.Expr, q.LegendFormat)
+		}
+		if ids[p.ID] {
+			t.Errorf("%s: the id %d is taken", p.Title, p.ID)
+		}
+		ids[p.ID] = true
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other := cells[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Fatalf("%s lies over %q, or outside", p.Title, other)
+				}
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+	}
+	for _, a := range dashboard.Annotations.List {
+		l.check(t, "annotation", a.Expr, a.TitleFormat)
+	}
+	for _, v := range dashboard.Templating.List {
+		l.check(t, "variable", v.Definition)
+	}
+	if len(ids) < 10 {
+		t.Errorf("only %d panels were found", len(ids))
+	}
+}
+
+func TestPrometheusAsksWhoIsThere(t *testing.T) {
+	t.Parallel()
+	var cfg struct {
+		RuleFiles []string `yaml:"rule_files"`
+		Scrape    []struct {
+			Job    string `yaml:"job_name"`
+			Static []struct {
+				Targets []string `yaml:"targets"`
+			} `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	unmarshal(t, "prometheus.yml", readFile(t, "prometheus/prometheus.yml"), &cfg)
+	for _, file := range cfg.RuleFiles {
+		if _, err := os.Stat(filepath.Join("prometheus", file)); err != nil {
+			t.Error(err)
+		}
+	}
+	c := compose(t)
+	ports := map[string]string{
+		"tenantflow": dockerfile(t).exposed,
+		"clickhouse": regexp.MustCompile(`<port>(\d+)</port>`).FindStringSubmatch(readFile(t, "clickhouse/tenantflow.xml"))[1],
+	}
+	asked := map[string]bool{}
+	for _, job := range cfg.Scrape {
+		asked[job.Job] = true
+		for _, target := range job.Static[0].Targets {
+			host, port, err := net.SplitHostPort(target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if host == "127.0.0.1" {
+				continue
+			}
+			if _, ok := c.Services[host]; !ok || ports[host] != port {
+				t.Errorf("%s asks %s, and %s answers on %q", job.Job, target, host, ports[host])
+			}
+		}
+	}
+	// The alerts and the dashboard name this job.
+	if !asked["tenantflow"] {
+		t.Errorf("nobody asks tenantflow: %v", asked)
+	}
+}
