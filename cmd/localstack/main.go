@@ -24,7 +24,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newUpCommand(), newDemoCommand(), newInstallCommand(), newKafkaCommand(), newClickHouseCommand())
+	root.AddCommand(newUpCommand(), newDemoCommand(), newBenchCommand(), newInstallCommand(), newKafkaCommand(), newClickHouseCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "localstack:", err)
 		stop()

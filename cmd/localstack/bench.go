@@ -1,0 +1,60 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tenantflow/internal/bench"
+)
+
+func newBenchCommand() *cobra.Command {
+	var c bench.Config
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the service beside ClickHouse's Kafka engine, the engine's insert limit and itself without guarantees",
+		Long: `Bench starts Apache Kafka and ClickHouse, publishes usage events and has one contender after the other read them. The
+report goes to standard output as Markdown, what is under way to standard error, all numbers to .local/bench.json.
+
+Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.Out, c.Log = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			return bench.MeasureAll(cmd.Context(), c)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&c.Events, "events", 2_000_000, "events of the backlog")
+	f.IntVar(&c.Runs, "runs", 3, "runs of each contender")
+	f.IntVar(&c.Partitions, "partitions", 8, "partitions of the topics")
+	f.StringSliceVar(&c.Only, "only", nil, "make these measurements only, comma-separated")
+	f.StringVar(&c.Binary, "tenantflow", "", "binary of the service (default bin/tenantflow)")
+	f.StringVar(&c.JSON, "json", "", "file for the measurements (default .local/bench.json)")
+	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile of the service's code, which runs once more for it")
+	cmd.AddCommand(newBenchChildCommand())
+	return cmd
+}
+
+// newBenchChildCommand is a consumer that bench runs in a process of its own, so that it is measured as the service is.
+func newBenchChildCommand() *cobra.Command {
+	var c bench.Child
+	cmd := &cobra.Command{
+		Use:    "child",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			return c.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar((*string)(&c.Kind), "kind", string(bench.Unguarded), "guarded or unguarded")
+	f.StringVar(&c.Brokers, "brokers", "", "brokers")
+	f.StringVar(&c.Topic, "topic", "", "topic")
+	f.StringVar(&c.Group, "group", "", "consumer group")
+	f.StringVar(&c.DSN, "dsn", "", "ClickHouse")
+	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:0", "address of the metrics page")
+	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile")
+	return cmd
+}

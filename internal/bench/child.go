@@ -1,0 +1,158 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/consumers"
+	"tenantflow/events"
+	"tenantflow/sinks/clickhouse"
+)
+
+// A ChildKind is what a child does with the events.
+type ChildKind string
+
+// The kinds of children.
+const (
+	// Guarded is the consumer as the service runs it. It is there to be profiled.
+	Guarded ChildKind = "guarded"
+	// Unguarded is made of the same parts - runtime, fetching, decoding, blocks, inserts - without what makes the
+	// effect exact: no intents, no look-ups, no memory of identities. Together with tables that keep no log of tokens
+	// and check no deadline it is an ordinary at-least-once consumer, and an optimistic one: it commits when it is
+	// idle only.
+	Unguarded ChildKind = "unguarded"
+)
+
+// Child is a consumer in a process of its own.
+type Child struct {
+	Kind                       ChildKind
+	Brokers, Topic, Group, DSN string
+	Metrics                    string // HOST:PORT of its metrics page
+	Profile                    string // file for a CPU profile; empty: none
+	Log                        *slog.Logger
+}
+
+// Run consumes until ctx ends.
+func (c Child) Run(ctx context.Context) (err error) {
+	if c.Profile != "" {
+		f, err := os.Create(c.Profile)
+		if err != nil {
+			return fmt.Errorf("make the profile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("begin the profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
+	o, err := chgo.ParseDSN(c.DSN)
+	if err != nil {
+		return fmt.Errorf("read the DSN: %w", err)
+	}
+	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: o, Logger: c.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector())
+	web := &http.Server{Addr: c.Metrics, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- web.ListenAndServe() }()
+	defer func() { _ = web.Close(); <-served }()
+
+	var handler consumers.BatchHandler = &unguarded{store: store}
+	if c.Kind == Guarded {
+		handler = consumers.NewUsage(store, consumers.UsageConfig{})
+	}
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	return consumers.NewGroup(consumers.Config{
+		Name: "usage", Brokers: strings.Split(c.Brokers, ","), Transport: transport, Group: c.Group, Topics: []string{c.Topic}, Logger: c.Log,
+	}, handler).Run(ctx)
+}
+
+// unguarded is a handler that inserts what it reads.
+type unguarded struct {
+	store  *clickhouse.Store
+	blocks sync.Pool
+}
+
+func (u *unguarded) Open(_ context.Context, p *consumers.Partition) (consumers.BatchPartition, error) {
+	return &unguardedPartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(events.UsageLimits{})}, nil
+}
+
+type unguardedPartition struct {
+	*consumers.Partition
+	usage   *unguarded
+	decoder *events.UsageDecoder
+}
+
+type unguardedBatch struct {
+	partition *unguardedPartition
+	block     *clickhouse.Block
+	usage     events.Usage
+	rejected  int
+}
+
+func (p *unguardedPartition) Begin() consumers.Batch {
+	block, ok := p.usage.blocks.Get().(*clickhouse.Block)
+	if !ok {
+		block = clickhouse.NewBlock()
+	}
+	return &unguardedBatch{partition: p, block: block}
+}
+
+func (p *unguardedPartition) End(batch consumers.Batch) {
+	if b, ok := batch.(*unguardedBatch); ok {
+		b.block.Reset()
+		p.usage.blocks.Put(b.block)
+	}
+}
+
+func (b *unguardedBatch) Add(r *events.Record) {
+	if err := b.partition.decoder.Decode(r, time.Now(), &b.usage); err != nil {
+		b.rejected++
+		return
+	}
+	b.block.Append(&b.usage, 0, r.Offset)
+}
+
+func (b *unguardedBatch) Rows() int { return b.block.Len() }
+
+func (b *unguardedBatch) Bytes() int64 { return b.block.Bytes() }
+
+func (p *unguardedPartition) Write(ctx context.Context, batch consumers.Batch, r consumers.Range) error {
+	b, ok := batch.(*unguardedBatch)
+	if !ok {
+		return fmt.Errorf("write usage: not a batch of this benchmark: %T", batch)
+	}
+	if b.rejected > 0 {
+		return fmt.Errorf("write usage: %d events of %s were not understood; the benchmark publishes none of these", b.rejected, r)
+	}
+	in := b.block.Intent(p.Topic(), p.ID(), r.From, r.To, 0, b.block.Len())
+	if len(in.Parts) == 0 {
+		return nil
+	}
+	release, err := p.usage.store.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	in.InsertBy = p.usage.store.Deadline()
+	return p.usage.store.Insert(ctx, in, b.block, 0, b.block.Len())
+}

@@ -1,0 +1,153 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// machine says what the numbers belong to.
+func machine(clickhouse string) []string {
+	cpu := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for l := range strings.Lines(string(b)) {
+			if name, value, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(name) == "model name" {
+				cpu = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	memory := "unknown memory"
+	var info syscall.Sysinfo_t
+	if syscall.Sysinfo(&info) == nil {
+		memory = fmt.Sprintf("%.0f GiB of memory", float64(info.Totalram)*float64(info.Unit)/(1<<30))
+	}
+	var uts syscall.Utsname
+	kernel := ""
+	if syscall.Uname(&uts) == nil {
+		for _, c := range uts.Release {
+			if c == 0 {
+				break
+			}
+			kernel += string(rune(byte(c)))
+		}
+	}
+	return []string{
+		fmt.Sprintf("Machine: %d x %s, %s, Linux %s", runtime.NumCPU(), cpu, memory, kernel),
+		fmt.Sprintf("ClickHouse %s (libchdb), Apache Kafka, %s; broker, store, service and benchmark share the machine", clickhouse, runtime.Version()),
+	}
+}
+
+// report writes the measurements as Markdown, which is readable as it is.
+func report(out io.Writer, about []string, all []Measurement) {
+	by := map[string]*Measurement{}
+	for i := range all {
+		by[all[i].Name] = &all[i]
+	}
+	fmt.Fprintln(out)
+	for _, line := range about {
+		fmt.Fprintln(out, line)
+	}
+	fmt.Fprintln(out)
+	throughput(out, all)
+	ratios(out, by)
+	latencies(out, all)
+}
+
+func throughput(out io.Writer, all []Measurement) {
+	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "peak RSS MB", "allocs/1000 rows"}}
+	for i := range all {
+		m := &all[i]
+		if m.Latency != nil {
+			continue
+		}
+		t.row(m.Name, m.What, thousands(m.RowsPerSecond), thousands(m.Min)+" .. "+thousands(m.Max), decimal(m.CPU.Tenantflow, 2),
+			decimal(m.CPU.ClickHouse, 2), decimal(m.CPU.Kafka, 2), decimal(m.PeakRSS, 0), decimal(m.Allocations, 1))
+	}
+	t.write(out)
+}
+
+// ratios compares runs of the same round, because these had the most in common.
+func ratios(out io.Writer, by map[string]*Measurement) {
+	t := table{heads: []string{"ratio", "median of rounds", "min .. max"}}
+	a := by[Tenantflow]
+	for _, other := range []string{KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees} {
+		b := by[other]
+		if a == nil || b == nil {
+			continue
+		}
+		all := make([]float64, 0, len(a.Runs))
+		for i := range a.Runs {
+			all = append(all, a.Runs[i].RowsPerSecond/b.Runs[i].RowsPerSecond)
+		}
+		slices.Sort(all)
+		t.row(Tenantflow+" / "+other, decimal(median(all), 2), decimal(all[0], 2)+" .. "+decimal(all[len(all)-1], 2))
+	}
+	t.write(out)
+}
+
+func latencies(out io.Writer, all []Measurement) {
+	t := table{heads: []string{"latency, ms", "what", "p50", "p99", "longest", "probes", "peak RSS MB"}}
+	for i := range all {
+		if l := all[i].Latency; l != nil {
+			t.row(all[i].Name, all[i].What, decimal(l.P50, 0), decimal(l.P99, 0), decimal(l.Max, 0), fmt.Sprint(l.Probes), decimal(all[i].PeakRSS, 0))
+		}
+	}
+	t.write(out)
+}
+
+// A table is written as Markdown with columns of even width.
+type table struct {
+	heads []string
+	rows  [][]string
+}
+
+func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+func (t *table) write(out io.Writer) {
+	if len(t.rows) == 0 {
+		return
+	}
+	widths := make([]int, len(t.heads))
+	for _, cells := range append([][]string{t.heads}, t.rows...) {
+		for i, c := range cells {
+			widths[i] = max(widths[i], len(c))
+		}
+	}
+	line := func(cells []string) {
+		for i, c := range cells {
+			fmt.Fprintf(out, "| %-*s ", widths[i], c)
+		}
+		fmt.Fprintln(out, "|")
+	}
+	line(t.heads)
+	rule := make([]string, len(t.heads))
+	for i := range rule {
+		rule[i] = strings.Repeat("-", widths[i])
+	}
+	line(rule)
+	for _, cells := range t.rows {
+		line(cells)
+	}
+	fmt.Fprintln(out)
+}
+
+func decimal(v float64, digits int) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.*f", digits, v)
+}
+
+// thousands writes 1234567 as 1,234,567.
+func thousands(v float64) string {
+	s := fmt.Sprintf("%.0f", v)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
