@@ -21,7 +21,7 @@ import (
 const (
 	faultInsert  = 1500 * time.Millisecond
 	faultSession = 4 * time.Second
-	faultPatient = 60 * time.Second
+	faultPatient = 3 * time.Minute // only a hang takes so long, or a machine that is very busy
 )
 
 // faulty is a consumer with those times.
@@ -64,10 +64,16 @@ func await[T any](t *testing.T, what string, c <-chan T) T {
 	}
 }
 
-// finish waits until everything is consumed and stops the consumer.
+// finish waits until everything is consumed and stops the consumer. It asks the broker less often than others, as many of
+// these tests wait at the same time.
 func (f *fixture) finish(t *testing.T, stop func() error) {
 	t.Helper()
-	f.awaitConsumed(t, faultPatient)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	eventually(t, "the log to be consumed", faultPatient, func() bool {
+		<-tick.C
+		return f.consumed(t)
+	})
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +82,7 @@ func (f *fixture) finish(t *testing.T, stop func() error) {
 func TestLostAnswersOfInsertsChangeNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{})
-	messages, want := traffic(t, model.Config{Seed: 11, Count: 4000, Resends: 0.05, Conflicts: 0.002, Late: 0.05, Malformed: 0.005, Structured: 0.1})
+	messages, want := traffic(t, model.Config{Seed: 11, Count: 2400, Resends: 0.05, Conflicts: 0.002, Late: 0.02, Malformed: 0.005, Structured: 0.1})
 	f.publish(t, messages)
 	proxy := enginetest.Proxy(t, hostOf(t, f.dsn))
 	inserted := make(chan struct{}, 1)
@@ -115,10 +121,10 @@ func TestLostAnswersOfInsertsChangeNothing(t *testing.T) {
 func TestBrokenConnectionsToClickHouseChangeNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{})
-	messages, want := traffic(t, model.Config{Seed: 12, Count: 3000, Resends: 0.05, Late: 0.02})
+	messages, want := traffic(t, model.Config{Seed: 12, Count: 1500, Resends: 0.05, Late: 0.01})
 	f.publish(t, messages)
 	proxy := enginetest.Proxy(t, hostOf(t, f.dsn))
-	c := faulty(200)
+	c := faulty(120)
 	c.dsn = via(t, f.dsn, proxy.Addr())
 	var step atomic.Int32
 	c.onStep = func(consumers.UsageStep) {
@@ -136,8 +142,8 @@ func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
 	t.Parallel()
 	ch := enginetest.ClickHouse(t)
 	f := newFixture(t, fixtureOptions{dsn: ch.DSN()})
-	messages, want := traffic(t, model.Config{Seed: 13, Count: 4000, Resends: 0.05, Late: 0.02})
-	f.publish(t, messages[:1500])
+	messages, want := traffic(t, model.Config{Seed: 13, Count: 2000, Resends: 0.05})
+	f.publish(t, messages[:1000])
 	c := faulty(100)
 	c.health = health.New(time.Minute, slog.New(slog.DiscardHandler), "usage")
 	inserted := make(chan struct{}, 64)
@@ -155,7 +161,7 @@ func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
 	if err := ch.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	f.publish(t, messages[1500:])
+	f.publish(t, messages[1000:])
 	var said health.PartReport
 	eventually(t, "readiness to name what the partitions wait for", faultPatient, func() bool {
 		r := c.health.Readiness()

@@ -135,7 +135,7 @@ func TestResendsAndRedeliveredEventsAreFoundByTheIdentityCheckAlone(t *testing.T
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, fixtureOptions{partitions: 1})
-			messages, want := traffic(t, model.Config{Seed: 52, Count: 1200, Resends: c.resends})
+			messages, want := traffic(t, model.Config{Seed: 52, Count: 700, Resends: c.resends})
 			f.publish(t, messages)
 			service := faulty(100)
 			service.insertTimeout = 0 // nothing is late here
