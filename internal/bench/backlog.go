@@ -7,7 +7,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tenantflow/internal/engine"
 )
@@ -142,21 +143,29 @@ func (w *world) finish(ctx context.Context, r *running, f finished) (Run, error)
 	return out, err
 }
 
-// awaitGroup waits until a consumer group has its members and they have their partitions.
+// awaitGroup waits until a consumer group has its members and they have their partitions. It asks by franz-go, because
+// kafka-go can't read what ClickHouse's client says about itself.
 func (w *world) awaitGroup(ctx context.Context, r *running, group string, members int) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(w.kafka.Addr()))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	req := kmsg.NewDescribeGroupsRequest()
+	req.Groups = []string{group}
 	var last error
-	err := w.await(ctx, "it to join its group", 90*time.Second, 5*time.Millisecond, func() (bool, error) {
+	err = w.await(ctx, "it to join its group", 90*time.Second, 5*time.Millisecond, func() (bool, error) {
 		if err := r.alive(); err != nil {
 			return false, err
 		}
-		res, err := w.client.DescribeGroups(ctx, &kafka.DescribeGroupsRequest{GroupIDs: []string{group}})
-		if err != nil {
+		res, err := req.RequestWith(ctx, client)
+		if err != nil || len(res.Groups) != 1 {
 			last = err // the coordinator is not there yet
 			return false, nil
 		}
 		g := res.Groups[0]
-		last = fmt.Errorf("the group %s is in state %s with %d members", group, g.GroupState, len(g.Members))
-		return g.GroupState == "Stable" && len(g.Members) >= members, nil
+		last = fmt.Errorf("the group %s is in state %q with %d members", group, g.State, len(g.Members))
+		return g.State == "Stable" && len(g.Members) >= members, nil
 	})
 	if err != nil {
 		return errors.Join(err, last)
