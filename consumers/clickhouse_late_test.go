@@ -158,12 +158,12 @@ func TestAnInsertHeldBackPastItsDeadlineIsRefused(t *testing.T) {
 	}
 }
 
-// slowClock makes the front keep the answer to the next reading of the clock so long that its reader believes the server
-// to be behind by more than the time an insert gets. Every deadline it makes has then passed for the server.
-func (f *front) slowClock() {
+// slowClock makes the front keep the answer to the next reading of the clock for so long. Its reader believes the server
+// to be behind by half of that; where it is more than the time an insert gets, every deadline has passed for the server.
+func (f *front) slowClock(delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.delay = 3 * faultInsert
+	f.delay = delay
 }
 
 func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
@@ -174,7 +174,7 @@ func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
 		messages, want := traffic(t, model.Config{Seed: 22, Count: 1500, Resends: 0.02, Late: 0.02})
 		f.publish(t, messages)
 		slow := newFront(t, hostOf(t, f.dsn))
-		slow.slowClock()
+		slow.slowClock(3 * faultInsert)
 		c := faulty(300)
 		c.dsn = via(t, f.dsn, slow.addr)
 		f.finish(t, f.start(t, c))
@@ -192,10 +192,11 @@ func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
 		proxy := enginetest.Proxy(t, slow.addr)
 		lost := proxy.SwallowResponse(isInsert)
 		c := faulty(300)
+		c.insertTimeout = time.Second
 		c.dsn = via(t, f.dsn, proxy.Addr())
 		c.store = func(s consumers.UsageStore) consumers.UsageStore {
 			return &misled{UsageStore: s, before: func(ctx context.Context) error {
-				slow.slowClock()
+				slow.slowClock(10 * time.Second) // late inserts get up to four times their time
 				return s.SyncClock(ctx)
 			}}
 		}
