@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"tenantflow/internal/model"
 	"tenantflow/internal/verify"
 )
 
@@ -27,9 +28,8 @@ func tampering() map[string]string {
 	}
 }
 
-func TestEveryTamperedTotalIsFoundAndRepairedAndASecondRepairChangesNothing(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 2, usual())
+func tamperedTotals(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	for round := range 2 { // the same again: its correction has the same sums as the first one
 		for name, query := range tampering() {
 			if err := in.db.Exec(t.Context(), query); err != nil {
@@ -65,9 +65,8 @@ func (in *installation) written(t *testing.T) int64 {
 	return in.number(t, "SELECT toInt64(max(max_block_number)) + toInt64(count()) FROM system.parts WHERE database = currentDatabase() AND table LIKE '%_store' AND active")
 }
 
-func TestTwoRepairsAtOnceCorrectOnce(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 2, usual())
+func twoRepairs(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	for name, query := range tampering() {
 		if err := in.db.Exec(t.Context(), query); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -87,9 +86,8 @@ func TestTwoRepairsAtOnceCorrectOnce(t *testing.T) {
 	in.matchesModel(t, g)
 }
 
-func TestAMaximumThatIsTooSmallIsRaised(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 1, usual())
+func smallMaximum(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	in.exec(t, `ALTER TABLE usage_daily_store UPDATE last_activity = toDateTime64('2001-01-01 00:00:00', 3, 'UTC') WHERE 1 SETTINGS mutations_sync = 2`)
 	keys := int64(len(g.Expected().Tables.Daily))
 	want(t, in.verify(t, false), map[verify.Kind]int64{verify.WrongTotal: keys})
@@ -101,9 +99,8 @@ func TestAMaximumThatIsTooSmallIsRaised(t *testing.T) {
 	in.matchesModel(t, g)
 }
 
-func TestAKeyWithAnInsertUnderWayIsNotJudged(t *testing.T) {
-	t.Parallel()
-	in, _ := consumed(t, 1, usual())
+func busyKey(t *testing.T, in *installation, _ *model.Generator) {
+	t.Helper()
 	query := tampering()["daily sum"]
 	if err := in.db.Exec(t.Context(), query); err != nil {
 		t.Fatal(err)

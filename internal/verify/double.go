@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
 	"tenantflow/consumers"
 	"tenantflow/events"
 )
@@ -170,9 +172,6 @@ func (v *Verifier) reportDouble(report *Report, earlier []twin, d *double) {
 		Event: d.later.source + " " + d.later.id, Detail: detail})
 }
 
-// removePerQuery is how many rows one mutation deletes. Each rewrites the parts of its rows.
-const removePerQuery = 1000
-
 // removeDoubles deletes the later rows. A row with other data than the first is a conflict and gets the dead letter it
 // should have got; where the log no longer holds its event, it stays for a person to decide about. The totals follow
 // with the comparison of the aggregates.
@@ -200,13 +199,11 @@ func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *
 	if err := dead.Close(); err != nil {
 		return fmt.Errorf("publish dead letters: %w", err)
 	}
-	for done := 0; done < len(rows); done += removePerQuery {
-		v.cfg.Progress(Progress{Stage: "repair", Done: int64(done), Total: int64(len(rows))})
-		if err := v.removeRows(ctx, rows[done:min(done+removePerQuery, len(rows))], mended); err != nil {
-			return err
-		}
+	if len(rows) == 0 {
+		return nil
 	}
-	return nil
+	v.cfg.Progress(Progress{Stage: "repair", Total: int64(len(rows))})
+	return v.removeRows(ctx, rows, mended)
 }
 
 // conflict makes the dead letter of a row that carries a known identity with other data. It is nil when the log does not
@@ -232,31 +229,32 @@ func (v *Verifier) conflict(ctx context.Context, d *double) (*consumers.DeadLett
 		where(d.first.topic, d.first.partition, d.first.offset))}, nil
 }
 
-// removeRows deletes single physical rows: part and number tell copies apart that are equal in everything else. A merge
-// gives rows another part; then nothing is deleted, and the next round finds them there.
+// removeRows deletes rows, all in one mutation: each mutation rewrites the parts it touches.
+//
+// Place and deadline name a row, unless copies are equal in these as well, as when a partition was attached twice. Then
+// rows are named by their part and number in it. A merge gives rows another part; then nothing is deleted, and the next
+// round finds them there.
 func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs) error {
-	places, exact := make([]string, len(rows)), make([]string, len(rows))
-	var placeArgs, exactArgs []any
-	for i := range rows {
-		c := &rows[i]
-		places[i], exact[i] = "(?, ?, ?, ?, ?, ?, ?)", "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-		place := []any{c.company, c.user, c.id, c.source, c.topic, c.partition, c.offset}
-		placeArgs = append(placeArgs, place...)
-		exactArgs = append(append(exactArgs, place...), c.part, c.row)
-	}
-	const columns = "company_id, user_id, event_id, event_source, _topic, _partition, _offset"
-	atPlaces := "(" + columns + ") IN (" + strings.Join(places, ", ") + ")"
 	ctx = longQuery(ctx)
-	before, err := v.countTwins(ctx, atPlaces, placeArgs)
+	condition, args := placesOf(rows)
+	before, err := v.countRows(ctx, condition, args)
 	if err != nil {
 		return err
 	}
-	err = v.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE ("+columns+", _part, _part_offset) IN ("+strings.Join(exact, ", ")+
-		") SETTINGS mutations_sync = 2", exactArgs...)
-	if err != nil {
+	remove, removeArgs := condition, args
+	if before != int64(len(rows)) {
+		var exact []string
+		removeArgs = removeArgs[:len(removeArgs):len(removeArgs)]
+		for i := range rows[:min(len(rows), maxExact)] {
+			exact = append(exact, "(?, ?)")
+			removeArgs = append(removeArgs, rows[i].part, rows[i].row)
+		}
+		remove = "(" + condition + ") AND (_part, _part_offset) IN (" + strings.Join(exact, ", ") + ")"
+	}
+	if err := v.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE "+remove+" SETTINGS mutations_sync = 2", removeArgs...); err != nil {
 		return fmt.Errorf("delete %d later copies of events: %w", len(rows), err)
 	}
-	after, err := v.countTwins(ctx, atPlaces, placeArgs)
+	after, err := v.countRows(ctx, condition, args)
 	if err != nil {
 		return err
 	}
@@ -264,11 +262,38 @@ func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs)
 	return nil
 }
 
-// countTwins counts the rows at some places.
-func (v *Verifier) countTwins(ctx context.Context, condition string, args []any) (int64, error) {
+// maxExact is how many rows are named by their part in one mutation.
+const maxExact = 5000
+
+// placesOf is the SQL condition that a row has place and deadline of one of the given rows.
+func placesOf(rows []twin) (condition string, args []any) {
+	type group struct {
+		topic     string
+		partition int
+		insertBy  int64
+	}
+	var order []group
+	offsets := map[group][]any{}
+	for i := range rows {
+		g := group{rows[i].topic, rows[i].partition, rows[i].insertBy}
+		if offsets[g] == nil {
+			order = append(order, g)
+		}
+		offsets[g] = append(offsets[g], rows[i].offset)
+	}
+	conditions := make([]string, len(order))
+	for i, g := range order {
+		conditions[i] = "_topic = ? AND _partition = ? AND toUnixTimestamp64Milli(_insert_by) = ? AND _offset IN ?"
+		args = append(args, g.topic, g.partition, g.insertBy, chgo.GroupSet{Value: offsets[g]})
+	}
+	return strings.Join(conditions, " OR "), args
+}
+
+// countRows counts the rows that meet a condition.
+func (v *Verifier) countRows(ctx context.Context, condition string, args []any) (int64, error) {
 	var n uint64
 	if err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking WHERE "+condition, args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count later copies of events: %w", err)
 	}
-	return int64(n), nil // #nosec G115 -- at most removePerQuery
+	return int64(n), nil // #nosec G115 -- a number of rows
 }

@@ -115,9 +115,8 @@ func TestARowWithOtherDataWhoseEventHasLeftTheLogIsLeftForAPerson(t *testing.T) 
 	}
 }
 
-func TestManyDoublesAreRemovedInBatches(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 2, usual())
+func manyDoubles(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	in.exec(t, "INSERT INTO usage_tracking SELECT * REPLACE (now64(3) + INTERVAL 2 SECOND AS _insert_by) FROM usage_tracking WHERE _partition = 1")
 	rows := in.number(t, "SELECT count() FROM usage_tracking WHERE _partition = 1") / 2
 	in.awaitQuiet(t)
@@ -130,9 +129,8 @@ func TestManyDoublesAreRemovedInBatches(t *testing.T) {
 	in.matchesModel(t, g)
 }
 
-func TestARowUnderWayIsNotTakenForALaterCopy(t *testing.T) {
-	t.Parallel()
-	in, _ := consumed(t, 2, usual())
+func rowUnderWay(t *testing.T, in *installation, _ *model.Generator) {
+	t.Helper()
 	partition, offset := in.aRow(t, 30)
 	in.exec(t, fmt.Sprintf("INSERT INTO usage_tracking SELECT * REPLACE (now64(3) + INTERVAL 1 HOUR AS _insert_by, toInt64(900000) AS _offset) FROM "+
 		"(SELECT * FROM usage_tracking WHERE _partition = %d AND _offset = %d)", partition, offset))

@@ -14,9 +14,8 @@ import (
 	"tenantflow/internal/verify"
 )
 
-func TestARowThatWasDeletedIsMissingAndItsTotalsAreWrong(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 2, usual())
+func deletedRow(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	partition, offset := in.aRow(t, 17)
 	// A resend of the event, if there is one, has lost what it is a duplicate of, too.
 	lost := 1 + in.resends(t, partition, offset)
@@ -85,9 +84,8 @@ func (in *installation) record(t *testing.T, partition int, offset int64) *event
 	return found
 }
 
-func TestACopyOfARowIsDoubledAndRepairRemovesItWithItsShareOfTheTotals(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 2, usual())
+func copiedRow(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	partition, offset := in.aRow(t, 4)
 	in.copyRow(t, partition, offset, "")
 	in.awaitQuiet(t)
@@ -101,9 +99,8 @@ func TestACopyOfARowIsDoubledAndRepairRemovesItWithItsShareOfTheTotals(t *testin
 	in.matchesModel(t, g)
 }
 
-func TestCopiesThatAreEqualInEverythingAreRepairedToOne(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 1, usual())
+func equalCopies(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	partition, offset := in.aRow(t, 4)
 	// A partition attached a second time makes such copies, without the views taking notice.
 	in.exec(t, "CREATE TABLE twin AS usage_tracking")
@@ -120,9 +117,8 @@ func TestCopiesThatAreEqualInEverythingAreRepairedToOne(t *testing.T) {
 	in.matchesModel(t, g)
 }
 
-func TestARowAtThePlaceOfAnotherEventIsForeign(t *testing.T) {
-	t.Parallel()
-	in, _ := consumed(t, 2, usual())
+func foreignRow(t *testing.T, in *installation, _ *model.Generator) {
+	t.Helper()
 	_, offset := in.aRow(t, 9)
 	in.copyRow(t, 0, offset, "'stranger' AS event_id")
 	// Another one at a place where a dead letter is: the log has no usage event there.
@@ -160,9 +156,8 @@ func (in *installation) aLetter(t *testing.T) *events.DeadLetter {
 	return found
 }
 
-func TestARowWithOtherContentThanItsEventIsAltered(t *testing.T) {
-	t.Parallel()
-	in, g := consumed(t, 2, usual())
+func alteredRow(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
 	for n, change := range []string{"data_points_consumed = data_points_consumed + 1", "processing_time_ms = processing_time_ms + 1",
 		"revenue_attributed = revenue_attributed + 1", "api_endpoint = '/other'", "service_name = 'other'", "subscription_tier = 'other'",
 		"billing_period = '1999-01'"} {
@@ -318,9 +313,8 @@ func TestTheQuotaConsumersRefusalIsNamedAndIsNoDifference(t *testing.T) {
 	}
 }
 
-func TestRowsBehindTheEndOfTheLogAreFound(t *testing.T) {
-	t.Parallel()
-	in, _ := consumed(t, 2, usual())
+func rowsBehind(t *testing.T, in *installation, _ *model.Generator) {
+	t.Helper()
 	partition, offset := in.aRow(t, 3)
 	in.copyRow(t, partition, offset, "'behind' AS event_id, toInt64(1000000) AS _offset")
 	in.copyRow(t, partition, offset, "'elsewhere' AS event_id, 77 AS _partition")
@@ -364,8 +358,7 @@ func (in *installation) commitWith(t *testing.T, partition int, offset int64, me
 	}
 }
 
-func TestAGroupThatHasCommittedNothingProvesNothing(t *testing.T) {
-	t.Parallel()
-	in, _ := consumed(t, 2, usual())
+func nothingCommitted(t *testing.T, in *installation, _ *model.Generator) {
+	t.Helper()
 	want(t, in.verify(t, false, func(c *verify.Config) { c.Group = "another" }), map[verify.Kind]int64{verify.NotConsumed: 1})
 }

@@ -45,6 +45,13 @@ func install(t testing.TB, partitions int) *installation {
 	t.Cleanup(transport.CloseIdleConnections)
 	in.client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
 
+	in.database(t)
+	return in
+}
+
+// database gives the installation a migrated database.
+func (in *installation) database(t testing.TB) {
+	t.Helper()
 	options, err := chgo.ParseDSN(enginetest.NewDatabase(t))
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +70,6 @@ func install(t testing.TB, partitions int) *installation {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = in.db.Close() })
-	return in
 }
 
 // publish writes the next messages of a generator; limit 0: all.
@@ -327,4 +333,16 @@ func (in *installation) matchesModel(t testing.TB, g *model.Generator) {
 			t.Errorf("%s:\n%s", what, model.Describe(d))
 		}
 	}
+}
+
+// clone is the same installation with a database of the test's own, so that one log serves many tests.
+func (in *installation) clone(t testing.TB) *installation {
+	t.Helper()
+	from := in.options.Auth.Database
+	c := *in
+	c.database(t)
+	for _, table := range []string{"usage_tracking", "usage_hourly_store", "usage_daily_store", "billing_monthly_store"} {
+		c.exec(t, "ALTER TABLE "+table+" ATTACH PARTITION ALL FROM "+from+"."+table)
+	}
+	return &c
 }

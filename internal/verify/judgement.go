@@ -50,7 +50,7 @@ type judgement struct {
 	*workspace
 
 	now        time.Time
-	unreadable error      // why the record at hand can't be a row; nil: usage holds its event
+	unreadable string     // why the record at hand can't be a row; empty: usage holds its event
 	unplaced   []unplaced // as many as the block has rows
 	foreign    []int64    // places of foreign rows, to be described
 
@@ -83,7 +83,7 @@ func (j *judgement) record(ctx context.Context) func(*events.Record) error {
 			return err
 		}
 		lettered := j.lettered(r)
-		j.unreadable = j.decoder.Decode(r, j.now, &j.usage)
+		j.decode(r)
 		own, err := j.rowsAt(r)
 		switch {
 		case err != nil:
@@ -96,11 +96,11 @@ func (j *judgement) record(ctx context.Context) func(*events.Record) error {
 			return nil
 		case lettered:
 			j.deadLetters++
-		case j.unreadable != nil:
-			j.find(Missing, r.Offset, j.eventOf(r), fmt.Sprintf("no dead letter, and the event can't be a row: %v", j.unreadable))
+		case j.unreadable != "":
+			j.find(Missing, r.Offset, j.eventOf(r), fmt.Sprintf("no dead letter, and the event can't be a row: %s", j.unreadable))
 			return nil
 		}
-		if j.unreadable != nil {
+		if j.unreadable != "" {
 			return nil
 		}
 		u := &j.usage
@@ -110,6 +110,14 @@ func (j *judgement) record(ctx context.Context) func(*events.Record) error {
 			return j.lookUp(ctx)
 		}
 		return nil
+	}
+}
+
+// decode reads a record's event into usage, or says in unreadable why it is none.
+func (j *judgement) decode(r *events.Record) {
+	j.unreadable = ""
+	if err := j.decoder.Decode(r, j.now, &j.usage); err != nil {
+		j.unreadable = err.Error()
 	}
 }
 
@@ -135,15 +143,15 @@ func (j *judgement) rowsAt(r *events.Record) (own bool, err error) {
 		case j.rows.at.identity != j.identityOf(r):
 			j.foreignRow(r.Offset, "the log holds "+j.eventOf(r)+" there")
 			continue
-		case j.unreadable != nil || j.rows.at.content != j.hasher.content(&j.usage):
+		case j.unreadable != "" || j.rows.at.content != j.hasher.content(&j.usage):
 			altered = true
 		}
 		copies++
 	}
 	if altered {
 		detail := "the row differs from its event"
-		if j.unreadable != nil {
-			detail = fmt.Sprintf("there is a row, but its event can't be one: %v", j.unreadable)
+		if j.unreadable != "" {
+			detail = fmt.Sprintf("there is a row, but its event can't be one: %s", j.unreadable)
 		}
 		j.find(AlteredRow, r.Offset, j.eventOf(r), detail)
 	}
@@ -268,7 +276,7 @@ func (j *judgement) find(kind Kind, offset int64, event, detail string) {
 
 // identityOf is the identity hash of a record, whether its data can be understood or not; 0 if it has no identity.
 func (j *judgement) identityOf(r *events.Record) uint64 {
-	if j.unreadable == nil {
+	if j.unreadable == "" {
 		return j.usage.IdentityHash()
 	}
 	if e, err := events.ParseEnvelope(r); err == nil {
@@ -279,7 +287,7 @@ func (j *judgement) identityOf(r *events.Record) uint64 {
 
 // eventOf names the event of a record in a finding.
 func (j *judgement) eventOf(r *events.Record) string {
-	if j.unreadable == nil {
+	if j.unreadable == "" {
 		return string(j.usage.Source) + " " + string(j.usage.ID)
 	}
 	if e, err := events.ParseEnvelope(r); err == nil {
