@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -177,7 +178,7 @@ func checkData(schema *jsonschema.Schema, data any) *Rejection {
 	if !errors.As(err, &invalid) {
 		return Reject(InvalidData, "%v", err)
 	}
-	return Reject(InvalidData, "%s", describe(invalid))
+	return Reject(InvalidData, "%s", describe(invalid, data))
 }
 
 // tame replaces numbers that validation could not compute with. See tamed.
@@ -198,7 +199,7 @@ func tame(value any) any {
 }
 
 // describe puts the first few violations into one line for a person.
-func describe(invalid *jsonschema.ValidationError) string {
+func describe(invalid *jsonschema.ValidationError, data any) string {
 	const most = 3
 	printer := message.NewPrinter(language.English)
 	var lines []string
@@ -207,13 +208,19 @@ func describe(invalid *jsonschema.ValidationError) string {
 	walk = func(e *jsonschema.ValidationError) {
 		// The causes of these two say less than they do themselves.
 		_, anyOf := e.ErrorKind.(*kind.AnyOf)
-		_, names := e.ErrorKind.(*kind.PropertyNames)
-		if len(e.Causes) == 0 || anyOf || names {
+		name, isName := e.ErrorKind.(*kind.PropertyNames)
+		if len(e.Causes) == 0 || anyOf || isName {
 			if len(lines) == most {
 				more++
 				return
 			}
-			at := "/" + strings.Join(e.InstanceLocation, "/")
+			location := e.InstanceLocation
+			if isName {
+				// jsonschema 6.0.3 does not copy the location of this kind of error, and overwrites it with that of
+				// what it looks at next.
+				location, _ = holderOf(data, name.Property)
+			}
+			at := "/" + strings.Join(location, "/")
 			lines = append(lines, "at "+quoted(at)+": "+quoteControls(e.ErrorKind.LocalizedString(printer)))
 			return
 		}
@@ -226,6 +233,28 @@ func describe(invalid *jsonschema.ValidationError) string {
 		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "; ")
+}
+
+// holderOf finds the first object, in the order of names, that has a member of this name.
+func holderOf(value any, name string) (location []string, found bool) {
+	switch v := value.(type) {
+	case map[string]any:
+		if _, ok := v[name]; ok {
+			return nil, true
+		}
+		for _, member := range slices.Sorted(maps.Keys(v)) {
+			if below, ok := holderOf(v[member], name); ok {
+				return append([]string{member}, below...), true
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if below, ok := holderOf(item, name); ok {
+				return append([]string{strconv.Itoa(i)}, below...), true
+			}
+		}
+	}
+	return nil, false
 }
 
 // compileSchema makes the validator of a type. Formats are asserted, and date-time is what this package understands
