@@ -149,19 +149,17 @@ func (g *Group) Run(ctx context.Context) error {
 	defer cancel(nil)
 	g.stop = func(err error) { cancel(err) }
 	membership, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID:                     g.cfg.Group,
-		Brokers:                g.cfg.Brokers,
-		Dialer:                 g.cfg.Dialer,
-		Topics:                 g.cfg.Topics,
-		GroupBalancers:         []kafka.GroupBalancer{kafka.RangeGroupBalancer{}, kafka.RoundRobinGroupBalancer{}},
-		HeartbeatInterval:      min(3*time.Second, g.cfg.SessionTimeout/4),
-		SessionTimeout:         g.cfg.SessionTimeout,
-		RebalanceTimeout:       g.cfg.RebalanceTimeout,
-		JoinGroupBackoff:       time.Second,
-		StartOffset:            kafka.FirstOffset,
-		WatchPartitionChanges:  true, // off by default: new partitions would never be read
-		PartitionWatchInterval: 5 * time.Second,
-		Timeout:                10 * time.Second,
+		ID:                g.cfg.Group,
+		Brokers:           g.cfg.Brokers,
+		Dialer:            g.cfg.Dialer,
+		Topics:            g.cfg.Topics,
+		GroupBalancers:    []kafka.GroupBalancer{kafka.RangeGroupBalancer{}, kafka.RoundRobinGroupBalancer{}},
+		HeartbeatInterval: min(3*time.Second, g.cfg.SessionTimeout/4),
+		SessionTimeout:    g.cfg.SessionTimeout,
+		RebalanceTimeout:  g.cfg.RebalanceTimeout,
+		JoinGroupBackoff:  time.Second,
+		StartOffset:       kafka.FirstOffset,
+		Timeout:           10 * time.Second,
 	})
 	if err != nil {
 		return fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err)
@@ -206,7 +204,8 @@ func (g *Group) generations(ctx context.Context, membership *kafka.ConsumerGroup
 }
 
 // run starts the partitions of a generation. kafka-go ends the generation as soon as one function given to Start
-// returns, so there is one, which returns when the generation has ended and everything is finished.
+// returns: the work does when the generation has ended and everything is finished, the watch when there should be
+// another generation.
 func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 	var places []place
 	for topic, assigned := range gen.Assignments {
@@ -225,6 +224,7 @@ func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
 	})
 	<-started
+	gen.Start(g.watch)
 }
 
 // work runs the partitions of a generation until soft is done and they have drained.
@@ -298,7 +298,11 @@ func (g *Group) session(soft, hard context.Context, committer *committer, at pla
 	if err != nil {
 		return err
 	}
-	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, metadata: metadata, peers: g.state.count(), log: log}
+	bounds, err := Bounds(soft, g.client, at.topic, at.id)
+	if err != nil {
+		return err
+	}
+	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, metadata: metadata, bounds: bounds, peers: g.state.count(), log: log}
 	log.DebugContext(soft, "partition opened", slog.Int64("offset", offset), slog.String("metadata", metadata))
 	return p.run(soft, hard)
 }

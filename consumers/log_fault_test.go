@@ -178,8 +178,8 @@ func TestALogThatEndsBeforeTheCommittedOffsetIsReadAsTheOperatorSays(t *testing.
 	})
 }
 
-// recreate deletes the topic and creates it again.
-func (f *fixture) recreate(t *testing.T, broker *engine.Kafka) {
+// recreate deletes the topic, waits for something, and creates it again.
+func (f *fixture) recreate(t *testing.T, broker *engine.Kafka, between func()) {
 	t.Helper()
 	res, err := f.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{f.topic}})
 	if err == nil {
@@ -192,6 +192,7 @@ func (f *fixture) recreate(t *testing.T, broker *engine.Kafka) {
 		meta, err := f.client.Metadata(t.Context(), &kafka.MetadataRequest{Topics: []string{f.topic}})
 		return err == nil && len(meta.Topics) == 1 && meta.Topics[0].Error != nil
 	})
+	between()
 	enginetest.CreateTopic(t, broker, f.topic, f.partitions)
 	f.forgetMetadata(t)
 }
@@ -226,7 +227,7 @@ func TestARecreatedTopicIsNoticedAndNothingOfItIsStored(t *testing.T) {
 					t.Fatal(err)
 				}
 
-				f.recreate(t, broker)
+				f.recreate(t, broker, func() {})
 				others, _ := traffic(t, model.Config{Seed: 7, Count: now.events})
 				f.publish(t, others)
 				if now.kept {
@@ -274,15 +275,25 @@ func deleteOffsets(ctx context.Context, f *fixture) error {
 	return nil
 }
 
-// The service is running this time: what it has in its hands are offsets of a log that is gone.
+// The service is running this time: what it has in its hands are offsets of a log that is gone. It notices by the topic
+// being away, or by its offset lying beyond the end. A topic that is deleted, made anew and grown past that offset all
+// between two fetches (half a second) is noticed only when the partition is next assigned.
 func TestATopicRecreatedUnderARunningServiceIsNoticed(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := newFixture(t, fixtureOptions{broker: broker, partitions: 1})
 		messages, want := traffic(t, model.Config{Seed: 8, Count: 300})
 		f.publish(t, messages)
-		m := f.join(t, f.usage(t))
+		var log transcript
+		m := f.join(t, f.usage(t), func(c *consumers.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("%+v\n%+v\n%s", m.report(), f.positions(t), log.String())
+			}
+		})
 		f.awaitConsumed(t, 30*time.Second)
-		f.recreate(t, broker)
+		f.recreate(t, broker, func() {
+			eventually(t, "readiness says that the topic is away", 30*time.Second, func() bool { return m.report().State != health.Ready })
+		})
 		others, _ := traffic(t, model.Config{Seed: 9, Count: 700})
 		f.publish(t, others)
 		eventually(t, "the partition stops", 60*time.Second, func() bool { return m.report().State == health.Stopped })
@@ -342,4 +353,25 @@ func leaders(t *testing.T, f *fixture) int {
 		}
 	}
 	return n
+}
+
+// The group joins before the topic is there: its members have nothing, and nobody tells them of the topic.
+func TestATopicCreatedAfterTheGroupHasJoinedIsConsumed(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := newLog(t, broker, 2)
+		res, err := f.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{f.topic}})
+		if err != nil || res.Errors[f.topic] != nil {
+			t.Fatal(err, res)
+		}
+		var taken journal
+		m := f.join(t, consumers.EachEvent(&taken))
+		eventually(t, "it has joined", 30*time.Second, func() bool { return m.metric(t, "tenantflow_rebalances_total", nil) > 0 })
+		enginetest.CreateTopic(t, broker, f.topic, 2)
+		f.forgetMetadata(t)
+		f.produce(t, slices.Concat(numbered(0, 10), numbered(1, 10))...)
+		f.awaitConsumed(t, 40*time.Second)
+		if n := m.metric(t, "tenantflow_rebalances_total", nil); n > 5 {
+			t.Errorf("it joined %v times meanwhile", n)
+		}
+	})
 }

@@ -21,6 +21,7 @@ type Partition struct {
 	id        int
 	offset    int64
 	metadata  string
+	bounds    Range // of the log, before the handler looked at it
 	peers     int
 	log       *slog.Logger
 }
@@ -110,6 +111,9 @@ func (p *Partition) run(soft, hard context.Context) error {
 	s := &session{Partition: p, handler: opened, batches: make(chan formed), done: p.offset}
 	p.group.state.opened(p.topic, p.id, p.offset)
 	p.Waiting(nil)
+	if !p.bounds.holds(p.offset) {
+		return s.outOfRange(soft, p.offset, p.bounds)
+	}
 
 	// The reader ends first, because soft is done or because the writer failed; the writer then finishes.
 	readerCtx, stopReader := context.WithCancelCause(soft)
@@ -312,15 +316,17 @@ func (r *reader) offer() {
 func (r *reader) refused(ctx context.Context, refused *fetchError) error {
 	switch {
 	case errors.Is(refused.err, kafka.OffsetOutOfRange):
-		next, err := r.outOfRange(ctx, r.next)
-		if err != nil || next == r.next {
-			return err
+		log, err := Bounds(ctx, r.group.client, r.topic, r.id)
+		if err != nil || log.holds(r.next) {
+			// An old leader's answer; or the log was made anew and has grown since. The session ends, so that the
+			// handler compares what it holds with what it knows.
+			return errors.Join(refused.err, err)
 		}
-		// What was read before the gap still counts. The session ends, so that the handler sees where it goes on.
+		// What was read before the gap still counts.
 		if err := r.hand(ctx); err != nil {
 			return err
 		}
-		return &movedError{to: next}
+		return r.outOfRange(ctx, r.next, log)
 	case missing(refused.err):
 		// The topic is away, and may come back as another one, with other events at the same offsets. The session
 		// ends, so that the handler compares what the log holds with what it knows before anything is read again.
@@ -332,29 +338,24 @@ func (r *reader) refused(ctx context.Context, refused *fetchError) error {
 	return nil
 }
 
+// holds tells whether reading may go on at an offset: it is in the log, or the next to come.
+func (r Range) holds(offset int64) bool { return offset >= r.From && offset <= r.To }
+
 // outOfRange is where the log no longer holds what was not read yet, or holds less than was read. Going on would skip
-// events, or read those of another log, so it takes the operator's word.
-func (s *session) outOfRange(ctx context.Context, next int64) (int64, error) {
-	log, err := Bounds(ctx, s.group.client, s.topic, s.id)
-	if err != nil {
-		s.group.state.waiting(s.topic, s.id, reading, err)
-		return next, nil
-	}
-	if next >= log.From && next <= log.To {
-		return next, nil // an old leader's answer
-	}
+// events, or read those of another log, so it takes the operator's word. The error ends the session and says what to do.
+func (s *session) outOfRange(ctx context.Context, next int64, log Range) error {
 	s.group.metrics.outOfRange.WithLabelValues(s.topic).Inc()
 	what := fmt.Sprintf("offset %d of %s/%d is not in the log, which holds %s", next, s.topic, s.id, log)
 	switch s.group.cfg.OutOfRange {
 	case OutOfRangeEarliest:
 		s.log.ErrorContext(ctx, "going on at the earliest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.From-next)))
-		return log.From, nil
+		return &movedError{to: log.From}
 	case OutOfRangeLatest:
 		s.log.ErrorContext(ctx, "going on at the latest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.To-next)))
-		return log.To, nil
+		return &movedError{to: log.To}
 	case OutOfRangeStop:
 	}
-	return next, &StopError{Kind: "offset_out_of_range", Err: fmt.Errorf("%s: it was truncated or recreated, and events may be lost. "+
+	return &StopError{Kind: "offset_out_of_range", Err: fmt.Errorf("%s: it was truncated or recreated, and events may be lost. "+
 		"The partition is stopped. Restore the events by replay, then set TENANTFLOW_OFFSET_OUT_OF_RANGE=earliest (or latest) "+
 		"for one start, or set the group's offset with Kafka's own tool while the service is down", what)}
 }
