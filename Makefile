@@ -31,7 +31,7 @@ demo: build $(LOCALSTACK) ## the whole thing from nothing: stack, a million even
 
 .PHONY: test
 test: toolchain lint engines ## lint, then all tests with the race detector against real engines (what CI calls)
-	go test -race -p 2 -timeout 20m ./...
+	go test -race -p 2 -parallel 6 -timeout 25m ./...
 
 .PHONY: build
 build: ## build bin/tenantflow
