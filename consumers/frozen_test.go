@@ -30,6 +30,7 @@ type frozen struct {
 	Partitions                 int
 	Step                       consumers.UsageStep
 	Nth                        int32 // the time it comes by; from 1
+	Deaf                       bool  // it does not hear that a commit is refused
 }
 
 // The woken member finds both its session and the deadline of its insert over.
@@ -55,8 +56,15 @@ func runFrozen(config string) int {
 		onStep: func(s consumers.UsageStep) {
 			if s == c.Step && count.Add(1) == c.Nth {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+				<-time.After(200 * time.Millisecond) // the signal is on its way; nothing more must happen before
 			}
 		},
+	}
+	if c.Deaf {
+		service.dial = dialDeaf
+		service.store = func(s consumers.UsageStore) consumers.UsageStore { return fresh{s} }
+		// It drains for three quarters of its session, and must get through with its insert in that time.
+		service.session, service.insertTimeout = 3*frozenSession, 3*frozenSession
 	}
 	f := &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, dsn: c.DSN, partitions: c.Partitions}
 	err = service.run(context.Background(), f, options)
@@ -65,9 +73,10 @@ func runFrozen(config string) int {
 }
 
 // startFrozen starts such a child. It is killed at the test's end.
-func (f *fixture) startFrozen(t *testing.T, step consumers.UsageStep, nth int32) *os.Process {
+func (f *fixture) startFrozen(t *testing.T, c frozen) *os.Process {
 	t.Helper()
-	config, err := json.Marshal(frozen{Brokers: f.brokers, Topic: f.topic, Group: f.group, DSN: f.dsn, Partitions: f.partitions, Step: step, Nth: nth})
+	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.brokers, f.topic, f.group, f.dsn, f.partitions
+	config, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +125,7 @@ func TestAMemberFrozenPastItsSessionDoublesNothingAndComesBack(t *testing.T) {
 				const half = 1000
 				messages, want := traffic(t, model.Config{Seed: 21, Count: 2 * half, Resends: 0.05, Conflicts: 0.005, Late: 0.05, LateSpan: 30 * 24 * time.Hour, Malformed: 0.01})
 				f.publish(t, messages[:half])
-				sleeper := f.startFrozen(t, step, 3)
+				sleeper := f.startFrozen(t, frozen{Step: step, Nth: 3})
 				eventually(t, "the child stands still", 2*time.Minute, func() bool { return standsStill(sleeper.Pid) })
 				heir := f.join(t, f.usage(t), brisk)
 				eventually(t, "the other member has all partitions", 2*time.Minute, func() bool { return heir.partitions() == 2 })

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -126,6 +127,7 @@ type consumer struct {
 	log           *slog.Logger
 	metrics       *consumers.Metrics
 	health        *health.Tracker
+	dial          func(ctx context.Context, network, address string) (net.Conn, error) // to the broker, but for the membership
 }
 
 func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error {
@@ -166,7 +168,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 		OnStep: c.onStep, FilterBytes: 8 << 20,
 	})
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{Dial: c.dial}
 	defer transport.CloseIdleConnections()
 	cfg := consumers.Config{
 		Name: "usage", Brokers: strings.Split(c.brokers, ","), Transport: transport,
