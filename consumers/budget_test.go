@@ -3,7 +3,6 @@ package consumers_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,7 +123,7 @@ func TestMemoryIsBoundedByTheBudgetWhateverTheNumberOfPartitions(t *testing.T) {
 			if s.held.Load() != 0 {
 				t.Errorf("%d bytes of batches did not come back", s.held.Load())
 			}
-			t.Log(fmt.Sprintf("backlog %d KiB, at most %d KiB held, largest batch %d KiB", total, s.most.Load()>>10, s.largest.Load()>>10))
+			t.Logf("backlog %d KiB, at most %d KiB held, largest batch %d KiB", total, s.most.Load()>>10, s.largest.Load()>>10)
 		})
 	}
 }

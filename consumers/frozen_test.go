@@ -80,7 +80,7 @@ func (f *fixture) startFrozen(t *testing.T, c frozen) *os.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(context.Background(), os.Args[0]) // the cleanup ends it
 	cmd.Env = append(os.Environ(), frozenEnv+"="+string(config))
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

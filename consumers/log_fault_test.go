@@ -3,6 +3,7 @@ package consumers_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -269,7 +270,7 @@ func deleteOffsets(ctx context.Context, f *fixture) error {
 	if err != nil {
 		return err
 	}
-	if err := kerr.ErrorForCode(res.ErrorCode); err != nil && err != kerr.GroupIDNotFound { // with its last offset the group went
+	if err := kerr.ErrorForCode(res.ErrorCode); err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // with its last offset the group went
 		return fmt.Errorf("delete offsets: %w", err)
 	}
 	return nil
