@@ -59,7 +59,8 @@ func (s *Set) Add(hash uint64, at int64) bool {
 		case in:
 			return true
 		case !full:
-			return s.older.has(hash, fingerprint)
+			// Until the newer one has been full once there is nothing in the older: spare its cache misses.
+			return s.older.used > 0 && s.older.has(hash, fingerprint)
 		}
 		s.rotate()
 	}

@@ -14,6 +14,10 @@ const usageColumns = "event_id, event_source, user_id, company_id, timestamp, su
 // encodeNative appends the given rows of b to buf as one block of ClickHouse's Native format (the layout of
 // protocol revision 0, which is what an HTTP insert takes: no block info, no serialization kinds).
 func encodeNative(buf *proto.Buffer, b *Block, rows []int32, topic string, partition int, insertBy int64) {
+	if b.Len() > 0 {
+		// What the rows take in memory is a little more than what they take here.
+		reserve(buf, int(b.Bytes()/int64(b.Len())+1)*len(rows)+1<<10)
+	}
 	buf.PutInt(16) // columns
 	buf.PutInt(len(rows))
 
@@ -64,14 +68,21 @@ func encodeNative(buf *proto.Buffer, b *Block, rows []int32, topic string, parti
 	}
 }
 
+// reserve makes room for n bytes more.
+func reserve(buf *proto.Buffer, n int) {
+	if len(buf.Buf)+n > cap(buf.Buf) {
+		// Not append(make): that would allocate the extension as well.
+		bigger := make([]byte, len(buf.Buf), len(buf.Buf)+n)
+		copy(bigger, buf.Buf)
+		buf.Buf = bigger
+	}
+}
+
 // grow lengthens buf by n bytes and returns them.
 func grow(buf *proto.Buffer, n int) []byte {
 	at := len(buf.Buf)
 	if cap(buf.Buf)-at < n {
-		// Not append(make): that would allocate the extension as well. Doubling keeps the copies few.
-		bigger := make([]byte, at, 2*cap(buf.Buf)+n)
-		copy(bigger, buf.Buf)
-		buf.Buf = bigger
+		reserve(buf, cap(buf.Buf)+n) // doubling keeps the copies few
 	}
 	buf.Buf = buf.Buf[:at+n]
 	return buf.Buf[at:]

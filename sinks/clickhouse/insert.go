@@ -11,8 +11,11 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// encodeBuffer keeps the memory of an encoded block from insert to insert.
-type encodeBuffer = proto.Buffer
+// An encoder keeps the memory it takes to encode a block, from insert to insert.
+type encoder struct {
+	proto.Buffer
+	order order
+}
 
 // Intent is what an insert of the live rows first..last-1 of b would do to the range [from, to) of a partition. It
 // has no parts when no row is live.
@@ -67,9 +70,9 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 	ctx, cancel := context.WithTimeout(ctx, left+time.Second)
 	defer cancel()
 
-	buf := s.buffer()
-	defer s.release(buf)
-	encodeNative(buf, b, p.rows, in.Topic, in.Partition, insertBy.UnixMilli())
+	enc := s.encoder()
+	defer s.release(enc)
+	encodeNative(&enc.Buffer, b, enc.order.of(b, p.rows), in.Topic, in.Partition, insertBy.UnixMilli())
 
 	token := in.token(p.Part)
 	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{
@@ -87,22 +90,22 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 		"materialized_views_ignore_errors":                   0,
 		"optimize_on_insert":                                 1,
 	}))
-	return s.conn.InsertFormat(ctx, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(buf.Buf))
+	return s.conn.InsertFormat(ctx, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
 }
 
-func (s *Store) buffer() *encodeBuffer {
+func (s *Store) encoder() *encoder {
 	select {
-	case b := <-s.buffers:
-		b.Reset()
-		return b
+	case e := <-s.encoders:
+		e.Reset()
+		return e
 	default:
-		return &encodeBuffer{}
+		return &encoder{}
 	}
 }
 
-func (s *Store) release(b *encodeBuffer) {
+func (s *Store) release(e *encoder) {
 	select {
-	case s.buffers <- b:
-	default: // more inserts than kept buffers: let it go
+	case s.encoders <- e:
+	default: // more inserts than kept encoders: let it go
 	}
 }

@@ -46,12 +46,12 @@ type Config struct {
 
 // A Store is the table usage_tracking with the views it feeds. It may be used by several goroutines at once.
 type Store struct {
-	conn    driver.Conn
-	timeout time.Duration
-	slots   chan struct{}
-	buffers chan *encodeBuffer
-	onPart  func(month int)
-	log     *slog.Logger
+	conn     driver.Conn
+	timeout  time.Duration
+	slots    chan struct{}
+	encoders chan *encoder
+	onPart   func(month int)
+	log      *slog.Logger
 
 	// ahead is how far the server's clock is ahead of ours, in nanoseconds. Deadlines are the server's business, so
 	// they are made by its clock.
@@ -87,12 +87,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
 	s := &Store{
-		conn:    conn,
-		timeout: cfg.InsertTimeout,
-		slots:   make(chan struct{}, cfg.Inserts),
-		buffers: make(chan *encodeBuffer, cfg.Inserts),
-		onPart:  cfg.OnPart,
-		log:     cfg.Logger,
+		conn:     conn,
+		timeout:  cfg.InsertTimeout,
+		slots:    make(chan struct{}, cfg.Inserts),
+		encoders: make(chan *encoder, cfg.Inserts),
+		onPart:   cfg.OnPart,
+		log:      cfg.Logger,
 	}
 	s.patience.Store(1)
 	if err := s.SyncClock(ctx); err != nil {
