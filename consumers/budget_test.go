@@ -102,7 +102,7 @@ func TestMemoryIsBoundedByTheBudgetWhateverTheNumberOfPartitions(t *testing.T) {
 			// Nothing is written, so all partitions take what they can get, and then wait.
 			var before int64
 			var since time.Time
-			eventually(t, "the readers wait for the budget", 30*time.Second, func() bool {
+			eventually(t, "the readers wait for the budget", 2*time.Minute, func() bool {
 				if held := s.held.Load(); held == 0 || held != before {
 					before, since = held, time.Now()
 					return false
@@ -111,8 +111,8 @@ func TestMemoryIsBoundedByTheBudgetWhateverTheNumberOfPartitions(t *testing.T) {
 			})
 			close(s.gate)
 			total := int64(load.partitions * load.count)
-			eventually(t, "everything is consumed", 60*time.Second, func() bool { return s.written.Load() == total })
-			f.awaitConsumed(t, 20*time.Second)
+			eventually(t, "everything is consumed", 2*time.Minute, func() bool { return s.written.Load() == total })
+			f.awaitConsumed(t, 2*time.Minute)
 			if err := m.stop(); err != nil {
 				t.Fatal(err)
 			}

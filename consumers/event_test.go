@@ -45,7 +45,7 @@ func TestEventsOfAPartitionAreHandledInTheirOrder(t *testing.T) {
 	}
 	var taken journal
 	m := f.join(t, consumers.EachEvent(&taken))
-	f.awaitConsumed(t, 30*time.Second)
+	f.awaitConsumed(t, 2*time.Minute)
 	if err := m.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,8 +71,8 @@ func TestAnEventWhoseStoreIsAwayIsTriedAgainBeforeAnyOtherOfItsPartition(t *test
 		}
 		return taken.Handle(ctx, r)
 	})))
-	eventually(t, "the event is tried again", 20*time.Second, func() bool { return tries.Load() >= 3 })
-	eventually(t, "the other partition goes on", 10*time.Second, func() bool { return len(taken.of(1)) == 20 })
+	eventually(t, "the event is tried again", 2*time.Minute, func() bool { return tries.Load() >= 3 })
+	eventually(t, "the other partition goes on", 2*time.Minute, func() bool { return len(taken.of(1)) == 20 })
 	if got := taken.of(0); len(got) != 7 {
 		t.Errorf("partition 0 has handled %v before the event that waits", got)
 	}
@@ -80,8 +80,8 @@ func TestAnEventWhoseStoreIsAwayIsTriedAgainBeforeAnyOtherOfItsPartition(t *test
 		t.Errorf("readiness says %s: %s", r.State, r.Reason)
 	}
 	away.Store(false)
-	f.awaitConsumed(t, 20*time.Second)
-	eventually(t, "it is ready again", 5*time.Second, func() bool { return m.report().State == health.Ready })
+	f.awaitConsumed(t, 2*time.Minute)
+	eventually(t, "it is ready again", time.Minute, func() bool { return m.report().State == health.Ready })
 	if got, want := taken.of(0), texts(numbered(0, 20)); !slices.Equal(got, want) {
 		t.Errorf("handled %v", got)
 	}
@@ -102,7 +102,7 @@ func TestARejectedEventIsADeadLetterAndTheNextOneIsHandled(t *testing.T) {
 		}
 		return taken.Handle(ctx, r)
 	})))
-	f.awaitConsumed(t, 20*time.Second)
+	f.awaitConsumed(t, 2*time.Minute)
 	if got := taken.of(0); !slices.Equal(got, []string{"0-0000", "0-0001", "0-0003", "0-0004"}) {
 		t.Errorf("handled %v", got)
 	}
@@ -139,10 +139,10 @@ func TestAStopErrorStopsItsPartitionAndNoOther(t *testing.T) {
 		return taken.Handle(ctx, r)
 	})))
 	stopped := map[string]string{"topic": f.topic, "partition": "0", "kind": "drained"}
-	eventually(t, "the partition is stopped", 20*time.Second, func() bool { return m.metric(t, "tenantflow_partition_stopped", stopped) == 1 })
+	eventually(t, "the partition is stopped", 2*time.Minute, func() bool { return m.metric(t, "tenantflow_partition_stopped", stopped) == 1 })
 	f.produce(t, values(1, "later")...)
-	eventually(t, "the other partition goes on", 10*time.Second, func() bool { return len(taken.of(1)) == 11 })
-	eventually(t, "its offset is committed", 10*time.Second, func() bool { return f.positions(t)[1].committed == 11 })
+	eventually(t, "the other partition goes on", 2*time.Minute, func() bool { return len(taken.of(1)) == 11 })
+	eventually(t, "its offset is committed", 2*time.Minute, func() bool { return f.positions(t)[1].committed == 11 })
 	if got := len(taken.of(0)); got != 4 {
 		t.Errorf("%d events of the stopped partition were handled, want 4", got)
 	}
@@ -183,7 +183,7 @@ func TestAFatalErrorEndsTheConsumerWithThatError(t *testing.T) {
 	}
 	var taken journal
 	f.join(t, consumers.EachEvent(&taken))
-	f.awaitConsumed(t, 20*time.Second)
+	f.awaitConsumed(t, 2*time.Minute)
 	if got := taken.of(1); !slices.Contains(got, "1-0001") || !slices.Contains(got, "1-0002") {
 		t.Errorf("after the mend, handled of partition 1: %v", got)
 	}
@@ -215,14 +215,14 @@ func TestAnEventComesAgainAfterItsOwnerDiedBeforeTheCommit(t *testing.T) {
 	dying := f.join(t, handler(true), func(c *consumers.Config) {
 		c.SessionTimeout, c.RebalanceTimeout, c.Drain = 2*time.Second, 4*time.Second, time.Second
 	})
-	eventually(t, "30 events are handled", 20*time.Second, func() bool { mu.Lock(); defer mu.Unlock(); return len(handled) == 30 })
+	eventually(t, "30 events are handled", 2*time.Minute, func() bool { mu.Lock(); defer mu.Unlock(); return len(handled) == 30 })
 	committed := max(0, f.positions(t)[0].committed)
 	if committed > 30 {
 		t.Fatalf("offset %d is committed before its events were handled", committed)
 	}
 	dying.cancel()
 	f.join(t, handler(false))
-	f.awaitConsumed(t, 40*time.Second)
+	f.awaitConsumed(t, 2*time.Minute)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(handled) != 50 {

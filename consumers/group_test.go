@@ -39,7 +39,7 @@ func TestMembersThatComeAndGoUnderLoadLoseAndDoubleNothing(t *testing.T) {
 		for round := range rounds {
 			f.publish(t, messages[round*portion:(round+1)*portion])
 			guest := f.join(t, f.usage(t), brisk)
-			eventually(t, "the guest gets partitions", 30*time.Second, func() bool { return guest.partitions() > 0 })
+			eventually(t, "the guest gets partitions", 2*time.Minute, func() bool { return guest.partitions() > 0 })
 			if err := guest.stop(); err != nil { // under load: the portion is not consumed yet, or just so
 				t.Fatal(err)
 			}
@@ -63,7 +63,7 @@ func (f *fixture) generation(t *testing.T) (*kafka.ConsumerGroup, *kafka.Generat
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		gen, err := g.Next(ctx)
@@ -97,7 +97,7 @@ func TestTheBrokerRefusesACommitOfAnOldGeneration(t *testing.T) {
 		// Everybody joins once more, because somebody comes.
 		joined := make(chan *kafka.Generation, 1)
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			for ctx.Err() == nil {
 				if gen, err := one.Next(ctx); err == nil {
@@ -137,16 +137,16 @@ func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 		f := newLog(t, broker, 4)
 		// Heartbeats tell of a rebalance: every 3 s at most. The session would last far longer.
 		patient := func(c *consumers.Config) {
-			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 60*time.Second, 5*time.Second
+			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 2*time.Minute, 5*time.Second
 		}
 		var taken journal
 		one := f.join(t, consumers.EachEvent(&taken), patient)
 		two := f.join(t, consumers.EachEvent(&taken), patient)
-		eventually(t, "both have two partitions", 40*time.Second, func() bool { return one.partitions() == 2 && two.partitions() == 2 })
+		eventually(t, "both have two partitions", 2*time.Minute, func() bool { return one.partitions() == 2 && two.partitions() == 2 })
 		if err := one.stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
-		eventually(t, "the other one has all", 20*time.Second, func() bool { return two.partitions() == 4 })
+		eventually(t, "the other one has all", 2*time.Minute, func() bool { return two.partitions() == 4 })
 		if err := two.stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
@@ -164,7 +164,7 @@ func TestWithoutABrokerTheConsumerKeepsTryingAndReadinessSaysWhy(t *testing.T) {
 	f := newLog(t, enginetest.SharedKafka(t), 1)
 	var taken journal
 	m := f.join(t, consumers.EachEvent(&taken), func(c *consumers.Config) { c.Brokers = []string{nobody} })
-	eventually(t, "readiness says why", 30*time.Second, func() bool {
+	eventually(t, "readiness says why", 2*time.Minute, func() bool {
 		r := m.report()
 		return r.State == health.Failing && strings.Contains(r.Reason, f.group) && strings.Contains(r.Reason, nobody)
 	})
@@ -208,9 +208,9 @@ func TestTheFirstJoinOfANewClusterIsTriedUntilThereIsACoordinator(t *testing.T) 
 	f.produce(t, numbered(0, 5)...)
 	var taken journal
 	m := f.join(t, consumers.EachEvent(&taken))
-	eventually(t, "readiness says what is missing", 20*time.Second, func() bool { return strings.Contains(m.report().Reason, "Coordinator Not Available") })
-	eventually(t, "the events are handled", 30*time.Second, func() bool { return slices.Equal(taken.of(0), texts(numbered(0, 5))) })
-	eventually(t, "it is ready", 10*time.Second, func() bool { return m.report().State == health.Ready })
+	eventually(t, "readiness says what is missing", 2*time.Minute, func() bool { return strings.Contains(m.report().Reason, "Coordinator Not Available") })
+	eventually(t, "the events are handled", 2*time.Minute, func() bool { return slices.Equal(taken.of(0), texts(numbered(0, 5))) })
+	eventually(t, "it is ready", 2*time.Minute, func() bool { return m.report().State == health.Ready })
 }
 
 // It looks at all goroutines there are, so no other test may run beside it. Those that are parallel wait until the others
@@ -226,7 +226,7 @@ func TestRunLeavesNoGoroutineBehind(t *testing.T) {
 	var taken journal
 	for range 3 {
 		m := f.join(t, consumers.EachEvent(&taken))
-		eventually(t, "it works", 20*time.Second, func() bool { return m.partitions() == 4 && taken.count() >= 800 })
+		eventually(t, "it works", 2*time.Minute, func() bool { return m.partitions() == 4 && taken.count() >= 800 })
 		if err := m.stop(); err != nil {
 			t.Fatal(err)
 		}

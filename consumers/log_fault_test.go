@@ -99,7 +99,7 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 				f.produce(t, slices.Concat(all[0][:20], all[1][:20])...)
 				var taken journal
 				m := f.join(t, consumers.EachEvent(&taken))
-				f.awaitConsumed(t, 30*time.Second)
+				f.awaitConsumed(t, 2*time.Minute)
 				if err := m.stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -108,9 +108,9 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 
 				m = f.join(t, consumers.EachEvent(&taken))
 				stopped := map[string]string{"topic": f.topic, "partition": "0", "kind": "offset_out_of_range"}
-				eventually(t, "the metric names the partition", 20*time.Second, func() bool { return m.metric(t, "tenantflow_partition_stopped", stopped) == 1 })
-				eventually(t, "the other partition goes on", 20*time.Second, func() bool { return len(taken.of(1)) == 40 })
-				eventually(t, "the other partition is committed", 10*time.Second, func() bool { return f.positions(t)[1].committed == 40 })
+				eventually(t, "the metric names the partition", 2*time.Minute, func() bool { return m.metric(t, "tenantflow_partition_stopped", stopped) == 1 })
+				eventually(t, "the other partition goes on", 2*time.Minute, func() bool { return len(taken.of(1)) == 40 })
+				eventually(t, "the other partition is committed", 2*time.Minute, func() bool { return f.positions(t)[1].committed == 40 })
 				if n := m.metric(t, "tenantflow_offset_out_of_range_total", map[string]string{"topic": f.topic}); n != 1 {
 					t.Errorf("the metric counts %v offsets out of range", n)
 				}
@@ -134,11 +134,11 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 				m = f.join(t, consumers.EachEvent(&taken), func(c *consumers.Config) {
 					c.OutOfRange, c.Logger = choice.policy, slog.New(slog.NewTextHandler(&log, nil))
 				})
-				eventually(t, "it is counted", 20*time.Second, func() bool {
+				eventually(t, "it is counted", 2*time.Minute, func() bool {
 					return m.metric(t, "tenantflow_offset_out_of_range_total", map[string]string{"topic": f.topic}) == 1
 				})
 				f.produce(t, values(0, "after")...)
-				f.awaitConsumed(t, 20*time.Second)
+				f.awaitConsumed(t, 2*time.Minute)
 				if got, want := taken.of(0)[20:], append(choice.rest, "after"); !slices.Equal(got, want) {
 					t.Errorf("went on with %v, want %v", got, want)
 				}
@@ -163,9 +163,9 @@ func TestALogThatEndsBeforeTheCommittedOffsetIsReadAsTheOperatorSays(t *testing.
 			f.commitOutside(t, map[int]int64{0: 1000})
 			var taken journal
 			m := f.join(t, consumers.EachEvent(&taken), func(c *consumers.Config) { c.OutOfRange = policy })
-			eventually(t, "the new place is committed", 30*time.Second, func() bool { return f.positions(t)[0].committed == 20 })
+			eventually(t, "the new place is committed", 2*time.Minute, func() bool { return f.positions(t)[0].committed == 20 })
 			f.produce(t, values(0, "after")...)
-			f.awaitConsumed(t, 20*time.Second)
+			f.awaitConsumed(t, 2*time.Minute)
 			if got := taken.of(0); !slices.Equal(got, want) {
 				t.Errorf("%s: handled %v", policy, got)
 			}
@@ -189,7 +189,7 @@ func (f *fixture) recreate(t *testing.T, broker *engine.Kafka, between func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the topic is deleted", 20*time.Second, func() bool {
+	eventually(t, "the topic is deleted", 2*time.Minute, func() bool {
 		meta, err := f.client.Metadata(t.Context(), &kafka.MetadataRequest{Topics: []string{f.topic}})
 		return err == nil && len(meta.Topics) == 1 && meta.Topics[0].Error != nil
 	})
@@ -223,7 +223,7 @@ func TestARecreatedTopicIsNoticedAndNothingOfItIsStored(t *testing.T) {
 				messages, want := traffic(t, model.Config{Seed: 6, Count: 400})
 				f.publish(t, messages)
 				m := f.join(t, f.usage(t))
-				f.awaitConsumed(t, 30*time.Second)
+				f.awaitConsumed(t, 2*time.Minute)
 				if err := m.stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -238,7 +238,7 @@ func TestARecreatedTopicIsNoticedAndNothingOfItIsStored(t *testing.T) {
 				}
 
 				m = f.join(t, f.usage(t))
-				eventually(t, "the partition stops", 30*time.Second, func() bool { return m.report().State == health.Stopped })
+				eventually(t, "the partition stops", 2*time.Minute, func() bool { return m.report().State == health.Stopped })
 				kind := ""
 				for _, k := range now.kinds {
 					if m.metric(t, "tenantflow_partition_stopped", map[string]string{"topic": f.topic, "partition": "0", "kind": k}) == 1 {
@@ -291,13 +291,13 @@ func TestATopicRecreatedUnderARunningServiceIsNoticed(t *testing.T) {
 				t.Logf("%+v\n%+v\n%s", m.report(), f.positions(t), log.String())
 			}
 		})
-		f.awaitConsumed(t, 30*time.Second)
+		f.awaitConsumed(t, 2*time.Minute)
 		f.recreate(t, broker, func() {
-			eventually(t, "readiness says that the topic is away", 30*time.Second, func() bool { return m.report().State != health.Ready })
+			eventually(t, "readiness says that the topic is away", 2*time.Minute, func() bool { return m.report().State != health.Ready })
 		})
 		others, _ := traffic(t, model.Config{Seed: 9, Count: 700})
 		f.publish(t, others)
-		eventually(t, "the partition stops", 60*time.Second, func() bool { return m.report().State == health.Stopped })
+		eventually(t, "the partition stops", 2*time.Minute, func() bool { return m.report().State == health.Stopped })
 		f.verify(t, want)
 	})
 }
@@ -308,7 +308,7 @@ func TestPartitionsAddedWhileRunningAreConsumed(t *testing.T) {
 		f.produce(t, numbered(0, 10)...)
 		var taken journal
 		m := f.join(t, consumers.EachEvent(&taken))
-		eventually(t, "the first partition is consumed", 20*time.Second, func() bool { return len(taken.of(0)) == 10 })
+		eventually(t, "the first partition is consumed", 2*time.Minute, func() bool { return len(taken.of(0)) == 10 })
 
 		res, err := f.client.CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{Topics: []kafka.TopicPartitionsConfig{{Name: f.topic, Count: 3,
 			TopicPartitionAssignments: []kafka.TopicPartitionAssignment{{BrokerIDs: brokerIDs(t, f)}, {BrokerIDs: brokerIDs(t, f)}}}}})
@@ -319,10 +319,10 @@ func TestPartitionsAddedWhileRunningAreConsumed(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.partitions = 3
-		eventually(t, "the new partitions have leaders", 20*time.Second, func() bool { return len(f.positions(t)) == 3 && leaders(t, f) == 3 })
+		eventually(t, "the new partitions have leaders", 2*time.Minute, func() bool { return len(f.positions(t)) == 3 && leaders(t, f) == 3 })
 		f.produce(t, slices.Concat(numbered(1, 10), numbered(2, 10))...)
-		eventually(t, "the member owns the new partitions", 30*time.Second, func() bool { return m.partitions() == 3 })
-		f.awaitConsumed(t, 20*time.Second)
+		eventually(t, "the member owns the new partitions", 2*time.Minute, func() bool { return m.partitions() == 3 })
+		f.awaitConsumed(t, 2*time.Minute)
 		for p := range 3 {
 			// Redelivery is no error of this shape; skipping is.
 			if got := slices.Compact(taken.of(p)); !slices.Equal(got, texts(numbered(p, 10))) {
@@ -366,11 +366,11 @@ func TestATopicCreatedAfterTheGroupHasJoinedIsConsumed(t *testing.T) {
 		}
 		var taken journal
 		m := f.join(t, consumers.EachEvent(&taken))
-		eventually(t, "it has joined", 30*time.Second, func() bool { return m.metric(t, "tenantflow_rebalances_total", nil) > 0 })
+		eventually(t, "it has joined", 2*time.Minute, func() bool { return m.metric(t, "tenantflow_rebalances_total", nil) > 0 })
 		enginetest.CreateTopic(t, broker, f.topic, 2)
 		f.forgetMetadata(t)
 		f.produce(t, slices.Concat(numbered(0, 10), numbered(1, 10))...)
-		f.awaitConsumed(t, 40*time.Second)
+		f.awaitConsumed(t, 2*time.Minute)
 		if n := m.metric(t, "tenantflow_rebalances_total", nil); n > 5 {
 			t.Errorf("it joined %v times meanwhile", n)
 		}

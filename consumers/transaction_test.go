@@ -59,7 +59,7 @@ func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
 				}
 				var taken journal
 				f.join(t, consumers.EachEvent(&taken), func(c *consumers.Config) { c.BatchRows = 7 })
-				f.awaitConsumed(t, 30*time.Second) // the end of the log is a control record
+				f.awaitConsumed(t, 2*time.Minute) // the end of the log is a control record
 				if got := taken.of(0); !slices.Equal(got, want) {
 					t.Errorf("handled %d events, want %d:\n%v\n%v", len(got), len(want), got, want)
 				}
@@ -68,7 +68,7 @@ func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
 				send(keeps, "open")
 				send(plain, "behind")
 				must(keeps.EndTransaction(t.Context(), kgo.TryCommit))
-				f.awaitConsumed(t, 30*time.Second)
+				f.awaitConsumed(t, 2*time.Minute)
 				if got := taken.of(0)[len(want):]; !slices.Equal(got, []string{"open-a", "open-b", "behind-a", "behind-b"}) {
 					t.Errorf("then handled %v", got)
 				}
@@ -95,7 +95,7 @@ func TestATopicThatTheBrokerCompressesIsRead(t *testing.T) {
 			}
 			var taken journal
 			m := f.join(t, consumers.EachEvent(&taken))
-			f.awaitConsumed(t, 30*time.Second)
+			f.awaitConsumed(t, 2*time.Minute)
 			if got := taken.of(0); !slices.Equal(got, texts(all)) {
 				t.Errorf("%s: handled %d events, want %d", name, len(got), len(all))
 			}

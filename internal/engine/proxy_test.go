@@ -20,7 +20,7 @@ func behindProxy(t *testing.T) (proxy *engine.Proxy, direct, through *redis.Clie
 	r := enginetest.Redis(t)
 	proxy = enginetest.Proxy(t, r.Addr())
 	direct = redis.NewClient(&redis.Options{Addr: r.Addr()})
-	through = redis.NewClient(&redis.Options{Addr: proxy.Addr(), MaxRetries: -1, ReadTimeout: 300 * time.Millisecond})
+	through = redis.NewClient(&redis.Options{Addr: proxy.Addr(), MaxRetries: -1, ReadTimeout: 3 * time.Second})
 	t.Cleanup(func() { direct.Close(); through.Close() })
 	return proxy, direct, through
 }

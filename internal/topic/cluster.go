@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/segmentio/kafka-go"
 )
 
@@ -154,6 +155,9 @@ func allLed(t kafka.Topic) bool {
 	return len(t.Partitions) > 0
 }
 
+// describeWait is how long describe waits for the client to know the brokers.
+const describeWait = 10 * time.Second
+
 // describe returns the settings of the topics that exist, by topic and setting.
 func describe(ctx context.Context, client *kafka.Client, topics []string) (map[string]map[string]string, error) {
 	if len(topics) == 0 {
@@ -167,7 +171,15 @@ func describe(ctx context.Context, client *kafka.Client, topics []string) (map[s
 			ConfigNames:  configNames(),
 		})
 	}
-	answer, err := client.DescribeConfigs(ctx, request)
+	var answer *kafka.DescribeConfigsResponse
+	err := backoff.Retry(func() (err error) {
+		answer, err = client.DescribeConfigs(ctx, request)
+		if err != nil && !errors.Is(err, kafka.BrokerNotAvailable) {
+			return backoff.Permanent(err)
+		}
+		return err // the client has not learned yet which brokers there are
+	}, backoff.WithContext(backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxElapsedTime(describeWait)), ctx))
 	if err != nil {
 		return nil, fmt.Errorf("read the settings of %d topics: %w", len(topics), err)
 	}
