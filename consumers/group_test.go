@@ -137,7 +137,7 @@ func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 		f := newLog(t, broker, 4)
 		// Heartbeats tell of a rebalance: every 3 s at most. The session would last far longer.
 		patient := func(c *consumers.Config) {
-			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 2*time.Minute, 5*time.Second
+			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 10*time.Minute, 10*time.Minute, 5*time.Second
 		}
 		var taken journal
 		one := f.join(t, consumers.EachEvent(&taken), patient)
