@@ -43,7 +43,7 @@ type Config struct {
 	TopicPartitions  int    `env:"TOPIC_PARTITIONS" envDefault:"8" unit:"partitions" help:"Partitions of a topic that migrate creates."`
 	TopicReplication int    `env:"TOPIC_REPLICATION" envDefault:"1" unit:"copies" help:"Replication factor of a topic that migrate creates."`
 
-	ClickHouseDSN     SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse's HTTP interface as clickhouse-go writes it: http://user:password@host:8123/tenantflow, or https://...?secure=true. Without a database it is tenantflow."`
+	ClickHouseDSN     SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse as clickhouse-go writes it: http://user:password@host:8123/tenantflow, or https://...?secure=true. clickhouse://user:password@host:9000/tenantflow (?secure=true for TLS) speaks the native protocol, which is tested at protocol level only. Without a database it is tenantflow."`
 	ClickHouseCluster string    `env:"CLICKHOUSE_CLUSTER" help:"Name of the ClickHouse cluster the migrations create tables on; empty: a single server."`
 	PostgresDSN       SecretURL `env:"POSTGRES_DSN" unit:"URL" help:"Postgres as pgx writes it: postgres://user:password@host:5432/tenantflow."`
 	DragonflyURL      SecretURL `env:"DRAGONFLY_URL" unit:"URL" help:"Dragonfly (or Redis) as go-redis writes it: redis://user:password@host:6379/0."`

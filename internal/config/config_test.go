@@ -113,7 +113,7 @@ func TestEveryWrongValueIsNamedWithWhatToDo(t *testing.T) {
 		{"half a partition", []string{"TOPIC_PARTITIONS=1.5"}, "TOPIC_PARTITIONS", "whole number"},
 		{"no copies", []string{"TOPIC_REPLICATION=0"}, "TOPIC_REPLICATION", "out of bounds"},
 		{"a DSN of another store", []string{"CLICKHOUSE_DSN=postgres://h/db"}, "CLICKHOUSE_DSN", "scheme"},
-		{"a DSN of the native protocol", []string{"CLICKHOUSE_DSN=clickhouse://h:9000/db"}, "CLICKHOUSE_DSN", "HTTP interface"},
+		{"a native DSN with a bad parameter", []string{"CLICKHOUSE_DSN=clickhouse://h:9000/db?secure=perhaps"}, "CLICKHOUSE_DSN", "secure"},
 		{"a DSN with a bad parameter", []string{"CLICKHOUSE_DSN=http://h:8123/db?dial_timeout=soon"}, "CLICKHOUSE_DSN", "dial timeout"},
 		{"a cluster's name with a quote", []string{"CLICKHOUSE_CLUSTER=a'b"}, "CLICKHOUSE_CLUSTER", "system.clusters"},
 		{"a Postgres port that is none", []string{"POSTGRES_DSN=postgres://h:99999/db"}, "POSTGRES_DSN", "port"},

@@ -89,17 +89,15 @@ func (c *Config) saslMechanism() (sasl.Mechanism, error) {
 	return mechanism, nil
 }
 
-// ClickHouseOptions makes the options of a ClickHouse connection from the DSN. What the DSN says itself
-// (max_open_conns, dial_timeout, ...) stays.
+// ClickHouseOptions makes the options of a ClickHouse connection from the DSN: http and https mean the HTTP interface,
+// clickhouse and tcp the native protocol. What the DSN says itself (max_open_conns, dial_timeout, ...) stays.
 func (c *Config) ClickHouseOptions() (*clickhouse.Options, error) {
 	dsn := c.ClickHouseDSN.Reveal()
 	scheme, _, _ := strings.Cut(dsn, "://")
 	switch scheme {
-	case "http", "https":
-	case "clickhouse", "tcp":
-		return nil, errors.New("the service speaks ClickHouse's HTTP interface, not its native protocol")
+	case "http", "https", "clickhouse", "tcp":
 	default:
-		return nil, errors.New("its scheme is none of http, https")
+		return nil, errors.New("its scheme is none of http, https, clickhouse, tcp")
 	}
 	options, err := clickhouse.ParseDSN(dsn)
 	if err != nil {

@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strings"
@@ -31,6 +32,8 @@ const (
 
 // ClickHouse's error codes that a branch depends on. Source: src/Common/ErrorCodes.cpp of ClickHouse.
 const (
+	codeTypeMismatch       = 53
+	codeTimeoutExceeded    = 159
 	codeViolatedConstraint = 469
 )
 
@@ -115,6 +118,12 @@ func outcome(err error) Outcome {
 		return NotSent
 	}
 	return Unknown
+}
+
+// timedOut tells whether the server gave an insert up because of its max_execution_time, or we did.
+func timedOut(err error) bool {
+	var ex *chgo.Exception
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ex) && ex.Code == codeTimeoutExceeded
 }
 
 // An InsertError is the error of Insert.

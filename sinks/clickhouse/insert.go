@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -47,7 +46,7 @@ func (s *Store) Insert(ctx context.Context, in *Intent, b *Block, first, last in
 func (s *Store) send(ctx context.Context, in *Intent, insertBy time.Time, b *Block, parts []part) error {
 	for _, p := range parts {
 		err := s.sendPart(ctx, in, insertBy, b, p)
-		s.hurried(err != nil && (Classify(err) == Late || errors.Is(err, context.DeadlineExceeded)))
+		s.hurried(err != nil && (Classify(err) == Late || timedOut(err)))
 		if err != nil {
 			return &InsertError{
 				Err:     fmt.Errorf("insert %d rows of %s, month %d: %w", len(p.rows), in.Range(), p.Month, err),
@@ -72,7 +71,7 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 
 	enc := s.encoder()
 	defer s.release(enc)
-	encodeNative(&enc.Buffer, b, enc.order.of(b, p.rows), in.Topic, in.Partition, insertBy.UnixMilli())
+	rows := enc.order.of(b, p.rows)
 
 	token := in.token(p.Part)
 	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{
@@ -90,6 +89,10 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 		"materialized_views_ignore_errors":                   0,
 		"optimize_on_insert":                                 1,
 	}))
+	if s.native {
+		return s.sendNative(ctx, b, rows, in.Topic, in.Partition, insertBy)
+	}
+	encodeNative(&enc.Buffer, b, rows, in.Topic, in.Partition, insertBy.UnixMilli())
 	return s.conn.InsertFormat(ctx, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
 }
 

@@ -15,7 +15,6 @@ package clickhouse
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -28,7 +27,7 @@ import (
 
 // Config is what a Store needs.
 type Config struct {
-	// Options are the connection's. The protocol must be HTTP.
+	// Options are the connection's, over HTTP or the native protocol. HTTP is the one that is tested against a server.
 	Options *chgo.Options
 
 	// InsertTimeout is how long the server may take over one insert, and how far ahead the deadline of an insert
@@ -47,6 +46,7 @@ type Config struct {
 // A Store is the table usage_tracking with the views it feeds. It may be used by several goroutines at once.
 type Store struct {
 	conn     driver.Conn
+	native   bool // the protocol
 	timeout  time.Duration
 	slots    chan struct{}
 	encoders chan *encoder
@@ -78,16 +78,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Options.Protocol != chgo.HTTP {
-		return nil, errors.New("open ClickHouse: the native protocol is not supported yet; " +
-			"use the HTTP interface in TENANTFLOW_CLICKHOUSE_DSN (http://user:password@host:8123/database)")
-	}
 	conn, err := chgo.Open(cfg.Options)
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
 	s := &Store{
 		conn:     conn,
+		native:   cfg.Options.Protocol == chgo.Native,
 		timeout:  cfg.InsertTimeout,
 		slots:    make(chan struct{}, cfg.Inserts),
 		encoders: make(chan *encoder, cfg.Inserts),

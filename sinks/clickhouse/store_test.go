@@ -249,10 +249,3 @@ func TestAcquireWaitsForASlot(t *testing.T) {
 	}
 	release()
 }
-
-func TestOpenRefusesTheNativeProtocol(t *testing.T) {
-	t.Parallel()
-	if _, err := Open(t.Context(), Config{Options: &chgo.Options{Protocol: chgo.Native, Addr: []string{"127.0.0.1:9"}}}); err == nil {
-		t.Error("no error")
-	}
-}
