@@ -369,7 +369,9 @@ func TestAnInsertThatTheServerEndsForItsTimeGetsMoreOfIt(t *testing.T) {
 	t.Parallel()
 	server := startNative(t)
 	s := server.open("")
-	server.reacting(func(w *nativeConn) bool { return w.exception(159, "Timeout exceeded: elapsed 10.1 seconds, maximum: 10") })
+	server.reacting(func(w *nativeConn) bool {
+		return w.exception(159, "Timeout exceeded: elapsed 10.1 seconds, maximum: 10")
+	})
 	b := blockOf(plain(1))
 	if got := asInsertError(t, s.Insert(t.Context(), s.intent(b), b, 0, 1)); got.Class != Transient || got.Outcome != Answered {
 		t.Errorf("class %d, outcome %d: %v", got.Class, got.Outcome, got)
