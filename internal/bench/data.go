@@ -22,7 +22,6 @@ type dataset struct {
 	events     int // records in the topic
 	rows       int // what becomes of them in the table
 	bytes      int // of data in an event, on average
-	largest    int // records in the fullest partition
 }
 
 func (d dataset) topic() string { return d.prefix + events.TopicUsage }
