@@ -160,7 +160,7 @@ func (w *world) awaitGroup(ctx context.Context, r *running, group string, member
 		}
 		res, err := req.RequestWith(ctx, client)
 		if err != nil || len(res.Groups) != 1 {
-			last = err // the coordinator is not there yet
+			last = err        // the coordinator is not there yet
 			return false, nil //nolint:nilerr // asked again
 		}
 		g := res.Groups[0]

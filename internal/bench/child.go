@@ -71,9 +71,15 @@ func (c Child) Run(ctx context.Context) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector())
 	web := &http.Server{Addr: c.Metrics, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- web.ListenAndServe() }()
-	defer func() { _ = web.Close(); <-served }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = web.ListenAndServe() // until it is closed
+	}()
+	defer func() {
+		_ = web.Close()
+		<-served
+	}()
 
 	var handler consumers.BatchHandler = &unguarded{store: store}
 	if c.Kind == Guarded {
