@@ -44,14 +44,18 @@ func (s *Store) Insert(ctx context.Context, in *Intent, b *Block, first, last in
 }
 
 func (s *Store) send(ctx context.Context, in *Intent, insertBy time.Time, b *Block, parts []part) error {
-	for _, p := range parts {
+	for i, p := range parts {
 		err := s.sendPart(ctx, in, insertBy, b, p)
 		s.hurried(err != nil && (Classify(err) == Late || timedOut(err)))
 		if err != nil {
+			known := outcome(err)
+			if i > 0 && known == NotSent {
+				known = Answered // not this part, but the ones before it have landed
+			}
 			return &InsertError{
 				Err:     fmt.Errorf("insert %d rows of %s, month %d: %w", len(p.rows), in.Range(), p.Month, err),
 				Class:   Classify(err),
-				Outcome: outcome(err),
+				Outcome: known,
 			}
 		}
 		s.onPart(p.Month)
