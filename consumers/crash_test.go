@@ -35,7 +35,7 @@ type crash struct {
 
 	Step consumers.UsageStep // the border between steps
 	Nth  int32               // the time it comes by; from 1
-	Lost bool                // the first insert of the child succeeds, but its answer is lost
+	Lost bool                // the first Nth inserts of the child succeed, but their answers are lost
 }
 
 // stepPart is a border inside an insert: the first of several months has landed.
@@ -66,7 +66,7 @@ func runChild(config string) int {
 		onStep: step, onPart: func(int) { step(stepPart) },
 	}
 	if c.Lost {
-		service.store = func(s consumers.UsageStore) consumers.UsageStore { return &lostAnswer{UsageStore: s} }
+		service.store = func(s consumers.UsageStore) consumers.UsageStore { return &lostAnswer{UsageStore: s, lose: c.Nth} }
 	}
 	options, err := chgo.ParseDSN(c.DSN)
 	if err == nil {
@@ -77,15 +77,16 @@ func runChild(config string) int {
 	return 1
 }
 
-// lostAnswer is a store whose first insert reports that no answer came, although the rows landed.
+// lostAnswer is a store whose first inserts report that no answer came, although the rows landed.
 type lostAnswer struct {
 	consumers.UsageStore
-	once atomic.Bool
+	lose int32
+	lost atomic.Int32
 }
 
 func (s *lostAnswer) Insert(ctx context.Context, in *clickhouse.Intent, b *clickhouse.Block, first, last int) error {
 	err := s.UsageStore.Insert(ctx, in, b, first, last)
-	if err == nil && s.once.CompareAndSwap(false, true) {
+	if err == nil && s.lost.Add(1) <= s.lose {
 		return &clickhouse.InsertError{Err: errors.New("the answer was lost"), Class: clickhouse.Transient, Outcome: clickhouse.Unknown}
 	}
 	return err

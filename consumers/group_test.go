@@ -137,7 +137,7 @@ func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 		f := newLog(t, broker, 4)
 		// Heartbeats tell of a rebalance: every 3 s at most. The session would last far longer.
 		patient := func(c *consumers.Config) {
-			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 10*time.Minute, 10*time.Minute, 5*time.Second
+			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 60*time.Second, 5*time.Second
 		}
 		var taken journal
 		one := f.join(t, consumers.EachEvent(&taken), patient)
@@ -146,7 +146,7 @@ func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 		if err := one.stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
-		eventually(t, "the other one has all", 2*time.Minute, func() bool { return two.partitions() == 4 })
+		eventually(t, "the other one has all", 40*time.Second, func() bool { return two.partitions() == 4 })
 		if err := two.stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
