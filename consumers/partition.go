@@ -143,13 +143,19 @@ type reader struct {
 	next    int64 // the offset to read next
 	current formed
 	began   time.Time // when the first record of the current batch came
+	end     int64     // of the log, as far as it is known
+
+	// reserved is the part of the budget that the current batch was given ahead, see reserve, and upTo the offset it
+	// was given it for; 0: nothing was.
+	reserved, upTo int64
+	rowBytes       int64 // what a row takes, by the last batch
 }
 
 // read fetches, forms batches and hands them over. A batch is handed over when it is full; when the interval since its
 // first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
 // back before anybody can go on.
 func (s *session) read(ctx context.Context) error {
-	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset}
+	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset, end: s.bounds.To, rowBytes: 160}
 	r.begin()
 	defer func() {
 		r.fetcher.Close()
@@ -179,6 +185,7 @@ func (s *session) read(ctx context.Context) error {
 
 func (r *reader) begin() {
 	r.current = formed{batch: r.handler.Begin(), Range: Range{From: r.next, To: r.next}}
+	r.reserved = 0
 }
 
 func (r *reader) empty() bool { return r.current.To == r.current.From }
@@ -193,20 +200,31 @@ func (e *fetchError) Unwrap() error { return e.err }
 // step makes one fetch and takes in what it brought.
 func (r *reader) step(ctx context.Context) error {
 	g := r.group
-	if !g.budget.tryAcquire(fetch.MaxBytes) {
-		if err := r.hand(ctx); err != nil {
-			return err
-		}
-		if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
+	claimed := int64(0)
+	if r.empty() && r.reserved == 0 {
+		if err := r.reserve(ctx); err != nil {
 			return err
 		}
 	}
-	claimed := int64(fetch.MaxBytes)
+	if r.current.claim-r.current.batch.Bytes() < fetch.MaxBytes {
+		if !g.budget.tryAcquire(fetch.MaxBytes) {
+			if err := r.hand(ctx); err != nil {
+				return err
+			}
+			if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
+				return err
+			}
+		}
+		claimed = fetch.MaxBytes
+	}
 	// full hands the batch over in the midst of a fetch, with its share of the budget, and claims anew for the rest.
 	full := func() error {
 		r.settleClaim(claimed)
 		claimed = 0
 		if err := r.hand(ctx); err != nil {
+			return err
+		}
+		if err := r.reserve(ctx); err != nil || r.reserved > 0 {
 			return err
 		}
 		if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
@@ -240,6 +258,7 @@ func (r *reader) step(ctx context.Context) error {
 		if handErr != nil {
 			return handErr
 		}
+		r.unreserve() // others may reach their leaders
 		return &fetchError{err}
 	}
 	if r.next < got.Next { // over control records and aborted transactions
@@ -247,13 +266,63 @@ func (r *reader) step(ctx context.Context) error {
 		r.current.To = got.Next
 	}
 	g.state.ends(r.topic, r.id, got.HighWatermark)
+	r.end = got.HighWatermark
 	if r.settleClaim(claimed) {
 		return r.hand(ctx)
 	}
-	if !r.empty() && time.Since(r.began) >= g.cfg.BatchInterval {
+	if r.behind() <= 0 {
+		r.unreserve()
+	}
+	if r.due() {
 		r.offer()
 	}
 	return nil
+}
+
+// due says whether the current batch need not grow any further before it is handed over. In a backlog it takes what was
+// there when it was begun, until it is full, however long that takes. At the end of the log a batch that is large already
+// gains little by waiting.
+func (r *reader) due() bool {
+	const large = 8 // a batch is, from this part of a full one on
+	switch {
+	case r.empty():
+		return false
+	case r.reserved > 0 && r.next < r.upTo:
+		return false
+	case r.behind() <= 0 && r.current.batch.Rows() >= max(1, r.group.cfg.BatchRows/large):
+		return true
+	}
+	return time.Since(r.began) >= r.group.cfg.BatchInterval
+}
+
+// behind is how many offsets of the log are still to be read.
+func (r *reader) behind() int64 { return r.end - r.next }
+
+// reserve claims room for what a batch could hold now, before an empty one is begun in a backlog, and waits for it.
+// Without that, all partitions would fill their batches at once, use the budget up when none is full, and hand over many
+// small ones, which cost ClickHouse more. So they take turns. Where a batch would be small, it does nothing.
+func (r *reader) reserve(ctx context.Context) error {
+	g := r.group
+	rows := min(int64(g.cfg.BatchRows), r.behind())
+	want := min(rows*r.rowBytes+fetch.MaxBytes, g.budget.size/4)
+	if want < 4*fetch.MaxBytes {
+		return nil
+	}
+	if err := g.budget.acquire(ctx, want); err != nil {
+		return err
+	}
+	r.reserved, r.upTo = want, r.next+rows
+	r.current.claim += want
+	return nil
+}
+
+// unreserve gives back what the current batch was given ahead and does not use.
+func (r *reader) unreserve() {
+	if rows := r.current.batch.Rows(); rows > 0 {
+		r.rowBytes = max(1, r.current.batch.Bytes()/int64(rows))
+	}
+	r.reserved = 0
+	r.settleClaim(0)
 }
 
 // wait is how long a fetch may wait for records: until the current batch is due, and if that is over, because the
@@ -275,10 +344,12 @@ func (r *reader) wait() time.Duration {
 func (r *reader) settleClaim(fetched int64) (over bool) {
 	budget := r.group.budget
 	held, have := r.current.batch.Bytes(), r.current.claim+fetched
+	keep := max(held, r.reserved)
 	switch {
+	case have >= keep:
+		budget.release(have - keep)
+		have = keep
 	case have >= held:
-		budget.release(have - held)
-		have = held
 	case budget.tryAcquire(held - have):
 		have = held
 	default:
@@ -294,6 +365,7 @@ func (r *reader) hand(ctx context.Context) error {
 		return nil
 	}
 	r.group.state.read(r.topic, r.id, r.next) // the fetch that tells the end of the log may not be over yet
+	r.unreserve()
 	select {
 	case r.batches <- r.current:
 		r.begin()
@@ -305,6 +377,7 @@ func (r *reader) hand(ctx context.Context) error {
 
 // offer hands the current batch over if the writer is free. If not, it goes on growing.
 func (r *reader) offer() {
+	r.unreserve()
 	select {
 	case r.batches <- r.current:
 		r.begin()

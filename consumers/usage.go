@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,8 +83,11 @@ type Usage struct {
 	store   UsageStore
 	cfg     UsageConfig
 	metrics *usageMetrics
-	blocks  sync.Pool
+	blocks  chan *clickhouse.Block // free ones, with their memory
 }
+
+// freeBlocks is how many free blocks are kept: about as many as are full at a time. More would hold memory for nothing.
+const freeBlocks = 4
 
 // NewUsage returns the handler.
 func NewUsage(store UsageStore, cfg UsageConfig) *Usage {
@@ -95,7 +97,7 @@ func NewUsage(store UsageStore, cfg UsageConfig) *Usage {
 	if cfg.OnStep == nil {
 		cfg.OnStep = func(UsageStep) {}
 	}
-	return &Usage{store: store, cfg: cfg, metrics: newUsageMetrics(cfg.Registry)}
+	return &Usage{store: store, cfg: cfg, metrics: newUsageMetrics(cfg.Registry), blocks: make(chan *clickhouse.Block, freeBlocks)}
 }
 
 // Open settles what an earlier owner of the partition left pending, and finds out how far its events may be stored.
@@ -137,6 +139,7 @@ type usagePartition struct {
 	// what the seen have forgotten. Everything else is looked up.
 	seen     *recent.Set
 	seenFrom int64 // the offset of the first of them
+	touched  uint32
 	stored   int64 // milliseconds
 
 	deadline time.Time // the newest of this partition's inserts
@@ -183,25 +186,47 @@ type usageBatch struct {
 	usage     events.Usage // scratch
 }
 
-func (p *usagePartition) Begin() Batch {
-	block, ok := p.usage.blocks.Get().(*clickhouse.Block)
-	if !ok {
-		block = clickhouse.NewBlock()
+// Begin takes no block yet: a partition that waits for events must not hold the memory of one.
+func (p *usagePartition) Begin() Batch { return &usageBatch{partition: p} }
+
+// rows is the batch's block.
+func (b *usageBatch) rows() *clickhouse.Block {
+	if b.block == nil {
+		select {
+		case b.block = <-b.partition.usage.blocks:
+		default:
+			b.block = clickhouse.NewBlock()
+		}
 	}
-	return &usageBatch{partition: p, block: block}
+	return b.block
 }
 
 func (p *usagePartition) End(b Batch) {
-	if batch, ok := b.(*usageBatch); ok && batch.block != nil {
-		batch.block.Reset()
-		p.usage.blocks.Put(batch.block)
-		batch.block = nil
+	batch, ok := b.(*usageBatch)
+	if !ok || batch.block == nil {
+		return
 	}
+	batch.block.Reset()
+	select {
+	case p.usage.blocks <- batch.block:
+	default: // enough are free
+	}
+	batch.block = nil
 }
 
-func (b *usageBatch) Rows() int { return b.block.Len() + len(b.letters) }
+func (b *usageBatch) Rows() int {
+	if b.block == nil {
+		return len(b.letters)
+	}
+	return b.block.Len() + len(b.letters)
+}
 
-func (b *usageBatch) Bytes() int64 { return b.block.Bytes() + b.letterLen }
+func (b *usageBatch) Bytes() int64 {
+	if b.block == nil {
+		return b.letterLen
+	}
+	return b.block.Bytes() + b.letterLen
+}
 
 // Add decodes a record into the block.
 func (b *usageBatch) Add(r *events.Record) {
@@ -211,8 +236,10 @@ func (b *usageBatch) Add(r *events.Record) {
 		return
 	}
 	identity := b.usage.IdentityHash()
-	row := b.block.Len()
-	b.block.Append(&b.usage, identity, r.Offset)
+	p.touched = p.seen.Touch(identity) // appending the row takes about as long as loading that
+	block := b.rows()
+	row := block.Len()
+	block.Append(&b.usage, identity, r.Offset)
 	seen := p.seen.Add(identity, b.usage.Timestamp)
 	if seen || b.usage.Timestamp <= max(p.stored, p.seen.Forgotten()) {
 		b.suspects = append(b.suspects, row)
@@ -240,6 +267,7 @@ func (p *usagePartition) Write(ctx context.Context, b Batch, r Range) error {
 	if !ok {
 		return fmt.Errorf("write usage: not a usage batch: %T", b)
 	}
+	batch.rows() // a batch of dead letters alone has none yet
 	p.step(StepFormed)
 	if err := p.dropKnown(ctx, batch); err != nil {
 		return err

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
-	"sync"
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
@@ -46,6 +46,9 @@ type Child struct {
 	Log                        *slog.Logger
 }
 
+// memoryLimit is the one the service sets at its default settings.
+const memoryLimit = 448 << 20
+
 // Run consumes until ctx ends.
 func (c Child) Run(ctx context.Context) (err error) {
 	if c.Profile != "" {
@@ -59,6 +62,7 @@ func (c Child) Run(ctx context.Context) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	debug.SetMemoryLimit(memoryLimit)
 	o, err := chgo.ParseDSN(c.DSN)
 	if err != nil {
 		return fmt.Errorf("read the DSN: %w", err)
@@ -81,7 +85,7 @@ func (c Child) Run(ctx context.Context) (err error) {
 		<-served
 	}()
 
-	var handler consumers.BatchHandler = &unguarded{store: store}
+	var handler consumers.BatchHandler = &unguarded{store: store, blocks: make(chan *clickhouse.Block, 4)}
 	if c.Kind == Guarded {
 		handler = consumers.NewUsage(store, consumers.UsageConfig{})
 	}
@@ -95,7 +99,7 @@ func (c Child) Run(ctx context.Context) (err error) {
 // unguarded is a handler that inserts what it reads.
 type unguarded struct {
 	store  *clickhouse.Store
-	blocks sync.Pool
+	blocks chan *clickhouse.Block
 }
 
 func (u *unguarded) Open(_ context.Context, p *consumers.Partition) (consumers.BatchPartition, error) {
@@ -116,18 +120,31 @@ type unguardedBatch struct {
 }
 
 func (p *unguardedPartition) Begin() consumers.Batch {
-	block, ok := p.usage.blocks.Get().(*clickhouse.Block)
-	if !ok {
-		block = clickhouse.NewBlock()
-	}
-	return &unguardedBatch{partition: p, block: block}
+	return &unguardedBatch{partition: p}
 }
 
 func (p *unguardedPartition) End(batch consumers.Batch) {
-	if b, ok := batch.(*unguardedBatch); ok {
-		b.block.Reset()
-		p.usage.blocks.Put(b.block)
+	b, ok := batch.(*unguardedBatch)
+	if !ok || b.block == nil {
+		return
 	}
+	b.block.Reset()
+	select {
+	case p.usage.blocks <- b.block:
+	default:
+	}
+	b.block = nil
+}
+
+func (b *unguardedBatch) rows() *clickhouse.Block {
+	if b.block == nil {
+		select {
+		case b.block = <-b.partition.usage.blocks:
+		default:
+			b.block = clickhouse.NewBlock()
+		}
+	}
+	return b.block
 }
 
 func (b *unguardedBatch) Add(r *events.Record) {
@@ -135,12 +152,22 @@ func (b *unguardedBatch) Add(r *events.Record) {
 		b.rejected++
 		return
 	}
-	b.block.Append(&b.usage, 0, r.Offset)
+	b.rows().Append(&b.usage, 0, r.Offset)
 }
 
-func (b *unguardedBatch) Rows() int { return b.block.Len() }
+func (b *unguardedBatch) Rows() int {
+	if b.block == nil {
+		return 0
+	}
+	return b.block.Len()
+}
 
-func (b *unguardedBatch) Bytes() int64 { return b.block.Bytes() }
+func (b *unguardedBatch) Bytes() int64 {
+	if b.block == nil {
+		return 0
+	}
+	return b.block.Bytes()
+}
 
 func (p *unguardedPartition) Write(ctx context.Context, batch consumers.Batch, r consumers.Range) error {
 	b, ok := batch.(*unguardedBatch)
@@ -150,6 +177,7 @@ func (p *unguardedPartition) Write(ctx context.Context, batch consumers.Batch, r
 	if b.rejected > 0 {
 		return fmt.Errorf("write usage: %d events of %s were not understood; the benchmark publishes none of these", b.rejected, r)
 	}
+	b.rows()
 	in := b.block.Intent(p.Topic(), p.ID(), r.From, r.To, 0, b.block.Len())
 	if len(in.Parts) == 0 {
 		return nil

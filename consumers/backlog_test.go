@@ -1,0 +1,72 @@
+package consumers_test
+
+import (
+	"bytes"
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/engine/enginetest"
+)
+
+// The budget holds not five full batches, and eight partitions want one each. If all filled theirs at once, none
+// would get beyond half of it.
+func TestInABacklogPartitionsTakeTurnsSoThatBatchesAreFull(t *testing.T) {
+	t.Parallel()
+	const partitions, rows, full, size = 8, 1200, 400, 10 << 10
+	f := newLog(t, enginetest.SharedKafka(t), partitions)
+	client := f.producer(t)
+	value := bytes.Repeat([]byte("backlog "), size/8)
+	for p := range partitions {
+		records := make([]*kgo.Record, rows)
+		for i := range records {
+			records[i] = &kgo.Record{Partition: int32(p), Key: []byte("k"), Value: value}
+		}
+		if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &scale{gate: make(chan struct{})}
+	close(s.gate)
+	budget := consumers.NewBudget(24 << 20)
+	metered := &counted{scale: s, rows: full}
+	// An interval that is over at once: in a backlog it must not cut batches.
+	m := f.join(t, metered, func(c *consumers.Config) {
+		c.Budget, c.BatchRows, c.BatchInterval = budget, full, time.Millisecond
+	})
+	eventually(t, "everything is consumed", time.Minute, func() bool { return s.written.Load() == partitions*rows })
+	f.awaitConsumed(t, time.Minute)
+	if err := m.stop(); err != nil {
+		t.Fatal(err)
+	}
+	// The first batch of a partition may be small, because what its rows weigh is not known yet, and so is what is left
+	// for the last.
+	if n, least := metered.full.Load(), int64(partitions*(rows/full-1)); n < least {
+		t.Errorf("%d batches of %d rows, want %d", n, full, least)
+	}
+	if s.most.Load() > 24<<20+partitions*size {
+		t.Errorf("%d bytes were held at a time, of a budget of %d", s.most.Load(), 24<<20)
+	}
+}
+
+// counted is a scale that counts the batches with so many rows.
+type counted struct {
+	*scale
+	rows int
+	full atomic.Int64
+}
+
+func (c *counted) Open(context.Context, *consumers.Partition) (consumers.BatchPartition, error) {
+	return c, nil
+}
+
+func (c *counted) Write(ctx context.Context, b consumers.Batch, r consumers.Range) error {
+	if b.Rows() == c.rows {
+		c.full.Add(1)
+	}
+	return c.scale.Write(ctx, b, r)
+}
