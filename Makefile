@@ -8,6 +8,9 @@ SHELL := /bin/bash
 KAFKA ?= embedded
 export KAFKA
 
+# For `bench`, for example BENCHFLAGS='--runs 5 --only tenantflow,kafka_engine'.
+BENCHFLAGS ?=
+
 LOCAL := $(CURDIR)/.local
 LOCALSTACK := $(LOCAL)/bin/localstack
 
@@ -42,8 +45,8 @@ stack: $(LOCALSTACK) ## run the local stack in the foreground; writes .local/sta
 	exec $(LOCALSTACK) up
 
 .PHONY: bench
-bench: ## measure the throughput of every path
-	@echo "make bench: this work comes later" >&2; exit 1
+bench: build $(LOCALSTACK) ## measure the service beside ClickHouse's Kafka engine, its insert limit and itself without guarantees (half an hour)
+	exec $(LOCALSTACK) bench --tenantflow $(CURDIR)/bin/tenantflow $(BENCHFLAGS)
 
 .PHONY: chaos
 chaos: ## kill, freeze and cut everything at random, and judge the result
