@@ -1,0 +1,138 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/internal/model"
+)
+
+func TestTheMiddleOfTheRunsIsWhatIsReported(t *testing.T) {
+	t.Parallel()
+	var m Measurement
+	for _, speed := range []float64{300, 100, 200} {
+		m.add(Run{RowsPerSecond: speed, CPU: CPU{Tenantflow: speed / 100}, PeakRSS: speed})
+	}
+	if m.RowsPerSecond != 200 || m.Min != 100 || m.Max != 300 || m.CPU.Tenantflow != 2 {
+		t.Errorf("got %+v", m)
+	}
+	if m.PeakRSS != 300 {
+		t.Errorf("the peak is %v, want the highest of all runs", m.PeakRSS)
+	}
+	m.add(Run{RowsPerSecond: 400})
+	if m.RowsPerSecond != 250 {
+		t.Errorf("the median of four is %v, want the mean of the middle two", m.RowsPerSecond)
+	}
+}
+
+// A ratio is taken within a round: what the machine did meanwhile met both.
+func TestRatiosCompareRunsOfTheSameRound(t *testing.T) {
+	t.Parallel()
+	var service, engine Measurement
+	service.Name, engine.Name = Tenantflow, KafkaEngine
+	for _, round := range [][2]float64{{600, 100}, {300, 60}, {70, 10}} {
+		service.add(Run{RowsPerSecond: round[0]})
+		engine.add(Run{RowsPerSecond: round[1]})
+	}
+	var out bytes.Buffer
+	report(&out, []string{"a machine"}, []Measurement{service, engine})
+	if want := "6.00"; !strings.Contains(out.String(), want) || !strings.Contains(out.String(), "5.00 .. 7.00") {
+		t.Errorf("no ratio of %s:\n%s", want, out.String())
+	}
+}
+
+func TestTheProcessorTimeOfAProcessIsRead(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	deadline := began.Add(20 * time.Second)
+	for n := 0; ; n++ {
+		used, err := cpuTime(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used >= 3*clockTick {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s after %d reads", used, n)
+		}
+	}
+	for _, line := range []string{"VmHWM", "VmRSS"} {
+		if mb, err := memory(os.Getpid(), line); err != nil || mb < 1 || mb > 100_000 {
+			t.Errorf("%s is %v MB, %v", line, mb, err)
+		}
+	}
+}
+
+func generate(t *testing.T, n int) []model.Message {
+	t.Helper()
+	g, err := model.New(model.Config{Seed: 4, Count: n, Start: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make([]model.Message, n)
+	for i := range all {
+		g.Next(&all[i])
+	}
+	return all
+}
+
+// The Kafka engine must be given the same events, or the comparison is none.
+func TestAnEventAsARowHasWhatTheServiceReads(t *testing.T) {
+	t.Parallel()
+	shape := asRow()
+	decoder := events.NewUsageDecoder(events.UsageLimits{})
+	for _, m := range generate(t, 3000) {
+		var u events.Usage
+		if err := decoder.Decode(&events.Record{Key: m.Key, Headers: m.Headers, Value: m.Value}, time.Now(), &u); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"event_id": string(u.ID), "event_source": string(u.Source), "company_id": string(u.CompanyID),
+			"user_id": string(u.UserID), "subscription_tier": string(u.Tier), "api_endpoint": string(u.Endpoint), "billing_period": string(u.BillingPeriod),
+			"timestamp": time.UnixMilli(u.Timestamp).UTC().Format("2006-01-02 15:04:05.000")}
+		if err := shape(&m); err != nil {
+			t.Fatal(err)
+		}
+		var row map[string]any
+		if err := json.Unmarshal(m.Value, &row); err != nil {
+			t.Fatalf("%s: %v", m.Value, err)
+		}
+		for name, value := range want {
+			if row[name] != value {
+				t.Fatalf("%s is %v, want %q", name, row[name], value)
+			}
+		}
+		if len(row) != 12 {
+			t.Fatalf("%d columns in %s", len(row), m.Value)
+		}
+	}
+}
+
+func TestPaddingMakesAnEventLargerAndNothingElse(t *testing.T) {
+	t.Parallel()
+	decoder := events.NewUsageDecoder(events.UsageLimits{})
+	decode := func(m *model.Message) events.Usage {
+		var u events.Usage
+		if err := decoder.Decode(&events.Record{Key: m.Key, Headers: m.Headers, Value: m.Value}, time.Now(), &u); err != nil {
+			t.Fatalf("%s: %v", m.Value, err)
+		}
+		return u
+	}
+	shape := padded(1000)
+	for _, m := range generate(t, 500) {
+		before := decode(&m)
+		id, revenue := string(before.ID), before.Revenue
+		if err := shape(&m); err != nil {
+			t.Fatal(err)
+		}
+		after := decode(&m)
+		if string(after.ID) != id || after.Revenue != revenue || len(m.Value) < 1000 || len(m.Value) > 1200 {
+			t.Fatalf("%d bytes: %s", len(m.Value), m.Value)
+		}
+	}
+}
