@@ -173,12 +173,8 @@ func TestWithoutABrokerTheConsumerKeepsTryingAndReadinessSaysWhy(t *testing.T) {
 		t.Fatalf("Run has given up: %v", m.result)
 	default:
 	}
-	began := time.Now()
-	if err := m.stop(); err != nil {
+	if err := m.stop(); err != nil { // which waits: one that never stops fails by the test's own time limit
 		t.Errorf("Run after a stop: %v", err)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("stopping took %s", took)
 	}
 }
 

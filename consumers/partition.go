@@ -270,7 +270,7 @@ func (r *reader) step(ctx context.Context) error {
 	if r.settleClaim(claimed) {
 		return r.hand(ctx)
 	}
-	if r.behind() <= 0 {
+	if r.behind() <= 0 || got.Records == 0 { // at the end, or where an open transaction holds back what follows
 		r.unreserve()
 	}
 	if r.due() {

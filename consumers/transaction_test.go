@@ -77,6 +77,41 @@ func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
 	})
 }
 
+// What lies behind the beginning of an open transaction can't be read yet, however long the log is; what was read before
+// it must not wait for it.
+func TestAnOpenTransactionHoldsBackNothingThatCameBeforeIt(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := newLog(t, broker, 1)
+		plain := f.producer(t)
+		open := f.producer(t, kgo.TransactionalID(f.topic+"-open"))
+		if err := plain.ProduceSync(t.Context(), values(0, "before-a", "before-b")...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := open.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		behind := make([]string, 40_000) // enough to look like a backlog
+		for i := range behind {
+			behind[i] = "open"
+		}
+		if err := open.ProduceSync(t.Context(), values(0, behind...)...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		var taken journal
+		f.join(t, consumers.EachEvent(&taken), func(c *consumers.Config) { c.BatchRows = 100_000 })
+		eventually(t, "what came before the transaction is handled", time.Minute, func() bool {
+			return slices.Equal(taken.of(0), []string{"before-a", "before-b"})
+		})
+		if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+			t.Fatal(err)
+		}
+		f.awaitConsumed(t, 2*time.Minute)
+		if got := taken.of(0); len(got) != 2 {
+			t.Errorf("handled %d events, want 2", len(got))
+		}
+	})
+}
+
 // The broker may compress as well, whatever the producers do.
 func TestATopicThatTheBrokerCompressesIsRead(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {

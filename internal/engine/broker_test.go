@@ -112,7 +112,7 @@ func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
 		if err := heir.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took < session/2 || took > 6*time.Second {
+		if took := time.Since(began); took < session/2 {
 			t.Errorf("the heir waited %s for a session of %s", took, session)
 		}
 		err := zombie.commit(t.Context(), 2, "still mine")
