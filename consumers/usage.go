@@ -156,8 +156,18 @@ func (p *usagePartition) checkLog(ctx context.Context) error {
 	if err != nil || len(places) == 0 {
 		return err
 	}
+	// Asked after the table was: a log only grows, so it holds whatever was stored from it.
+	log, err := Bounds(ctx, p.group.client, p.Topic(), p.ID())
+	if err != nil {
+		return err
+	}
 	stored := map[int64]uint64{}
 	for _, at := range places {
+		if at.Offset >= log.To {
+			return &StopError{Kind: "topic_recreated", Err: fmt.Errorf("an event is stored from %s/%d/%d, and the log ends at %d: "+
+				"the topic was deleted and created again, and its offsets no longer name the stored events. The partition is stopped. "+
+				"Publish under another topic prefix, or remove the rows of the old topic from usage_tracking", p.Topic(), p.ID(), at.Offset, log.To)}
+		}
 		stored[at.Offset] = at.Identity
 	}
 	return p.ReadRange(ctx, r, func(rec *events.Record) error {
