@@ -44,6 +44,7 @@ const (
 	InsertLimit       = "insert_limit"
 	InsertLimitSorted = "insert_limit_sorted" // made with insert_limit
 	WithoutGuarantees = "without_guarantees"
+	LargeBatches      = "large_batches"
 	Structured        = "structured"
 	Payload1K         = "payload_1k"
 	Payload10K        = "payload_10k"
@@ -59,7 +60,7 @@ const (
 // Names are all measurements that Run makes when it is told nothing else.
 func Names() []string {
 	return []string{
-		Tenantflow, KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
+		Tenantflow, KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
 		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned,
 	}
 }

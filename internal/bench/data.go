@@ -85,7 +85,7 @@ func (w *world) publish(ctx context.Context, d *dataset, c model.Config, shape f
 	if err != nil {
 		return err
 	}
-	publisher, err := topic.NewPublisher(ctx, w.client, d.topic(), 0)
+	publisher, err := topic.NewPublisher(ctx, w.client, d.topic(), 50)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ func what(name string) string {
 		InsertLimit:       "the engine alone, from files in its own format",
 		InsertLimitSorted: "the same, rows sorted by the table's key beforehand",
 		WithoutGuarantees: "the service's code without intents and deduplication",
+		LargeBatches:      "the service, TENANTFLOW_USAGE_BATCH_ROWS=200000",
 		Structured:        "the service, structured content mode",
 		Payload1K:         "the service, 1 KB of data in each event",
 		Payload10K:        "the service, 10 KB of data in each event",
@@ -105,6 +106,7 @@ func (w *world) compared(ctx context.Context) ([]pass, error) {
 	}{
 		{Tenantflow, dataBinary, w.service(Tenantflow)},
 		{WithoutGuarantees, dataBinary, w.child(WithoutGuarantees, Unguarded, "")},
+		{LargeBatches, dataBinary, w.service(LargeBatches, "TENANTFLOW_USAGE_BATCH_ROWS=200000")},
 		{Profiled, dataBinary, w.child(Profiled, Guarded, w.Profile)},
 		{KafkaEngine, dataRows, w.kafkaEngine()},
 		{Structured, dataStructured, w.service(Structured)},

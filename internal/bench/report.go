@@ -74,18 +74,19 @@ func throughput(out io.Writer, all []Measurement) {
 // ratios compares runs of the same round, because these had the most in common.
 func ratios(out io.Writer, by map[string]*Measurement) {
 	t := table{heads: []string{"ratio", "median of rounds", "min .. max"}}
-	a := by[Tenantflow]
-	for _, other := range []string{KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees} {
-		b := by[other]
-		if a == nil || b == nil {
-			continue
+	for _, one := range []string{Tenantflow, LargeBatches} {
+		for _, other := range []string{KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees} {
+			a, b := by[one], by[other]
+			if a == nil || b == nil {
+				continue
+			}
+			all := make([]float64, 0, len(a.Runs))
+			for i := range a.Runs {
+				all = append(all, a.Runs[i].RowsPerSecond/b.Runs[i].RowsPerSecond)
+			}
+			slices.Sort(all)
+			t.row(one+" / "+other, decimal(median(all), 2), decimal(all[0], 2)+" .. "+decimal(all[len(all)-1], 2))
 		}
-		all := make([]float64, 0, len(a.Runs))
-		for i := range a.Runs {
-			all = append(all, a.Runs[i].RowsPerSecond/b.Runs[i].RowsPerSecond)
-		}
-		slices.Sort(all)
-		t.row(Tenantflow+" / "+other, decimal(median(all), 2), decimal(all[0], 2)+" .. "+decimal(all[len(all)-1], 2))
 	}
 	t.write(out)
 }

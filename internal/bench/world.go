@@ -80,8 +80,27 @@ func (w *world) topics(ctx context.Context, prefix string, partitions int) error
 			wanted = append(wanted, t)
 		}
 	}
-	_, err := topic.Ensure(ctx, w.client, wanted)
-	return err
+	if _, err := topic.Ensure(ctx, w.client, wanted); err != nil {
+		return err
+	}
+	// A new partition has a leader before that one knows.
+	var ends []kafka.OffsetRequest
+	for p := range partitions {
+		ends = append(ends, kafka.LastOffsetOf(p))
+	}
+	name := prefix + events.TopicUsage
+	return w.await(ctx, name+" to have leaders", time.Minute, 50*time.Millisecond, func() (bool, error) {
+		res, err := w.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{name: ends}})
+		if err != nil || len(res.Topics[name]) != partitions {
+			return false, nil //nolint:nilerr // not yet
+		}
+		for _, p := range res.Topics[name] {
+			if p.Error != nil {
+				return false, nil //nolint:nilerr // not yet
+			}
+		}
+		return true, nil
+	})
 }
 
 // database makes an empty database with the tables and views of the service, for one run.
