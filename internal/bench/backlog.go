@@ -54,11 +54,11 @@ func (r *running) alive() error {
 // says that the contender's group has its partitions to the moment at which the table holds all rows; so it is the same
 // clock for a service and for the engine, and neither process start nor joining the group counts.
 func (w *world) backlog(ctx context.Context, c contender, d dataset) (_ Run, err error) {
-	database := "bench"
-	if err := w.database(ctx, database); err != nil {
+	database, err := w.database(ctx)
+	if err != nil {
 		return Run{}, err
 	}
-	defer func() { err = errors.Join(err, w.drop(context.WithoutCancel(ctx), database)) }()
+	defer func() { err = errors.Join(err, w.retire(context.WithoutCancel(ctx), database)) }()
 	group := w.group(c.name)
 	r, err := c.start(ctx, d, database, group)
 	if err != nil {

@@ -25,11 +25,11 @@ func (w *world) rowFiles(ctx context.Context, d dataset) (unsorted, sorted []str
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, nil, err
 	}
-	const database = "bench_source"
-	if err := w.database(ctx, database); err != nil {
+	database, err := w.database(ctx)
+	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, w.drop(context.WithoutCancel(ctx), database)) }()
+	defer func() { err = errors.Join(err, w.retire(context.WithoutCancel(ctx), database)) }()
 	r, err := w.service(Tenantflow).start(ctx, d, database, w.group("source"))
 	if err != nil {
 		return nil, nil, err
@@ -73,11 +73,11 @@ SETTINGS max_block_size = %[3]d, min_insert_block_size_rows = %[3]d, engine_file
 
 // insertLimit has the engine insert files, and nothing else.
 func (w *world) insertLimit(ctx context.Context, files []string, rows int) (_ Run, err error) {
-	const database = "bench"
-	if err := w.database(ctx, database); err != nil {
+	database, err := w.database(ctx)
+	if err != nil {
 		return Run{}, err
 	}
-	defer func() { err = errors.Join(err, w.drop(context.WithoutCancel(ctx), database)) }()
+	defer func() { err = errors.Join(err, w.retire(context.WithoutCancel(ctx), database)) }()
 	before, err := w.times(0)
 	if err != nil {
 		return Run{}, err

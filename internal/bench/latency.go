@@ -31,11 +31,11 @@ const (
 // event alone.
 func (w *world) latency(ctx context.Context, name string, steady bool, settings ...string) (_ Measurement, err error) {
 	m := Measurement{Name: name}
-	const database = "bench"
-	if err := w.database(ctx, database); err != nil {
+	database, err := w.database(ctx)
+	if err != nil {
 		return m, err
 	}
-	defer func() { err = errors.Join(err, w.drop(context.WithoutCancel(ctx), database)) }()
+	defer func() { err = errors.Join(err, w.retire(context.WithoutCancel(ctx), database)) }()
 	d := dataset{prefix: name + ".", partitions: w.Partitions}
 	if err := w.topics(ctx, d.prefix, d.partitions); err != nil {
 		return m, err
