@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -39,6 +40,9 @@ func NewBlock() *Block { return &Block{} }
 
 // Append copies one row into the block. Offsets must rise from row to row.
 func (b *Block) Append(u *events.Usage, identity uint64, offset int64) {
+	if len(b.offset) == cap(b.offset) {
+		b.double()
+	}
 	b.eventID.append(u.ID)
 	b.user.append(u.UserID)
 	b.company.append(u.CompanyID)
@@ -55,6 +59,26 @@ func (b *Block) Append(u *events.Usage, identity uint64, offset int64) {
 	b.identity = append(b.identity, identity)
 	b.dropped = append(b.dropped, false)
 	b.live++
+}
+
+// double makes room for as many rows again. Left to append, which adds a quarter at a time, a block that fills for the
+// first time would be copied several times over.
+func (b *Block) double() {
+	n := max(1024, len(b.offset))
+	for _, t := range []*text{&b.eventID, &b.user, &b.company} {
+		t.bytes = slices.Grow(t.bytes, max(16*n, len(t.bytes)))
+		t.ends = slices.Grow(t.ends, n)
+	}
+	for _, d := range []*dictionary{&b.source, &b.tier, &b.service, &b.endpoint, &b.period} {
+		d.keys = slices.Grow(d.keys, n)
+	}
+	b.timestamp = slices.Grow(b.timestamp, n)
+	b.points = slices.Grow(b.points, n)
+	b.processing = slices.Grow(b.processing, n)
+	b.revenue = slices.Grow(b.revenue, n)
+	b.identity = slices.Grow(b.identity, n)
+	b.dropped = slices.Grow(b.dropped, n)
+	b.offset = slices.Grow(b.offset, n)
 }
 
 // Len is the number of rows appended, dropped ones included.
