@@ -58,6 +58,8 @@ func (b *weighed) Add(r *events.Record) {
 	raise(&b.scale.largest, b.bytes)
 }
 
+func (b *weighed) Close() {}
+
 func (b *weighed) Rows() int { return b.rows }
 
 func (b *weighed) Bytes() int64 { return b.bytes }

@@ -46,6 +46,8 @@ func (b *records) Add(r *events.Record) {
 	b.bytes += recordBytes(r)
 }
 
+func (b *records) Close() {}
+
 func (b *records) Rows() int { return len(b.all) }
 
 func (b *records) Bytes() int64 { return b.bytes }

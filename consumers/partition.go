@@ -366,6 +366,7 @@ func (r *reader) hand(ctx context.Context) error {
 	}
 	r.group.state.read(r.topic, r.id, r.next) // the fetch that tells the end of the log may not be over yet
 	r.unreserve()
+	r.current.batch.Close()
 	select {
 	case r.batches <- r.current:
 		r.begin()
@@ -378,6 +379,7 @@ func (r *reader) hand(ctx context.Context) error {
 // offer hands the current batch over if the writer is free. If not, it goes on growing.
 func (r *reader) offer() {
 	r.unreserve()
+	r.current.batch.Close()
 	select {
 	case r.batches <- r.current:
 		r.begin()

@@ -193,8 +193,9 @@ type usageBatch struct {
 	seen      map[int]bool // those of them whose identity was seen by this owner
 	letters   []DeadLetter
 	letterLen int64
+	screened  int          // rows before this one were looked up among the seen
 	usage     events.Usage // scratch
-	now       time.Time    // as of the last multiple of clockRows records
+	now       time.Time    // as of the last multiple of stride records
 	added     int
 }
 
@@ -240,27 +241,46 @@ func (b *usageBatch) Bytes() int64 {
 	return b.block.Bytes() + b.letterLen
 }
 
-// clockRows is how many records of a batch share one look at the clock, which takes as long as a tenth of decoding one.
-const clockRows = 64
+// stride is how many records share what is dear for a single one: a look at the clock, and waiting for memory.
+const stride = 32
 
 // Add decodes a record into the block.
 func (b *usageBatch) Add(r *events.Record) {
-	p := b.partition
-	if b.added%clockRows == 0 {
+	if b.added%stride == 0 {
 		b.now = time.Now()
 	}
 	b.added++
-	if err := p.decoder.Decode(r, b.now, &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, b.now, &b.usage); err != nil {
 		b.reject(r, err)
 		return
 	}
-	identity := b.usage.IdentityHash()
-	p.touched = p.seen.Touch(identity) // appending the row takes about as long as loading that
 	block := b.rows()
-	row := block.Len()
-	block.Append(&b.usage, identity, r.Offset)
-	seen := p.seen.Add(identity, b.usage.Timestamp)
-	if seen || b.usage.Timestamp <= max(p.stored, p.seen.Forgotten()) {
+	block.Append(&b.usage, b.usage.IdentityHash(), r.Offset)
+	if block.Len()-b.screened == stride {
+		b.screen()
+	}
+}
+
+// Close looks the last rows up among the seen.
+func (b *usageBatch) Close() {
+	if b.block != nil {
+		b.screen()
+	}
+}
+
+// screen adds the identities of the rows behind the last screened one to the seen, and notes which rows may be stored
+// already. The set is larger than the caches: touched one right after the other, the places are loaded side by side.
+func (b *usageBatch) screen() {
+	p, block := b.partition, b.block
+	for row := b.screened; row < block.Len(); row++ {
+		p.touched ^= p.seen.Touch(block.Identity(row))
+	}
+	for row := b.screened; row < block.Len(); row++ {
+		at := block.Timestamp(row)
+		seen := p.seen.Add(block.Identity(row), at)
+		if !seen && at > max(p.stored, p.seen.Forgotten()) {
+			continue
+		}
 		b.suspects = append(b.suspects, row)
 		if seen {
 			if b.seen == nil {
@@ -269,6 +289,7 @@ func (b *usageBatch) Add(r *events.Record) {
 			b.seen[row] = true
 		}
 	}
+	b.screened = block.Len()
 }
 
 func (b *usageBatch) reject(r *events.Record, err error) {

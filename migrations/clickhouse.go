@@ -13,17 +13,6 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// A Version is one migration of a store and what became of it.
-type Version struct {
-	Version int64
-	Name    string // file name without folder
-	// Applied is when it was applied, by the store's clock and to the second. It is zero while it is pending.
-	Applied time.Time
-}
-
-// Pending says whether the version has not been applied yet.
-func (v Version) Pending() bool { return v.Applied.IsZero() }
-
 // ClickHouse migrates one ClickHouse database.
 type ClickHouse struct {
 	db       *sql.DB
@@ -135,21 +124,7 @@ func (c *ClickHouse) Close() error { return c.db.Close() }
 
 // ClickHouseVersions lists the versions this binary brings, all of them pending: what a database that does not exist
 // yet would be told.
-func ClickHouseVersions() ([]Version, error) {
-	entries, err := fs.ReadDir(files, "clickhouse")
-	if err != nil {
-		return nil, fmt.Errorf("list the embedded ClickHouse migrations: %w", err)
-	}
-	versions := make([]Version, 0, len(entries))
-	for _, entry := range entries {
-		number, err := goose.NumericComponent(entry.Name())
-		if err != nil {
-			return nil, fmt.Errorf("read the version of migration %s: %w", entry.Name(), err)
-		}
-		versions = append(versions, Version{Version: number, Name: entry.Name()})
-	}
-	return versions, nil
-}
+func ClickHouseVersions() ([]Version, error) { return embedded("clickhouse") }
 
 func fileName(path string) string {
 	return path[strings.LastIndexByte(path, '/')+1:]

@@ -116,6 +116,8 @@ type unguardedBatch struct {
 	partition *unguardedPartition
 	block     *clickhouse.Block
 	usage     events.Usage
+	now       time.Time
+	added     int
 	rejected  int
 }
 
@@ -148,12 +150,18 @@ func (b *unguardedBatch) rows() *clickhouse.Block {
 }
 
 func (b *unguardedBatch) Add(r *events.Record) {
-	if err := b.partition.decoder.Decode(r, time.Now(), &b.usage); err != nil {
+	if b.added%32 == 0 { // as the service does it
+		b.now = time.Now()
+	}
+	b.added++
+	if err := b.partition.decoder.Decode(r, b.now, &b.usage); err != nil {
 		b.rejected++
 		return
 	}
 	b.rows().Append(&b.usage, 0, r.Offset)
 }
+
+func (b *unguardedBatch) Close() {}
 
 func (b *unguardedBatch) Rows() int {
 	if b.block == nil {

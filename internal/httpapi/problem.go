@@ -24,7 +24,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	if p.Title == "" {
 		p.Title = http.StatusText(p.Status)
 	}
-	p.Instance = r.URL.Path
+	p.Instance = r.URL.EscapedPath()
 	w.Header().Set("Content-Type", "application/problem+json")
 	writeJSON(w, p.Status, p)
 }

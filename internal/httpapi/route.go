@@ -2,8 +2,10 @@ package httpapi
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -16,7 +18,7 @@ type route struct {
 	handler http.Handler
 }
 
-// Handler makes the handler of all routes.
+// Handler makes the handler of all routes. It registers the metrics of its requests, so a registry takes one.
 func Handler(o Options) http.Handler {
 	read := []string{http.MethodGet, http.MethodHead}
 	routes := []route{
@@ -28,27 +30,56 @@ func Handler(o Options) http.Handler {
 			Registry: o.Metrics,
 		})},
 	}
+	count := newRequestMetrics(o.Metrics)
 	mux := http.NewServeMux()
+	if o.API != nil {
+		routes = append(routes, o.API.routes()...)
+		o.Metrics.MustRegister(o.API.metrics()...)
+	} else {
+		mux.Handle("/v1/", count.observe(otherRoute, notFound("/v1 is not served by this process")))
+	}
 	for _, r := range routes {
+		handler := count.observe(r.path, r.handler)
 		for _, method := range r.methods {
-			mux.Handle(method+" "+r.path, r.handler)
+			mux.Handle(method+" "+r.path, handler)
 		}
 		// Any other method ends here instead of in the mux's own plain-text answer.
-		mux.Handle(r.path, methodNotAllowed(r.methods))
+		mux.Handle(r.path, count.observe(r.path, methodNotAllowed(r.methods)))
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		WriteProblem(w, r, Problem{Status: http.StatusNotFound, Detail: "there is nothing at " + r.URL.Path})
-	})
-	return http.MaxBytesHandler(guard(mux), maxBodyBytes)
+	nothing := count.observe(otherRoute, notFound(""))
+	mux.Handle("/", nothing)
+	return http.MaxBytesHandler(guard(count, mux, nothing), maxBodyBytes)
 }
 
-// guard sets the headers that every answer has.
-func guard(next http.Handler) http.Handler {
+// guard sets the headers that every answer has, and keeps from the mux what no route can take.
+func guard(count *requestMetrics, mux, nothing http.Handler) http.Handler {
+	tooLong := count.observe(otherRoute, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		WriteProblem(w, r, Problem{Status: http.StatusRequestURITooLong, Detail: fmt.Sprintf("path and query may have %d bytes", maxTargetBytes)})
+	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
+		switch escaped := r.URL.EscapedPath(); {
+		case len(escaped)+len(r.URL.RawQuery) > maxTargetBytes:
+			tooLong.ServeHTTP(w, r)
+		case path.Clean(escaped) != strings.TrimSuffix(escaped, "/") && escaped != "/":
+			// With "//" or "/../": the mux would send a redirect, in HTML, to what it takes the path for.
+			nothing.ServeHTTP(w, r)
+		default:
+			mux.ServeHTTP(w, r)
+		}
 	})
+}
+
+// notFound answers that there is nothing; why may say more.
+func notFound(why string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		detail := why
+		if detail == "" {
+			detail = "there is nothing at " + r.URL.Path
+		}
+		WriteProblem(w, r, Problem{Status: http.StatusNotFound, Detail: detail})
+	}
 }
 
 func methodNotAllowed(methods []string) http.HandlerFunc {

@@ -1,10 +1,16 @@
-// Package httpapi is what the service says over HTTP: /livez, /readyz, /metrics and /version.
+// Package httpapi is what the service says over HTTP: /livez, /readyz, /metrics and /version, and the /v1 interface, by
+// which others ask about users.
 //
 //	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:8080", Health: h, Metrics: registry, Build: build, Log: log})
 //	if err := s.Start(ctx); err != nil { ... } // the address is taken
 //	defer s.Stop(ctx)
 //
-// Every error, an unknown path included, is problem JSON (RFC 9457).
+// The /v1 interface is part of it where there is an API:
+//
+//	api := httpapi.NewAPI(tokens, log)     // in Options.API
+//	api.Attach(directory, counters)        // when the stores are open; before that it answers 503
+//
+// Every error, an unknown path included, is problem JSON (RFC 9457). schemas/openapi.yaml describes all of it.
 package httpapi
 
 import (
@@ -32,13 +38,14 @@ const (
 	maxBodyBytes   = 64 << 10
 )
 
-// Options is what a Server is made of. All of it is needed.
+// Options is what a Server is made of. All of it is needed but API.
 type Options struct {
 	Addr    string // host:port; port 0 picks a free one
 	Health  *health.Tracker
 	Metrics *prometheus.Registry
 	Build   telemetry.Build
 	Log     *slog.Logger
+	API     *API // nil: this process has no /v1
 }
 
 // A Server answers HTTP requests from Start to Stop.
