@@ -1,0 +1,217 @@
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+// Postgres migrates one Postgres database.
+type Postgres struct {
+	db       *sql.DB
+	database string
+	provider *goose.Provider
+}
+
+// OpenPostgres connects to the database of the configuration. It makes the database if it is missing only when create
+// is true; otherwise a missing database is ErrNoDatabase. Close the result.
+func OpenPostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) (*Postgres, error) {
+	own := cfg.Copy()
+	if own.Database == "" {
+		own.Database = own.User // what the server would take
+	}
+	// goose records when it applied a version in a column without a time zone.
+	own.RuntimeParams["timezone"] = "UTC"
+	if err := ensurePostgres(ctx, own, create); err != nil {
+		return nil, err
+	}
+
+	folder, err := fs.Sub(files, "postgres")
+	if err != nil {
+		return nil, fmt.Errorf("open the embedded Postgres migrations: %w", err)
+	}
+	db := stdlib.OpenDB(*own)
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, folder,
+		goose.WithDisableGlobalRegistry(true), goose.WithTableName(postgresVersions))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read the embedded Postgres migrations: %w", err), db.Close())
+	}
+	return &Postgres{db: db, database: own.Database, provider: provider}, nil
+}
+
+const (
+	// postgresVersions is the table in which goose keeps what it has applied.
+	postgresVersions = "public.goose_db_version"
+	// migrationLock is the key of the advisory lock that one migration at a time holds in its database.
+	migrationLock = 0x746e746d69677231
+	// oldestPostgres is the first major version that the migrations are made for.
+	oldestPostgres = 15
+)
+
+// SQLSTATE codes. Source: PostgreSQL's documentation, appendix A.
+const (
+	stateNoDatabase     = "3D000"
+	stateDatabaseExists = "42P04"
+	stateUniqueKey      = "23505"
+)
+
+// ensurePostgres connects once, and makes the database if it may.
+func ensurePostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) error {
+	err := checkPostgresVersion(ctx, cfg)
+	if state(err) != stateNoDatabase {
+		return err
+	}
+	if !create {
+		return fmt.Errorf("open Postgres database %q: %w", cfg.Database, ErrNoDatabase)
+	}
+	server := cfg.Copy()
+	server.Database = "postgres" // there on every server, for this purpose
+	conn, err := pgx.ConnectConfig(ctx, server)
+	if err != nil {
+		return fmt.Errorf("create Postgres database %q: reach the server: %w", cfg.Database, err)
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize())
+	// Two processes at once: the second one is told so, in one of two ways.
+	if s := state(err); err != nil && s != stateDatabaseExists && s != stateUniqueKey {
+		return fmt.Errorf("create Postgres database %q (an administrator can do that as well, owned by user %s): %w", cfg.Database, cfg.User, err)
+	}
+	return checkPostgresVersion(ctx, cfg)
+}
+
+func checkPostgresVersion(ctx context.Context, cfg *pgx.ConnConfig) error {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("reach Postgres at %s:%d: %w", cfg.Host, cfg.Port, err)
+	}
+	defer conn.Close(ctx)
+	var number int
+	var name string
+	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, current_setting('server_version')").Scan(&number, &name); err != nil {
+		return fmt.Errorf("ask Postgres at %s:%d for its version: %w", cfg.Host, cfg.Port, err)
+	}
+	if number/10000 < oldestPostgres {
+		return fmt.Errorf("open Postgres database %q: Postgres %d or newer is needed, the server is %s", cfg.Database, oldestPostgres, name)
+	}
+	return nil
+}
+
+// state is the SQLSTATE of an error the server has sent; empty for any other.
+func state(err error) string {
+	var sent *pgconn.PgError
+	if errors.As(err, &sent) {
+		return sent.Code
+	}
+	return ""
+}
+
+// Database returns the name of the database that is migrated.
+func (p *Postgres) Database() string { return p.database }
+
+// DB returns the connection, for whoever wants to look at the result. It is closed by Close.
+func (p *Postgres) DB() *sql.DB { return p.db }
+
+// Up applies what is pending, in order, and returns what it applied: nothing when the database is up to date. It stops
+// at the first version that fails, of which nothing stays. Of several processes at once, one goes first.
+func (p *Postgres) Up(ctx context.Context) ([]Version, error) {
+	var applied []Version
+	err := p.alone(ctx, func() error {
+		results, err := p.provider.Up(ctx)
+		var partial *goose.PartialError
+		if errors.As(err, &partial) {
+			results = partial.Applied
+		}
+		for _, r := range results {
+			applied = append(applied, Version{Version: r.Source.Version, Name: fileName(r.Source.Path), Applied: time.Now().UTC()})
+		}
+		return err
+	})
+	if err != nil {
+		return applied, fmt.Errorf("migrate Postgres database %q: %w", p.database, err)
+	}
+	return applied, nil
+}
+
+// alone calls do while it holds the lock of migrations. The lock belongs to a transaction, so it can't outlive this
+// process, nor stay behind on a connection of a pooler.
+func (p *Postgres) alone(ctx context.Context, do func() error) error {
+	tx, err := p.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // it has written nothing
+	if _, err := tx.ExecContext(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
+		return err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var got bool
+		// Tried, not waited for: a statement that waits keeps its snapshot, and an index that is built concurrently
+		// waits for all snapshots to go.
+		if err := tx.QueryRowContext(ctx, "SELECT pg_try_advisory_xact_lock($1)", int64(migrationLock)).Scan(&got); err != nil {
+			return fmt.Errorf("take the lock of migrations: %w", err)
+		}
+		if got {
+			return do()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for another process that migrates: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Status returns all versions this binary knows, oldest first. It writes nothing.
+func (p *Postgres) Status(ctx context.Context) ([]Version, error) {
+	versions, err := PostgresVersions()
+	if err != nil {
+		return nil, err
+	}
+	applied, err := p.applied(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the versions of Postgres database %q: %w", p.database, err)
+	}
+	for i := range versions {
+		versions[i].Applied = applied[versions[i].Version]
+	}
+	return versions, nil
+}
+
+func (p *Postgres) applied(ctx context.Context) (map[int64]time.Time, error) {
+	var there bool
+	if err := p.db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", postgresVersions).Scan(&there); err != nil || !there {
+		return nil, err
+	}
+	rows, err := p.db.QueryContext(ctx, "SELECT version_id, max(tstamp) FROM "+postgresVersions+" WHERE is_applied GROUP BY version_id")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	applied := map[int64]time.Time{}
+	for rows.Next() {
+		var version int64
+		var at time.Time
+		if err := rows.Scan(&version, &at); err != nil {
+			return nil, err
+		}
+		applied[version] = at.UTC()
+	}
+	return applied, rows.Err()
+}
+
+// Close closes the connections. It is not needed after an error of OpenPostgres.
+func (p *Postgres) Close() error { return p.db.Close() }
+
+// PostgresVersions lists the versions this binary brings, all of them pending: what a database that does not exist yet
+// would be told.
+func PostgresVersions() ([]Version, error) { return embedded("postgres") }
