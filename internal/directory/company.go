@@ -1,0 +1,129 @@
+package directory
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	"tenantflow/internal/tier"
+)
+
+// A Company is what Postgres knows of one company.
+type Company struct {
+	CompanyID    string
+	BillingEmail string
+	// Tier, Limits and SupportLevel are those of its subscription.
+	Tier         string
+	Limits       tier.Limits
+	SupportLevel string
+	// Config is the company's configuration, a JSON object. What the fields above say comes before what it says. Empty:
+	// nothing is configured.
+	Config json.RawMessage
+	Period Period
+	// Version is the greatest of the rows all this comes from.
+	Version int64
+}
+
+// A Period is the billing period a subscription is in.
+type Period struct {
+	Start  *time.Time
+	End    *time.Time // nil: it does not end by itself
+	Status string     // active, past_due, cancelled or expired
+}
+
+// A CompanyConfig is a company's whole configuration. As JSON, one flat object, it is what stands in
+// company_config:{<company_id>}. Treat it as read-only.
+type CompanyConfig struct {
+	CompanyID       string
+	Tier            string
+	MaxUsers        tier.Limit
+	BillingEmail    string
+	FeaturesEnabled []string
+	SupportLevel    string
+	// Settings is everything else the company has configured, by its name.
+	Settings map[string]json.RawMessage
+	Version  int64
+	CachedAt time.Time
+}
+
+// configFields are the members of the object that are not Settings.
+type configFields struct {
+	CompanyID       string     `json:"company_id"`
+	Tier            string     `json:"subscription_tier"`
+	MaxUsers        tier.Limit `json:"max_users"`
+	BillingEmail    string     `json:"billing_email"`
+	FeaturesEnabled []string   `json:"features_enabled"`
+	SupportLevel    string     `json:"support_level"`
+	Version         int64      `json:"version"`
+	CachedAt        time.Time  `json:"cached_at"`
+}
+
+// MarshalJSON makes one flat object.
+func (c CompanyConfig) MarshalJSON() ([]byte, error) {
+	own, err := json.Marshal(configFields{c.CompanyID, c.Tier, c.MaxUsers, c.BillingEmail, c.FeaturesEnabled, c.SupportLevel, c.Version, c.CachedAt})
+	if err != nil || len(c.Settings) == 0 {
+		return own, err
+	}
+	flat := maps.Clone(c.Settings)
+	if err := json.Unmarshal(own, &flat); err != nil {
+		return nil, err
+	}
+	return json.Marshal(flat)
+}
+
+// UnmarshalJSON reads what MarshalJSON makes.
+func (c *CompanyConfig) UnmarshalJSON(text []byte) error {
+	var f configFields
+	if err := json.Unmarshal(text, &f); err != nil {
+		return err
+	}
+	settings, err := settings(text)
+	if err != nil {
+		return err
+	}
+	*c = CompanyConfig{f.CompanyID, f.Tier, f.MaxUsers, f.BillingEmail, f.FeaturesEnabled, f.SupportLevel, settings, f.Version, f.CachedAt}
+	return nil
+}
+
+// settings returns the members of an object that are not configFields.
+func settings(text []byte) (map[string]json.RawMessage, error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, err
+	}
+	for _, own := range []string{"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "cached_at"} {
+		delete(all, own)
+	}
+	return all, nil
+}
+
+// A BillingPeriod is what stands in billing_period:{<company_id>}. Treat it as read-only.
+type BillingPeriod struct {
+	CompanyID   string     `json:"company_id"`
+	PeriodStart *time.Time `json:"period_start"`
+	PeriodEnd   *time.Time `json:"period_end"` // null: it does not end by itself
+	Status      string     `json:"status"`     // active, past_due, cancelled or expired
+	Version     int64      `json:"version"`
+	CachedAt    time.Time  `json:"cached_at"`
+}
+
+// documents makes of a company what is cached of it.
+func (c *Company) documents(version int64, at time.Time) (*CompanyConfig, *BillingPeriod, error) {
+	settings, err := settings(c.Config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the configuration of company %s: %w", c.CompanyID, err)
+	}
+	features := c.Limits.Features
+	if features == nil {
+		features = []string{}
+	}
+	config := &CompanyConfig{CompanyID: c.CompanyID, Tier: c.Tier, MaxUsers: c.Limits.MaxUsers, BillingEmail: c.BillingEmail,
+		FeaturesEnabled: features, SupportLevel: c.SupportLevel, Settings: settings, Version: version, CachedAt: at}
+	period := &BillingPeriod{CompanyID: c.CompanyID, PeriodStart: c.Period.Start, PeriodEnd: c.Period.End, Status: c.Period.Status,
+		Version: version, CachedAt: at}
+	return config, period, nil
+}

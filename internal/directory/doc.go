@@ -1,0 +1,11 @@
+// Package directory knows users and companies: whose user it is, which tier and limits there are, and whether the
+// subscription is paid for. The truth is in Postgres; the directory answers from the process' own memory, then from
+// Dragonfly, then from Postgres, and learns of changes from a feed within a second.
+//
+//	d, err := directory.New(directory.Config{Loader: store, Cache: dragonfly.NewCache(client), Log: log})
+//	go d.Run(ctx)              // follows the changes
+//	defer d.Close()
+//	subs := make([]*directory.Subscription, len(users))
+//	err = d.Resolve(ctx, users, subs)
+//	sub, err := d.User(ctx, "u-1") // with the day's quota in it
+package directory

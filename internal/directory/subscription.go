@@ -1,0 +1,49 @@
+package directory
+
+import (
+	"time"
+
+	"tenantflow/internal/tier"
+)
+
+// A Subscription is what is known of one user. As JSON it is what stands in subscription:{<user_id>}. What Resolve and
+// User return is shared: treat it as read-only.
+type Subscription struct {
+	UserID    string `json:"user_id"`
+	CompanyID string `json:"company_id"`
+	Email     string `json:"email"`
+	Tier      string `json:"subscription_tier"`
+	// Status is the user's own: active, or suspended while the company has more users than its tier allows.
+	Status    string     `json:"subscription_status"`
+	StartDate *time.Time `json:"subscription_start_date"`
+	// EndDate is the end of the current period. Nil: the subscription does not end by itself.
+	EndDate      *time.Time `json:"subscription_end_date"`
+	CreatedAt    time.Time  `json:"created_at"`
+	UpdatedAt    time.Time  `json:"updated_at"`
+	LastActivity *time.Time `json:"last_activity"`
+	// Limits are those of the company's subscription: copied into it when its period began.
+	Limits tier.Limits `json:"tier_limits"`
+	// Quota is how much of the day's quota was used when it was last looked at, at most QuotaAge ago. It is left out
+	// where nobody has asked for it, or the counters can't be read.
+	Quota QuotaBlock `json:"usage_quota,omitzero"`
+	// BillingStatus is the status of the company's subscription: active, past_due, cancelled or expired.
+	BillingStatus string `json:"billing_status"`
+	// Version rises with every change of what is above: the greatest version of the rows it is made of.
+	Version int64 `json:"version"`
+	// CachedAt is when its load from Postgres began.
+	CachedAt time.Time `json:"cached_at"`
+}
+
+// A QuotaBlock is a user's use of one UTC day.
+type QuotaBlock struct {
+	Date       string     `json:"date"` // YYYY-MM-DD
+	APICalls   int64      `json:"api_calls"`
+	DataPoints int64      `json:"data_points"`
+	DailyLimit tier.Limit `json:"daily_limit"` // API calls
+	AsOf       time.Time  `json:"as_of"`
+}
+
+// fresh tells whether the block may be shown at the time now.
+func (q *QuotaBlock) fresh(now time.Time) bool {
+	return q.Date == now.UTC().Format(time.DateOnly) && now.Sub(q.AsOf) < QuotaAge
+}
