@@ -1,0 +1,250 @@
+package dragonfly
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/directory"
+)
+
+//go:embed cache_put.lua
+var cachePutSource string
+
+// How the keys of the cache begin. The braces are literal: they are the hash tag, so all keys of a user or a company lie
+// on one thread of Dragonfly.
+const (
+	subscriptionKey  = "subscription:{"
+	companyConfigKey = "company_config:{"
+	billingPeriodKey = "billing_period:{"
+)
+
+// Cache keeps what the directory knows of users and companies where all processes find it. It is a directory.Cache. Every
+// key expires; nothing in it is ever the only copy.
+type Cache struct {
+	client redis.UniversalClient
+	put    *redis.Script
+}
+
+// NewCache makes a cache. The client stays the caller's to close.
+func NewCache(client redis.UniversalClient) *Cache {
+	return &Cache{client: client, put: redis.NewScript(cachePutSource)}
+}
+
+// Subscriptions returns what is cached, in the order of users: nil where there is nothing that can be read.
+func (c *Cache) Subscriptions(ctx context.Context, users []string) ([]*directory.Subscription, error) {
+	keys := make([]string, len(users))
+	for i, user := range users {
+		keys[i] = subscriptionKey + user + "}"
+	}
+	subs := make([]*directory.Subscription, len(users))
+	err := c.read(ctx, keys, func(i int, text []byte) bool {
+		s := new(directory.Subscription)
+		if json.Unmarshal(text, s) != nil || s.UserID != users[i] || s.CompanyID == "" || s.Tier == "" ||
+			!plausible(s.Version, s.CachedAt, directory.SubscriptionTTL) {
+			return false
+		}
+		subs[i] = s
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %d cached subscriptions: %w", len(users), err)
+	}
+	return subs, nil
+}
+
+// CompanyConfig returns the cached configuration of a company, or nil if there is none that can be read.
+func (c *Cache) CompanyConfig(ctx context.Context, company string) (*directory.CompanyConfig, error) {
+	var config *directory.CompanyConfig
+	err := c.read(ctx, []string{companyConfigKey + company + "}"}, func(_ int, text []byte) bool {
+		v := new(directory.CompanyConfig)
+		if json.Unmarshal(text, v) != nil || v.CompanyID != company || v.Tier == "" ||
+			!plausible(v.Version, v.CachedAt, directory.CompanyConfigTTL) {
+			return false
+		}
+		config = v
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the cached configuration of company %s: %w", company, err)
+	}
+	return config, nil
+}
+
+// BillingPeriod returns the cached billing period of a company, or nil if there is none that can be read.
+func (c *Cache) BillingPeriod(ctx context.Context, company string) (*directory.BillingPeriod, error) {
+	var period *directory.BillingPeriod
+	err := c.read(ctx, []string{billingPeriodKey + company + "}"}, func(_ int, text []byte) bool {
+		v := new(directory.BillingPeriod)
+		if json.Unmarshal(text, v) != nil || v.CompanyID != company || v.Status == "" ||
+			!plausible(v.Version, v.CachedAt, directory.BillingPeriodTTL) {
+			return false
+		}
+		period = v
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the cached billing period of company %s: %w", company, err)
+	}
+	return period, nil
+}
+
+// plausible tells whether an entry can be one of ours that is still alive. A clock may be a little ahead of another.
+func plausible(version int64, cachedAt time.Time, ttl time.Duration) bool {
+	age := time.Since(cachedAt)
+	return version >= 1 && version <= 1<<53 && age > -5*time.Minute && age < ttl
+}
+
+// read gets many keys and gives each value to accept, with the key's index. What accept refuses, and a key of another
+// type, is somebody else's junk: it is deleted, so that its version, if it seems to have one, does not keep a good
+// entry out. A key that is not there is no error.
+func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text []byte) bool) error {
+	pipe := c.client.Pipeline()
+	answers := make([]*redis.StringCmd, len(keys))
+	for i, key := range keys {
+		answers[i] = pipe.Get(ctx, key)
+	}
+	// The pipeline's own error is the first one of its commands, and each is looked at below.
+	_, _ = pipe.Exec(ctx)
+	var junk []string
+	for i, answer := range answers {
+		text, err := answer.Bytes()
+		switch {
+		case errors.Is(err, redis.Nil):
+		case redis.HasErrorPrefix(err, "WRONGTYPE"):
+			junk = append(junk, keys[i])
+		case err != nil:
+			return err
+		case !accept(i, text):
+			junk = append(junk, keys[i])
+		}
+	}
+	return c.delete(ctx, junk)
+}
+
+// delete removes keys by one command each: they lie on different threads and, in a cluster, on different nodes.
+func (c *Cache) delete(ctx context.Context, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	pipe := c.client.Pipeline()
+	for _, key := range keys {
+		pipe.Del(ctx, key)
+	}
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+// PutSubscriptions stores subscriptions, and tells by index which of them it has not stored because newer ones are there.
+func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscription) (refused []int, err error) {
+	entries := make([]cacheEntry, len(subs))
+	for i, s := range subs {
+		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, timeLeft(s.CachedAt, directory.SubscriptionTTL)}
+	}
+	refused, err = c.write(ctx, entries)
+	if err != nil {
+		return refused, fmt.Errorf("cache %d subscriptions: %w", len(subs), err)
+	}
+	return refused, nil
+}
+
+// PutCompany stores the configuration and the period of a company. It returns false if either was refused because a
+// newer one is there.
+func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig, period *directory.BillingPeriod) (stored bool, err error) {
+	refused, err := c.write(ctx, []cacheEntry{
+		{companyConfigKey + config.CompanyID + "}", config, config.Version, timeLeft(config.CachedAt, directory.CompanyConfigTTL)},
+		{billingPeriodKey + period.CompanyID + "}", period, period.Version, timeLeft(period.CachedAt, directory.BillingPeriodTTL)},
+	})
+	if err != nil {
+		return false, fmt.Errorf("cache company %s: %w", config.CompanyID, err)
+	}
+	return len(refused) == 0, nil
+}
+
+// Invalidate deletes the subscriptions of users, and the configurations and periods of companies.
+func (c *Cache) Invalidate(ctx context.Context, users, companies []string) error {
+	keys := make([]string, 0, len(users)+2*len(companies))
+	for _, user := range users {
+		keys = append(keys, subscriptionKey+user+"}")
+	}
+	for _, company := range companies {
+		keys = append(keys, companyConfigKey+company+"}", billingPeriodKey+company+"}")
+	}
+	const atOnce = 1000 // so that one pipeline does not keep others of this connection's server waiting
+	for len(keys) > 0 {
+		n := min(len(keys), atOnce)
+		if err := c.delete(ctx, keys[:n]); err != nil {
+			return fmt.Errorf("invalidate the cache of %d users and %d companies: %w", len(users), len(companies), err)
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// A cacheEntry is a document on its way into the cache.
+type cacheEntry struct {
+	key      string
+	document any
+	version  int64
+	seconds  int64 // to live; none left: it is not stored
+}
+
+// timeLeft is how many seconds of an entry's time are left, a begun one included.
+func timeLeft(cachedAt time.Time, ttl time.Duration) int64 {
+	left := min(ttl-time.Since(cachedAt), ttl)
+	return int64(math.Ceil(left.Seconds()))
+}
+
+// write runs the script for every entry, in one round trip. An error may come after some entries were stored.
+func (c *Cache) write(ctx context.Context, entries []cacheEntry) (refused []int, err error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	texts := make([][]byte, len(entries))
+	for i, e := range entries {
+		if texts[i], err = json.Marshal(e.document); err != nil {
+			return nil, fmt.Errorf("encode %s: %w", e.key, err)
+		}
+	}
+	refused, err = c.run(ctx, entries, texts)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		// The first use, or Dragonfly was restarted. Storing an entry twice changes nothing.
+		if err := c.put.Load(ctx, c.client).Err(); err != nil {
+			return nil, fmt.Errorf("load the script: %w", err)
+		}
+		refused, err = c.run(ctx, entries, texts)
+	}
+	return refused, err
+}
+
+func (c *Cache) run(ctx context.Context, entries []cacheEntry, texts [][]byte) (refused []int, err error) {
+	pipe := c.client.Pipeline()
+	answers := make([]*redis.Cmd, len(entries))
+	for i, e := range entries {
+		if e.seconds > 0 {
+			answers[i] = c.put.EvalSha(ctx, pipe, []string{e.key}, texts[i], e.version, e.seconds)
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	for i, answer := range answers {
+		if answer == nil {
+			continue
+		}
+		stored, err := answer.Int64()
+		if err != nil {
+			return nil, fmt.Errorf("read what the script answers for %s: %w", entries[i].key, err)
+		}
+		if stored == 0 {
+			refused = append(refused, i)
+		}
+	}
+	return refused, nil
+}
