@@ -42,6 +42,7 @@ const (
 	Tenantflow        = "tenantflow"
 	KafkaEngine       = "kafka_engine"
 	InsertLimit       = "insert_limit"
+	InsertLimitTwo    = "insert_limit_two"    // made with insert_limit
 	InsertLimitSorted = "insert_limit_sorted" // made with insert_limit
 	WithoutGuarantees = "without_guarantees"
 	LargeBatches      = "large_batches"
@@ -60,7 +61,7 @@ const (
 // Names are all measurements that Run makes when it is told nothing else.
 func Names() []string {
 	return []string{
-		Tenantflow, KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
+		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
 		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned,
 	}
 }

@@ -12,27 +12,29 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// How the insert limit is measured: so many inserts at a time, each of a file of its own, which is one block.
+// The insert limit is measured in three ways: one insert of a file of all rows, with the engine's own settings, as a person
+// would do it; the rows in limitFiles files, each one block, limitInserts at a time; and those with their rows sorted by the table's key, which
+// spares the engine its sort.
 const (
 	limitInserts = 2
 	limitFiles   = 4
 )
 
-// rowFiles writes the rows of a dataset to files in ClickHouse's own column format, once, in the order of the log. Rows
-// that are sorted by the table's key beforehand spare the engine its sort; they are written besides.
-func (w *world) rowFiles(ctx context.Context, d dataset) (unsorted, sorted []string, err error) {
+// rowFiles writes the rows of a dataset to files in ClickHouse's own column format, once, and gives the files of each
+// way to insert them.
+func (w *world) rowFiles(ctx context.Context, d dataset) (files map[string][]string, err error) {
 	dir := filepath.Join(w.Dir, "rows")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	database, err := w.database(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.retire(context.WithoutCancel(ctx), database)) }()
 	r, err := w.service(Tenantflow).start(ctx, d, database, w.group("source"))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	err = w.await(ctx, "rows for the insert limit", 10*time.Minute, 100*time.Millisecond, func() (bool, error) {
 		if err := r.alive(); err != nil {
@@ -42,33 +44,37 @@ func (w *world) rowFiles(ctx context.Context, d dataset) (unsorted, sorted []str
 		return n >= d.rows, err
 	})
 	if err := errors.Join(err, r.stop()); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	per := (d.rows + limitFiles - 1) / limitFiles
-	for i := range limitFiles {
-		for _, order := range []struct {
-			name, by string
-			files    *[]string
-		}{
-			{"log", "_partition, _offset", &unsorted},
-			{"key", "company_id, user_id, timestamp, event_id", &sorted},
-		} {
-			path := filepath.Join(dir, fmt.Sprintf("%s-%d.native", order.name, i))
+	files = map[string][]string{}
+	for _, way := range []struct {
+		name  string
+		files int
+		block int // rows
+		order string
+	}{
+		{InsertLimit, 1, 65_536, "_partition, _offset"},
+		{InsertLimitTwo, limitFiles, d.rows, "_partition, _offset"},
+		{InsertLimitSorted, limitFiles, d.rows, "company_id, user_id, timestamp, event_id"},
+	} {
+		per := (d.rows + way.files - 1) / way.files
+		for i := range way.files {
+			path := filepath.Join(dir, fmt.Sprintf("%s-%d.native", way.name, i))
 			// _insert_by is written anew: the deadline of these rows has passed.
 			query := fmt.Sprintf(`INSERT INTO FUNCTION file('%[1]s', 'Native')
 SELECT * REPLACE (now64(3, 'UTC') + INTERVAL 1 DAY AS _insert_by) FROM
 (
     SELECT * FROM (SELECT * FROM %[2]s.usage_tracking ORDER BY _partition, _offset LIMIT %[3]d OFFSET %[4]d) ORDER BY %[5]s
 )
-SETTINGS max_block_size = %[3]d, min_insert_block_size_rows = %[3]d, engine_file_truncate_on_insert = 1`,
-				path, database, per, i*per, order.by)
+SETTINGS max_block_size = %[6]d, min_insert_block_size_rows = %[6]d, engine_file_truncate_on_insert = 1`,
+				path, database, per, i*per, way.order, way.block)
 			if _, err := w.clickhouse.Query(ctx, query); err != nil {
-				return nil, nil, fmt.Errorf("write %s: %w", path, err)
+				return nil, fmt.Errorf("write %s: %w", path, err)
 			}
-			*order.files = append(*order.files, path)
+			files[way.name] = append(files[way.name], path)
 		}
 	}
-	return unsorted, sorted, nil
+	return files, nil
 }
 
 // insertLimit has the engine insert files, and nothing else.

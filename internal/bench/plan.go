@@ -10,7 +10,8 @@ func what(name string) string {
 	return map[string]string{
 		Tenantflow:        "the service at its defaults, every guarantee on",
 		KafkaEngine:       "ClickHouse's Kafka table engine and a view, at least once",
-		InsertLimit:       "the engine alone, from files in its own format",
+		InsertLimit:       "the engine alone, one insert of a file in its own format",
+		InsertLimitTwo:    "the same rows in four files, two inserts at a time",
 		InsertLimitSorted: "the same, rows sorted by the table's key beforehand",
 		WithoutGuarantees: "the service's code without intents and deduplication",
 		LargeBatches:      "the service, TENANTFLOW_USAGE_BATCH_ROWS=200000",
@@ -126,11 +127,12 @@ func (w *world) compared(ctx context.Context) ([]pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	unsorted, sorted, err := w.rowFiles(ctx, d)
+	files, err := w.rowFiles(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the insert limit: %w", err)
 	}
-	all = append(all, pass{InsertLimit, d, func(ctx context.Context) (Run, error) { return w.insertLimit(ctx, unsorted, d.rows) }},
-		pass{InsertLimitSorted, d, func(ctx context.Context) (Run, error) { return w.insertLimit(ctx, sorted, d.rows) }})
+	for _, name := range []string{InsertLimit, InsertLimitTwo, InsertLimitSorted} {
+		all = append(all, pass{name, d, func(ctx context.Context) (Run, error) { return w.insertLimit(ctx, files[name], d.rows) }})
+	}
 	return all, nil
 }

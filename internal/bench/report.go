@@ -75,7 +75,7 @@ func throughput(out io.Writer, all []Measurement) {
 func ratios(out io.Writer, by map[string]*Measurement) {
 	t := table{heads: []string{"ratio", "median of rounds", "min .. max"}}
 	for _, one := range []string{Tenantflow, LargeBatches} {
-		for _, other := range []string{KafkaEngine, InsertLimit, InsertLimitSorted, WithoutGuarantees} {
+		for _, other := range []string{KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees} {
 			a, b := by[one], by[other]
 			if a == nil || b == nil {
 				continue
