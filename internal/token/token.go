@@ -1,0 +1,216 @@
+// Package token knows the bearer tokens of the HTTP interface, and which companies each may ask about.
+//
+//	tokens, err := token.Open(cfg.APITokensFile, log) // err names all that is wrong with the file
+//	grant, ok := tokens.Find("the text behind Bearer")
+//	if ok && grant.Allows("acme") { ... }
+//
+// The file holds hashes, never tokens. A token is a long random text, made by a machine: nobody can guess one whose
+// SHA-256 he has read, so a plain hash is enough, and the slow salted ones that people's passwords need would cost a
+// tenth of a second a request. For the same reason a look-up by hash in a map needs no constant time: what its timing
+// tells is how a stored hash compares with the hash of what was sent, and whoever sends can't choose that hash.
+package token
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Grant is what the bearer of a token may do. It does not change.
+type Grant struct {
+	// Name is what the file calls the token. It may be logged.
+	Name string
+
+	all       bool
+	companies map[string]struct{}
+}
+
+// All is the grant to ask about every company, for callers that are let in without a token.
+func All(name string) *Grant { return &Grant{Name: name, all: true} }
+
+// Allows says whether the bearer may ask about a company.
+func (g *Grant) Allows(company string) bool {
+	if g.all {
+		return true
+	}
+	_, ok := g.companies[company]
+	return ok
+}
+
+// A Set is the tokens of one file. It does not change, and may be used by many goroutines at once.
+type Set struct {
+	grants map[[sha256.Size]byte]*Grant
+}
+
+// Find returns the grant of a token, given as its bearer sends it.
+func (s *Set) Find(bearer string) (*Grant, bool) {
+	g, ok := s.grants[sha256.Sum256([]byte(bearer))]
+	return g, ok
+}
+
+// Len is the number of tokens.
+func (s *Set) Len() int { return len(s.grants) }
+
+// Problems is everything that is wrong with a file of tokens. It says where, and never repeats what stands there: a
+// token might have been put into the file by mistake.
+type Problems []string
+
+func (p Problems) Error() string { return strings.Join(p, "; ") }
+
+// everyCompany is the scope of a token that may ask about all.
+const everyCompany = "*"
+
+// Parse reads a file of tokens: a JSON list of
+//
+//	{"name": "data-bridge", "sha256": "<64 hex digits: the SHA-256 of the token>", "companies": "*"}
+//
+// where companies is "*" or a list of company ids. Nothing may be missing, repeated or unknown. The error is a
+// Problems.
+func Parse(text []byte) (*Set, error) {
+	entries, err := listOf(text)
+	if err != nil {
+		return nil, Problems{err.Error()}
+	}
+	p := parser{set: &Set{grants: make(map[[sha256.Size]byte]*Grant, len(entries))}, names: map[string]int{}, hashes: map[[sha256.Size]byte]int{}}
+	for i, entry := range entries {
+		p.entry(i+1, entry)
+	}
+	if len(p.problems) > 0 {
+		return nil, p.problems
+	}
+	return p.set, nil
+}
+
+type parser struct {
+	set      *Set
+	names    map[string]int // where each was first, from 1
+	hashes   map[[sha256.Size]byte]int
+	problems Problems
+}
+
+func (p *parser) wrong(number int, format string, args ...any) {
+	p.problems = append(p.problems, fmt.Sprintf("entry %d: ", number)+fmt.Sprintf(format, args...))
+}
+
+func (p *parser) entry(number int, text []byte) {
+	members, err := membersOf(text)
+	if err != nil {
+		p.wrong(number, "%v", err)
+		return
+	}
+	known := []string{"name", "sha256", "companies"}
+	unknown := 0
+	for name := range members {
+		if !slices.Contains(known, name) {
+			unknown++
+		}
+	}
+	if unknown > 0 {
+		p.wrong(number, "it has %d members beside name, sha256 and companies", unknown)
+	}
+	missing := false
+	for _, name := range known {
+		if members[name] == nil {
+			p.wrong(number, "%s is missing", name)
+			missing = true
+		}
+	}
+	if missing {
+		return
+	}
+	grant := &Grant{}
+	hash, ok := p.hash(number, members["sha256"])
+	ok = p.name(number, members["name"], grant) && ok
+	if p.scope(number, members["companies"], grant) && ok {
+		p.set.grants[hash] = grant
+	}
+}
+
+func (p *parser) name(number int, text []byte, grant *Grant) bool {
+	name, ok := textOf(text)
+	if !ok || !isName(name) {
+		p.wrong(number, "name is no text of 1 to 50 letters, digits, '.', '_', '-'")
+		return false
+	}
+	if first, there := p.names[name]; there {
+		p.wrong(number, "entry %d has the same name", first)
+		return false
+	}
+	p.names[name] = number
+	grant.Name = name
+	return true
+}
+
+func (p *parser) hash(number int, text []byte) (hash [sha256.Size]byte, ok bool) {
+	digits, ok := textOf(text)
+	if !ok || hex.DecodedLen(len(digits)) != len(hash) || len(digits)%2 != 0 {
+		p.wrong(number, "sha256 is no text of 64 hexadecimal digits; it must be the hash of the token, not the token")
+		return hash, false
+	}
+	if _, err := hex.Decode(hash[:], []byte(digits)); err != nil {
+		p.wrong(number, "sha256 is no text of 64 hexadecimal digits; it must be the hash of the token, not the token")
+		return hash, false
+	}
+	// What a script with an empty variable writes. Whoever sends such a "token" knows no secret.
+	for _, nothing := range []string{"", "\n"} {
+		if hash == sha256.Sum256([]byte(nothing)) {
+			p.wrong(number, "sha256 is the hash of an empty token")
+			return hash, false
+		}
+	}
+	if first, there := p.hashes[hash]; there {
+		p.wrong(number, "entry %d has the same sha256", first)
+		return hash, false
+	}
+	p.hashes[hash] = number
+	return hash, true
+}
+
+func (p *parser) scope(number int, text []byte, grant *Grant) bool {
+	if one, ok := textOf(text); ok {
+		if one != everyCompany {
+			p.wrong(number, `companies is a text other than "*"; name companies in a list`)
+			return false
+		}
+		grant.all = true
+		return true
+	}
+	ids, err := listOf(text)
+	if err != nil || len(ids) == 0 {
+		p.wrong(number, `companies is neither "*" nor a list of company ids`)
+		return false
+	}
+	grant.companies = make(map[string]struct{}, len(ids))
+	good := true
+	for i, raw := range ids {
+		id, ok := textOf(raw)
+		if !ok || !isID(id) {
+			p.wrong(number, "company %d is no id: 1 to 50 letters, digits, '_', '-'", i+1)
+			good = false
+			continue
+		}
+		if _, twice := grant.companies[id]; twice {
+			p.wrong(number, "company %d is there twice", i+1)
+			good = false
+		}
+		grant.companies[id] = struct{}{}
+	}
+	return good
+}
+
+func isID(s string) bool { return isName(s) && !strings.Contains(s, ".") }
+
+func isName(s string) bool {
+	if len(s) == 0 || len(s) > 50 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
