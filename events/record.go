@@ -18,8 +18,8 @@ type Record struct {
 	Partition int
 	Offset    int64
 
-	// Time is the record's timestamp as the producer wrote it (not the broker's, even with LogAppendTime), the
-	// same on every delivery.
+	// Time is the record's timestamp, the same on every delivery: when the broker appended it if the topic says so
+	// (LogAppendTime), else what the producer wrote.
 	Time time.Time
 
 	// Key is nil when the record has none. Value is nil for a tombstone.

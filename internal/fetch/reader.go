@@ -32,6 +32,9 @@ type Reader struct {
 	keys    names         // header names seen so far
 	record  events.Record // filled anew for every record
 	inflate []byte        // decompressed records
+
+	// appended is when the broker appended the batch, in milliseconds; 0 where the topic keeps the producers' times.
+	appended int64
 }
 
 // New returns a reader that connects when it first fetches. The client's Transport must be a *kafka.Transport or nil.

@@ -58,6 +58,7 @@ const (
 	crcFrom     = 21
 
 	attributeCompression   = 0x07
+	attributeLogAppendTime = 0x08
 	attributeTransactional = 0x10
 	attributeControl       = 0x20
 )
@@ -145,6 +146,10 @@ func (r *Reader) control(batch []byte, producer int64, open map[int64]bool) erro
 // batch shows the records of one batch, from the offset that is wanted.
 func (r *Reader) batch(batch []byte, base int64, attributes uint16, got *Result, each func(*events.Record) error) error {
 	first := int64(binary.BigEndian.Uint64(batch[27:])) // #nosec G115 -- bits on the wire
+	r.appended = 0
+	if attributes&attributeLogAppendTime != 0 {
+		r.appended = int64(binary.BigEndian.Uint64(batch[35:])) // #nosec G115 -- as above
+	}
 	count := int(binary.BigEndian.Uint32(batch[57:]))
 	body := batch[batchHeader:]
 	if code := attributes & attributeCompression; code != 0 {
@@ -181,7 +186,11 @@ func (r *Reader) parse(in *input, base, first int64) error {
 	rec := &r.record
 	in.skip(1) // attributes, unused
 	rec.Topic, rec.Partition = r.topic, r.partition
-	rec.Time = time.UnixMilli(first + in.varint())
+	at := first + in.varint()
+	if r.appended != 0 {
+		at = r.appended
+	}
+	rec.Time = time.UnixMilli(at)
 	rec.Offset = base + in.varint()
 	rec.Key = in.nullable()
 	rec.Value = in.nullable()
