@@ -8,7 +8,9 @@ CREATE TABLE public.companies (
     status        text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'closed')),
     created_at    timestamptz NOT NULL DEFAULT now(),
     updated_at    timestamptz NOT NULL DEFAULT now(),
-    version       bigint      NOT NULL
+    version       bigint      NOT NULL,
+    -- What can be written as RFC 3339; infinity can't.
+    CHECK (least(created_at, updated_at) >= '0001-01-01 00:00+00' AND greatest(created_at, updated_at) < '10000-01-01 00:00+00')
 );
 COMMENT ON TABLE public.companies IS 'The customers. A company that is closed stays, with status closed.';
 COMMENT ON COLUMN public.companies.version IS 'Set by a trigger, from change_seq, whenever the row is written.';
@@ -32,7 +34,9 @@ CREATE TABLE public.user_directory (
     created_at              timestamptz NOT NULL DEFAULT now(),
     updated_at              timestamptz NOT NULL DEFAULT now(),
     last_activity           timestamptz,
-    version                 bigint      NOT NULL
+    version                 bigint      NOT NULL,
+    CHECK (least(subscription_start_date, subscription_end_date, created_at, updated_at, last_activity) >= '0001-01-01 00:00+00'
+        AND greatest(subscription_start_date, subscription_end_date, created_at, updated_at, last_activity) < '10000-01-01 00:00+00')
 );
 CREATE INDEX user_directory_by_company ON public.user_directory (company_id);
 COMMENT ON TABLE public.user_directory IS 'Which company a user belongs to. A user_id is unique over all companies.';

@@ -14,7 +14,9 @@ CREATE TABLE public.subscriptions (
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now(),
     version      bigint      NOT NULL,
-    CHECK (period_end > period_start)
+    CHECK (period_end > period_start),
+    CHECK (least(period_start, created_at, updated_at) >= '0001-01-01 00:00+00'
+        AND greatest(period_end, created_at, updated_at) < '10000-01-01 00:00+00')
 );
 COMMENT ON TABLE public.subscriptions IS 'The one subscription of a company. A company without a row here has none.';
 COMMENT ON COLUMN public.subscriptions.price_minor IS
