@@ -1,0 +1,19 @@
+-- What is known of a company ($1: its id). The version is as in users.sql.
+SELECT
+    c.company_id,
+    c.billing_email,
+    coalesce(s.tier, ''),
+    s.limits,
+    coalesce(t.support_level, free.support_level, ''),
+    f.config,
+    s.period_start,
+    s.period_end,
+    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status = 'closed' THEN 'cancelled' ELSE s.status END,
+    s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
+    greatest(c.version, f.version, s.version)
+FROM public.companies AS c
+LEFT JOIN public.company_config AS f ON f.company_id = c.company_id
+LEFT JOIN public.subscriptions AS s ON s.company_id = c.company_id
+LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
+LEFT JOIN public.subscription_tiers AS free ON free.tier = 'free'
+WHERE c.company_id = $1

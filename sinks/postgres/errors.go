@@ -1,0 +1,75 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A Class says what to do about an error of Postgres.
+type Class int
+
+// The classes of errors.
+const (
+	Transient Class = iota // wait and try again, for as long as it takes
+	Fatal                  // the configuration or the schema is wrong; a person has to act
+)
+
+// migrate is what to do when the schema is not the one this version knows.
+const migrate = `run "tenantflow migrate"`
+
+// fatalStates are the errors that no amount of waiting mends, by SQLSTATE or by its first two characters, with what to do
+// about them. The list is closed: whatever is not in it waits, visibly. Not in it are, for example, a lost connection
+// (08), a rollback for the sake of order (40), too many connections or a full disk (53), a server that stops or starts
+// (57), one that is read-only because another has taken over (25006), and a plan that a migration made invalid (0A000).
+// Source: PostgreSQL's documentation, appendix A.
+var fatalStates = map[string]string{ //nolint:gochecknoglobals // a constant table
+	"22":    "this is a fault of tenantflow; report it",                                                   // data exception
+	"23":    "this is a fault of tenantflow; report it",                                                   // integrity constraint violation
+	"28":    "correct the user or the password in TENANTFLOW_POSTGRES_DSN, or the server's pg_hba.conf",   // invalid authorization
+	"3D000": migrate + ", or correct the database in TENANTFLOW_POSTGRES_DSN",                             // no such database
+	"3F000": migrate,                                                                                      // no such schema
+	"42":    "this is a fault of tenantflow; report it",                                                   // syntax error or access rule violation
+	"42501": "grant the user of TENANTFLOW_POSTGRES_DSN the right, or name the owner of the tables there", // insufficient privilege
+	"42703": migrate,                                                                                      // undefined column
+	"42704": migrate,                                                                                      // undefined object
+	"42883": migrate,                                                                                      // undefined function
+	"42P01": migrate,                                                                                      // undefined table
+	"42P05": "add default_query_exec_mode=exec to TENANTFLOW_POSTGRES_DSN, because the pooler in between does not know prepared statements",
+}
+
+// Classify decides what to do about an error of this package. It is the only place where that is decided.
+func Classify(err error) Class {
+	if advice(err) != "" {
+		return Fatal
+	}
+	// Configuration faults that show as a network fault (a wrong host name) can't be told from an outage, so they wait
+	// too, visibly.
+	return Transient
+}
+
+// advice says what a person can do about a fatal error; it is empty for any other.
+func advice(err error) string {
+	var malformed *pgconn.ParseConfigError
+	if errors.As(err, &malformed) {
+		return "correct TENANTFLOW_POSTGRES_DSN"
+	}
+	var sent *pgconn.PgError
+	if !errors.As(err, &sent) || len(sent.Code) != 5 {
+		return ""
+	}
+	if do, ok := fatalStates[sent.Code]; ok {
+		return do
+	}
+	return fatalStates[sent.Code[:2]]
+}
+
+// explain says what was being done when the error came, and what to do about it.
+func explain(doing string, err error) error {
+	if do := advice(err); do != "" && !strings.Contains(err.Error(), do) {
+		return fmt.Errorf("%s in Postgres: %w; %s", doing, err, do)
+	}
+	return fmt.Errorf("%s in Postgres: %w", doing, err)
+}

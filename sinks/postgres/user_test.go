@@ -1,0 +1,133 @@
+package postgres_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tenantflow/internal/directory"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/postgres"
+)
+
+func TestUsersAreWhatTheirCompanyHasSubscribedTo(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t,
+		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('none', 'N', 'n@x'), ('shut', 'S', 's@x')",
+		"INSERT INTO subscriptions (company_id, tier, status, period_start) VALUES ('acme', 'enterprise', 'past_due', '2026-11-01 00:00+00'), ('shut', 'pro', 'active', '2026-11-01 00:00+00')",
+		`INSERT INTO user_directory (user_id, company_id, email, subscription_status, subscription_start_date, created_at, last_activity)
+		VALUES ('u1', 'acme', 'u1@acme', 'active', '2026-01-02 03:04:05+02', '2026-01-01 00:00+00', '2026-11-20 10:00+00')`,
+		"INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('u2', 'acme', 'suspended')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('u3', 'none'), ('u4', 'shut')",
+		"UPDATE companies SET status = 'closed' WHERE company_id = 'shut'",
+		"UPDATE company_config SET config = '{}'")
+	got, err := w.store.Users(t.Context(), []string{"u3", "u1", "nobody", "u2", "u4", "u1", "x' OR 'a'='a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b directory.Subscription) int { return strings.Compare(a.UserID, b.UserID) })
+	if len(got) != 4 {
+		t.Fatalf("%d users: %+v", len(got), got)
+	}
+	day := func(s string) *time.Time {
+		at, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &at
+	}
+	u := got[0]
+	want := directory.Subscription{UserID: "u1", CompanyID: "acme", Email: "u1@acme", Tier: "enterprise", Status: "active", StartDate: day("2026-01-02T01:04:05Z"),
+		EndDate: day("2026-12-01T00:00:00Z"), CreatedAt: *day("2026-01-01T00:00:00Z"), LastActivity: day("2026-11-20T10:00:00Z"), BillingStatus: "past_due",
+		Limits: tier.Limits{DailyAPICalls: tier.Unlimited, StorageMB: tier.Unlimited, MaxUsers: tier.Unlimited, RetentionDays: 1095, Features: []string{"all_features"}}}
+	if u.Version == 0 || time.Since(u.UpdatedAt).Abs() > time.Minute {
+		t.Errorf("version %d, updated at %s", u.Version, u.UpdatedAt)
+	}
+	if text, wanted := asJSON(t, u, true), asJSON(t, want, true); text != wanted {
+		t.Errorf("u1 is\n%s\nwant\n%s", text, wanted)
+	}
+	if got[1].Status != "suspended" || got[1].BillingStatus != "past_due" {
+		t.Errorf("the suspended user is %+v", got[1])
+	}
+	if n := got[2]; n.Tier != "" || n.BillingStatus != "" || n.CompanyID != "none" || !reflect.DeepEqual(n.Limits, tier.Limits{Features: []string{}}) || n.EndDate != nil {
+		t.Errorf("the user of a company without a subscription is %+v", n)
+	}
+	if got[3].BillingStatus != "cancelled" || got[3].Tier != "pro" {
+		t.Errorf("the user of a closed company is %+v", got[3])
+	}
+	if none, err := w.store.Users(t.Context(), nil); err != nil || len(none) != 0 {
+		t.Errorf("nobody: %v, %v", none, err)
+	}
+}
+
+// asJSON writes a subscription, without what differs every time.
+func asJSON(t *testing.T, s directory.Subscription, stable bool) string {
+	t.Helper()
+	if stable {
+		s.Version, s.UpdatedAt = 0, time.Time{}
+	}
+	for _, at := range []*time.Time{s.StartDate, s.EndDate, s.LastActivity, &s.CreatedAt} {
+		if at != nil {
+			*at = at.UTC()
+		}
+	}
+	text, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestACompanyIsItsConfigurationAndItsPeriod(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('none', 'N', 'n@x')",
+		"INSERT INTO company_config (company_id, config) VALUES ('acme', '{\"theme\": {\"dark\": true}}')",
+		"INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('acme', 'pro', '2026-10-31 12:00+00')")
+	c, err := w.store.Company(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.CompanyID != "acme" || c.BillingEmail != "a@x" || c.Tier != "pro" || c.SupportLevel != "email" || c.Limits.MaxUsers != 25 ||
+		string(c.Config) != `{"theme": {"dark": true}}` || c.Period.Status != "active" || c.Version == 0 {
+		t.Errorf("%+v", c)
+	}
+	if start, end := c.Period.Start.UTC().Format(time.RFC3339), c.Period.End.UTC().Format(time.RFC3339); start != "2026-10-31T12:00:00Z" || end != "2026-11-30T12:00:00Z" {
+		t.Errorf("the period is %s to %s", start, end)
+	}
+	if c, err := w.store.Company(t.Context(), "none"); err != nil || c.Tier != "" || c.Period.Status != "" || c.Period.Start != nil || c.Config != nil || c.SupportLevel != "community" {
+		t.Errorf("without anything: %+v, %v", c, err)
+	}
+	if _, err := w.store.Company(t.Context(), "nobody"); !errors.Is(err, directory.ErrUnknown) {
+		t.Errorf("an unknown company: %v", err)
+	}
+}
+
+func TestATierThatLeftTheCatalogueIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	var log bytes.Buffer
+	store := open(t, postgres.Config{DSN: w.dsn, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')",
+		"INSERT INTO subscriptions (company_id, tier) VALUES ('acme', 'gold')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('u1', 'acme'), ('u2', 'acme')")
+	for range 2 {
+		users, err := store.Users(t.Context(), []string{"u1", "u2"})
+		if err != nil || len(users) != 2 || users[0].Tier != "gold" || users[0].Limits.DailyAPICalls != 1000 {
+			t.Errorf("%+v, %v", users, err)
+		}
+	}
+	if _, err := store.Company(t.Context(), "acme"); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "tier=gold"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, log.String())
+	}
+}

@@ -1,0 +1,23 @@
+-- What is known of users ($1: their ids). The version is that of the newest row the answer is made of; a change of any of
+-- them is told with that version in the table changes.
+SELECT
+    u.user_id,
+    u.company_id,
+    u.email,
+    u.subscription_status,
+    coalesce(u.subscription_start_date, s.period_start),
+    coalesce(u.subscription_end_date, s.period_end),
+    u.created_at,
+    u.updated_at,
+    u.last_activity,
+    coalesce(s.tier, ''),
+    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status = 'closed' THEN 'cancelled' ELSE s.status END,
+    s.limits,
+    s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
+    greatest(u.version, c.version, f.version, s.version)
+FROM public.user_directory AS u
+JOIN public.companies AS c ON c.company_id = u.company_id
+LEFT JOIN public.company_config AS f ON f.company_id = u.company_id
+LEFT JOIN public.subscriptions AS s ON s.company_id = u.company_id
+LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
+WHERE u.user_id = ANY ($1)
