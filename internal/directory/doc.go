@@ -2,8 +2,8 @@
 // subscription is paid for. The truth is in Postgres; the directory answers from the process' own memory, then from
 // Dragonfly, then from Postgres, and learns of changes from a feed within a second.
 //
-//	d, err := directory.New(directory.Config{Loader: store, Cache: dragonfly.NewCache(client), Log: log})
-//	go d.Run(ctx)              // follows the changes
+//	d := directory.New(directory.Config{Loader: store, Cache: dragonfly.NewCache(client), Log: log})
+//	go d.Run(ctx) // follows the changes, until ctx is done
 //	defer d.Close()
 //	subs := make([]*directory.Subscription, len(users))
 //	err = d.Resolve(ctx, users, subs)

@@ -12,7 +12,8 @@ type Subscription struct {
 	UserID    string `json:"user_id"`
 	CompanyID string `json:"company_id"`
 	Email     string `json:"email"`
-	Tier      string `json:"subscription_tier"`
+	// Tier is empty if the company has no subscription. Limits are zero then, and BillingStatus is empty too.
+	Tier string `json:"subscription_tier"`
 	// Status is the user's own: active, or suspended while the company has more users than its tier allows.
 	Status    string     `json:"subscription_status"`
 	StartDate *time.Time `json:"subscription_start_date"`

@@ -46,7 +46,7 @@ func (c *Cache) Subscriptions(ctx context.Context, users []string) ([]*directory
 	subs := make([]*directory.Subscription, len(users))
 	err := c.read(ctx, keys, func(i int, text []byte) bool {
 		s := new(directory.Subscription)
-		if json.Unmarshal(text, s) != nil || s.UserID != users[i] || s.CompanyID == "" || s.Tier == "" ||
+		if json.Unmarshal(text, s) != nil || s.UserID != users[i] || s.CompanyID == "" ||
 			!plausible(s.Version, s.CachedAt, directory.SubscriptionTTL) {
 			return false
 		}
@@ -64,7 +64,7 @@ func (c *Cache) CompanyConfig(ctx context.Context, company string) (*directory.C
 	var config *directory.CompanyConfig
 	err := c.read(ctx, []string{companyConfigKey + company + "}"}, func(_ int, text []byte) bool {
 		v := new(directory.CompanyConfig)
-		if json.Unmarshal(text, v) != nil || v.CompanyID != company || v.Tier == "" ||
+		if json.Unmarshal(text, v) != nil || v.CompanyID != company ||
 			!plausible(v.Version, v.CachedAt, directory.CompanyConfigTTL) {
 			return false
 		}
@@ -82,7 +82,7 @@ func (c *Cache) BillingPeriod(ctx context.Context, company string) (*directory.B
 	var period *directory.BillingPeriod
 	err := c.read(ctx, []string{billingPeriodKey + company + "}"}, func(_ int, text []byte) bool {
 		v := new(directory.BillingPeriod)
-		if json.Unmarshal(text, v) != nil || v.CompanyID != company || v.Status == "" ||
+		if json.Unmarshal(text, v) != nil || v.CompanyID != company ||
 			!plausible(v.Version, v.CachedAt, directory.BillingPeriodTTL) {
 			return false
 		}
