@@ -18,10 +18,18 @@ type route struct {
 	handler http.Handler
 }
 
-// Handler makes the handler of all routes. It registers the metrics of its requests, so a registry takes one.
-func Handler(o Options) http.Handler {
+// Routes lists what Handler answers: the pattern of every path, as http.ServeMux writes it, and its methods.
+func Routes(o Options) map[string][]string {
+	all := map[string][]string{}
+	for _, r := range routes(o) {
+		all[r.path] = r.methods
+	}
+	return all
+}
+
+func routes(o Options) []route {
 	read := []string{http.MethodGet, http.MethodHead}
-	routes := []route{
+	all := []route{
 		{"/livez", read, livez(o)},
 		{"/readyz", read, readyz(o)},
 		{"/version", read, version(o)},
@@ -30,15 +38,24 @@ func Handler(o Options) http.Handler {
 			Registry: o.Metrics,
 		})},
 	}
+	if o.API != nil {
+		all = append(all, o.API.routes()...)
+	}
+	return all
+}
+
+// Handler makes the handler of all routes. It registers the metrics of its requests, so a registry takes one.
+func Handler(o Options) http.Handler {
 	count := newRequestMetrics(o.Metrics)
 	mux := http.NewServeMux()
 	if o.API != nil {
-		routes = append(routes, o.API.routes()...)
 		o.Metrics.MustRegister(o.API.metrics()...)
 	} else {
-		mux.Handle("/v1/", count.observe(otherRoute, notFound("/v1 is not served by this process")))
+		notHere := count.observe(otherRoute, notFound("/v1 is not served by this process"))
+		mux.Handle("/v1", notHere)
+		mux.Handle("/v1/", notHere)
 	}
-	for _, r := range routes {
+	for _, r := range routes(o) {
 		handler := count.observe(r.path, r.handler)
 		for _, method := range r.methods {
 			mux.Handle(method+" "+r.path, handler)
@@ -62,8 +79,8 @@ func guard(count *requestMetrics, mux, nothing http.Handler) http.Handler {
 		switch escaped := r.URL.EscapedPath(); {
 		case len(escaped)+len(r.URL.RawQuery) > maxTargetBytes:
 			tooLong.ServeHTTP(w, r)
-		case path.Clean(escaped) != strings.TrimSuffix(escaped, "/") && escaped != "/":
-			// With "//" or "/../": the mux would send a redirect, in HTML, to what it takes the path for.
+		case escaped != path.Clean(escaped) && escaped != path.Clean(escaped)+"/" || escaped == "//":
+			// With "//" or "/../" in it: the mux would send a redirect, in HTML, to what it takes the path for.
 			nothing.ServeHTTP(w, r)
 		default:
 			mux.ServeHTTP(w, r)

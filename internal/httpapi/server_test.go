@@ -13,11 +13,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
 	"tenantflow/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(enginetest.Engines(m)) }
 
 type fixture struct {
 	health *health.Tracker
@@ -50,6 +51,22 @@ type answer struct {
 	json   map[string]any // nil: it is none
 }
 
+func answerOf(status int, header http.Header, body []byte) answer {
+	a := answer{status: status, header: header, body: string(body)}
+	_ = json.Unmarshal(body, &a.json)
+	return a
+}
+
+// eventually waits until the condition holds.
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := enginetest.Eventually(ctx, condition); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (f fixture) do(t *testing.T, method, path string) answer {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, f.url+path, nil)
@@ -66,9 +83,7 @@ func (f fixture) do(t *testing.T, method, path string) answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := answer{status: response.StatusCode, header: response.Header, body: string(body)}
-	_ = json.Unmarshal(body, &a.json)
-	return a
+	return answerOf(response.StatusCode, response.Header, body)
 }
 
 func TestReadyzNamesTheFailingPartAndWhy(t *testing.T) {

@@ -1,0 +1,211 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/internal/directory"
+	"tenantflow/internal/token"
+	"tenantflow/sinks/dragonfly"
+)
+
+// What the /v1 interface takes of the process.
+const (
+	// requestTimeout is how long the stores may take for one request. Whoever asks is serving a request himself.
+	requestTimeout = 2 * time.Second
+	// maxInFlight is how many requests are at work at once. At two thousand a second that is a quarter of a second of
+	// them: beyond it the stores hang, and one more waiting request helps nobody.
+	maxInFlight = 512
+	// maxTargetBytes bounds path and query. The longest valid ones have a fifth of it.
+	maxTargetBytes = 1024
+	// retryAfter is what a 503 advises, in seconds.
+	retryAfter = "1"
+	// complaintInterval is how often the log says that a store is away, however many requests fail.
+	complaintInterval = 10 * time.Second
+)
+
+// Subscriptions knows the users. *directory.Directory does.
+type Subscriptions interface {
+	// User returns a user's subscription, which is shared and must not be changed, or directory.ErrUnknown.
+	User(ctx context.Context, id string) (*directory.Subscription, error)
+}
+
+// Quotas knows what users have used. *dragonfly.Store does.
+type Quotas interface {
+	// Counters returns what a user has used on a UTC day.
+	Counters(ctx context.Context, user string, day time.Time) (dragonfly.Counters, error)
+	// Rebuilding says whether the counters are being counted anew, and are too low meanwhile.
+	Rebuilding(ctx context.Context) (bool, error)
+}
+
+// An API is the /v1 interface. It is made before the stores are open, and answers 503 until it is given them by Attach.
+type API struct {
+	tokens   *token.File
+	log      *slog.Logger
+	now      func() time.Time
+	stores   atomic.Pointer[stores]
+	inFlight atomic.Int64
+	limit    int64 // of inFlight
+
+	complained atomic.Int64 // when the log last said that a store is away, in Unix nanoseconds
+}
+
+type stores struct {
+	subscriptions Subscriptions
+	quotas        Quotas
+}
+
+// NewAPI makes the /v1 interface. With tokens it answers whoever has one; nil: only peers on a loopback address.
+func NewAPI(tokens *token.File, log *slog.Logger) *API {
+	return &API{tokens: tokens, log: log, now: time.Now, limit: maxInFlight}
+}
+
+// Attach gives it what it answers from, while it serves. Both are needed.
+func (a *API) Attach(s Subscriptions, q Quotas) { a.stores.Store(&stores{s, q}) }
+
+// Detach takes the stores away before they are closed; requests answer 503 from then on. Those under way still use
+// them, for requestTimeout at most.
+func (a *API) Detach() { a.stores.Store(nil) }
+
+// An endpoint answers one request for the company-scoped resource with a valid id.
+type endpoint func(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error
+
+// A request is what every endpoint needs to know.
+type request struct {
+	id    string // of the path
+	grant *token.Grant
+	from  *stores
+}
+
+func (a *API) routes() []route {
+	read := []string{http.MethodGet, http.MethodHead}
+	return []route{
+		{"/v1/users/{user_id}/subscription", read, a.handle("user_id", a.subscription)},
+		{"/v1/users/{user_id}/quota", read, a.handle("user_id", a.quota)},
+	}
+}
+
+// handle does for every endpoint what comes before and after its own work. What is wrong with a request is told only to
+// those who may ask, and before any store is.
+func (a *API) handle(parameter string, answer endpoint) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		defer a.inFlight.Add(-1)
+		if a.inFlight.Add(1) > a.limit {
+			unavailable(w, r, "too many requests are under way")
+			return
+		}
+		grant := a.authorize(w, r)
+		if grant == nil {
+			return
+		}
+		id := r.PathValue(parameter)
+		if problem := wrongWith(r, parameter, id); problem != "" {
+			WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: problem})
+			return
+		}
+		from := a.stores.Load()
+		if from == nil {
+			unavailable(w, r, "the service is starting or stopping")
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		defer cancel()
+		err := answer(ctx, w, r, request{id, grant, from})
+		switch {
+		case err == nil:
+		case r.Context().Err() != nil:
+			// The client has gone. Nobody reads this; it keeps the metrics from counting a failure of ours.
+			w.WriteHeader(statusClientGone)
+		default:
+			a.complain(r, err)
+			detail := "a store does not answer"
+			if errors.Is(err, context.DeadlineExceeded) {
+				detail = "a store did not answer within " + requestTimeout.String()
+			}
+			unavailable(w, r, detail)
+		}
+	}
+}
+
+// statusClientGone is what nginx logs for a client that did not wait. It never reaches one.
+const statusClientGone = 499
+
+// wrongWith says what a client has to change about a request; nothing: it is valid.
+func wrongWith(r *http.Request, parameter, id string) string {
+	switch {
+	case r.ContentLength != 0: // -1: of unknown length
+		return "a " + r.Method + " request has no body here"
+	case !validID(id):
+		return parameter + " is not 1 to 50 letters, digits, '_' or '-' of ASCII"
+	case r.URL.RawQuery != "":
+		return wrongQuery(r.URL.RawQuery)
+	}
+	return ""
+}
+
+// wrongQuery judges a query string. There are no parameters yet, so everything in it is unknown; what is in it is not
+// repeated in the answer.
+func wrongQuery(query string) string {
+	seen := map[string]bool{}
+	for pair := range strings.SplitSeq(query, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if seen[name] {
+			return "a query parameter is repeated; there are none here"
+		}
+		seen[name] = true
+	}
+	return "a query parameter is not known; there are none here"
+}
+
+// validID says whether a company_id or user_id is one: [A-Za-z0-9_-]{1,50}.
+func validID(id string) bool {
+	if len(id) == 0 || len(id) > 50 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func unavailable(w http.ResponseWriter, r *http.Request, detail string) {
+	w.Header().Set("Retry-After", retryAfter)
+	WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: detail})
+}
+
+// complain logs that a store is away, at most once in complaintInterval: thousands of requests fail a second then.
+func (a *API) complain(r *http.Request, err error) {
+	now, last := a.now().UnixNano(), a.complained.Load()
+	if now-last < int64(complaintInterval) || !a.complained.CompareAndSwap(last, now) {
+		return
+	}
+	a.log.Warn("requests are answered 503", "route", r.Pattern, "error", err)
+}
+
+// metrics are those of the interface as a whole; each route has its own.
+func (a *API) metrics() []prometheus.Collector {
+	all := []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tenantflow_http_v1_in_flight", Help: "Requests of the /v1 interface that are being answered.",
+	}, func() float64 { return float64(a.inFlight.Load()) })}
+	if a.tokens != nil {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tenantflow_http_tokens_stale", Help: "1: the tokens file was changed into something that can't be used, and the tokens of before are in force.",
+		}, func() float64 {
+			if a.tokens.Stale() {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return all
+}

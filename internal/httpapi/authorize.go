@@ -1,0 +1,67 @@
+package httpapi
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"tenantflow/internal/token"
+)
+
+// local is the grant of those who need no token.
+var local = token.All("loopback")
+
+// authorize returns what the sender of a request may see. If it is nothing, the answer is written and nil returned.
+func (a *API) authorize(w http.ResponseWriter, r *http.Request) *token.Grant {
+	if a.tokens == nil {
+		if why := notLocal(r); why != "" {
+			WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: why})
+			return nil
+		}
+		return local
+	}
+	bearer, given := bearerOf(r.Header["Authorization"])
+	if given {
+		if grant, ok := a.tokens.Find(bearer); ok {
+			return grant
+		}
+	}
+	challenge, detail := `Bearer realm="tenantflow"`, "an Authorization header with a Bearer token is needed"
+	if given {
+		challenge, detail = challenge+`, error="invalid_token"`, "the token is not known"
+	}
+	w.Header().Set("WWW-Authenticate", challenge)
+	WriteProblem(w, r, Problem{Status: http.StatusUnauthorized, Detail: detail})
+	return nil
+}
+
+// bearerOf returns the token of the Authorization headers. Of two, a proxy in front may have looked at the other one.
+func bearerOf(headers []string) (bearer string, given bool) {
+	if len(headers) != 1 {
+		return "", false
+	}
+	scheme, bearer, _ := strings.Cut(headers[0], " ")
+	bearer = strings.TrimLeft(bearer, " ")
+	return bearer, strings.EqualFold(scheme, "Bearer") && bearer != ""
+}
+
+// notLocal says why a request is not from this machine; nothing: it is. Only the connection itself tells. What a proxy
+// writes into headers, anybody can write.
+func notLocal(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		return "without a tokens file, /v1 answers only peers on a loopback address"
+	}
+	// A web page somebody on this machine looks at can have its own name resolve to 127.0.0.1 and then read answers. Its
+	// requests name it.
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return ""
+	}
+	return "without a tokens file, /v1 answers only requests to localhost or an IP address"
+}

@@ -1,0 +1,439 @@
+package schemas_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"mime"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+
+	"tenantflow/internal/directory"
+	"tenantflow/internal/health"
+	"tenantflow/internal/httpapi"
+	"tenantflow/internal/telemetry"
+	"tenantflow/internal/tier"
+	"tenantflow/internal/token"
+	"tenantflow/sinks/dragonfly"
+)
+
+// An openAPI is the document as the value of a JSON text, and the compiler that knows it.
+type openAPI struct {
+	tree     any
+	compiler *jsonschema.Compiler
+}
+
+const openAPIFile = "openapi.yaml"
+
+func openAPIDocument(t *testing.T) openAPI {
+	t.Helper()
+	text, err := os.ReadFile(openAPIFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read any
+	if err := yaml.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := openAPI{tree, jsonschema.NewCompiler()}
+	d.compiler.AssertFormat()
+	if err := d.compiler.AddResource(openAPIFile, tree); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// at follows a path of names into the document, through references on its way. It returns the place where the path ends
+// as a JSON pointer and what is there; nil: there is nothing.
+func (d openAPI) at(t *testing.T, path ...string) (string, any) {
+	t.Helper()
+	pointer, node := "#", d.tree
+	for i := 0; ; i++ {
+		object, ok := node.(map[string]any)
+		if ref, isRef := object["$ref"].(string); isRef {
+			_, node = d.at(t, strings.Split(strings.TrimPrefix(ref, "#/"), "/")...)
+			pointer = ref
+			object, ok = node.(map[string]any)
+		}
+		if i == len(path) {
+			return pointer, node
+		}
+		if node = object[path[i]]; !ok || node == nil {
+			return "", nil
+		}
+		pointer += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(path[i])
+	}
+}
+
+func (d openAPI) members(t *testing.T, path ...string) map[string]any {
+	t.Helper()
+	_, node := d.at(t, path...)
+	object, _ := node.(map[string]any)
+	return object
+}
+
+// judge says what is wrong with a value by the schema at a place of the document.
+func (d openAPI) judge(t *testing.T, pointer string, value any) error {
+	t.Helper()
+	schema, err := d.compiler.Compile(openAPIFile + pointer)
+	if err != nil {
+		t.Fatalf("the schema at %s: %v", pointer, err)
+	}
+	return schema.Validate(value)
+}
+
+// answers is where the answers of a kind are described: of a method and path, or of what is neither.
+func (d openAPI) answers(t *testing.T, path string, method, status string) []string {
+	t.Helper()
+	switch {
+	case status == "404":
+		return []string{"x-other-paths"}
+	case status == "405":
+		return []string{"paths", path, "x-other-methods"}
+	default:
+		return []string{"paths", path, method, "responses", status}
+	}
+}
+
+// hold checks an answer against its description, and notes that this was seen.
+func (d openAPI) hold(t *testing.T, seen map[string]bool, path, method string, a *http.Response, body []byte) {
+	t.Helper()
+	status := fmt.Sprint(a.StatusCode)
+	where := d.answers(t, path, "get", status)
+	name := fmt.Sprintf("%s %s: %s", method, path, status)
+	described := d.members(t, where...)
+	if described == nil {
+		t.Errorf("%s is not in the document: %s", name, body)
+		return
+	}
+	seen[strings.Join(where, " ")] = true
+	for header, h := range d.members(t, append(where, "headers")...) {
+		pointer, _ := d.at(t, append(where, "headers", header, "schema")...)
+		if err := d.judge(t, pointer, a.Header.Get(header)); err != nil {
+			t.Errorf("%s: the header %s is %q: %v (%v)", name, header, a.Header.Get(header), err, h)
+		}
+	}
+	media, _, err := mime.ParseMediaType(a.Header.Get("Content-Type"))
+	if err != nil {
+		t.Errorf("%s: Content-Type %q: %v", name, a.Header.Get("Content-Type"), err)
+		return
+	}
+	pointer, _ := d.at(t, append(where, "content", media, "schema")...)
+	if pointer == "" {
+		t.Errorf("%s comes as %s, which is not in the document", name, media)
+		return
+	}
+	if method == http.MethodHead {
+		if len(body) > 0 {
+			t.Errorf("%s: a body of %d bytes", name, len(body))
+		}
+		return
+	}
+	var value any = string(body)
+	if strings.HasSuffix(media, "json") {
+		if value, err = jsonschema.UnmarshalJSON(bytes.NewReader(body)); err != nil {
+			t.Errorf("%s: %v: %s", name, err, body)
+			return
+		}
+	}
+	if err := d.judge(t, pointer, value); err != nil {
+		t.Errorf("%s: %s\n%v", name, body, err)
+	}
+}
+
+// platform is what the stores of the served interface hold.
+type platform struct {
+	users    map[string]*directory.Subscription
+	rebuilds bool
+	away     error
+}
+
+func (p *platform) User(_ context.Context, id string) (*directory.Subscription, error) {
+	if s := p.users[id]; s != nil || p.away != nil {
+		return s, p.away
+	}
+	return nil, directory.ErrUnknown
+}
+
+func (p *platform) Counters(context.Context, string, time.Time) (dragonfly.Counters, error) {
+	return dragonfly.Counters{APICalls: 333, DataPoints: 4}, p.away
+}
+
+func (p *platform) Rebuilding(context.Context) (bool, error) { return p.rebuilds, p.away }
+
+func newPlatform() *platform {
+	p := &platform{users: map[string]*directory.Subscription{}}
+	now := time.Now()
+	for name, status := range map[string]string{"free": "active", "pro": "past_due", "enterprise": "active"} {
+		of, _ := tier.Default().Tier(name)
+		p.users[name] = &directory.Subscription{UserID: name, CompanyID: "acme", Tier: name, Status: "active", BillingStatus: status, Limits: of.Limits, StartDate: &now}
+	}
+	for name, s := range map[string]directory.Subscription{
+		"suspended": {Status: "suspended", BillingStatus: "active"},
+		"cancelled": {Status: "active", BillingStatus: "cancelled", EndDate: &now},
+		"expired":   {Status: "active", BillingStatus: "expired"},
+		"bare":      {Status: "active"},
+		"odd":       {Status: "active", BillingStatus: "frozen"},
+	} {
+		s.UserID, s.CompanyID, s.Tier, s.Limits = name, "acme", "free", p.users["free"].Limits
+		p.users[name] = &s
+	}
+	low := *p.users["free"]
+	low.UserID, low.Limits.DailyAPICalls = "low", 7
+	p.users["low"] = &low
+	return p
+}
+
+// served is the service's own server with a platform behind it.
+type served struct {
+	*platform
+	options httpapi.Options
+	url     string
+	part    string
+}
+
+func serve(t *testing.T, tokens *token.File) served {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	build := telemetry.Build{Version: "v1", Commit: "c", Date: "unknown", Go: "go1", OS: "linux", Arch: "amd64"}
+	s := served{platform: newPlatform(), part: "usage"}
+	s.options = httpapi.Options{Addr: "127.0.0.1:0", Health: health.New(time.Nanosecond, log, s.part), Metrics: telemetry.NewRegistry(build), Build: build, Log: log, API: httpapi.NewAPI(tokens, log)}
+	server := httpapi.New(s.options)
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	s.options.API.Attach(s.platform, s.platform)
+	s.url = "http://" + server.Addr().String()
+	return s
+}
+
+func noTokens(t *testing.T) *token.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tokens.json")
+	if err := os.WriteFile(path, []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := token.Open(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokens
+}
+
+func send(t *testing.T, method, target string, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	a, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	body, err := io.ReadAll(a.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, body
+}
+
+func TestTheHTTPDocumentHasTheRoutesOfTheHandlerAndNoOther(t *testing.T) {
+	t.Parallel()
+	d := openAPIDocument(t)
+	log := slog.New(slog.DiscardHandler)
+	routes := httpapi.Routes(httpapi.Options{Health: health.New(time.Minute, log), Metrics: telemetry.NewRegistry(telemetry.Build{}), Log: log, API: httpapi.NewAPI(nil, log)})
+	paths := d.members(t, "paths")
+	if got, want := slices.Sorted(maps.Keys(paths)), slices.Sorted(maps.Keys(routes)); !slices.Equal(got, want) {
+		t.Errorf("paths\n%q\nroutes\n%q", got, want)
+	}
+	for path, methods := range routes {
+		// HEAD is said to be like GET once for all.
+		if !slices.Equal(methods, []string{http.MethodGet, http.MethodHead}) {
+			t.Errorf("%s answers %q", path, methods)
+		}
+		for member := range d.members(t, "paths", path) {
+			if !slices.Contains([]string{"get", "parameters", "x-other-methods"}, member) {
+				t.Errorf("%s has %s", path, member)
+			}
+		}
+	}
+}
+
+func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
+	t.Parallel()
+	d := openAPIDocument(t)
+	seen := map[string]bool{}
+	open, closed := serve(t, nil), serve(t, noTokens(t))
+	ask := func(s served, method, path, target string, header ...string) {
+		t.Helper()
+		a, body := send(t, method, s.url+target, header...)
+		d.hold(t, seen, path, method, a, body)
+		if method == http.MethodGet {
+			a, body = send(t, http.MethodHead, s.url+target, header...)
+			d.hold(t, seen, path, http.MethodHead, a, body)
+		}
+	}
+	users := append(slices.Collect(maps.Keys(open.users)), "nobody", "u%20x", "%00", "a%2Fb", strings.Repeat("a", 51))
+	for path := range d.members(t, "paths") {
+		targets := []string{path}
+		if strings.Contains(path, "{user_id}") {
+			targets = nil
+			for _, user := range users {
+				targets = append(targets, strings.Replace(path, "{user_id}", user, 1))
+			}
+			targets = append(targets, targets[0]+"?x=1", targets[0]+"?a&a")
+		}
+		for _, target := range targets {
+			ask(open, http.MethodGet, path, target)
+		}
+		ask(open, http.MethodGet, path, targets[0]+"?"+strings.Repeat("x", 2000))
+		ask(open, http.MethodGet, path, targets[0], "X-Large", strings.Repeat("x", 20<<10))
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace} {
+			ask(open, method, path, targets[0])
+		}
+		if strings.HasPrefix(path, "/v1/") {
+			ask(closed, http.MethodGet, path, targets[0])
+			ask(closed, http.MethodGet, path, targets[0], "Authorization", "Bearer x")
+
+			far := httptest.NewRequestWithContext(t.Context(), http.MethodGet, targets[0], nil)
+			far.RemoteAddr = "192.0.2.1:5"
+			w := httptest.NewRecorder()
+			other := open.options
+			other.Metrics = telemetry.NewRegistry(telemetry.Build{})
+			httpapi.Handler(other).ServeHTTP(w, far)
+			d.hold(t, seen, path, http.MethodGet, w.Result(), w.Body.Bytes())
+		}
+	}
+	for _, target := range []string{"/", "/v1", "/v2", "//", "/v1/users//quota", "/livez/"} {
+		ask(open, http.MethodGet, "", target)
+		ask(open, http.MethodPost, "", target)
+	}
+
+	// What the platform may be like.
+	const quota, subscription = "/v1/users/{user_id}/quota", "/v1/users/{user_id}/subscription"
+	open.rebuilds = true
+	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
+	ask(open, http.MethodGet, quota, "/v1/users/enterprise/quota")
+	open.away = errors.New("connection refused")
+	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
+	ask(open, http.MethodGet, subscription, "/v1/users/pro/subscription")
+	for _, state := range []health.State{health.Ready, health.Failing, health.Stopped, health.Stopping} {
+		open.options.Health.Set(open.part, state, "why")
+		ask(open, http.MethodGet, "/readyz", "/readyz")
+	}
+	open.options.Health.Load(open.part, 3, 4)
+	ask(open, http.MethodGet, "/livez", "/livez")
+	open.options.Health.Set(open.part, health.Ready, "")
+	ask(open, http.MethodGet, "/readyz", "/readyz")
+
+	for path, item := range d.members(t, "paths") {
+		for status := range d.members(t, "paths", path, "get", "responses") {
+			if where := strings.Join(d.answers(t, path, "get", status), " "); !seen[where] {
+				t.Errorf("%s: the answer %s of the document was never given", path, status)
+			}
+		}
+		if item.(map[string]any)["x-other-methods"] == nil {
+			t.Errorf("%s does not say what other methods get", path)
+		}
+	}
+}
+
+func TestTheExamplesOfTheHTTPDocumentAreValidAndItsReferencesResolve(t *testing.T) {
+	t.Parallel()
+	d := openAPIDocument(t)
+	examples, used := 0, map[string]bool{}
+	var visit func(path []string, node any)
+	visit = func(path []string, node any) {
+		object, ok := node.(map[string]any)
+		if !ok {
+			if list, ok := node.([]any); ok {
+				for _, child := range list {
+					visit(nil, child) // lists hold no examples, but references
+				}
+			}
+			return
+		}
+		if ref, ok := object["$ref"].(string); ok {
+			used[ref] = true
+			if _, target := d.at(t, strings.Split(strings.TrimPrefix(ref, "#/"), "/")...); target == nil || len(object) > 1 {
+				t.Errorf("%v: %s leads nowhere, or has neighbours", path, ref)
+			}
+			return
+		}
+		if object["schema"] != nil && path != nil {
+			pointer, _ := d.at(t, append(slices.Clone(path), "schema")...)
+			given := []any{}
+			if one, ok := object["example"]; ok {
+				given = append(given, one)
+			}
+			for _, named := range d.members(t, append(slices.Clone(path), "examples")...) {
+				given = append(given, named.(map[string]any)["value"])
+			}
+			for _, example := range given {
+				examples++
+				if err := d.judge(t, pointer, example); err != nil {
+					t.Errorf("the example at %v: %v", path, err)
+				}
+			}
+		}
+		for name, child := range object {
+			if path == nil {
+				visit(nil, child)
+			} else {
+				visit(append(slices.Clone(path), name), child)
+			}
+		}
+	}
+	root, ok := d.tree.(map[string]any)
+	if !ok {
+		t.Fatal("the document is no object")
+	}
+	for name, child := range root {
+		visit([]string{name}, child)
+	}
+	if examples < 15 {
+		t.Errorf("only %d examples were found", examples)
+	}
+	for kind, all := range d.members(t, "components") {
+		for name := range all.(map[string]any) {
+			if kind != "securitySchemes" && !used["#/components/"+kind+"/"+name] {
+				t.Errorf("nothing refers to #/components/%s/%s", kind, name)
+			}
+		}
+	}
+}
