@@ -28,55 +28,59 @@ const (
 
 // Changes returns the committed changes since a position, and the position to ask from next time. From zero on, they are
 // those of the last directory.FeedReach. For each user, and for each company as a whole, only the last of several changes
-// is told. A position is the id of the oldest transaction that was under way, so that one that commits late is told
-// then; what was made since then and told is told again.
+// is told. One that commits late is told when it does. A change is told once, but for an old position, or one of another
+// Store, which may be told it again.
 //
-// Ask at least once in directory.FeedReach: older changes are removed.
+// If the new position is lower than the old one, the database was replaced or has gone back in time; the changes are then
+// those from zero on. Ask at least once in directory.FeedReach: older changes are removed.
 func (s *Store) Changes(ctx context.Context, since directory.Position) ([]directory.Change, directory.Position, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	changes, next, err := s.changes(ctx, since)
-	if err == nil && next < since {
-		// Ids of transactions only rise: this is another server than the one the position is of, or an older copy of it.
-		s.log.Warn("the change feed has gone back: the database was restored or replaced", "position", next, "before", since)
-		changes, next, err = s.changes(ctx, 0)
+	before := since
+	changes, seen, err := s.changes(ctx, since)
+	if err == nil && seen.oldest < oldestAt(since) {
+		// The ids of transactions only rise.
+		s.snapshots.forget()
+		changes, seen, err = s.changes(ctx, 0)
+		since = 0
 	}
 	if err != nil {
-		return nil, since, explain("read the changes", err)
+		return nil, before, explain("read the changes", err)
 	}
-	return changes, next, nil
+	return changes, s.snapshots.keep(since, seen), nil
 }
 
-func (s *Store) changes(ctx context.Context, since directory.Position) ([]directory.Change, directory.Position, error) {
-	query, from := changesSQL, any(uint64(since))
+func (s *Store) changes(ctx context.Context, since directory.Position) ([]directory.Change, snapshot, error) {
+	query, from := changesSQL, []any{oldestAt(since), s.snapshots.at(since)}
 	if since == 0 {
-		query, from = changesLatelySQL, directory.FeedReach
+		query, from = changesLatelySQL, []any{directory.FeedReach}
 	}
-	rows, err := s.pool.Query(ctx, query, from)
+	rows, err := s.pool.Query(ctx, query, from...)
 	if err != nil {
-		return nil, since, err
+		return nil, snapshot{}, err
 	}
-	var oldest uint64
+	var text string
 	var company, user *string
 	var version *int64
 	var changes []directory.Change
-	_, err = pgx.ForEachRow(rows, []any{&oldest, &company, &user, &version}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&text, &company, &user, &version}, func() error {
 		if company != nil {
 			changes = append(changes, directory.Change{CompanyID: *company, UserID: *user, Version: *version})
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, since, err
+		return nil, snapshot{}, err
 	}
-	return changes, directory.Position(oldest), nil
+	seen, err := readSnapshot(text)
+	return changes, seen, err
 }
 
 // PruneChanges removes changes that no reader needs any more and returns how many. Call it every few minutes: it removes
 // only what could be read at the time of the call before, and so the first call removes nothing.
 func (s *Store) PruneChanges(ctx context.Context) (int64, error) {
-	var oldest uint64
 	one, cancel := s.bounded(ctx)
+	var oldest uint64
 	err := s.pool.QueryRow(one, "SELECT pg_snapshot_xmin(pg_current_snapshot())").Scan(&oldest)
 	cancel()
 	if err != nil {

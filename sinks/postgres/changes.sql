@@ -1,8 +1,9 @@
--- The changes that a reader has not seen who asked last when $1 was the oldest transaction under way, and the
--- oldest one now. It is one statement, so that both are of one snapshot: what is under way in it, and commits later, is
--- not older than that transaction. The first row is always there; its change may be null.
-WITH read AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS oldest)
-SELECT read.oldest, c.company_id, coalesce(c.user_id, ''), max(c.version)
+-- The changes that a reader has not seen whose last snapshot was $2, of which the oldest transaction under way was $1;
+-- without $2, those since $1, of which he may have seen some. The snapshot is given back: it is that of this one statement, so
+-- what is not in it is not in the answer either. The first row is always there; its change may be null.
+WITH read AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot)
+SELECT read.snapshot::text, c.company_id, coalesce(c.user_id, ''), max(c.version)
 FROM read
-LEFT JOIN public.changes AS c ON c.xid >= $1
-GROUP BY read.oldest, c.company_id, c.user_id
+LEFT JOIN public.changes AS c
+    ON c.xid >= $1 AND NOT coalesce(pg_visible_in_snapshot(c.xid, nullif($2::text, '')::pg_snapshot), false)
+GROUP BY read.snapshot::text, c.company_id, c.user_id

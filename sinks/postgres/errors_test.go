@@ -124,7 +124,7 @@ func TestALookUpThatTakesTooLongIsTransient(t *testing.T) {
 	store := open(t, postgres.Config{Pool: pool, Timeout: 200 * time.Millisecond})
 	w.exec(t, "BEGIN", "LOCK TABLE companies IN ACCESS EXCLUSIVE MODE")
 	_, err = store.Company(t.Context(), "acme")
-	expect(t, "a table that is locked", err, postgres.Transient, "no answer in time")
+	expect(t, "a table that is locked", err, postgres.Transient, "deadline exceeded")
 	w.exec(t, "ROLLBACK")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

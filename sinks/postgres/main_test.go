@@ -23,7 +23,12 @@ type world struct {
 
 func setup(t *testing.T) *world {
 	t.Helper()
-	w := &world{dsn: enginetest.NewPostgresDatabase(t)}
+	return setupOn(t, enginetest.NewPostgresDatabase(t))
+}
+
+func setupOn(t *testing.T, dsn string) *world {
+	t.Helper()
+	w := &world{dsn: dsn}
 	migrate(t, w.dsn)
 	w.store = open(t, postgres.Config{DSN: w.dsn})
 	if _, err := w.store.SyncTiers(t.Context(), tier.Default()); err != nil {

@@ -11,8 +11,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -49,8 +47,9 @@ type Store struct {
 	timeout time.Duration
 	log     *slog.Logger
 
-	// prunable is the position in the feed at the time of the last PruneChanges: everybody has read up to it by now.
-	prunable atomic.Uint64
+	// prunable is the oldest transaction at the time of the last PruneChanges: everybody has read up to it by now.
+	prunable  atomic.Uint64
+	snapshots snapshots
 	// unlisted are the tiers of which was said that they are not in the catalogue.
 	unlisted sync.Map
 }
@@ -116,10 +115,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// errSlow is why a context of bounded has ended.
-var errSlow = errors.New("no answer in time")
-
-// bounded gives a look-up its time. When that is over the connection is closed: the server ends the query.
+// bounded gives a look-up its time. When that is over the connection is closed.
 func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("%w (%s)", errSlow, s.timeout))
+	return context.WithTimeout(ctx, s.timeout)
 }

@@ -18,6 +18,8 @@ var (
 	usersSQL string
 	//go:embed company.sql
 	companySQL string
+	//go:embed members.sql
+	membersSQL string
 )
 
 var _ directory.Loader = (*Store)(nil)
@@ -81,6 +83,21 @@ func (s *Store) Company(ctx context.Context, id string) (directory.Company, erro
 		s.sayUnlisted(c.Tier, id)
 	}
 	return c, nil
+}
+
+// Members returns up to limit users of a company, those that come after the given one, in the order of their ids.
+func (s *Store) Members(ctx context.Context, company, after string, limit int) ([]string, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, membersSQL, company, after, limit)
+	if err != nil {
+		return nil, explain("list the users of a company", err)
+	}
+	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, explain("list the users of a company", err)
+	}
+	return users, nil
 }
 
 // sayUnlisted logs once that a tier is not in the catalogue.

@@ -131,3 +131,25 @@ func TestATierThatLeftTheCatalogueIsSaidOnce(t *testing.T) {
 		t.Errorf("said %d times:\n%s", n, log.String())
 	}
 }
+
+func TestTheUsersOfACompanyAreListedPageByPage(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('bolt', 'B', 'b@x')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('b', 'acme'), ('Z', 'acme'), ('a', 'acme'), ('x', 'bolt'), ('_', 'acme')")
+	var pages [][]string
+	for after := ""; ; {
+		page, err := w.store.Members(t.Context(), "acme", after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		pages = append(pages, page)
+		after = page[len(page)-1]
+	}
+	if want := [][]string{{"Z", "_"}, {"a", "b"}}; !reflect.DeepEqual(pages, want) {
+		t.Errorf("%q, want %q", pages, want)
+	}
+}
