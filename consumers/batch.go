@@ -31,6 +31,17 @@ type BatchPartition interface {
 	End(b Batch)
 }
 
+// An Idler is a BatchPartition that wants to be asked about once a second, while there is nothing to write, to look after
+// what it has in its store. An error ends the session, as one of Write does. It is never called beside Write.
+type Idler interface {
+	Idle(ctx context.Context) error
+}
+
+// A Closer is a BatchPartition that holds something. It is called when nothing else is called any more.
+type Closer interface {
+	Close()
+}
+
 // A Batch gathers the records of a range while they are read.
 type Batch interface {
 	// Add takes the next record and copies what it keeps. What can't be understood is kept as well, as a dead

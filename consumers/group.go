@@ -116,6 +116,7 @@ type Group struct {
 	handler BatchHandler
 	client  *kafka.Client
 	letters *DeadLetters
+	results *Results
 	budget  *Budget
 	metrics *Metrics
 	state   *state
@@ -135,6 +136,7 @@ func NewGroup(cfg Config, handler BatchHandler) *Group {
 		handler: handler,
 		client:  client,
 		letters: NewDeadLetters(client, cfg.Group, log, cfg.Metrics.deadLetters),
+		results: NewResults(client),
 		budget:  cfg.Budget,
 		metrics: cfg.Metrics,
 		state:   newState(cfg.Name, cfg.Health, cfg.Metrics),
@@ -176,6 +178,9 @@ func (g *Group) Run(ctx context.Context) error {
 	<-ended
 	if err := g.letters.Close(); err != nil && runErr == nil {
 		runErr = fmt.Errorf("close dead letter writer: %w", err)
+	}
+	if err := g.results.Close(); err != nil && runErr == nil {
+		runErr = fmt.Errorf("close result writer: %w", err)
 	}
 	var failure *FatalError
 	if errors.As(context.Cause(ctx), &failure) {

@@ -1,0 +1,289 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+	"tenantflow/internal/fetch"
+)
+
+// A reader forms the batches of a session.
+type reader struct {
+	*session
+	fetcher *fetch.Reader
+	next    int64 // the offset to read next
+	current formed
+	began   time.Time // when the first record of the current batch came
+	end     int64     // of the log, as far as it is known
+
+	// reserved is the part of the budget that the current batch was given ahead, see reserve, and upTo the offset it
+	// was given it for; 0: nothing was.
+	reserved, upTo int64
+	rowBytes       int64 // what a row takes, by the last batch
+}
+
+// read fetches, forms batches and hands them over. A batch is handed over when it is full; when the interval since its
+// first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
+// back before anybody can go on.
+func (s *session) read(ctx context.Context) error {
+	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset, end: s.bounds.To, rowBytes: 160}
+	r.begin()
+	defer func() {
+		r.fetcher.Close()
+		s.handler.End(r.current.batch)
+		s.group.budget.release(r.current.claim)
+	}()
+	delays := retryDelays()
+	for {
+		err := r.step(ctx)
+		var refused *fetchError
+		switch {
+		case ctx.Err() != nil:
+			return nil // told to stop, or the writer has failed and says why
+		case err == nil:
+			delays.Reset()
+			s.group.state.waiting(s.topic, s.id, reading, nil)
+		case errors.As(err, &refused):
+			if err := r.refused(ctx, refused); err != nil {
+				return err
+			}
+			_ = pause(ctx, delays.NextBackOff()) // ctx is looked at above
+		default:
+			return err
+		}
+	}
+}
+
+func (r *reader) begin() {
+	r.current = formed{batch: r.handler.Begin(), Range: Range{From: r.next, To: r.next}}
+	r.reserved = 0
+}
+
+func (r *reader) empty() bool { return r.current.To == r.current.From }
+
+// fetchError is an error of a fetch, as against one of handing over what it brought.
+type fetchError struct{ err error }
+
+func (e *fetchError) Error() string { return e.err.Error() }
+
+func (e *fetchError) Unwrap() error { return e.err }
+
+// step makes one fetch and takes in what it brought.
+func (r *reader) step(ctx context.Context) error {
+	g := r.group
+	claimed := int64(0)
+	if r.empty() && r.reserved == 0 {
+		if err := r.reserve(ctx); err != nil {
+			return err
+		}
+	}
+	if r.current.claim-r.current.batch.Bytes() < fetch.MaxBytes {
+		if !g.budget.tryAcquire(fetch.MaxBytes) {
+			if err := r.hand(ctx); err != nil {
+				return err
+			}
+			if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
+				return err
+			}
+		}
+		claimed = fetch.MaxBytes
+	}
+	// full hands the batch over in the midst of a fetch, with its share of the budget, and claims anew for the rest.
+	full := func() error {
+		r.settleClaim(claimed)
+		claimed = 0
+		if err := r.hand(ctx); err != nil {
+			return err
+		}
+		if err := r.reserve(ctx); err != nil || r.reserved > 0 {
+			return err
+		}
+		if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
+			return err
+		}
+		claimed = fetch.MaxBytes
+		return nil
+	}
+	var handErr error
+	got, err := r.fetcher.Fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
+		if r.empty() {
+			r.began = time.Now()
+		}
+		r.current.batch.Add(rec)
+		r.next = rec.Offset + 1
+		r.current.To = r.next
+		switch {
+		case r.current.batch.Rows() >= g.cfg.BatchRows:
+			handErr = full()
+		case r.current.batch.Bytes() > r.current.claim+claimed: // compressed records turn out large
+			if g.budget.tryAcquire(fetch.MaxBytes) {
+				r.current.claim += fetch.MaxBytes
+			} else {
+				handErr = full()
+			}
+		}
+		return handErr
+	})
+	if handErr != nil || err != nil {
+		g.budget.release(claimed)
+		if handErr != nil {
+			return handErr
+		}
+		r.unreserve() // others may reach their leaders
+		return &fetchError{err}
+	}
+	if r.next < got.Next { // over control records and aborted transactions
+		r.next = got.Next
+		r.current.To = got.Next
+	}
+	g.state.ends(r.topic, r.id, got.HighWatermark)
+	r.end = got.HighWatermark
+	if r.settleClaim(claimed) {
+		return r.hand(ctx)
+	}
+	if r.behind() <= 0 || got.Records == 0 { // at the end, or where an open transaction holds back what follows
+		r.unreserve()
+	}
+	if r.due() {
+		r.offer()
+	}
+	return nil
+}
+
+// due says whether the current batch need not grow any further before it is handed over. In a backlog it takes what was
+// there when it was begun, until it is full, however long that takes. At the end of the log a batch that is large already
+// gains little by waiting.
+func (r *reader) due() bool {
+	const large = 8 // a batch is, from this part of a full one on
+	switch {
+	case r.empty():
+		return false
+	case r.reserved > 0 && r.next < r.upTo:
+		return false
+	case r.behind() <= 0 && r.current.batch.Rows() >= max(1, r.group.cfg.BatchRows/large):
+		return true
+	}
+	return time.Since(r.began) >= r.group.cfg.BatchInterval
+}
+
+// behind is how many offsets of the log are still to be read.
+func (r *reader) behind() int64 { return r.end - r.next }
+
+// reserve claims room for what a batch could hold now, before an empty one is begun in a backlog, and waits for it.
+// Without that, all partitions would fill their batches at once, use the budget up when none is full, and hand over many
+// small ones, which cost ClickHouse more. So they take turns. Where a batch would be small, it does nothing.
+func (r *reader) reserve(ctx context.Context) error {
+	g := r.group
+	rows := min(int64(g.cfg.BatchRows), r.behind())
+	want := min(rows*r.rowBytes+fetch.MaxBytes, g.budget.size/4)
+	if want < 4*fetch.MaxBytes {
+		return nil
+	}
+	if err := g.budget.acquire(ctx, want); err != nil {
+		return err
+	}
+	r.reserved, r.upTo = want, r.next+rows
+	r.current.claim += want
+	return nil
+}
+
+// unreserve gives back what the current batch was given ahead and does not use.
+func (r *reader) unreserve() {
+	if rows := r.current.batch.Rows(); rows > 0 {
+		r.rowBytes = max(1, r.current.batch.Bytes()/int64(rows))
+	}
+	r.reserved = 0
+	r.settleClaim(0)
+}
+
+// wait is how long a fetch may wait for records: until the current batch is due, and if that is over, because the
+// writer is busy, for a moment.
+func (r *reader) wait() time.Duration {
+	const longest, moment = 500 * time.Millisecond, 20 * time.Millisecond
+	if r.empty() {
+		return longest
+	}
+	left := r.group.cfg.BatchInterval - time.Since(r.began)
+	if left <= 0 {
+		return moment
+	}
+	return max(time.Millisecond, min(longest, left))
+}
+
+// settleClaim turns the claim of a fetch that has been taken in into a claim of what the batch holds. It reports
+// whether the budget has no room for that, as when compressed records turn out large: then the batch must go.
+func (r *reader) settleClaim(fetched int64) (over bool) {
+	budget := r.group.budget
+	held, have := r.current.batch.Bytes(), r.current.claim+fetched
+	keep := max(held, r.reserved)
+	switch {
+	case have >= keep:
+		budget.release(have - keep)
+		have = keep
+	case have >= held:
+	case budget.tryAcquire(held - have):
+		have = held
+	default:
+		over = true
+	}
+	r.current.claim = have
+	return over
+}
+
+// hand waits for the writer to take the current batch. An empty one stays.
+func (r *reader) hand(ctx context.Context) error {
+	if r.empty() {
+		return nil
+	}
+	r.group.state.read(r.topic, r.id, r.next) // the fetch that tells the end of the log may not be over yet
+	r.unreserve()
+	r.current.batch.Close()
+	select {
+	case r.batches <- r.current:
+		r.begin()
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// offer hands the current batch over if the writer is free. If not, it goes on growing.
+func (r *reader) offer() {
+	r.unreserve()
+	r.current.batch.Close()
+	select {
+	case r.batches <- r.current:
+		r.begin()
+	default:
+	}
+}
+
+// refused decides about an error of a fetch. The errors it returns end the session.
+func (r *reader) refused(ctx context.Context, refused *fetchError) error {
+	switch {
+	case errors.Is(refused.err, kafka.OffsetOutOfRange):
+		log, err := Bounds(ctx, r.group.client, r.topic, r.id)
+		if err != nil || log.holds(r.next) {
+			// An old leader's answer; or the log was made anew and has grown since. The session ends, so that the
+			// handler compares what it holds with what it knows.
+			return errors.Join(refused.err, err)
+		}
+		// What was read before the gap still counts.
+		if err := r.hand(ctx); err != nil {
+			return err
+		}
+		return r.outOfRange(ctx, r.next, log)
+	case missing(refused.err):
+		// The topic is away, and may come back as another one, with other events at the same offsets. The session
+		// ends, so that the handler compares what the log holds with what it knows before anything is read again.
+		return refused.err
+	case !kafkaTransient(refused.err):
+		return fatal("consume %s/%d: %w", r.topic, r.id, refused.err)
+	}
+	r.group.state.waiting(r.topic, r.id, reading, refused.err)
+	return nil
+}

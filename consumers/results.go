@@ -1,0 +1,75 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+)
+
+// A Result is an event this service publishes.
+type Result struct {
+	Topic string // prefix included
+	Key   string
+	Event *events.Envelope
+}
+
+// Results publishes events.
+type Results struct{ writer *kafka.Writer }
+
+// NewResults returns a publisher. Close it.
+func NewResults(client *kafka.Client) *Results {
+	return &Results{&kafka.Writer{
+		Addr:         client.Addr,
+		Transport:    client.Transport,
+		Balancer:     &kafka.Hash{},
+		RequiredAcks: kafka.RequireAll,
+		BatchTimeout: time.Millisecond, // a lone result must not wait for others
+		MaxAttempts:  1,                // tries again here, where it can be seen
+	}}
+}
+
+// Close waits for what is under way.
+func (r *Results) Close() error { return r.writer.Close() }
+
+// Publish returns when the brokers have all of them. It tries again for as long as ctx lasts, telling waiting what it waits
+// for, so a result may be there twice, with the same id. Not transient is only what a person has to mend: a *FatalError.
+func (r *Results) Publish(ctx context.Context, results []Result, waiting func(error)) error {
+	if len(results) == 0 {
+		return nil
+	}
+	messages := make([]kafka.Message, len(results))
+	for i, one := range results {
+		value, headers := one.Event.EncodeBinary()
+		m := kafka.Message{Topic: one.Topic, Key: []byte(one.Key), Value: value}
+		for _, h := range headers {
+			m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+		}
+		messages[i] = m
+	}
+	delays := retryDelays()
+	for {
+		err := r.writer.WriteMessages(ctx, messages...)
+		if err == nil {
+			waiting(nil)
+			return nil
+		}
+		err = fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
+		var refused kafka.WriteErrors
+		if errors.As(err, &refused) {
+			for _, one := range refused {
+				if one != nil && !kafkaTransient(one) {
+					return &FatalError{Err: err}
+				}
+			}
+		}
+		waiting(err)
+		if pause(ctx, delays.NextBackOff()) != nil {
+			return err
+		}
+	}
+}

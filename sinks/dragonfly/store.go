@@ -1,0 +1,169 @@
+package dragonfly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Config is what a Store needs.
+type Config struct {
+	// Options say where the server is. What they leave out gets defaults that fit the service.
+	Options *redis.Options
+
+	// Topic is the one whose events are counted, prefix included: progress is kept under its name.
+	Topic string
+
+	// Lateness is how long after its UTC day a counter is kept. Default: 48h.
+	Lateness time.Duration
+
+	// Bucket is the span of one set of identities; the sets of the current span and the one before are asked. A resend
+	// within one span of the original is counted once for sure. Default: 1h.
+	Bucket time.Duration
+
+	Logger *slog.Logger // default: none
+}
+
+// A Store is the counters and everything that makes them exact.
+type Store struct {
+	cfg     Config
+	client  *redis.Client // for all who ask and may be asked to wait and try again
+	counter *redis.Client // for sessions: never tries again by itself
+	log     *slog.Logger
+	scripts scripts
+}
+
+// Open connects and checks that the server is fit for counting: it must not evict. The error is to be classified.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Lateness == 0 {
+		cfg.Lateness = 48 * time.Hour
+	}
+	if cfg.Bucket == 0 {
+		cfg.Bucket = time.Hour
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	asking, counting := *cfg.Options, *cfg.Options
+	for _, o := range []*redis.Options{&asking, &counting} {
+		o.Protocol = 2 // all that is needed, and the same everywhere
+		o.DisableIdentity = true
+	}
+	asking.ContextTimeoutEnabled = true
+	// A command sent twice would do no harm, but a session must know when its connection was lost.
+	counting.MaxRetries = -1
+	counting.PoolSize = 1024 // one connection a partition; idle ones are not kept
+	counting.ContextTimeoutEnabled = true
+	s := &Store{cfg: cfg, client: redis.NewClient(&asking), counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts()}
+	if err := s.check(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close gives the connections back. Sessions must be closed before.
+func (s *Store) Close() error { return errors.Join(s.client.Close(), s.counter.Close()) }
+
+// Client is a connection pool to the same server, for others who keep things there.
+func (s *Store) Client() redis.UniversalClient { return s.client }
+
+// check makes sure that nothing is evicted: an evicted counter would begin again at zero, and nobody would know.
+func (s *Store) check(ctx context.Context) error {
+	info, err := s.Memory(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Evicts != "" {
+		return &ConfigError{fmt.Sprintf("the server evicts keys (%s): a counter that is evicted begins again at zero. "+
+			"Set maxmemory-policy noeviction (Redis), or start Dragonfly without --cache_mode", info.Evicts)}
+	}
+	return nil
+}
+
+// Memory is what the server says of its memory.
+type Memory struct {
+	Used, Max int64  // bytes; Max 0: no limit
+	Evicts    string // what says that it evicts; empty: it does not
+}
+
+// Memory asks the server.
+func (s *Store) Memory(ctx context.Context) (Memory, error) {
+	text, err := s.client.Info(ctx, "memory").Result()
+	if err != nil {
+		return Memory{}, fmt.Errorf("ask the counter store about its memory: %w", err)
+	}
+	var m Memory
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name {
+		case "used_memory":
+			m.Used, err = strconv.ParseInt(value, 10, 64)
+		case "maxmemory":
+			m.Max, err = strconv.ParseInt(value, 10, 64)
+		case "maxmemory_policy":
+			if value != "noeviction" {
+				m.Evicts = line
+			}
+		case "cache_mode": // Dragonfly
+			if value == "cache" {
+				m.Evicts = line
+			}
+		}
+		if err != nil {
+			return Memory{}, fmt.Errorf("ask the counter store about its memory: %q: %w", line, err)
+		}
+	}
+	m.Evicts = strings.TrimSpace(m.Evicts)
+	return m, nil
+}
+
+// Counters are what a user has used on a day.
+type Counters struct {
+	APICalls, DataPoints int64
+}
+
+// Counters reads what a user has used on the UTC day that holds a time. A user who has used nothing has zeros.
+func (s *Store) Counters(ctx context.Context, user string, day time.Time) (Counters, error) {
+	values, err := s.client.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points").Result()
+	if err != nil {
+		return Counters{}, fmt.Errorf("read the counters of user %s: %w", user, err)
+	}
+	var c Counters
+	for i, to := range []*int64{&c.APICalls, &c.DataPoints} {
+		text, ok := values[i].(string)
+		if !ok {
+			continue // not there
+		}
+		if *to, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return Counters{}, fmt.Errorf("read the counters of user %s: %w", user, err)
+		}
+	}
+	return c, nil
+}
+
+// Rebuilding tells whether counters of today may still be short of what they were, because the events are being counted
+// anew after a loss.
+func (s *Store) Rebuilding(ctx context.Context) (bool, error) {
+	fields, err := s.client.HGetAll(ctx, progressKey(s.cfg.Topic)).Result()
+	if err != nil {
+		return false, fmt.Errorf("read the progress of %s: %w", s.cfg.Topic, err)
+	}
+	if fields[epochField] == "" {
+		return true, nil // lost, and nobody has noticed yet
+	}
+	for name, text := range fields {
+		if name == epochField {
+			continue
+		}
+		if p, err := parseProgress(text); err != nil || p.New || p.Until > p.Done {
+			return true, nil //nolint:nilerr // unreadable progress is dealt with by who counts
+		}
+	}
+	return false, nil
+}
