@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/tier"
+	"tenantflow/migrations"
+	"tenantflow/sinks/dragonfly"
+	"tenantflow/sinks/postgres"
+)
+
+// quotaStores makes Postgres with the companies acme (free) and globex (enterprise), and tells where Dragonfly is.
+func quotaStores(t *testing.T) (environ []string, counters *redis.Client) {
+	t.Helper()
+	dsn := enginetest.NewPostgresDatabase(t)
+	options, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := migrations.OpenPostgres(t.Context(), options, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tables.Close()
+	if _, err := tables.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.SyncTiers(t.Context(), tier.Default()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, statement := range []string{
+		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('globex', 'G', 'g@x'), ('none', 'N', 'n@x')",
+		"INSERT INTO subscriptions (company_id, tier, status, period_start) VALUES ('acme', 'free', 'active', '2026-11-01 00:00+00'), ('globex', 'enterprise', 'past_due', '2026-11-01 00:00+00')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('qs-free', 'acme'), ('qs-enterprise', 'globex'), ('qs-none', 'none')",
+		"INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('qs-suspended', 'acme', 'suspended')",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	address := enginetest.SharedRedis(t).URL()
+	at, err := redis.ParseURL(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters = redis.NewClient(at)
+	t.Cleanup(func() { _ = counters.Close() })
+	return []string{"TENANTFLOW_POSTGRES_DSN=" + dsn, "TENANTFLOW_DRAGONFLY_URL=" + address, "TENANTFLOW_TOPIC_PREFIX=" + t.Name() + "."}, counters
+}
+
+func TestQuotaShowTellsWhatTheStoresHold(t *testing.T) {
+	t.Parallel()
+	environ, counters := quotaStores(t)
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	before := today.AddDate(0, 0, -1)
+	count := func(user string, day time.Time, calls, points int) {
+		t.Helper()
+		pipe := counters.Pipeline()
+		pipe.HSet(t.Context(), dragonfly.QuotaKey(user, day), "api_calls", calls, "data_points", points)
+		pipe.Expire(t.Context(), dragonfly.QuotaKey(user, day), time.Hour)
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, day := range []time.Time{today, today.AddDate(0, 0, 1)} { // should midnight pass meanwhile
+		count("qs-free", day, 800, 12345)
+		count("qs-enterprise", day, 812345, 7)
+		count("qs-suspended", day, 3, 0)
+		count("qs-stranger", day, 5, 6)
+	}
+	count("qs-free", before, 1000, 1)
+
+	show := func(args ...string) shownQuota {
+		t.Helper()
+		out, errOut, code := tenantflow(t, environ, append([]string{"quota", "show", "-o", "json"}, args...)...)
+		var q shownQuota
+		if err := json.Unmarshal([]byte(out), &q); err != nil || code != exitDone {
+			t.Fatalf("%q: exit code %d, %v\n%s%s", args, code, err, out, errOut)
+		}
+		return q
+	}
+	q := show("qs-free")
+	if !q.Known || q.CompanyID != "acme" || q.Tier != "free" || *q.DailyLimit != 1000 || q.APICalls != 800 || q.DataPoints != 12345 ||
+		q.Percentage != "80.00" || q.Exceeded || !slices.Equal(q.Thresholds, []int{80}) || q.Reason != "" {
+		t.Errorf("a user at 80 %%: %+v", q)
+	}
+	if !q.Rebuilding {
+		t.Error("nobody has counted under this prefix yet, and it does not say so")
+	}
+	q = show("qs-free", "--date", before.Format(time.DateOnly))
+	if q.Date != before.Format(time.DateOnly) || !q.Exceeded || !slices.Equal(q.Thresholds, []int{80, 100}) || !q.ResetTime.Equal(today) || !q.KeptUntil.Equal(today.Add(48*time.Hour)) {
+		t.Errorf("the day before: %+v", q)
+	}
+	q = show("qs-enterprise")
+	if *q.DailyLimit != tier.Unlimited || q.APICalls != 812345 || q.Exceeded || len(q.Thresholds) != 0 || q.Percentage != "" || q.Billing != "past_due" {
+		t.Errorf("an unlimited user: %+v", q)
+	}
+	if q = show("qs-suspended"); !q.Exceeded || q.Reason != "user_suspended" || q.Status != "suspended" {
+		t.Errorf("a suspended user: %+v", q)
+	}
+	if q = show("qs-none"); !q.Known || q.DailyLimit != nil || q.Reason != "no_subscription" {
+		t.Errorf("a user without a subscription: %+v", q)
+	}
+	if q = show("qs-stranger"); q.Known || q.APICalls != 5 || q.DataPoints != 6 || q.Reason != "no_subscription" {
+		t.Errorf("a user nobody knows: %+v", q)
+	}
+	if _, errOut, code := tenantflow(t, environ, "quota", "show", "qs-nobody"); code != exitFailed || !strings.Contains(errOut, "qs-nobody is not known") {
+		t.Errorf("nobody: exit code %d, %s", code, errOut)
+	}
+
+	out, _, code := tenantflow(t, environ, "quota", "show", "qs-free")
+	for _, want := range []string{"company             acme", "API calls           800", "daily limit         1000", "used                80.00 %", "thresholds reached  80 %", "rebuilding          yes"} {
+		if code != exitDone || !strings.Contains(out, want) {
+			t.Errorf("the table (exit code %d) lacks %q:\n%s", code, want, out)
+		}
+	}
+	for _, user := range []string{"qs-enterprise", "qs-stranger", "qs-none"} {
+		if out, errOut, code := tenantflow(t, environ, "quota", "show", user, "--date", "2001-01-01"); user != "qs-stranger" && (code != exitDone || !strings.Contains(out, "kept only until")) {
+			t.Errorf("%s: exit code %d\n%s%s", user, code, out, errOut)
+		}
+	}
+}
+
+func TestQuotaShowSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	nowhere := []string{"TENANTFLOW_POSTGRES_DSN=postgres://u:hunter2@127.0.0.1:1/db", "TENANTFLOW_DRAGONFLY_URL=redis://u:hunter2@127.0.0.1:1/0"}
+	onlyDragonfly := []string{nowhere[0], "TENANTFLOW_DRAGONFLY_URL=" + enginetest.SharedRedis(t).URL()}
+	for _, c := range []struct {
+		name    string
+		environ []string
+		args    []string
+		code    int
+		says    string
+	}{
+		{"no user", nowhere, nil, exitInvalid, "takes one user id, but got 0"},
+		{"two users", nowhere, []string{"a", "b"}, exitInvalid, "but got 2"},
+		{"an id that is none", nowhere, []string{"a/b"}, exitInvalid, `"a/b" is no user id`},
+		{"a line break behind an id", nowhere, []string{"a\n"}, exitInvalid, "no user id"},
+		{"an empty id", nowhere, []string{""}, exitInvalid, "no user id"},
+		{"a day that is none", nowhere, []string{"a", "--date", "2026-02-30"}, exitInvalid, "--date 2026-02-30"},
+		{"a time for a day", nowhere, []string{"a", "--date", "2026-02-03T00:00:00Z"}, exitInvalid, "write it as"},
+		{"stores without an address", nil, []string{"a"}, exitInvalid, "TENANTFLOW_POSTGRES_DSN: it is not set"},
+		{"Dragonfly away", nowhere, []string{"a"}, exitFailed, "ask Dragonfly at 127.0.0.1:1"},
+		{"Postgres away", onlyDragonfly, []string{"a"}, exitFailed, "127.0.0.1:1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			out, errOut, code := tenantflow(t, c.environ, append([]string{"quota", "show"}, c.args...)...)
+			if code != c.code || !strings.Contains(errOut, c.says) || out != "" {
+				t.Errorf("exit code %d, want %d; it should say %q\n%s%s", code, c.code, c.says, out, errOut)
+			}
+			if strings.Contains(errOut, "hunter2") {
+				t.Errorf("it shows the password: %s", errOut)
+			}
+		})
+	}
+}
