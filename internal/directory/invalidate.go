@@ -23,30 +23,37 @@ type invalidator struct {
 	wake chan struct{} // holds one element while there is something new
 
 	mu        sync.Mutex
-	users     []string
-	companies []string
+	users     map[string]int64 // what they must be as new as to stay
+	companies map[string]int64
 }
 
 func newInvalidator(d *Directory) *invalidator {
-	return &invalidator{d: d, wake: make(chan struct{}, 1)}
+	return &invalidator{d: d, wake: make(chan struct{}, 1), users: map[string]int64{}, companies: map[string]int64{}}
 }
 
 // add has users and companies deleted soon.
-func (v *invalidator) add(users, companies []string) {
+func (v *invalidator) add(users, companies map[string]int64) {
 	if v.d.config.Cache == nil || len(users)+len(companies) == 0 {
 		return
 	}
 	v.mu.Lock()
 	if owed := len(v.users) + len(v.companies); owed > maxOwed {
-		v.d.log.Warn("changed users and companies could not be deleted from the cache", slog.Int("keys", owed))
-		v.users, v.companies = nil, nil
+		v.d.log.Warn("changed users and companies could not be deleted from the cache", slog.Int("entries", owed))
+		v.users, v.companies = map[string]int64{}, map[string]int64{}
 	}
-	v.users = append(v.users, users...)
-	v.companies = append(v.companies, companies...)
+	merge(v.users, users)
+	merge(v.companies, companies)
 	v.mu.Unlock()
 	select {
 	case v.wake <- struct{}{}:
 	default:
+	}
+}
+
+// merge keeps the higher version of each.
+func merge(into, from map[string]int64) {
+	for id, version := range from {
+		into[id] = max(into[id], version)
 	}
 }
 
@@ -62,54 +69,55 @@ func (v *invalidator) run(ctx context.Context) {
 		}
 		v.mu.Lock()
 		users, companies := v.users, v.companies
-		v.users, v.companies = nil, nil
+		v.users, v.companies = map[string]int64{}, map[string]int64{}
 		v.mu.Unlock()
-		if len(users)+len(companies) == 0 {
-			continue
-		}
-		if v.delete(ctx, users, nil) != nil {
+		if v.delete(ctx, users, companies) != nil {
 			v.owe(users, companies)
 			continue
 		}
-		for i, company := range companies {
-			if v.deleteCompany(ctx, company) != nil {
-				v.owe(nil, companies[i:])
+		for company, version := range companies {
+			if v.deleteMembers(ctx, company, version) != nil {
+				v.owe(nil, companies)
 				break
 			}
+			delete(companies, company)
 		}
 	}
 }
 
 // owe takes back what could not be deleted.
-func (v *invalidator) owe(users, companies []string) {
+func (v *invalidator) owe(users, companies map[string]int64) {
 	v.mu.Lock()
-	v.users = append(v.users, users...)
-	v.companies = append(v.companies, companies...)
+	merge(v.users, users)
+	merge(v.companies, companies)
 	v.mu.Unlock()
 }
 
-func (v *invalidator) deleteCompany(ctx context.Context, company string) error {
-	if err := v.delete(ctx, nil, []string{company}); err != nil || v.d.config.Members == nil {
-		return err
-	}
-	after := ""
-	for {
-		var users []string
-		err := v.d.ask(ctx, byPostgres, v.d.config.LoadTimeout, func(ctx context.Context) (err error) {
-			users, err = v.d.config.Members(ctx, company, after, membersPage)
+func (v *invalidator) deleteMembers(ctx context.Context, company string, version int64) error {
+	for after, more := "", v.d.config.Members != nil; more; {
+		var ids []string
+		err := v.d.askPostgres(ctx, func(ctx context.Context) (err error) {
+			ids, err = v.d.config.Members(ctx, company, after, membersPage)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if err := v.delete(ctx, users, nil); err != nil || len(users) < membersPage {
+		users := make(map[string]int64, len(ids))
+		for _, id := range ids {
+			users[id] = version
+		}
+		if err := v.delete(ctx, users, nil); err != nil {
 			return err
 		}
-		after = users[len(users)-1]
+		if more = len(ids) == membersPage; more {
+			after = ids[len(ids)-1]
+		}
 	}
+	return nil
 }
 
-func (v *invalidator) delete(ctx context.Context, users, companies []string) error {
+func (v *invalidator) delete(ctx context.Context, users, companies map[string]int64) error {
 	if len(users)+len(companies) == 0 {
 		return nil
 	}

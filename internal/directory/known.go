@@ -52,12 +52,13 @@ func newKnown() *known {
 	return k
 }
 
-// tell takes in what a poll has told, and returns whose entries have become old by it. A poll that did not go on from
+// tell takes in what a poll has told, and returns whose entries have become old by it, with the versions they lack. A poll that did not go on from
 // the one before says from when on it has told everything: what was known before has no meaning any more, and all entries
 // of the process become old.
-func (k *known) tell(changes []Change, everythingSince, now time.Time) (users, companies []string) {
+func (k *known) tell(changes []Change, everythingSince, now time.Time) (users, companies map[string]int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	users, companies = map[string]int64{}, map[string]int64{}
 	last := make(map[Change]struct{}, len(changes))
 	epoch := k.epoch.Load() + 1
 	anew := !everythingSince.IsZero()
@@ -73,11 +74,9 @@ func (k *known) tell(changes []Change, everythingSince, now time.Time) (users, c
 			continue
 		}
 		if c.UserID != "" {
-			if k.users.tell(c.UserID, c.Version, epoch) {
-				users = append(users, c.UserID)
-			}
-		} else if k.companies.tell(c.CompanyID, c.Version, epoch) {
-			companies = append(companies, c.CompanyID)
+			users[c.UserID] = k.users.tell(c.UserID, c.Version, epoch)
+		} else {
+			companies[c.CompanyID] = k.companies.tell(c.CompanyID, c.Version, epoch)
 		}
 	}
 	// A change is told again only for as long as a poll overlaps with the one before.
@@ -91,13 +90,12 @@ func (k *known) tell(changes []Change, everythingSince, now time.Time) (users, c
 	return users, companies
 }
 
-// tell notes a change, and reports whether it is the key's first one of this epoch.
-func (l *ledger) tell(key string, version int64, epoch uint64) bool {
-	t := l.find(key)
-	first := t.epoch < epoch
-	l.newer[key] = told{epoch: epoch, version: max(t.version, version)}
+// tell notes a change, and returns the version of the key's newest one.
+func (l *ledger) tell(key string, version int64, epoch uint64) int64 {
+	version = max(l.find(key).version, version)
+	l.newer[key] = told{epoch: epoch, version: version}
 	delete(l.older, key)
-	return first
+	return version
 }
 
 func (l *ledger) find(key string) told {

@@ -3,9 +3,8 @@ package directory
 import (
 	"context"
 	"fmt"
-	"maps"
+	"math"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 )
@@ -134,13 +133,19 @@ func (d *Directory) load(batch []*flight) {
 	}
 }
 
+// anyVersion is newer than every version.
+const anyVersion = math.MaxInt64 / 2
+
 // overrule deletes entries from Dragonfly that are newer than what Postgres keeps saying. Postgres is right: it was
 // restored from a backup, or somebody else has written them. The next load can store its own.
 func (d *Directory) overrule(newer map[string]bool) {
 	if len(newer) == 0 {
 		return
 	}
-	users := slices.Collect(maps.Keys(newer))
+	users := make(map[string]int64, len(newer))
+	for user := range newer {
+		users[user] = anyVersion
+	}
 	_ = d.askCache(d.ctx, func(ctx context.Context) error { return d.config.Cache.Invalidate(ctx, users, nil) })
 }
 

@@ -168,7 +168,9 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 			return documents{}, err
 		}
 		if !stored { // as in Directory.overrule
-			_ = d.askCache(d.ctx, func(ctx context.Context) error { return d.config.Cache.Invalidate(ctx, nil, []string{id}) })
+			_ = d.askCache(d.ctx, func(ctx context.Context) error {
+				return d.config.Cache.Invalidate(ctx, nil, map[string]int64{id: anyVersion})
+			})
 		}
 		if !doubt {
 			remember(d, d.configs, id, docs.config, epoch, d.config.Life)

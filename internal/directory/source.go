@@ -60,6 +60,7 @@ type Cache interface {
 	BillingPeriod(ctx context.Context, company string) (*BillingPeriod, error)
 	// PutCompany stores both, and tells whether it has: false if a newer one is there.
 	PutCompany(ctx context.Context, config *CompanyConfig, period *BillingPeriod) (stored bool, err error)
-	// Invalidate deletes the subscriptions of the users, and the configurations and periods of the companies.
-	Invalidate(ctx context.Context, users, companies []string) error
+	// Invalidate deletes the subscriptions of the users, and the configurations and periods of the companies, if they are
+	// older than the given versions.
+	Invalidate(ctx context.Context, users, companies map[string]int64) error
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -14,8 +15,12 @@ import (
 	"tenantflow/internal/directory"
 )
 
-//go:embed cache_put.lua
-var cachePutSource string
+var (
+	//go:embed cache_put.lua
+	cachePutSource string
+	//go:embed cache_drop.lua
+	cacheDropSource string
+)
 
 // How the keys of the cache begin. The braces are literal: they are the hash tag, so all keys of a user or a company lie
 // on one thread of Dragonfly.
@@ -30,11 +35,12 @@ const (
 type Cache struct {
 	client redis.UniversalClient
 	put    *redis.Script
+	drop   *redis.Script
 }
 
 // NewCache makes a cache. The client stays the caller's to close.
 func NewCache(client redis.UniversalClient) *Cache {
-	return &Cache{client: client, put: redis.NewScript(cachePutSource)}
+	return &Cache{client: client, put: redis.NewScript(cachePutSource), drop: redis.NewScript(cacheDropSource)}
 }
 
 // Subscriptions returns what is cached, in the order of users: nil where there is nothing that can be read.
@@ -125,16 +131,11 @@ func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text
 			junk = append(junk, keys[i])
 		}
 	}
-	return c.delete(ctx, junk)
-}
-
-// delete removes keys by one command each: they lie on different threads and, in a cluster, on different nodes.
-func (c *Cache) delete(ctx context.Context, keys []string) error {
-	if len(keys) == 0 {
+	if len(junk) == 0 {
 		return nil
 	}
-	pipe := c.client.Pipeline()
-	for _, key := range keys {
+	pipe = c.client.Pipeline()
+	for _, key := range junk { // one command each: they lie on different threads and, in a cluster, on different nodes
 		pipe.Del(ctx, key)
 	}
 	_, err := pipe.Exec(ctx)
@@ -167,22 +168,22 @@ func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig,
 	return len(refused) == 0, nil
 }
 
-// Invalidate deletes the subscriptions of users, and the configurations and periods of companies.
-func (c *Cache) Invalidate(ctx context.Context, users, companies []string) error {
-	keys := make([]string, 0, len(users)+2*len(companies))
-	for _, user := range users {
-		keys = append(keys, subscriptionKey+user+"}")
+// Invalidate deletes the subscriptions of users, and the configurations and periods of companies, if they are older than
+// the given versions.
+func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int64) error {
+	calls := make([]scriptCall, 0, len(users)+2*len(companies))
+	for user, version := range users {
+		calls = append(calls, scriptCall{subscriptionKey + user + "}", []any{version}})
 	}
-	for _, company := range companies {
-		keys = append(keys, companyConfigKey+company+"}", billingPeriodKey+company+"}")
+	for company, version := range companies {
+		calls = append(calls, scriptCall{companyConfigKey + company + "}", []any{version}},
+			scriptCall{billingPeriodKey + company + "}", []any{version}})
 	}
-	const atOnce = 1000 // so that one pipeline does not keep others of this connection's server waiting
-	for len(keys) > 0 {
-		n := min(len(keys), atOnce)
-		if err := c.delete(ctx, keys[:n]); err != nil {
+	const atOnce = 1000 // so that one pipeline does not keep others of this server waiting
+	for part := range slices.Chunk(calls, atOnce) {
+		if _, err := c.run(ctx, c.drop, part); err != nil {
 			return fmt.Errorf("invalidate the cache of %d users and %d companies: %w", len(users), len(companies), err)
 		}
-		keys = keys[n:]
 	}
 	return nil
 }
@@ -201,50 +202,68 @@ func timeLeft(cachedAt time.Time, ttl time.Duration) int64 {
 	return int64(math.Ceil(left.Seconds()))
 }
 
-// write runs the script for every entry, in one round trip. An error may come after some entries were stored.
+// write stores entries, and tells by index which of them were refused because newer ones are there. An error may come
+// after some were stored.
 func (c *Cache) write(ctx context.Context, entries []cacheEntry) (refused []int, err error) {
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	texts := make([][]byte, len(entries))
+	calls := make([]scriptCall, 0, len(entries))
+	indexes := make([]int, 0, len(entries)) // of the entries that are stored at all
 	for i, e := range entries {
-		if texts[i], err = json.Marshal(e.document); err != nil {
+		text, err := json.Marshal(e.document)
+		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", e.key, err)
 		}
-	}
-	refused, err = c.run(ctx, entries, texts)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		// The first use, or Dragonfly was restarted. Storing an entry twice changes nothing.
-		if err := c.put.Load(ctx, c.client).Err(); err != nil {
-			return nil, fmt.Errorf("load the script: %w", err)
+		if e.seconds > 0 {
+			calls = append(calls, scriptCall{e.key, []any{text, e.version, e.seconds}})
+			indexes = append(indexes, i)
 		}
-		refused, err = c.run(ctx, entries, texts)
+	}
+	answers, err := c.run(ctx, c.put, calls)
+	for i, stored := range answers {
+		if stored == 0 {
+			refused = append(refused, indexes[i])
+		}
 	}
 	return refused, err
 }
 
-func (c *Cache) run(ctx context.Context, entries []cacheEntry, texts [][]byte) (refused []int, err error) {
-	pipe := c.client.Pipeline()
-	answers := make([]*redis.Cmd, len(entries))
-	for i, e := range entries {
-		if e.seconds > 0 {
-			answers[i] = c.put.EvalSha(ctx, pipe, []string{e.key}, texts[i], e.version, e.seconds)
+// A scriptCall is one call of a script: the key it declares and its arguments.
+type scriptCall struct {
+	key       string
+	arguments []any
+}
+
+// run calls a script many times in one round trip, and returns what it answers. Calls may be made twice: to store or
+// delete an entry once more changes nothing.
+func (c *Cache) run(ctx context.Context, script *redis.Script, calls []scriptCall) ([]int64, error) {
+	if len(calls) == 0 {
+		return nil, nil
+	}
+	answers, err := c.runLoaded(ctx, script, calls)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		// The first use, or Dragonfly was restarted.
+		if err := script.Load(ctx, c.client).Err(); err != nil {
+			return nil, fmt.Errorf("load the script: %w", err)
 		}
+		answers, err = c.runLoaded(ctx, script, calls)
+	}
+	return answers, err
+}
+
+func (c *Cache) runLoaded(ctx context.Context, script *redis.Script, calls []scriptCall) ([]int64, error) {
+	pipe := c.client.Pipeline()
+	pending := make([]*redis.Cmd, len(calls))
+	for i, call := range calls {
+		pending[i] = script.EvalSha(ctx, pipe, []string{call.key}, call.arguments...)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
 	}
-	for i, answer := range answers {
-		if answer == nil {
-			continue
-		}
-		stored, err := answer.Int64()
-		if err != nil {
-			return nil, fmt.Errorf("read what the script answers for %s: %w", entries[i].key, err)
-		}
-		if stored == 0 {
-			refused = append(refused, i)
+	answers := make([]int64, len(calls))
+	for i, answer := range pending {
+		var err error
+		if answers[i], err = answer.Int64(); err != nil {
+			return nil, fmt.Errorf("read what the script answers for %s: %w", calls[i].key, err)
 		}
 	}
-	return refused, nil
+	return answers, nil
 }

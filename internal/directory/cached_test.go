@@ -1,0 +1,171 @@
+package directory_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tenantflow/internal/directory"
+)
+
+func TestJunkInTheCacheIsAMissAndReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "pro", 1, 20)
+	now := time.Now().UTC().Format(time.RFC3339)
+	good := func(user, version, cachedAt string) string {
+		return fmt.Sprintf(`{"user_id":%q,"company_id":%q,"subscription_tier":"free","tier_limits":{"daily_api_calls":1,"storage_mb":1,"max_users":1,"retention_days":1,"features_enabled":[]},"version":%s,"cached_at":%q}`,
+			user, w.company(1), version, cachedAt)
+	}
+	junk := []string{"", "junk", "null", "7", `"text"`, "[]", "{}", `{"user_id":`, strings.Repeat("[", 5000),
+		good("somebody-else", "900000", now), good(w.user(11), "0", now), good(w.user(12), "-7", now), good(w.user(13), "1e300", now),
+		good(w.user(14), `"900000"`, now), good(w.user(15), "900000", "2001-01-01T00:00:00Z"), good(w.user(16), "900000", "2999-01-01T00:00:00Z"),
+		strings.Replace(good(w.user(17), "900000", now), `"daily_api_calls":1`, `"daily_api_calls":-1`, 1), "\xff\x00"}
+	for i, text := range junk {
+		w.redis.Set(t.Context(), "subscription:{"+w.user(1+i)+"}", text, 0)
+	}
+	w.redis.RPush(t.Context(), "subscription:{"+w.user(19)+"}", "a list")
+	w.redis.HSet(t.Context(), "subscription:{"+w.user(20)+"}", "a", "hash")
+	w.redis.Set(t.Context(), "company_config:{"+w.company(1)+"}", "junk", 0)
+	w.redis.SAdd(t.Context(), "billing_period:{"+w.company(1)+"}", "a set")
+	n := w.start()
+	for i := range 20 {
+		user := w.user(1 + i)
+		if s, err := n.User(t.Context(), user); err != nil || s.Tier != "pro" || s.UserID != user {
+			t.Errorf("user %d is %+v, %v", 1+i, s, err)
+		}
+		if cached, err := n.cache.Subscriptions(t.Context(), []string{user}); err != nil || cached[0] == nil || cached[0].Tier != "pro" {
+			t.Errorf("user %d is cached as %+v, %v", 1+i, cached, err)
+		}
+		if ttl := w.redis.TTL(t.Context(), "subscription:{"+user+"}").Val(); ttl <= 0 || ttl > time.Hour {
+			t.Errorf("user %d is cached for %s", 1+i, ttl)
+		}
+	}
+	if c, err := n.CompanyConfig(t.Context(), w.company(1)); err != nil || c.Tier != "pro" {
+		t.Errorf("the configuration is %+v, %v", c, err)
+	}
+	if p, err := n.BillingPeriod(t.Context(), w.company(1)); err != nil || p.Status != "active" {
+		t.Errorf("the period is %+v, %v", p, err)
+	}
+	if c, err := n.cache.CompanyConfig(t.Context(), w.company(1)); err != nil || c == nil {
+		t.Errorf("the configuration is cached as %+v, %v", c, err)
+	}
+}
+
+func TestAnEntryNewerThanPostgresGivesWayToIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "pro", 1, 1)
+	first := w.make()
+	s := *first.must(t, w.user(1))
+	// As after a restore of Postgres from a backup: what was cached is of a later time than what is true. A process that
+	// has not read the feed takes nothing from Dragonfly.
+	s.Version, s.Tier = s.Version+1000, "enterprise"
+	if _, err := first.cache.PutSubscriptions(t.Context(), []*directory.Subscription{&s}); err != nil {
+		t.Fatal(err)
+	}
+	second := w.make()
+	for range 2 {
+		if got := second.must(t, w.user(1)); got.Tier != "pro" {
+			t.Errorf("the tier is %s", got.Tier)
+		}
+	}
+	if cached, err := second.cache.Subscriptions(t.Context(), []string{w.user(1)}); err != nil || cached[0] == nil || cached[0].Tier != "pro" {
+		t.Errorf("cached is %+v, %v", cached, err)
+	}
+}
+
+func TestEveryKeyExpires(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "pro", 1, 50)
+	n := w.start(func(c *directory.Config) { c.Counters = counters(7, 70) })
+	for i := range 50 {
+		n.must(t, w.user(1+i))
+		if i == 25 {
+			w.setTier(1, "enterprise")
+		}
+	}
+	if _, err := n.CompanyConfig(t.Context(), w.company(1)); err != nil {
+		t.Fatal(err)
+	}
+	longest := map[string]time.Duration{"subscription": time.Hour, "company_config": 2 * time.Hour, "billing_period": 24 * time.Hour}
+	seen := map[string]int{}
+	for _, key := range w.redis.Keys(t.Context(), "*{"+w.id+"-*").Val() {
+		kind, _, _ := strings.Cut(key, ":")
+		seen[kind]++
+		ttl := w.redis.TTL(t.Context(), key).Val()
+		if most := longest[kind]; ttl > most || ttl < most-2*time.Minute {
+			t.Errorf("%s expires in %s", key, ttl)
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("the keys are %v", seen)
+	}
+}
+
+// counters reads the same for every user.
+func counters(calls, points int64) func(context.Context, string, time.Time) (int64, int64, error) {
+	return func(context.Context, string, time.Time) (int64, int64, error) { return calls, points, nil }
+}
+
+func TestAUserIsShownWithTheDaysQuota(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "free", 1, 3)
+	n := w.start(func(c *directory.Config) { c.Counters = counters(7, 70) })
+	today := func(q directory.QuotaBlock) bool {
+		return q.APICalls == 7 && q.DataPoints == 70 && q.DailyLimit == 1000 && time.Since(q.AsOf) < time.Minute &&
+			q.Date == q.AsOf.Format(time.DateOnly)
+	}
+	if s := n.must(t, w.user(1)); !today(s.Quota) {
+		t.Errorf("the block is %+v", s.Quota)
+	}
+	var cached map[string]any
+	if err := json.Unmarshal([]byte(w.redis.Get(t.Context(), "subscription:{"+w.user(1)+"}").Val()), &cached); err != nil {
+		t.Fatal(err)
+	}
+	if block, ok := cached["usage_quota"].(map[string]any); !ok || block["api_calls"] != 7.0 || block["daily_limit"] != 1000.0 {
+		t.Errorf("the cached block is %v", cached["usage_quota"])
+	}
+
+	// Blocks that somebody has cached long ago, or yesterday.
+	for user, block := range map[int]directory.QuotaBlock{
+		2: {Date: time.Now().UTC().Format(time.DateOnly), APICalls: 1, DailyLimit: 1000, AsOf: time.Now().Add(-901 * time.Second)},
+		3: {Date: time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly), APICalls: 1, DailyLimit: 1000, AsOf: time.Now()},
+	} {
+		s := *n.must(t, w.user(user))
+		s.Quota = block
+		if _, err := n.cache.PutSubscriptions(t.Context(), []*directory.Subscription{&s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failing := w.start(func(c *directory.Config) {
+		c.Counters = func(context.Context, string, time.Time) (int64, int64, error) { return 0, 0, errors.New("no counters") }
+	})
+	without := w.start()
+	other := w.start(func(c *directory.Config) { c.Counters = counters(7, 70) })
+	for user := 2; user <= 3; user++ {
+		for name, n := range map[string]*node{"counters that fail": failing, "no counters": without} {
+			if s := n.must(t, w.user(user)); s.Tier != "free" || s.Quota != (directory.QuotaBlock{}) {
+				t.Errorf("with %s user %d is %+v", name, user, s)
+			}
+		}
+	}
+	for user := 2; user <= 3; user++ {
+		if s := other.must(t, w.user(user)); !today(s.Quota) {
+			t.Errorf("the block of user %d is %+v", user, s.Quota)
+		}
+	}
+	if other.queries.Load() > 0 {
+		t.Error("Postgres was asked for a new block")
+	}
+	text, err := json.Marshal(without.must(t, w.user(3)))
+	if err != nil || strings.Contains(string(text), "usage_quota") {
+		t.Errorf("a block that is left out is still in %s, %v", text, err)
+	}
+}

@@ -1,0 +1,269 @@
+package directory_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/directory"
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/tier"
+	"tenantflow/migrations"
+	"tenantflow/sinks/dragonfly"
+	"tenantflow/sinks/postgres"
+)
+
+// patience is how long a test waits for what should take a second.
+const patience = 10 * time.Second
+
+// A world is a database of the test's own and the shared Redis, each behind a proxy that can be shut.
+type world struct {
+	t        testing.TB
+	id       string // part of every user's and company's id, as Redis is shared
+	sql      *pgxpool.Pool
+	redis    *redis.Client // past the proxy
+	postgres *engine.Proxy
+	cache    *engine.Proxy
+	dsn      string // of the proxy
+}
+
+var worlds atomic.Int64 //nolint:gochecknoglobals // ids must differ over the whole process
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	dsn := enginetest.NewPostgresDatabase(t)
+	migrate(t, dsn)
+	w := &world{t: t, id: fmt.Sprintf("w%d", worlds.Add(1))}
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w.sql = pool
+
+	address, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.postgres = enginetest.Proxy(t, address.Host)
+	address.Host = w.postgres.Addr()
+	w.dsn = address.String()
+
+	w.cache = enginetest.Proxy(t, enginetest.SharedRedis(t).Addr())
+	w.redis = redis.NewClient(&redis.Options{Addr: enginetest.SharedRedis(t).Addr()})
+	t.Cleanup(func() { w.redis.Close() })
+	return w
+}
+
+func migrate(t testing.TB, dsn string) {
+	t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := migrations.OpenPostgres(t.Context(), config, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.SyncTiers(t.Context(), tier.Default()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) company(n int) string { return fmt.Sprintf("%s-c%d", w.id, n) }
+
+func (w *world) user(n int) string { return fmt.Sprintf("%s-u%d", w.id, n) }
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.sql.Exec(w.t.Context(), sql, args...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// register makes a company on a tier with the users first..last.
+func (w *world) register(company int, tierName string, first, last int) {
+	w.t.Helper()
+	id := w.company(company)
+	w.exec(`INSERT INTO companies (company_id, name, billing_email) VALUES ($1, 'Name', $1 || '@example.com')`, id)
+	w.exec(`INSERT INTO company_config (company_id, config) VALUES ($1, '{"theme": "dark"}')`, id)
+	w.exec(`INSERT INTO subscriptions (company_id, tier) VALUES ($1, $2)`, id, tierName)
+	w.exec(`INSERT INTO user_directory (user_id, company_id, email)
+		SELECT $2 || '-u' || n, $1, 'u' || n || '@example.com' FROM generate_series($3::int, $4::int) n`, id, w.id, first, last)
+}
+
+func (w *world) setTier(company int, tierName string) {
+	w.t.Helper()
+	w.exec(`UPDATE subscriptions SET tier = $2 WHERE company_id = $1`, w.company(company), tierName)
+}
+
+// A node is a process with a directory.
+type node struct {
+	*directory.Directory
+	*loader
+	log    *logLines
+	cache  *dragonfly.Cache
+	follow func()
+}
+
+// start makes a directory that follows the changes.
+func (w *world) start(change ...func(*directory.Config)) *node {
+	w.t.Helper()
+	n := w.make(change...)
+	n.follow()
+	// The directory has taken in one poll when it makes the next.
+	w.eventually("the feed is read", func() bool { return n.polls.Load() > 1 })
+	return n
+}
+
+// make makes a directory that does not follow the changes until follow is called.
+func (w *world) make(change ...func(*directory.Config)) *node {
+	w.t.Helper()
+	store, err := postgres.Open(w.t.Context(), postgres.Config{DSN: w.dsn})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	client := redis.NewClient(&redis.Options{Addr: w.cache.Addr(), ContextTimeoutEnabled: true, MaxRetries: -1})
+	n := &node{loader: &loader{Store: store}, log: &logLines{}, cache: dragonfly.NewCache(client)}
+	c := directory.Config{Loader: n.loader, Cache: n.cache, Log: slog.New(slog.NewTextHandler(n.log, nil)), PollInterval: 20 * time.Millisecond}
+	for _, f := range change {
+		f(&c)
+	}
+	n.Directory = directory.New(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	n.follow = func() {
+		running.Go(func() {
+			if err := n.Run(ctx); err != nil {
+				w.t.Errorf("follow the changes: %v", err)
+			}
+		})
+	}
+	w.t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		n.Close()
+		client.Close()
+		store.Close()
+	})
+	return n
+}
+
+func (w *world) eventually(what string, condition func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := enginetest.Eventually(ctx, condition); err != nil {
+		w.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// must looks a user up who is known.
+func (n *node) must(t testing.TB, user string) *directory.Subscription {
+	t.Helper()
+	s, err := n.User(t.Context(), user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// tierOf returns the tier of a user, or the error as text.
+func (n *node) tierOf(ctx context.Context, user string) string {
+	s, err := n.User(ctx, user)
+	if err != nil {
+		return err.Error()
+	}
+	return s.Tier
+}
+
+// A loader is the store, watched, and delayed where a test wants that.
+type loader struct {
+	*postgres.Store
+	queries, asked, companies, polls atomic.Int64
+	running, most                    atomic.Int64 // queries for users at the same time
+
+	mu    sync.Mutex
+	after func() // runs when Postgres has answered, before anybody is told
+}
+
+func (l *loader) delay(after func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.after = after
+}
+
+func (l *loader) answered() {
+	l.mu.Lock()
+	after := l.after
+	l.mu.Unlock()
+	if after != nil {
+		after()
+	}
+}
+
+func (l *loader) Users(ctx context.Context, ids []string) ([]directory.Subscription, error) {
+	l.queries.Add(1)
+	l.asked.Add(int64(len(ids)))
+	now := l.running.Add(1)
+	defer l.running.Add(-1)
+	for most := l.most.Load(); now > most && !l.most.CompareAndSwap(most, now); most = l.most.Load() {
+	}
+	found, err := l.Store.Users(ctx, ids)
+	l.answered()
+	return found, err
+}
+
+func (l *loader) Company(ctx context.Context, id string) (directory.Company, error) {
+	l.companies.Add(1)
+	c, err := l.Store.Company(ctx, id)
+	l.answered()
+	return c, err
+}
+
+func (l *loader) Changes(ctx context.Context, since directory.Position) ([]directory.Change, directory.Position, error) {
+	changes, position, err := l.Store.Changes(ctx, since)
+	if err == nil {
+		// Counted when the next one begins at the earliest: the directory takes them in after this.
+		defer l.polls.Add(1)
+	}
+	return changes, position, err
+}
+
+// logLines keeps what is logged.
+type logLines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logLines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *logLines) has(part string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), part)
+}
