@@ -10,12 +10,15 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/cenkalti/backoff/v4"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/tier"
 	"tenantflow/internal/topic"
 	"tenantflow/migrations"
+	"tenantflow/sinks/postgres"
 )
 
 // tryTimeout bounds one attempt to reach a store, so that one that swallows connections is tried again as well.
@@ -27,8 +30,9 @@ func newMigrateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate [--status]",
 		Short: "Bring tables and topics up to this version; with --status only say how they are",
-		Long: `Migrate creates what is missing: the ClickHouse database with its tables and views, and the Kafka topics. It can be
-run again at any time, also by several processes at once, and then does nothing.
+		Long: `Migrate creates what is missing: the Postgres database with its tables, the ClickHouse database with its tables and
+views, and the Kafka topics. It writes the catalogue of tiers (TENANTFLOW_TIERS_FILE) to Postgres. It can be run again at
+any time, also by several processes at once, and then does nothing.
 
 A topic that exists is never changed. If it is set up so that events could be lost, that is said, and the exit code
 is 1. With --status nothing is created, and the exit code is 1 if there is anything to do.`,
@@ -40,15 +44,19 @@ is 1. With --status nothing is created, and the exit code is 1 if there is anyth
 			if wait < 0 {
 				return invalid("--wait %s is negative", wait)
 			}
-			cfg, err := a.config(config.Kafka, config.ClickHouse)
+			cfg, err := a.config(config.Kafka, config.ClickHouse, config.Postgres)
 			if err != nil {
 				return err
+			}
+			tiers, err := tier.Load(cfg.TiersFile)
+			if err != nil {
+				return invalid("TENANTFLOW_TIERS_FILE: %w", err)
 			}
 			if cfg.ClickHouseCluster != "" {
 				// Tables of a single server on one node of a cluster would be taken for the whole.
 				return invalid("TENANTFLOW_CLICKHOUSE_CLUSTER=%s: migrate can't create replicated tables yet; unset it for a single server", cfg.ClickHouseCluster)
 			}
-			m := migration{cfg: cfg, create: !status, deadline: time.Now().Add(wait)}
+			m := migration{cfg: cfg, tiers: tiers, create: !status, deadline: time.Now().Add(wait)}
 			found, failure := m.run(cmd.Context())
 			if err := a.show(cmd.OutOrStdout(), found, found.table); err != nil {
 				return err
@@ -67,14 +75,16 @@ is 1. With --status nothing is created, and the exit code is 1 if there is anyth
 // A migration is one run of the command.
 type migration struct {
 	cfg      *config.Config
+	tiers    *tier.Catalogue
 	create   bool
 	deadline time.Time // no further attempt to reach a store after it
 }
 
 // migrated is what a migration found and did.
 type migrated struct {
-	ClickHouse *migratedStore `json:"clickhouse,omitempty"` // nil: it was not reached
-	Topics     []topic.Report `json:"topics,omitempty"`
+	Postgres   *migratedPostgres `json:"postgres,omitempty"`   // nil: it was not reached
+	ClickHouse *migratedStore    `json:"clickhouse,omitempty"` // nil: it was not reached
+	Topics     []topic.Report    `json:"topics,omitempty"`
 }
 
 type migratedStore struct {
@@ -92,10 +102,11 @@ type migratedVersion struct {
 // run works on every store, also when another has failed.
 func (m *migration) run(ctx context.Context) (*migrated, error) {
 	found := &migrated{}
-	var storeErr, topicErr error
-	found.ClickHouse, storeErr = m.clickHouse(ctx)
+	var postgresErr, clickHouseErr, topicErr error
+	found.Postgres, postgresErr = m.postgres(ctx)
+	found.ClickHouse, clickHouseErr = m.clickHouse(ctx)
 	found.Topics, topicErr = m.topics(ctx)
-	return found, errors.Join(storeErr, topicErr)
+	return found, errors.Join(postgresErr, clickHouseErr, topicErr)
 }
 
 func (m *migration) clickHouse(ctx context.Context) (*migratedStore, error) {
@@ -109,51 +120,27 @@ func (m *migration) clickHouse(ctx context.Context) (*migratedStore, error) {
 		return err
 	})
 	if errors.Is(err, migrations.ErrNoDatabase) {
-		return missingDatabase(options.Auth.Database)
+		versions, err := migrations.ClickHouseVersions()
+		store := storeOf(options.Auth.Database, versions, nil)
+		return &store, err
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = db.Close() }() // everything was answered before
 
-	now := map[int64]bool{}
+	var applied []migrations.Version
 	if m.create {
-		applied, err := db.Up(ctx)
-		if err != nil {
+		if applied, err = db.Up(ctx); err != nil {
 			return nil, err
-		}
-		for _, v := range applied {
-			now[v.Version] = true
 		}
 	}
 	versions, err := db.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	store := &migratedStore{Database: db.Database()}
-	for _, v := range versions {
-		row := migratedVersion{Version: v.Version, Name: v.Name, State: "pending"}
-		if !v.Pending() {
-			row.State, row.Applied = "applied", &v.Applied
-		}
-		if now[v.Version] {
-			row.State = "created"
-		}
-		store.Versions = append(store.Versions, row)
-	}
-	return store, nil
-}
-
-func missingDatabase(name string) (*migratedStore, error) {
-	versions, err := migrations.ClickHouseVersions()
-	if err != nil {
-		return nil, err
-	}
-	store := &migratedStore{Database: name}
-	for _, v := range versions {
-		store.Versions = append(store.Versions, migratedVersion{Version: v.Version, Name: v.Name, State: "pending"})
-	}
-	return store, nil
+	store := storeOf(db.Database(), versions, applied)
+	return &store, nil
 }
 
 func (m *migration) topics(ctx context.Context) ([]topic.Report, error) {
@@ -210,7 +197,11 @@ func (m *migration) reach(ctx context.Context, try func(context.Context) error) 
 func unreachable(err error) bool {
 	var answer *clickhouse.Exception
 	if errors.As(err, &answer) || errors.Is(err, migrations.ErrNoDatabase) {
-		return false // ClickHouse itself has said it
+		return false // the server itself has said it
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return postgres.Classify(err) == postgres.Transient
 	}
 	var refused kafka.Error
 	if errors.As(err, &refused) {
@@ -222,14 +213,14 @@ func unreachable(err error) bool {
 
 func (f *migrated) table() *table {
 	t := &table{head: []string{"store", "what", "state", "detail"}}
-	if f.ClickHouse != nil {
-		for _, v := range f.ClickHouse.Versions {
-			detail := "database " + f.ClickHouse.Database
-			if v.Applied != nil {
-				detail += ", " + v.Applied.Format(time.RFC3339)
-			}
-			t.add("clickhouse", v.Name, v.State, detail)
+	if f.Postgres != nil {
+		f.Postgres.add(t, "postgres")
+		for _, tier := range f.Postgres.Tiers {
+			t.add("postgres", "tier "+tier.Tier, tier.State, "database "+f.Postgres.Database)
 		}
+	}
+	if f.ClickHouse != nil {
+		f.ClickHouse.add(t, "clickhouse")
 	}
 	for _, r := range f.Topics {
 		detail := "-"
@@ -247,14 +238,20 @@ func (f *migrated) table() *table {
 	return t
 }
 
+func (s *migratedStore) add(t *table, name string) {
+	for _, v := range s.Versions {
+		detail := "database " + s.Database
+		if v.Applied != nil {
+			detail += ", " + v.Applied.Format(time.RFC3339)
+		}
+		t.add(name, v.Name, v.State, detail)
+	}
+}
+
 // verdict is an error if somebody has to act.
 func (f *migrated) verdict(status bool) error {
-	pending, missing, wrong := 0, 0, 0
-	for _, v := range f.ClickHouse.Versions {
-		if v.State == "pending" {
-			pending++
-		}
-	}
+	pending := f.Postgres.pending() + f.ClickHouse.pending()
+	missing, wrong := 0, 0
 	for _, r := range f.Topics {
 		switch r.State {
 		case topic.Missing:
@@ -267,6 +264,9 @@ func (f *migrated) verdict(status bool) error {
 	var problems []error
 	if pending > 0 {
 		problems = append(problems, fmt.Errorf("%d migrations are pending", pending))
+	}
+	if n := f.Postgres.pendingTiers(); n > 0 {
+		problems = append(problems, fmt.Errorf("%d tiers are not as in the catalogue", n))
 	}
 	if missing > 0 {
 		problems = append(problems, fmt.Errorf("%d topics are missing", missing))

@@ -17,6 +17,7 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 	environ := []string{
 		"TENANTFLOW_KAFKA_BROKERS=" + enginetest.SharedKafka(t).Addr(),
 		"TENANTFLOW_CLICKHOUSE_DSN=" + enginetest.NewDatabase(t),
+		"TENANTFLOW_POSTGRES_DSN=" + enginetest.NewPostgresDatabase(t),
 		"TENANTFLOW_TOPIC_PREFIX=" + prefix,
 		"TENANTFLOW_GROUP_PREFIX=" + prefix + "group",
 		"TENANTFLOW_USAGE_INSERT_TIMEOUT=1s",
