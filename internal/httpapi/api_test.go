@@ -124,7 +124,7 @@ type apiFixture struct {
 	registry *prometheus.Registry
 }
 
-func setupAPI(t *testing.T) apiFixture {
+func setupAPI(t testing.TB) apiFixture {
 	t.Helper()
 	f := apiFixture{world: newWorld(), registry: prometheus.NewRegistry()}
 	log := slog.New(slog.DiscardHandler)
@@ -139,7 +139,7 @@ func setupAPI(t *testing.T) apiFixture {
 	return f
 }
 
-func tokensFile(t *testing.T) string {
+func tokensFile(t testing.TB) string {
 	t.Helper()
 	hash := func(token string) string {
 		sum := sha256.Sum256([]byte(token))

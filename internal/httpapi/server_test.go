@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,9 +22,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(enginetest.Engines(m)) }
 
 type fixture struct {
-	health *health.Tracker
-	server *Server
-	url    string
+	health   *health.Tracker
+	server   *Server
+	url      string
+	accepted *atomic.Int64 // connections
 }
 
 // setup starts a server on a free port; it stops with the test.
@@ -33,6 +35,12 @@ func setup(t *testing.T) fixture {
 	build := telemetry.Build{Version: "v1.2.3", Commit: "abc", Go: "go1"}
 	h := health.New(time.Nanosecond, log, "clickhouse")
 	s := New(Options{Addr: "127.0.0.1:0", Health: h, Metrics: telemetry.NewRegistry(build), Build: build, Log: log})
+	accepted := &atomic.Int64{}
+	s.server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			accepted.Add(1)
+		}
+	}
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +49,7 @@ func setup(t *testing.T) fixture {
 			t.Error(err)
 		}
 	})
-	return fixture{health: h, server: s, url: "http://" + s.Addr().String()}
+	return fixture{health: h, server: s, url: "http://" + s.Addr().String(), accepted: accepted}
 }
 
 type answer struct {
@@ -214,6 +222,7 @@ func TestStoppingWaitsForARequestUnderWayAndMayBeDoneTwice(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n"); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, func() bool { return f.accepted.Load() == 1 }) // connected is not yet accepted
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := f.server.Stop(short); err == nil {

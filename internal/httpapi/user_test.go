@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"testing"
 	"time"
@@ -204,4 +205,16 @@ func TestWhatIsWrittenByHandIsJSON(t *testing.T) {
 			}
 		}
 	})
+}
+
+func BenchmarkQuotaAnswer(b *testing.B) {
+	f := setupAPI(b)
+	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/v1/users/u-pro/quota", nil)
+	r.Header.Set("Authorization", "Bearer "+everyToken)
+	w := httptest.NewRecorder()
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Body.Reset()
+		f.handler.ServeHTTP(w, r)
+	}
 }
