@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	if child := os.Getenv(childEnv); child != "" {
 		os.Exit(runChild(child))
 	}
+	if child := os.Getenv(quotaChildEnv); child != "" {
+		os.Exit(runQuotaChild(child))
+	}
 	if child := os.Getenv(frozenEnv); child != "" {
 		os.Exit(runFrozen(child))
 	}

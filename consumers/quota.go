@@ -23,7 +23,7 @@ type QuotaSession interface {
 	Move(ctx context.Context, from, to dragonfly.Progress) (dragonfly.Progress, error)
 	Count(ctx context.Context, epoch int64, calls []dragonfly.Call, counted []dragonfly.Counted) ([]dragonfly.Counted, error)
 	Clear(ctx context.Context, due []dragonfly.Due) error
-	Bucket(at time.Time) int64
+	Bucket() time.Duration
 	Window() time.Duration
 	Lateness() time.Duration
 	Close()
@@ -93,8 +93,10 @@ type quotaPartition struct {
 	decoder *events.UsageDecoder
 	lost    bool // a script may have been applied in part
 
-	lateness int64 // milliseconds
-	floor    int64 // first day to count, since the Unix epoch
+	// What the reader needs, all in milliseconds. The session is the writer's.
+	lateness, bucket int64
+
+	floor int64 // first day to count, since the Unix epoch
 
 	// What Write uses again and again.
 	users   []string

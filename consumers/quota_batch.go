@@ -71,7 +71,7 @@ func (b *quotaBatch) Add(r *events.Record) {
 		b.before++
 		return
 	}
-	bucket := p.session.Bucket(r.Time)
+	bucket := r.Time.UnixMilli() / p.bucket
 	g := b.group(day, bucket)
 	at := int32(len(b.entries)) // #nosec G115 -- a batch holds far fewer than 2^31 events
 	b.entries = append(b.entries, quotaEntry{identity: b.usage.IdentityHash(), offset: r.Offset, points: b.usage.DataPoints, next: -1})

@@ -33,7 +33,7 @@ func (q *Quota) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 		qp.Close()
 		return nil, err
 	}
-	qp.lateness = qp.session.Lateness().Milliseconds()
+	qp.lateness, qp.bucket = qp.session.Lateness().Milliseconds(), qp.session.Bucket().Milliseconds()
 	if !qp.state.Floor.IsZero() {
 		qp.floor = qp.state.Floor.UnixMilli() / dayMillis
 	}

@@ -58,10 +58,8 @@ func (s *Session) Window() time.Duration { return 2 * s.store.cfg.Bucket }
 // Lateness is how long after its UTC day a counter is kept.
 func (s *Session) Lateness() time.Duration { return s.store.cfg.Lateness }
 
-// Bucket numbers the span of time that a record's time falls into.
-func (s *Session) Bucket(at time.Time) int64 {
-	return at.UnixMilli() / s.store.cfg.Bucket.Milliseconds()
-}
+// Bucket is the span of the records' times that share a set of identities.
+func (s *Session) Bucket() time.Duration { return s.store.cfg.Bucket }
 
 // Load reads the partition's progress.
 func (s *Session) Load(ctx context.Context) (Progress, error) {
@@ -126,7 +124,7 @@ func newScripts() scripts {
 type Call struct {
 	User       string
 	Day        time.Time // midnight
-	Bucket     int64
+	Bucket     int64 // the number of the records' bucket since the epoch
 	Limit      int64 // of calls a day; -1: there is none, or no threshold events are wanted
 	Identities []uint64
 	Points     []uint32

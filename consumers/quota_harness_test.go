@@ -1,0 +1,369 @@
+package consumers_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/consumers"
+	"tenantflow/events"
+	"tenantflow/internal/directory"
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/model"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/dragonfly"
+)
+
+// A quotaFixture is one installation for one test of counting: a topic with its dead letters, a topic for threshold events
+// and a Redis of its own.
+type quotaFixture struct {
+	*fixture
+	redis   *engine.Redis
+	quotas  string // the topic of threshold events
+	client  *redis.Client
+	members members
+}
+
+func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Option) *quotaFixture {
+	t.Helper()
+	if o.broker == nil {
+		o.broker = enginetest.SharedKafka(t)
+	}
+	if o.partitions == 0 {
+		o.partitions = 2
+	}
+	f := &quotaFixture{fixture: &fixture{brokers: o.broker.Addr(), partitions: o.partitions}, redis: enginetest.Redis(t, options...)}
+	f.topic = enginetest.NewTopicOn(t, o.broker, o.partitions)
+	enginetest.CreateTopic(t, o.broker, events.DeadLetterTopic(f.topic), 1)
+	f.quotas = f.topic + ".quotas"
+	enginetest.CreateTopic(t, o.broker, f.quotas, 1)
+	f.group = f.topic + ".quota"
+	transport := &kafka.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	f.fixture.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	f.client = redis.NewClient(redisOptions(t, f.redis.URL()))
+	t.Cleanup(func() { _ = f.client.Close() })
+	return f
+}
+
+func redisOptions(t testing.TB, url string) *redis.Options {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// members says which company a user belongs to; all have the same limit. Who is not in it is unknown.
+type members struct {
+	Company map[string]string
+	Limit   int64
+}
+
+// Resolve implements consumers.QuotaUsers.
+func (m members) Resolve(_ context.Context, users []string, out []*directory.Subscription) error {
+	for i, u := range users {
+		out[i] = nil
+		if company, ok := m.Company[u]; ok {
+			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}}
+		}
+	}
+	return nil
+}
+
+// know makes every user of the model known, with a limit.
+func (f *quotaFixture) know(want model.Expected, limit int64) {
+	f.members = members{Company: map[string]string{}, Limit: limit}
+	for key := range want.Tables.Daily {
+		part := strings.Split(key, "|")
+		f.members.Company[part[1]] = part[0]
+	}
+}
+
+// quotaConsumer is how a test wants its service.
+type quotaConsumer struct {
+	rows     int
+	interval time.Duration
+	session  time.Duration
+	url      string        // of Redis; default: the fixture's
+	bucket   time.Duration // default: the store's
+	onStep   func(consumers.QuotaStep)
+	wrap     func(consumers.QuotaSession) consumers.QuotaSession
+	users    consumers.QuotaUsers // default: the fixture's members
+	log      *slog.Logger
+	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
+}
+
+func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Options) error {
+	if c.rows == 0 {
+		c.rows = 500
+	}
+	if c.interval == 0 {
+		c.interval = 5 * time.Millisecond
+	}
+	if c.session == 0 {
+		c.session = 6 * time.Second
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+		if os.Getenv("TENANTFLOW_TEST_LOG") != "" {
+			c.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		}
+	}
+	if c.users == nil {
+		c.users = f.members
+	}
+	if c.dialer != nil {
+		o.Dialer = c.dialer
+	}
+	var store *dragonfly.Store
+	for {
+		var err error
+		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.topic, Bucket: c.bucket, Logger: c.log}); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil // stopped before it had begun
+		}
+	}
+	defer func() { _ = store.Close() }()
+	handler := consumers.NewQuota(consumers.QuotaConfig{
+		Session: func(topic string, partition int) consumers.QuotaSession {
+			var s consumers.QuotaSession = store.Session(topic, partition)
+			if c.wrap != nil {
+				s = c.wrap(s)
+			}
+			return s
+		},
+		Users: c.users, Topic: f.quotas, OnStep: c.onStep,
+		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
+	})
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	return consumers.NewGroup(consumers.Config{
+		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
+		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, Logger: c.log,
+	}, handler).Run(ctx)
+}
+
+// count runs a consumer until the test ends or stop is called, which waits for it and returns what Run returned.
+func (f *quotaFixture) count(t testing.TB, c quotaConsumer) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	url := c.url
+	if url == "" {
+		url = f.redis.URL()
+	}
+	o := redisOptions(t, url)
+	ended := make(chan struct{})
+	var result error
+	go func() {
+		defer close(ended)
+		result = c.run(ctx, f, o)
+	}()
+	stop = func() error {
+		cancel()
+		<-ended
+		return result
+	}
+	t.Cleanup(func() { _ = stop() })
+	return stop
+}
+
+// usage is what was used: calls and data points by user and day.
+type usage map[string]dragonfly.Counters
+
+// expected is what the model says of the days whose counters are kept.
+func expected(want model.Expected) usage {
+	out := usage{}
+	for key, sums := range want.Tables.Daily {
+		part := strings.Split(key, "|")
+		day, err := time.Parse(time.DateOnly, part[3])
+		if err != nil || time.Now().After(day.Add(72*time.Hour)) {
+			continue
+		}
+		c := out[part[1]+"|"+part[3]]
+		c.APICalls += sums.Rows
+		c.DataPoints += sums.DataPoints
+		out[part[1]+"|"+part[3]] = c
+	}
+	return out
+}
+
+// used reads all counters.
+func (f *quotaFixture) used(ctx context.Context) (usage, error) {
+	out := usage{}
+	keys := f.client.Scan(ctx, 0, "quota:{*", 1000).Iterator()
+	for keys.Next(ctx) {
+		user, day, _ := strings.Cut(strings.TrimPrefix(keys.Val(), "quota:{"), "}:")
+		values, err := f.client.HMGet(ctx, keys.Val(), "api_calls", "data_points").Result()
+		if err != nil {
+			return nil, err
+		}
+		var c dragonfly.Counters
+		for i, to := range []*int64{&c.APICalls, &c.DataPoints} {
+			text, _ := values[i].(string)
+			if *to, err = strconv.ParseInt(text, 10, 64); err != nil {
+				return nil, fmt.Errorf("%s: %w", keys.Val(), err)
+			}
+		}
+		out[user+"|"+day] = c
+	}
+	return out, keys.Err()
+}
+
+// differ lists up to ten differences.
+func (u usage) differ(want usage) []string {
+	var out []string
+	add := func(format string, args ...any) {
+		if len(out) < 10 {
+			out = append(out, fmt.Sprintf(format, args...))
+		}
+	}
+	for key, w := range want {
+		if u[key] != w {
+			add("%s: %+v, want %+v", key, u[key], w)
+		}
+	}
+	for key, g := range u {
+		if _, ok := want[key]; !ok {
+			add("%s: %+v, want none", key, g)
+		}
+	}
+	return out
+}
+
+// check waits until the counters are as expected, and sees that they stay so when everything is consumed, that every key
+// expires and that the threshold events are the right ones.
+func (f *quotaFixture) check(t testing.TB, want model.Expected, within time.Duration) {
+	t.Helper()
+	f.await(t, expected(want), within)
+	f.awaitConsumed(t, within)
+	f.await(t, expected(want), time.Second)
+	f.checkExpiry(t)
+	f.checkThresholds(t, want)
+}
+
+func (f *quotaFixture) await(t testing.TB, want usage, within time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	var last []string
+	err := enginetest.Eventually(ctx, func() bool {
+		got, err := f.used(ctx)
+		if err != nil {
+			last = []string{err.Error()}
+			return false
+		}
+		last = got.differ(want)
+		return len(last) == 0
+	})
+	if err != nil {
+		t.Fatalf("the counters are not as they should be within %s: %q; positions %+v", within, last, f.positions(t))
+	}
+}
+
+func (f *quotaFixture) checkExpiry(t testing.TB) {
+	t.Helper()
+	keys := f.client.Scan(t.Context(), 0, "*", 1000).Iterator()
+	for keys.Next(t.Context()) {
+		left, err := f.client.TTL(t.Context(), keys.Val()).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left == -1 {
+			t.Errorf("key %s never expires", keys.Val())
+		}
+	}
+	if err := keys.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkThresholds compares the ids of the threshold events of today, each once however often it was published.
+func (f *quotaFixture) checkThresholds(t testing.TB, want model.Expected) {
+	t.Helper()
+	if f.members.Limit <= 0 {
+		return
+	}
+	today := time.Now().UTC().Format(time.DateOnly)
+	ids := map[string]string{}
+	for key, c := range expected(want) {
+		user, day, _ := strings.Cut(key, "|")
+		if day != today || f.members.Company[user] == "" {
+			continue
+		}
+		for percent, least := range map[int]int64{80: (f.members.Limit*4 + 4) / 5, 100: f.members.Limit} {
+			if c.APICalls >= least {
+				ids[events.QuotaEventID(user, day, percent, f.members.Limit)] = fmt.Sprintf("%s %d %%", user, percent)
+			}
+		}
+	}
+	got := f.thresholds(t)
+	for id, what := range ids {
+		if _, ok := got[id]; !ok {
+			t.Errorf("no threshold event for %s", what)
+		}
+	}
+	for id, e := range got {
+		if _, ok := ids[id]; !ok {
+			t.Errorf("a threshold event too many: %s", e.Data)
+		}
+		if e.CausationID == "" || e.CausationSource == "" {
+			t.Errorf("a threshold event without its cause: %s", e.Data)
+		}
+	}
+}
+
+// thresholds reads the threshold events, by id.
+func (f *quotaFixture) thresholds(t testing.TB) map[string]*events.Envelope {
+	t.Helper()
+	out := map[string]*events.Envelope{}
+	f.readAll(t, f.quotas, func(r *events.Record) {
+		record := consumers.CopyRecord(r)
+		envelope, err := events.ParseEnvelope(&record)
+		if err != nil {
+			t.Fatalf("threshold event at offset %d: %v", r.Offset, err)
+		}
+		out[envelope.ID] = envelope
+	})
+	return out
+}
+
+// recent makes traffic of today, so that it touches the day that is open.
+func recent(t testing.TB, c model.Config) ([]model.Message, model.Expected) {
+	t.Helper()
+	if c.Start.IsZero() {
+		c.Start = time.Now().Add(-10 * time.Minute)
+	}
+	if c.Step == 0 {
+		c.Step = time.Millisecond
+	}
+	if c.Companies == 0 {
+		c.Companies, c.UsersPerCompany = 10, 10
+	}
+	return traffic(t, c)
+}
+
+// nth calls do when something happens for the nth time.
+func nth(n int32, do func()) func() {
+	var count atomic.Int32
+	return func() {
+		if count.Add(1) == n {
+			do()
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package consumers_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/model"
+)
+
+func TestEveryEventIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	brokers := map[string]func(testing.TB) *engine.Kafka{"embedded": enginetest.SharedKafka, "apache": enginetest.SharedApacheKafka}
+	for name, broker := range brokers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newQuotaFixture(t, fixtureOptions{broker: broker(t), partitions: 4})
+			messages, want := recent(t, model.Config{Seed: 3, Count: 8000, Resends: 0.1, Conflicts: 0.01, Late: 0.1, Malformed: 0.02, Structured: 0.2})
+			f.know(want, 60)
+			f.publish(t, messages)
+			stop := f.count(t, quotaConsumer{})
+			f.check(t, want, time.Minute)
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.letters(t); len(got) != 0 {
+				t.Errorf("dead letters, which are the usage consumer's to write: %v", got)
+			}
+		})
+	}
+}
+
+const quotaChildEnv = "QUOTA_CRASH_CHILD"
+
+// A quotaCrash is where a child kills itself.
+type quotaCrash struct {
+	Brokers, Topic, Group, Quotas, URL string
+	Partitions                         int
+	Members                            members
+	Step                               consumers.QuotaStep
+	Nth                                int32
+}
+
+func runQuotaChild(config string) int {
+	var c quotaCrash
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		return 2
+	}
+	kill := nth(c.Nth, func() {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal is on its way; nothing more must happen
+	})
+	f := &quotaFixture{fixture: &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, partitions: c.Partitions}, quotas: c.Quotas, members: c.Members}
+	o, err := redis.ParseURL(c.URL)
+	if err == nil {
+		err = quotaConsumer{rows: 100, session: crashSession, onStep: func(s consumers.QuotaStep) {
+			if s == c.Step {
+				kill()
+			}
+		}}.run(context.Background(), f, o)
+	}
+	fmt.Fprintln(os.Stderr, "child:", err)
+	return 1
+}
+
+// crashAt runs a child until it has killed itself.
+func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32) {
+	t.Helper()
+	config, err := json.Marshal(quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.redis.URL(),
+		Partitions: f.partitions, Members: f.members, Step: step, Nth: nth})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), quotaChildEnv+"="+string(config))
+	cmd.Stderr = os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || ctx.Err() != nil || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("child to be killed at %s ended otherwise: %v", step, err)
+	}
+}
+
+func quotaSteps() []consumers.QuotaStep {
+	return []consumers.QuotaStep{consumers.QuotaFormed, consumers.QuotaAnnounced, consumers.QuotaCounted, consumers.QuotaPublished, consumers.QuotaCleared}
+}
+
+func TestAKillAtAnyBorderOfCountingChangesNothing(t *testing.T) {
+	t.Parallel()
+	for _, step := range quotaSteps() {
+		t.Run(string(step), func(t *testing.T) {
+			t.Parallel()
+			f := newQuotaFixture(t, fixtureOptions{})
+			messages, want := recent(t, model.Config{Seed: 7, Count: 1500, Resends: 0.1, Late: 0.05, Malformed: 0.02, Companies: 4, UsersPerCompany: 4})
+			f.know(want, 50)
+			f.publish(t, messages)
+			f.crashAt(t, step, 1)
+			f.crashAt(t, step, 2)
+			f.count(t, quotaConsumer{rows: 100, session: crashSession})
+			f.check(t, want, time.Minute)
+		})
+	}
+}
+
+func TestKillsAtRandomBordersOfCountingChangeNothing(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	f := newQuotaFixture(t, fixtureOptions{partitions: 3})
+	messages, want := recent(t, model.Config{Seed: seed, Count: 6000, Resends: 0.1, Conflicts: 0.01, Late: 0.1, Malformed: 0.02, Companies: 4, UsersPerCompany: 6})
+	f.know(want, 100)
+	f.publish(t, messages)
+	steps := quotaSteps()
+	for range 4 {
+		f.crashAt(t, steps[random.IntN(3)], 1+random.Int32N(4))
+	}
+	f.count(t, quotaConsumer{rows: 100, session: crashSession})
+	f.check(t, want, time.Minute)
+}
+
+func TestTwoMembersCountEveryEventOnceWhileOneComesAndGoes(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 6})
+	messages, want := recent(t, model.Config{Seed: 11, Count: 12000, Resends: 0.1, Late: 0.05})
+	f.know(want, 80)
+	f.count(t, quotaConsumer{rows: 50})
+	for part := range 6 {
+		stop := f.count(t, quotaConsumer{rows: 50})
+		f.publish(t, messages[part*2000:(part+1)*2000])
+		if part%2 == 1 {
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			defer func() { _ = stop() }()
+		}
+	}
+	f.check(t, want, 2*time.Minute)
+}
+
+func TestAFlushedStoreHealsByItselfWithTrafficAndWithout(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 3})
+	messages, want := recent(t, model.Config{Seed: 13, Count: 9000, Resends: 0.1})
+	f.know(want, 80)
+	var batches atomic.Int32
+	f.count(t, quotaConsumer{rows: 100, onStep: func(s consumers.QuotaStep) {
+		if s == consumers.QuotaCounted {
+			batches.Add(1)
+		}
+	}})
+	f.publish(t, messages[:6000])
+	eventually(t, "some batches", time.Minute, func() bool { return batches.Load() > 10 })
+	f.flush(t) // in the middle
+	f.publish(t, messages[6000:])
+	f.flush(t)
+	f.check(t, want, time.Minute)
+	f.flush(t) // idle
+	f.check(t, want, time.Minute)
+}
+
+func (f *quotaFixture) flush(t testing.TB) {
+	t.Helper()
+	if err := f.client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
+	t.Parallel()
+	for _, persistence := range []engine.Persistence{engine.AppendOnly, engine.Snapshot, engine.Forgetful} {
+		t.Run(string(persistence), func(t *testing.T) {
+			t.Parallel()
+			f := newQuotaFixture(t, fixtureOptions{partitions: 3}, enginetest.Persist(persistence))
+			messages, want := recent(t, model.Config{Seed: 17, Count: 9000, Resends: 0.1, Late: 0.05})
+			if persistence == engine.Forgetful {
+				// What was lost of days that are over is not counted again.
+				messages, want = recent(t, model.Config{Seed: 17, Count: 9000, Resends: 0.1})
+			}
+			f.know(want, 80)
+			f.count(t, quotaConsumer{rows: 100})
+			for part := range 3 {
+				f.publish(t, messages[part*3000:part*3000+1500])
+				if persistence == engine.Snapshot {
+					if err := f.client.Save(t.Context()).Err(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				f.publish(t, messages[part*3000+1500:(part+1)*3000])
+				if err := f.redis.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				if err := f.redis.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.check(t, want, time.Minute)
+			if err := f.redis.Kill(); err != nil { // idle
+				t.Fatal(err)
+			}
+			if err := f.redis.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.check(t, want, time.Minute)
+		})
+	}
+}
