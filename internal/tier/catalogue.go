@@ -1,12 +1,8 @@
 package tier
 
 import (
-	"bytes"
 	_ "embed"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 )
@@ -56,8 +52,8 @@ func Default() *Catalogue {
 	return c
 }
 
-// Load reads a catalogue from a file in the form of catalogue.json. An empty path means the built-in one. The file
-// replaces the built-in catalogue as a whole. The error names everything that is wrong with it.
+// Load reads a catalogue from a file in the form of catalogue.json, where only benefits may be left out. An empty path
+// means the built-in catalogue; a file replaces it as a whole. The error names everything that is wrong with the file.
 func Load(path string) (*Catalogue, error) {
 	if path == "" {
 		return Default(), nil
@@ -94,44 +90,4 @@ func (c *Catalogue) Names() []string {
 		names[i] = t.Name
 	}
 	return names
-}
-
-// entry is a tier as it stands in a file.
-type entry struct {
-	Name       string `json:"name"`
-	PriceMinor int64  `json:"price_minor"`
-	Limits
-	Benefits         map[string]any `json:"benefits"`
-	SupportLevel     string         `json:"support_level"`
-	Backup           Backup         `json:"backup"`
-	StatementTimeout string         `json:"statement_timeout"`
-	P95Target        string         `json:"p95_target"`
-}
-
-func parse(text []byte) (*Catalogue, error) {
-	var file struct {
-		Tiers []entry `json:"tiers"`
-	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&file); err != nil {
-		return nil, err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the end of the catalogue")
-	}
-	c := &Catalogue{}
-	var problems []error
-	for _, e := range file.Tiers {
-		t := Tier{Name: e.Name, PriceMinor: e.PriceMinor, Limits: e.Limits, Benefits: e.Benefits, SupportLevel: e.SupportLevel, Backup: e.Backup}
-		var err error
-		if t.StatementTimeout, err = time.ParseDuration(e.StatementTimeout); err != nil {
-			problems = append(problems, fmt.Errorf("tier %q: %w", e.Name, err))
-		}
-		if t.P95Target, err = time.ParseDuration(e.P95Target); err != nil {
-			problems = append(problems, fmt.Errorf("tier %q: %w", e.Name, err))
-		}
-		c.tiers = append(c.tiers, t)
-	}
-	return c, errors.Join(problems...)
 }
