@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"tenantflow/internal/tier"
@@ -59,6 +61,11 @@ type configFields struct {
 	CachedAt        time.Time  `json:"cached_at"`
 }
 
+// configNames are the names of configFields.
+var configNames = []string{ //nolint:gochecknoglobals // a constant table
+	"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "cached_at",
+}
+
 // MarshalJSON makes one flat object.
 func (c CompanyConfig) MarshalJSON() ([]byte, error) {
 	own, err := json.Marshal(configFields{c.CompanyID, c.Tier, c.MaxUsers, c.BillingEmail, c.FeaturesEnabled, c.SupportLevel, c.Version, c.CachedAt})
@@ -95,9 +102,10 @@ func settings(text []byte) (map[string]json.RawMessage, error) {
 	if err := json.Unmarshal(text, &all); err != nil {
 		return nil, err
 	}
-	for _, own := range []string{"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "cached_at"} {
-		delete(all, own)
-	}
+	// Also those that differ in case only: decoders take them for the same.
+	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool {
+		return slices.ContainsFunc(configNames, func(own string) bool { return strings.EqualFold(name, own) })
+	})
 	return all, nil
 }
 

@@ -57,8 +57,10 @@ func (f *follower) poll(ctx context.Context) {
 	d := f.d
 	began := time.Now()
 	since := f.position
-	// Rows that old may have been removed unread.
-	fresh := f.read.IsZero() || began.Sub(f.read) > FeedReach-reachSlack
+	// Rows that old may have been removed unread. By both clocks: one stands still while the machine is suspended, the
+	// other may be set back.
+	unread := max(began.Sub(f.read), began.Round(0).Sub(f.read.Round(0)))
+	fresh := f.read.IsZero() || unread > FeedReach-reachSlack
 	if fresh {
 		since = 0
 	}

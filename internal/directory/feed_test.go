@@ -1,0 +1,219 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// script is a Loader whose feed says what the test wants. It knows one user, whose version is the test's.
+type script struct {
+	mu       sync.Mutex
+	down     bool
+	changes  []Change
+	position Position
+	asked    []Position
+	version  int64
+	loads    int
+}
+
+func (s *script) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+func (s *script) Users(context.Context, []string) ([]Subscription, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return nil, errors.New("down")
+	}
+	s.loads++
+	return []Subscription{{UserID: "u", CompanyID: "c", Version: s.version}}, nil
+}
+
+func (s *script) Company(context.Context, string) (Company, error) { return Company{}, ErrUnknown }
+
+func (s *script) Changes(_ context.Context, since Position) ([]Change, Position, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return nil, since, errors.New("down")
+	}
+	s.asked = append(s.asked, since)
+	return s.changes, s.position, nil
+}
+
+// lines keeps what is logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// loaded is how many loads there were.
+func (s *script) loaded() (n int) {
+	s.set(func() { n = s.loads })
+	return n
+}
+
+// began returns from where the feed was read since the test has cleared asked.
+func (s *script) began() (asked []Position) {
+	s.set(func() { asked = append(asked, s.asked...) })
+	return asked
+}
+
+// following makes a directory that follows the script in the test's bubble.
+func following(t *testing.T, s *script) (*Directory, *lines, func()) {
+	t.Helper()
+	log := &lines{}
+	d := New(Config{Loader: s, Log: slog.New(slog.NewTextHandler(log, nil)), Metrics: prometheus.NewRegistry()})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := d.Run(ctx); err != nil {
+			t.Errorf("follow: %v", err)
+		}
+	})
+	return d, log, func() { cancel(); running.Wait(); d.Close() }
+}
+
+// pass lets time pass, and what is due in it happen.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestABlindFeedIsToldOnceAndGoesOnFromWhereItWas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{position: 50, version: 1}
+		d, log, stop := following(t, s)
+		defer stop()
+		pass(time.Second)
+		if _, err := d.User(t.Context(), "u"); err != nil {
+			t.Fatal(err)
+		}
+		s.set(func() { s.down = true })
+		pass(29 * time.Second)
+		if log.String() != "" {
+			t.Errorf("after 29 s somebody is told: %s", log)
+		}
+		pass(10 * time.Second)
+		if n := strings.Count(log.String(), "can't be read"); n != 1 {
+			t.Errorf("after 39 s it is told %d times", n)
+		}
+		if age := d.FeedAge(); age < 39*time.Second || age > 40*time.Second {
+			t.Errorf("the age is %s", age)
+		}
+		if _, err := d.User(t.Context(), "u"); err != nil {
+			t.Errorf("what is held is not served: %v", err)
+		}
+		if testutil.ToFloat64(d.metrics.errors.WithLabelValues(byFeed)) < 10 {
+			t.Error("the failures are not counted")
+		}
+		s.set(func() { s.down, s.changes, s.version, s.asked = false, []Change{{"c", "", 7}}, 7, nil })
+		pass(time.Second)
+		if asked := s.began(); asked[0] != 50 {
+			t.Errorf("it goes on from %v", asked)
+		}
+		if u, err := d.User(t.Context(), "u"); err != nil || u.Version != 7 {
+			t.Errorf("after the feed is back the user is %+v, %v", u, err)
+		}
+		if strings.Count(log.String(), "is read again") != 1 || d.FeedAge() > time.Second {
+			t.Errorf("nobody is told that it is back (%s): %s", d.FeedAge(), log)
+		}
+	})
+}
+
+func TestAFeedUnreadForLongerThanItReachesIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{position: 50, version: 1}
+		d, _, stop := following(t, s)
+		defer stop()
+		pass(time.Second)
+		epoch := d.known.epoch.Load()
+		s.set(func() { s.down = true })
+		pass(3 * time.Hour)
+		s.set(func() { s.down, s.asked = false, nil })
+		pass(time.Second)
+		if asked := s.began(); asked[0] != 0 || asked[1] != 50 {
+			t.Errorf("it goes on from %v", asked)
+		}
+		if !d.known.changedSince("c", "u", epoch) {
+			t.Error("what was held before counts as new")
+		}
+	})
+}
+
+func TestAFeedThatGoesBackMakesEverythingOld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{position: 50, version: 900}
+		d, log, stop := following(t, s)
+		defer stop()
+		pass(time.Second)
+		if _, err := d.User(t.Context(), "u"); err != nil {
+			t.Fatal(err)
+		}
+		s.set(func() { s.position, s.version = 20, 300 })
+		pass(time.Second)
+		if u, err := d.User(t.Context(), "u"); err != nil || u.Version != 300 {
+			t.Errorf("the user is %+v, %v", u, err)
+		}
+		if v := d.known.judge("c", "u", 900, time.Now().Add(-time.Minute)); v != unsure {
+			t.Errorf("what was cached before is judged %v", v)
+		}
+		if strings.Count(log.String(), "gone back") != 1 {
+			t.Errorf("told: %s", log)
+		}
+	})
+}
+
+func TestAnEntryIsLookedUpAgainAfterItsLife(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{position: 50, version: 1}
+		d, _, stop := following(t, s)
+		defer stop()
+		pass(time.Second)
+		for range 3 * 60 { // three minutes, of which a quarter of five may be taken off
+			if _, err := d.User(t.Context(), "u"); err != nil {
+				t.Fatal(err)
+			}
+			pass(time.Second)
+		}
+		if n := s.loaded(); n != 1 {
+			t.Errorf("%d loads in three minutes", n)
+		}
+		pass(3 * time.Minute)
+		if _, err := d.User(t.Context(), "u"); err != nil || s.loaded() != 2 {
+			t.Errorf("%d loads after six minutes, %v", s.loaded(), err)
+		}
+		pass(time.Hour)
+		if n := d.users.len(); n != 0 {
+			t.Errorf("%d users are held after an idle hour", n)
+		}
+	})
+}
