@@ -88,7 +88,7 @@ func (s *Store) PruneChanges(ctx context.Context) (int64, error) {
 	}
 	before := s.prunable.Swap(oldest)
 	var removed int64
-	for before > 0 {
+	for {
 		one, cancel := s.bounded(ctx)
 		tag, err := s.pool.Exec(one, pruneSQL, changesKept, before, pruneRows)
 		cancel()
@@ -97,8 +97,7 @@ func (s *Store) PruneChanges(ctx context.Context) (int64, error) {
 		}
 		removed += tag.RowsAffected()
 		if tag.RowsAffected() < pruneRows {
-			break
+			return removed, nil
 		}
 	}
-	return removed, nil
 }

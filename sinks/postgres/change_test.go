@@ -204,6 +204,20 @@ func TestOldChangesAreRemovedOnceEverybodyCouldReadThem(t *testing.T) {
 	}
 }
 
+func TestChangesThatCameWithABackupOfAnotherServerAreRemoved(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	r := &reader{store: w.store}
+	w.exec(t, "INSERT INTO changes (version, company_id, xid) SELECT n, 'c' || n, (1000000000000 + n)::text::xid8 FROM generate_series(1, 10001) AS n")
+	if n := len(r.told(t)); n != 10_001 { // once cannot be wrong
+		t.Errorf("%d changes are told", n)
+	}
+	r.tells(t)
+	if removed, err := w.store.PruneChanges(t.Context()); err != nil || removed != 10_001 {
+		t.Errorf("removed %d: %v", removed, err)
+	}
+}
+
 func TestAPositionOfAnotherServerStartsTheFeedAgain(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

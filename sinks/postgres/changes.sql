@@ -5,5 +5,6 @@ WITH read AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot)
 SELECT read.snapshot::text, c.company_id, coalesce(c.user_id, ''), max(c.version)
 FROM read
 LEFT JOIN public.changes AS c
-    ON c.xid >= $1 AND NOT coalesce(pg_visible_in_snapshot(c.xid, nullif($2::text, '')::pg_snapshot), false)
+    ON c.xid >= $1 AND c.xid < pg_snapshot_xmax(read.snapshot) -- not what a restored backup says of another server's future
+    AND NOT coalesce(pg_visible_in_snapshot(c.xid, nullif($2::text, '')::pg_snapshot), false)
 GROUP BY read.snapshot::text, c.company_id, c.user_id

@@ -80,6 +80,24 @@ func TestErrorsThatNeedAPersonAreFatalAndSayWhatToDo(t *testing.T) {
 	stranger := open(t, postgres.Config{DSN: other(func(u *url.URL) { u.User = url.User(role) })})
 	_, err = stranger.Users(t.Context(), []string{"u"})
 	expect(t, "no right to read", err, postgres.Fatal, "grant the user")
+
+	// The rights that docs/tables.md asks for are enough.
+	w.exec(t, "GRANT SELECT ON companies, company_config, user_directory, subscriptions, subscription_tiers, changes TO "+role, "GRANT DELETE ON changes TO "+role)
+	if _, err := stranger.Users(t.Context(), []string{"u"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := stranger.Company(t.Context(), "c"); !errors.Is(err, directory.ErrUnknown) {
+		t.Error(err)
+	}
+	if _, _, err := stranger.Changes(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := stranger.PruneChanges(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// Who may write a table needs no right for what its triggers write.
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')", "GRANT INSERT, UPDATE, DELETE ON user_directory TO "+role, "SET ROLE "+role,
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('u', 'acme')", "UPDATE user_directory SET email = 'e'", "DELETE FROM user_directory", "RESET ROLE")
 }
 
 const migrateHint = `run "tenantflow migrate"`
