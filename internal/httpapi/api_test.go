@@ -156,7 +156,7 @@ func tokensFile(t testing.TB) string {
 
 // ask sends a GET request with the token for all; change may make it another one.
 func (f apiFixture) ask(target string, change ...func(*http.Request)) answer {
-	r := httptest.NewRequest(http.MethodGet, target, nil)
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, target, nil)
 	r.Header.Set("Authorization", "Bearer "+everyToken)
 	for _, c := range change {
 		c(r)
