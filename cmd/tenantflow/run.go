@@ -13,11 +13,11 @@ import (
 func parts() []part {
 	return []part{
 		{name: "usage", stores: []config.Store{config.Kafka, config.ClickHouse}, run: runUsage},
-		{name: "quota", stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}},
+		{name: "quota", stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}, run: runQuota},
 		{name: "subscription", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
 		{name: "company", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
 		{name: "jobs", stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}},
-		{name: "api", stores: []config.Store{config.Postgres, config.Dragonfly, config.ClickHouse}},
+		{name: "api", stores: []config.Store{config.Postgres, config.Dragonfly}, run: runAPI},
 	}
 }
 
@@ -57,7 +57,11 @@ its own stores only.`,
 			if len(missing) > 0 {
 				log.Info("these parts are not there yet and do not run", "parts", strings.Join(missing, ", "))
 			}
-			return newService(cfg, log, chosen).run(cmd.Context())
+			s, err := newService(cfg, log, chosen)
+			if err != nil {
+				return err
+			}
+			return s.run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts, comma-separated: "+strings.Join(names, ", "))

@@ -80,7 +80,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 	}
 
 	publish(10_000)
-	killed := start(t, "tenantflow", environ, "run")
+	killed := start(t, "tenantflow", environ, "run", "--only", "usage")
 	eventually(t, atWork(killed))
 	killed.signal(t, syscall.SIGKILL)
 	killed.wait(t)
@@ -93,7 +93,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 	}
 
 	publish(0)
-	last := start(t, "tenantflow", environ, "run")
+	last := start(t, "tenantflow", environ, "run", "--only", "usage")
 	want := traffic.Expected()
 	var differences []model.Difference
 	deadline := time.Now().Add(3 * time.Minute)

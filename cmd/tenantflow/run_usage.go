@@ -14,7 +14,6 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
-	"tenantflow/internal/health"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -70,14 +69,14 @@ func runUsage(ctx context.Context, s *service) error {
 }
 
 // limitMemory tells the collector how much the process should have, unless GOMEMLIMIT does: the filter, and the budget
-// three times over - for the rows held, for what is encoded of them, and for buffers and what is not collected yet. Left
-// to itself the collector would let twice of what is in use pile up.
+// three times over - for the rows held, for what is encoded of them, and for buffers and what is not collected yet - and
+// twice what is counted for quotas in the same process. Left to itself the collector would let twice of what is in use pile up.
 func limitMemory(cfg *config.Config, log *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	const least = 128 << 20
-	limit := max(least, int64(cfg.UsageFilterMemory)+3*int64(cfg.UsageMemory))
+	limit := max(least, int64(cfg.UsageFilterMemory)+3*int64(cfg.UsageMemory)+2*int64(cfg.QuotaMemory))
 	debug.SetMemoryLimit(limit)
 	log.Debug("memory limit of the collector set", slog.Int64("bytes", limit))
 }
@@ -89,33 +88,22 @@ func openClickHouse(ctx context.Context, s *service, part string) (*clickhouse.S
 	if err != nil {
 		return nil, fmt.Errorf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
 	}
-	delays := backoff.NewExponentialBackOff(
+	store, err := await(ctx, s, part, "ClickHouse", func(err error) bool { return clickhouse.Classify(err) == clickhouse.Fatal }, func() (*clickhouse.Store, error) {
+		return clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: s.cfg.UsageInsertTimeout, Logger: s.log})
+	})
+	if err != nil {
+		return nil, errors.Join(err, errors.New("are the address and the password right, and has `tenantflow migrate` been run?"))
+	}
+	return store, nil
+}
+
+// openDelays is how long to wait between two tries of a store that is down.
+func openDelays() backoff.BackOff {
+	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second),
 		backoff.WithMaxElapsedTime(0),
 	)
-	for {
-		store, err := clickhouse.Open(ctx, clickhouse.Config{
-			Options:       options,
-			InsertTimeout: s.cfg.UsageInsertTimeout,
-			Logger:        s.log,
-		})
-		switch {
-		case err == nil:
-			return store, nil
-		case ctx.Err() != nil:
-			return nil, nil //nolint:nilerr // asked to stop before there was anything to stop
-		case clickhouse.Classify(err) == clickhouse.Fatal:
-			return nil, errors.Join(err, errors.New("are the address and the password right, and has `tenantflow migrate` been run?"))
-		}
-		s.health.Set(part, health.Failing, err.Error())
-		s.log.Warn("ClickHouse does not answer; trying again", slog.Any("error", err))
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-time.After(delays.NextBackOff()):
-		}
-	}
 }
 
 // drain is how long a batch under way may take to finish when its partition is taken away or the process stops: an

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
+	"tenantflow/internal/token"
 )
 
 // A part is one thing that `run` runs, by the name that --only takes.
@@ -32,9 +34,11 @@ type service struct {
 	registry *prometheus.Registry
 	health   *health.Tracker
 	parts    []part
+	api      *httpapi.API
+	tenants  tenants
 }
 
-func newService(cfg *config.Config, log *slog.Logger, parts []part) *service {
+func newService(cfg *config.Config, log *slog.Logger, parts []part) (*service, error) {
 	s := &service{cfg: cfg, log: log, registry: telemetry.NewRegistry(build()), parts: parts}
 	names := make([]string, len(parts))
 	for i, p := range parts {
@@ -42,7 +46,17 @@ func newService(cfg *config.Config, log *slog.Logger, parts []part) *service {
 	}
 	s.health = health.New(cfg.StallTimeout, log, names...)
 	s.registry.MustRegister(s.health.Collector())
-	return s
+	if slices.Contains(names, "api") {
+		var tokens *token.File
+		if cfg.APITokensFile != "" {
+			var err error
+			if tokens, err = token.Open(cfg.APITokensFile, log); err != nil {
+				return nil, invalid("TENANTFLOW_API_TOKENS_FILE: %v", err)
+			}
+		}
+		s.api = httpapi.NewAPI(tokens, log)
+	}
+	return s, nil
 }
 
 // run runs until ctx ends or a part can't go on, and then stops in this order: not ready; the parts, which finish
@@ -50,7 +64,7 @@ func newService(cfg *config.Config, log *slog.Logger, parts []part) *service {
 // to know how the stop gets on. A stop that takes longer than the shutdown timeout is an error, and whatever is still
 // under way ends with the process.
 func (s *service) run(ctx context.Context) error {
-	server := httpapi.New(httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: build(), Log: s.log})
+	server := httpapi.New(httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: build(), Log: s.log, API: s.api})
 	// The parent's end must not cut off the answers of a stop under way.
 	outlive := context.WithoutCancel(ctx)
 	if err := server.Start(outlive); err != nil {

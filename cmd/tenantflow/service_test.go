@@ -23,6 +23,8 @@ func deadStores() []string {
 	return []string{
 		"TENANTFLOW_KAFKA_BROKERS=127.0.0.1:1",
 		"TENANTFLOW_CLICKHOUSE_DSN=http://127.0.0.1:1/tenantflow",
+		"TENANTFLOW_POSTGRES_DSN=postgres://tenantflow@127.0.0.1:1/tenantflow",
+		"TENANTFLOW_DRAGONFLY_URL=redis://127.0.0.1:1/0",
 		"TENANTFLOW_HTTP_ADDR=127.0.0.1:0",
 	}
 }
@@ -145,7 +147,11 @@ func testService(t *testing.T, environ []string, parts ...part) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newService(cfg, slog.New(slog.DiscardHandler), parts)
+	s, err := newService(cfg, slog.New(slog.DiscardHandler), parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func untilStopped(ctx context.Context, _ *service) error { <-ctx.Done(); return nil }
