@@ -244,6 +244,7 @@ func insertBlock(ctx context.Context, c *migrations.ClickHouse, rows [][]any) er
 	if err != nil {
 		return fmt.Errorf("prepare a block: %w", err)
 	}
+	defer statement.Close()
 	for _, row := range rows {
 		if _, err := statement.ExecContext(ctx, row...); err != nil {
 			return fmt.Errorf("append a row: %w", err)

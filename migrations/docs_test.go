@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"database/sql"
 	"os"
 	"regexp"
 	"strings"
@@ -35,20 +36,23 @@ func TestTheQueriesInTheDocumentationRun(t *testing.T) {
 	queries, _ := documentedQueries(t)
 	c := migrated(t)
 	for _, query := range queries {
-		rows, err := c.DB().QueryContext(t.Context(), query)
-		if err != nil {
+		if err := readAll(t, c.DB(), query); err != nil {
 			t.Errorf("%s\n%v", query, err)
-			continue
-		}
-		for rows.Next() {
-		}
-		if err := rows.Err(); err != nil {
-			t.Errorf("%s\n%v", query, err)
-		}
-		if err := rows.Close(); err != nil {
-			t.Error(err)
 		}
 	}
+}
+
+// readAll runs a query and reads what it returns.
+func readAll(t *testing.T, db *sql.DB, query string) error {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+	}
+	return rows.Err()
 }
 
 func TestTheStatementsForPostgresInTheDocumentationRun(t *testing.T) {

@@ -78,7 +78,7 @@ func ensurePostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) error
 	if err != nil {
 		return fmt.Errorf("create Postgres database %q: reach the server: %w", cfg.Database, err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }() // everything was answered before
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize())
 	// Two processes at once: the second one is told so, in one of two ways.
 	if s := state(err); err != nil && s != stateDatabaseExists && s != stateUniqueKey {
@@ -92,7 +92,7 @@ func checkPostgresVersion(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if err != nil {
 		return fmt.Errorf("reach Postgres at %s:%d: %w", cfg.Host, cfg.Port, err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	var number int
 	var name string
 	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, current_setting('server_version')").Scan(&number, &name); err != nil {
