@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -96,7 +97,7 @@ type shownQuota struct {
 	Status     string      `json:"status,omitempty"`
 	Billing    string      `json:"billing_status,omitempty"`
 	DailyLimit *tier.Limit `json:"daily_limit,omitempty"`
-	Percentage string      `json:"usage_percentage,omitempty"` // none without a limit
+	Percentage json.Number `json:"usage_percentage,omitempty"` // two decimals; none without a limit
 	Exceeded   bool        `json:"exceeded"`
 	Reason     string      `json:"reason,omitempty"`   // why it is exceeded whatever was used, as the HTTP interface says it
 	Thresholds []int       `json:"thresholds_reached"` // percent
@@ -135,7 +136,7 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 	if q.DailyLimit = &limit; limit == tier.Unlimited {
 		return q, nil
 	}
-	q.Percentage = httpapi.PercentText(q.APICalls, int64(limit))
+	q.Percentage = json.Number(httpapi.PercentText(q.APICalls, int64(limit)))
 	q.Exceeded = q.Exceeded || q.APICalls >= int64(limit)
 	for _, percent := range []int64{80, 100} {
 		// Calls beyond limit*percent/100, rounded up, without computing a product that may not fit.
@@ -204,7 +205,7 @@ func (q *shownQuota) table(now time.Time) *table {
 		t.add("daily limit", q.DailyLimit.String())
 	}
 	if q.Percentage != "" {
-		t.add("used", q.Percentage+" %")
+		t.add("used", q.Percentage.String()+" %")
 		var reached []string
 		for _, percent := range slices.Sorted(slices.Values(q.Thresholds)) {
 			reached = append(reached, strconv.Itoa(percent)+" %")

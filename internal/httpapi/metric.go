@@ -37,17 +37,24 @@ func newRequestMetrics(registry *prometheus.Registry) *requestMetrics {
 // observe wraps the handlers of one route.
 func (m *requestMetrics) observe(route string, next http.Handler) http.Handler {
 	seconds := m.seconds.WithLabelValues(route)
-	var classes [6]prometheus.Counter
-	for class := 1; class < len(classes); class++ {
-		classes[class] = m.requests.WithLabelValues(route, strconv.Itoa(class)+"xx")
-	}
+	// There from the start, so that a rate can be taken of the first one. No route redirects.
+	classes := [6]prometheus.Counter{2: m.class(route, 2), 4: m.class(route, 4), 5: m.class(route, 5)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(s, r)
 		seconds.Observe(time.Since(start).Seconds())
-		classes[min(max(s.status/100, 1), 5)].Inc()
+		class := s.status / 100
+		if class < len(classes) && classes[class] != nil {
+			classes[class].Inc()
+		} else {
+			m.class(route, class).Inc()
+		}
 	})
+}
+
+func (m *requestMetrics) class(route string, class int) prometheus.Counter {
+	return m.requests.WithLabelValues(route, strconv.Itoa(class)+"xx")
 }
 
 // A statusWriter remembers the status that was sent.

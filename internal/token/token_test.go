@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 )
@@ -108,6 +109,19 @@ func TestAFileThatIsNoListOfJSONIsRefused(t *testing.T) {
 		if set, err := Parse([]byte(text)); err == nil {
 			t.Errorf("%q is taken: %d tokens", text, set.Len())
 		}
+	}
+}
+
+func TestTheExampleOfTheDocsIsAValidFile(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "```json\n[")
+	example, _, _ = strings.Cut("["+example, "```")
+	if set, err := Parse([]byte(example)); err != nil || set.Len() != 2 {
+		t.Errorf("%v: %s", err, example)
 	}
 }
 
