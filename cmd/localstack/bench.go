@@ -13,9 +13,9 @@ func newBenchCommand() *cobra.Command {
 	var c bench.Config
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure the service beside ClickHouse's Kafka engine, the engine's insert limit and itself without guarantees",
-		Long: `Bench starts Apache Kafka and ClickHouse, publishes usage events and has one contender after the other read them. The
-report goes to standard output as Markdown, what is under way to standard error, all numbers to .local/bench.json.
+		Short: "Measure the service beside ClickHouse's Kafka engine, the engine's insert limit, plain counting and itself without guarantees",
+		Long: `Bench starts Apache Kafka and the stores that it needs, publishes usage events and has one contender after the other read
+them. The report goes to standard output as Markdown, what is under way to standard error, all numbers to .local/bench.json.
 
 Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
 		Args: cobra.NoArgs,
@@ -31,7 +31,7 @@ Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
 	f.StringSliceVar(&c.Only, "only", nil, "make these measurements only, comma-separated")
 	f.StringVar(&c.Binary, "tenantflow", "", "binary of the service (default bin/tenantflow)")
 	f.StringVar(&c.JSON, "json", "", "file for the measurements (default .local/bench.json)")
-	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile of the service's code, which runs once more for it")
+	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile of the service's code, which runs once more for it; the quota consumer's has .quota behind its name")
 	cmd.AddCommand(newBenchChildCommand())
 	return cmd
 }
@@ -49,11 +49,13 @@ func newBenchChildCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar((*string)(&c.Kind), "kind", string(bench.Unguarded), "guarded or unguarded")
+	f.StringVar((*string)(&c.Kind), "kind", string(bench.Unguarded), "guarded, unguarded, counted or plain")
 	f.StringVar(&c.Brokers, "brokers", "", "brokers")
 	f.StringVar(&c.Topic, "topic", "", "topic")
 	f.StringVar(&c.Group, "group", "", "consumer group")
 	f.StringVar(&c.DSN, "dsn", "", "ClickHouse")
+	f.StringVar(&c.Redis, "redis", "", "Redis")
+	f.StringVar(&c.Postgres, "postgres", "", "Postgres")
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:0", "address of the metrics page")
 	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile")
 	return cmd

@@ -101,7 +101,7 @@ func (w *world) backlog(ctx context.Context, c contender, d dataset) (_ Run, err
 
 // finished is what is known of a run when its last row is in the table.
 type finished struct {
-	database   string
+	database   string // empty: it writes no rows
 	rows       int
 	took       time.Duration
 	before     times
@@ -131,6 +131,14 @@ func (w *world) finish(ctx context.Context, r *running, f finished) (Run, error)
 	}
 	if out.KafkaRSS, err = memory(w.kafka.Pid(), "VmRSS"); err != nil {
 		return out, err
+	}
+	if w.redis != nil {
+		if out.RedisRSS, err = memory(w.redis.Pid(), "VmRSS"); err != nil {
+			return out, err
+		}
+	}
+	if f.database == "" {
+		return out, nil
 	}
 	if out.ClickHouseRSS, err = memory(w.clickhouse.Pid(), "VmRSS"); err != nil {
 		return out, err

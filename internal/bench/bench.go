@@ -2,6 +2,9 @@
 // engine, the engine's insert limit, and the consumer's own code without its guarantees. All read the same events from
 // the same Apache Kafka into the same tables of the same ClickHouse engine, one after the other, in one run.
 //
+// The quota consumer is measured likewise, beside a pipeline that counts the same events in the same Redis by INCRBY and
+// EXPIRE and promises nothing; and how soon its counts are seen, how fast they are told over HTTP, what they weigh.
+//
 // What counts are the ratios within one run. The absolute numbers belong to the machine, on which the broker, the engine,
 // the contender and this program share the processors.
 package bench
@@ -31,7 +34,7 @@ type Config struct {
 	Binary  string // path of tenantflow; default bin/tenantflow
 	Dir     string // for data and logs, emptied at the start; default .local/bench
 	JSON    string // where the measurements are written; default .local/bench.json
-	Profile string // a file for a CPU profile of the consumer; empty: none
+	Profile string // a file for a CPU profile of the usage consumer, and with .quota behind it the quota consumer's; empty: none
 
 	Out io.Writer // the report
 	Log io.Writer // what is under way
@@ -56,21 +59,36 @@ const (
 	LoneDefault       = "lone_default"
 	LoneTuned         = "lone_tuned"
 	Profiled          = "profiled"
+	Quota             = "quota"
+	QuotaBaseline     = "quota_baseline"
+	UsageAndQuota     = "usage_and_quota"
+	QuotaFresh        = "quota_fresh"
+	QuotaHTTP         = "quota_http" // made with quota_fresh
+	QuotaMemory       = "quota_memory"
+	QuotaProfiled     = "quota_profiled"
 )
 
 // Names are all measurements that Run makes when it is told nothing else.
 func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
-		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned,
+		Quota, QuotaBaseline, UsageAndQuota, LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory,
 	}
 }
+
+// counts says whether a measurement is one of the quota consumer, and stores whether ClickHouse has a part in it.
+func counts(name string) bool {
+	return slices.Contains([]string{Quota, QuotaBaseline, UsageAndQuota, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaProfiled}, name)
+}
+
+func stores(name string) bool { return !counts(name) || name == UsageAndQuota }
 
 // CPU is processor time for a row, in microseconds, of each process that had a part in it.
 type CPU struct {
 	Tenantflow float64 `json:"tenantflow"`
 	ClickHouse float64 `json:"clickhouse"`
 	Kafka      float64 `json:"kafka"`
+	Redis      float64 `json:"redis,omitempty"`
 }
 
 // A Run is one pass of a contender over its events.
@@ -85,6 +103,7 @@ type Run struct {
 	AllocatedMB   float64 `json:"allocated_mb,omitempty"`      // by the service, in all
 	KafkaRSS      float64 `json:"kafka_rss_mb,omitempty"`      // at its end
 	ClickHouseRSS float64 `json:"clickhouse_rss_mb,omitempty"` // at its end
+	RedisRSS      float64 `json:"redis_rss_mb,omitempty"`      // at its end
 }
 
 // A Latency is the time from just before an event is published to its row being found, in milliseconds.
@@ -108,6 +127,7 @@ type Measurement struct {
 	PeakRSS       float64  `json:"peak_rss_mb"`
 	Allocations   float64  `json:"allocs_per_1000_rows,omitempty"`
 	Latency       *Latency `json:"latency_ms,omitempty"`
+	Weights       []Weight `json:"redis_bytes,omitempty"`
 	Runs          []Run    `json:"runs,omitempty"`
 }
 
@@ -128,6 +148,7 @@ func (m *Measurement) add(r Run) {
 		Tenantflow: median(of(func(r Run) float64 { return r.CPU.Tenantflow })),
 		ClickHouse: median(of(func(r Run) float64 { return r.CPU.ClickHouse })),
 		Kafka:      median(of(func(r Run) float64 { return r.CPU.Kafka })),
+		Redis:      median(of(func(r Run) float64 { return r.CPU.Redis })),
 	}
 	m.PeakRSS = slices.Max(of(func(r Run) float64 { return r.PeakRSS }))
 	m.Allocations = median(of(func(r Run) float64 { return r.Allocations }))
@@ -161,13 +182,17 @@ func (c *Config) withDefaults() error {
 	if c.Partitions == 0 {
 		c.Partitions = 8
 	}
-	if c.Profile != "" && len(c.Only) > 0 {
-		c.Only = append(c.Only, Profiled)
-	}
 	if len(c.Only) == 0 {
 		c.Only = Names()
 	}
-	known := append(Names(), Profiled)
+	if c.Profile != "" {
+		for profile, of := range map[string]func(string) bool{Profiled: stores, QuotaProfiled: counts} {
+			if slices.ContainsFunc(c.Only, of) && !slices.Contains(c.Only, profile) {
+				c.Only = append(c.Only, profile)
+			}
+		}
+	}
+	known := append(Names(), Profiled, QuotaProfiled)
 	for _, name := range c.Only {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("there is no measurement %q; choose from %s", name, strings.Join(known, ", "))

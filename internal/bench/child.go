@@ -35,15 +35,22 @@ const (
 	// and check no deadline it is an ordinary at-least-once consumer, and an optimistic one: it commits when it is
 	// idle only.
 	Unguarded ChildKind = "unguarded"
+	// Counted is the quota consumer as the service runs it. It is there to be profiled.
+	Counted ChildKind = "counted"
+	// Plain counts as people do without this service: for each event INCRBY of the user's counter and EXPIRE, all of a
+	// batch in one pipeline. Runtime, fetching and decoding are the service's. What is delivered twice is counted twice.
+	Plain ChildKind = "plain"
 )
 
 // Child is a consumer in a process of its own.
 type Child struct {
-	Kind                       ChildKind
-	Brokers, Topic, Group, DSN string
-	Metrics                    string // HOST:PORT of its metrics page
-	Profile                    string // file for a CPU profile; empty: none
-	Log                        *slog.Logger
+	Kind                  ChildKind
+	Brokers, Topic, Group string
+	DSN                   string // of ClickHouse, for rows
+	Redis, Postgres       string // for counts
+	Metrics               string // HOST:PORT of its metrics page
+	Profile               string // file for a CPU profile; empty: none
+	Log                   *slog.Logger
 }
 
 // memoryLimit is the one the service sets at its default settings.
@@ -63,15 +70,6 @@ func (c Child) Run(ctx context.Context) (err error) {
 		defer pprof.StopCPUProfile()
 	}
 	debug.SetMemoryLimit(memoryLimit)
-	o, err := chgo.ParseDSN(c.DSN)
-	if err != nil {
-		return fmt.Errorf("read the DSN: %w", err)
-	}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: o, Logger: c.Log})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector())
 	web := &http.Server{Addr: c.Metrics, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 10 * time.Second}
@@ -85,15 +83,37 @@ func (c Child) Run(ctx context.Context) (err error) {
 		<-served
 	}()
 
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	group := consumers.Config{
+		Name: "usage", Brokers: strings.Split(c.Brokers, ","), Transport: transport, Group: c.Group, Topics: []string{c.Topic}, Logger: c.Log,
+	}
+	switch c.Kind {
+	case Counted:
+		return c.count(ctx, group, registry)
+	case Plain:
+		return c.increment(ctx, group)
+	default:
+		return c.insert(ctx, group)
+	}
+}
+
+// insert writes rows.
+func (c Child) insert(ctx context.Context, group consumers.Config) (err error) {
+	o, err := chgo.ParseDSN(c.DSN)
+	if err != nil {
+		return fmt.Errorf("read the DSN: %w", err)
+	}
+	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: o, Logger: c.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
 	var handler consumers.BatchHandler = &unguarded{store: store, blocks: make(chan *clickhouse.Block, 4)}
 	if c.Kind == Guarded {
 		handler = consumers.NewUsage(store, consumers.UsageConfig{})
 	}
-	transport := &kafka.Transport{}
-	defer transport.CloseIdleConnections()
-	return consumers.NewGroup(consumers.Config{
-		Name: "usage", Brokers: strings.Split(c.Brokers, ","), Transport: transport, Group: c.Group, Topics: []string{c.Topic}, Logger: c.Log,
-	}, handler).Run(ctx)
+	return consumers.NewGroup(group, handler).Run(ctx)
 }
 
 // unguarded is a handler that inserts what it reads.

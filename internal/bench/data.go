@@ -22,6 +22,9 @@ type dataset struct {
 	events     int // records in the topic
 	rows       int // what becomes of them in the table
 	bytes      int // of data in an event, on average
+
+	counters map[string]int64 // events by the Redis key of their user and day
+	members  members
 }
 
 func (d dataset) topic() string { return d.prefix + events.TopicUsage }
@@ -110,8 +113,10 @@ func (w *world) publish(ctx context.Context, d *dataset, c model.Config, shape f
 		}
 	}
 	d.bytes = size / d.events
-	d.rows = int(g.Expected().Messages - g.Expected().Duplicates)
-	return nil
+	want := g.Expected()
+	d.rows = int(want.Messages - want.Duplicates)
+	d.counters, d.members, err = counters(&want)
+	return err
 }
 
 func message(m *model.Message) kafka.Message {

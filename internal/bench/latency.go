@@ -73,7 +73,7 @@ func (w *world) latency(ctx context.Context, name string, steady bool, settings 
 	}
 	m.Rows = p.rows
 	m.add(run)
-	m.Latency = p.result()
+	m.Latency = latencyOf(p.took)
 	return m, r.alive()
 }
 
@@ -93,25 +93,29 @@ type prober struct {
 func (p *prober) send(ctx context.Context, n int) error {
 	user := "probe-" + strconv.Itoa(n)
 	now := time.Now()
+	p.mu.Lock()
+	p.sent[user] = now
+	p.mu.Unlock()
+	if err := p.writer.WriteMessages(ctx, probeEvent(user, user, now)); err != nil {
+		return fmt.Errorf("publish a probe: %w", err)
+	}
+	p.rows++
+	return nil
+}
+
+// probeEvent is a usage event of now.
+func probeEvent(user, id string, now time.Time) kafka.Message {
 	at := now.UTC().Format(time.RFC3339Nano)
-	message := kafka.Message{
+	return kafka.Message{
 		Key: []byte(user),
 		Value: fmt.Appendf(nil, `{"company_id":%q,"user_id":%q,"subscription_tier":"pro","service_name":"bench","api_endpoint":"/probe",`+
 			`"data_points_consumed":1,"processing_time_ms":1,"timestamp":%q}`, probeCompany, user, at),
 		Headers: []kafka.Header{
 			{Key: "content-type", Value: []byte("application/json")}, {Key: "ce_specversion", Value: []byte("1.0")},
-			{Key: "ce_id", Value: []byte(user)}, {Key: "ce_source", Value: []byte("/bench")},
+			{Key: "ce_id", Value: []byte(id)}, {Key: "ce_source", Value: []byte("/bench")},
 			{Key: "ce_type", Value: []byte("usage.recorded.v1")}, {Key: "ce_time", Value: []byte(at)},
 		},
 	}
-	p.mu.Lock()
-	p.sent[user] = now
-	p.mu.Unlock()
-	if err := p.writer.WriteMessages(ctx, message); err != nil {
-		return fmt.Errorf("publish a probe: %w", err)
-	}
-	p.rows++
-	return nil
 }
 
 // look asks for the rows of probes, and reports how many are still missing.
@@ -159,20 +163,32 @@ func (p *prober) alone(ctx context.Context) error {
 
 // underLoad publishes at a steady rate, and probes among it.
 func (p *prober) underLoad(ctx context.Context, d dataset) error {
-	const every = 10 * time.Millisecond
-	total := int((warmUp + steadyTime).Seconds() * steadyRate)
-	g, err := model.New(model.Config{Seed: 5, Count: total, Step: time.Second / steadyRate, Start: time.Now()})
+	g, err := steadyEvents()
 	if err != nil {
 		return err
 	}
-	publisher, err := topic.NewPublisher(ctx, p.client, d.topic(), 0)
+	p.rows += g.Config().Count
+	return p.steadily(ctx, d, g, p.keepProbing)
+}
+
+// steadyEvents makes the events of a steady load, of now.
+func steadyEvents() (*model.Generator, error) {
+	total := int((warmUp + steadyTime).Seconds() * steadyRate)
+	return model.New(model.Config{Seed: 5, Count: total, Step: time.Second / steadyRate, Start: time.Now()})
+}
+
+// steadily publishes events at the steady rate. beside works at the same time; its context ends with the load.
+func (w *world) steadily(ctx context.Context, d dataset, g *model.Generator, beside func(context.Context) error) error {
+	const every = 10 * time.Millisecond
+	total := g.Config().Count
+	publisher, err := topic.NewPublisher(ctx, w.client, d.topic(), 0)
 	if err != nil {
 		return err
 	}
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	probes := make(chan error, 1)
-	go func() { probes <- p.keepProbing(working) }()
+	go func() { probes <- beside(working) }()
 
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -197,7 +213,6 @@ func (p *prober) underLoad(ctx context.Context, d dataset) error {
 	took := time.Since(began)
 	stop()
 	err = errors.Join(<-probes, publisher.Close())
-	p.rows += total
 	if late := took - warmUp - steadyTime; late > time.Second {
 		err = errors.Join(err, fmt.Errorf("the load was not steady: it took %s longer than it should", late))
 	}
@@ -230,14 +245,15 @@ func (p *prober) keepProbing(ctx context.Context) error {
 	})
 }
 
-func (p *prober) result() *Latency {
-	slices.Sort(p.took)
+// latencyOf sums up how long each probe took.
+func latencyOf(took []time.Duration) *Latency {
+	slices.Sort(took)
 	at := func(share float64) float64 {
-		if len(p.took) == 0 {
+		if len(took) == 0 {
 			return 0
 		}
-		i := min(len(p.took)-1, int(share*float64(len(p.took))))
-		return float64(p.took[i].Microseconds()) / 1000
+		i := min(len(took)-1, int(share*float64(len(took))))
+		return float64(took[i].Microseconds()) / 1000
 	}
-	return &Latency{P50: at(0.5), P99: at(0.99), Max: at(1), Probes: len(p.took)}
+	return &Latency{P50: at(0.5), P99: at(0.99), Max: at(1), Probes: len(took)}
 }

@@ -25,6 +25,13 @@ func what(name string) string {
 		LatencyDefault:    "20,000 events/s, at defaults",
 		LatencyTuned:      "20,000 events/s, batch interval 50 ms",
 		Profiled:          "the service's code in the process that profiles it",
+		Quota:             "quotas counted by the service at its defaults, every guarantee on",
+		QuotaBaseline:     "INCRBY and EXPIRE for each event in pipelines, no guarantee",
+		UsageAndQuota:     "rows and quotas, in one process at its defaults",
+		QuotaFresh:        "20,000 events/s and 2,000 HTTP requests/s, at defaults: published to counted",
+		QuotaHTTP:         "the same: GET /v1/users/{id}/quota, from when it was due",
+		QuotaMemory:       "what a counted event weighs in Redis",
+		QuotaProfiled:     "the quota consumer's code in the process that profiles it",
 	}[name]
 }
 
@@ -48,8 +55,8 @@ func (w *world) measure(ctx context.Context) ([]Measurement, error) {
 				made[c.name] = m
 			}
 			m.add(r)
-			w.say("%s, run %d: %.0f rows/s; CPU a row %.2f us service, %.2f us ClickHouse, %.2f us Kafka; peak %.0f MB",
-				c.name, n+1, r.RowsPerSecond, r.CPU.Tenantflow, r.CPU.ClickHouse, r.CPU.Kafka, r.PeakRSS)
+			w.say("%s, run %d: %.0f rows/s; CPU a row %.2f us service, %.2f us ClickHouse, %.2f us Redis, %.2f us Kafka; peak %.0f MB",
+				c.name, n+1, r.RowsPerSecond, r.CPU.Tenantflow, r.CPU.ClickHouse, r.CPU.Redis, r.CPU.Kafka, r.PeakRSS)
 		}
 	}
 	tuned := "TENANTFLOW_USAGE_BATCH_INTERVAL=50ms"
@@ -70,8 +77,11 @@ func (w *world) measure(ctx context.Context) ([]Measurement, error) {
 		made[l.name] = &m
 		w.say("%s: p50 %.0f ms, p99 %.0f ms, longest %.0f ms of %d", l.name, m.Latency.P50, m.Latency.P99, m.Latency.Max, m.Latency.Probes)
 	}
+	if err := w.quotaMeasures(ctx, made); err != nil {
+		return nil, err
+	}
 	var all []Measurement
-	for _, name := range append(Names(), Profiled) {
+	for _, name := range append(Names(), Profiled, QuotaProfiled) {
 		if m := made[name]; m != nil {
 			m.What = what(name)
 			all = append(all, *m)
@@ -119,6 +129,19 @@ func (w *world) compared(ctx context.Context) ([]pass, error) {
 		if err := add(c.name, c.data, c.contender); err != nil {
 			return nil, err
 		}
+	}
+	for _, c := range w.counters() {
+		if !w.wanted(c.name) {
+			continue
+		}
+		d, err := w.dataset(ctx, dataBinary)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.know(ctx, d.members); err != nil {
+			return nil, err
+		}
+		all = append(all, pass{c.name, d, func(ctx context.Context) (Run, error) { return w.count(ctx, c, d) }})
 	}
 	if !w.wanted(InsertLimit) {
 		return all, nil

@@ -11,7 +11,7 @@ import (
 )
 
 // machine says what the numbers belong to.
-func machine(clickhouse string) []string {
+func machine(engines []string) []string {
 	cpu := "unknown processor"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for l := range strings.Lines(string(b)) {
@@ -38,7 +38,7 @@ func machine(clickhouse string) []string {
 	}
 	return []string{
 		fmt.Sprintf("Machine: %d x %s, %s, Linux %s", runtime.NumCPU(), cpu, memory, kernel),
-		fmt.Sprintf("ClickHouse %s (libchdb), Apache Kafka, %s; broker, store, service and benchmark share the machine", clickhouse, runtime.Version()),
+		fmt.Sprintf("%s, %s; broker, stores, service and benchmark share the machine", strings.Join(engines, ", "), runtime.Version()),
 	}
 }
 
@@ -56,17 +56,18 @@ func report(out io.Writer, about []string, all []Measurement) {
 	throughput(out, all)
 	ratios(out, by)
 	latencies(out, all)
+	weights(out, all)
 }
 
 func throughput(out io.Writer, all []Measurement) {
-	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "peak RSS MB", "allocs/1000 rows"}}
+	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "Redis", "peak RSS MB", "allocs/1000 rows"}}
 	for i := range all {
 		m := &all[i]
-		if m.Latency != nil {
+		if m.Latency != nil || m.Weights != nil {
 			continue
 		}
 		t.row(m.Name, m.What, thousands(m.RowsPerSecond), thousands(m.Min)+" .. "+thousands(m.Max), decimal(m.CPU.Tenantflow, 2),
-			decimal(m.CPU.ClickHouse, 2), decimal(m.CPU.Kafka, 2), decimal(m.PeakRSS, 0), decimal(m.Allocations, 1))
+			decimal(m.CPU.ClickHouse, 2), decimal(m.CPU.Kafka, 2), decimal(m.CPU.Redis, 2), decimal(m.PeakRSS, 0), decimal(m.Allocations, 1))
 	}
 	t.write(out)
 }
@@ -74,8 +75,8 @@ func throughput(out io.Writer, all []Measurement) {
 // ratios compares runs of the same round, because these had the most in common.
 func ratios(out io.Writer, by map[string]*Measurement) {
 	t := table{heads: []string{"ratio", "median of rounds", "min .. max"}}
-	for _, one := range []string{Tenantflow, LargeBatches} {
-		for _, other := range []string{KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees} {
+	compare := func(one string, others ...string) {
+		for _, other := range others {
 			a, b := by[one], by[other]
 			if a == nil || b == nil {
 				continue
@@ -88,6 +89,11 @@ func ratios(out io.Writer, by map[string]*Measurement) {
 			t.row(one+" / "+other, decimal(median(all), 2), decimal(all[0], 2)+" .. "+decimal(all[len(all)-1], 2))
 		}
 	}
+	for _, one := range []string{Tenantflow, LargeBatches} {
+		compare(one, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees)
+	}
+	compare(Quota, QuotaBaseline)
+	compare(UsageAndQuota, Tenantflow, Quota)
 	t.write(out)
 }
 
@@ -95,7 +101,25 @@ func latencies(out io.Writer, all []Measurement) {
 	t := table{heads: []string{"latency, ms", "what", "p50", "p99", "longest", "probes", "peak RSS MB"}}
 	for i := range all {
 		if l := all[i].Latency; l != nil {
-			t.row(all[i].Name, all[i].What, decimal(l.P50, 0), decimal(l.P99, 0), decimal(l.Max, 0), fmt.Sprint(l.Probes), decimal(all[i].PeakRSS, 0))
+			t.row(all[i].Name, all[i].What, millis(l.P50), millis(l.P99), millis(l.Max), fmt.Sprint(l.Probes), decimal(all[i].PeakRSS, 0))
+		}
+	}
+	t.write(out)
+}
+
+// millis writes milliseconds, few of them with a digit more.
+func millis(v float64) string {
+	if v < 20 {
+		return decimal(v, 1)
+	}
+	return decimal(v, 0)
+}
+
+func weights(out io.Writer, all []Measurement) {
+	t := table{heads: []string{"memory of Redis, bytes", "users", "events of each", "an event", "a user and day, identities expired"}}
+	for i := range all {
+		for _, m := range all[i].Weights {
+			t.row(all[i].Name, fmt.Sprint(m.Users), fmt.Sprint(m.EventsOfEach), decimal(m.PerEvent, 1), decimal(m.PerCounter, 0))
 		}
 	}
 	t.write(out)

@@ -80,7 +80,7 @@ func readHeap(ctx context.Context, addr string) (heap, error) {
 }
 
 // times are the processor times of all processes at one moment.
-type times struct{ service, clickhouse, kafka time.Duration }
+type times struct{ service, clickhouse, kafka, redis time.Duration }
 
 // times reads them; pid is the service's, 0 where there is none.
 func (w *world) times(pid int) (t times, err error) {
@@ -89,8 +89,15 @@ func (w *world) times(pid int) (t times, err error) {
 			return t, err
 		}
 	}
-	if t.clickhouse, err = cpuTime(w.clickhouse.Pid()); err != nil {
-		return t, err
+	if w.clickhouse != nil {
+		if t.clickhouse, err = cpuTime(w.clickhouse.Pid()); err != nil {
+			return t, err
+		}
+	}
+	if w.redis != nil {
+		if t.redis, err = cpuTime(w.redis.Pid()); err != nil {
+			return t, err
+		}
 	}
 	t.kafka, err = cpuTime(w.kafka.Pid())
 	return t, err
@@ -99,5 +106,6 @@ func (w *world) times(pid int) (t times, err error) {
 // perRow is the time between two moments, for each row.
 func perRow(from, to times, rows int) CPU {
 	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(rows) }
-	return CPU{Tenantflow: us(to.service - from.service), ClickHouse: us(to.clickhouse - from.clickhouse), Kafka: us(to.kafka - from.kafka)}
+	return CPU{Tenantflow: us(to.service - from.service), ClickHouse: us(to.clickhouse - from.clickhouse), Kafka: us(to.kafka - from.kafka),
+		Redis: us(to.redis - from.redis)}
 }

@@ -19,27 +19,30 @@ const stopLimit = 40 * time.Second
 // service is the real binary as an operator runs it, with settings beside the addresses.
 func (w *world) service(name string, settings ...string) contender {
 	return contender{name: name, members: 1, start: func(ctx context.Context, d dataset, database, group string) (*running, error) {
-		return w.runService(ctx, d.prefix, database, strings.TrimSuffix(group, usageGroup), settings)
+		return w.runService(ctx, "usage", d.prefix, database, strings.TrimSuffix(group, usageGroup), settings)
 	}}
 }
 
 // usageGroup is what the service puts behind the prefix of its groups.
 const usageGroup = ".usage"
 
-func (w *world) runService(ctx context.Context, topicPrefix, database, groupPrefix string, settings []string) (*running, error) {
+// runService runs parts of the service, comma-separated. Without a database it has no address of ClickHouse.
+func (w *world) runService(ctx context.Context, parts, topicPrefix, database, groupPrefix string, settings []string) (*running, error) {
 	addr, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(w.Binary, "run", "--only", "usage") //nolint:noctx // it is stopped in order, and killed with this process
+	cmd := exec.Command(w.Binary, "run", "--only", parts) //nolint:noctx // it is stopped in order, and killed with this process
 	cmd.Env = slices.Concat(w.environ(), []string{
 		"TENANTFLOW_KAFKA_BROKERS=" + w.kafka.Addr(),
-		"TENANTFLOW_CLICKHOUSE_DSN=" + w.clickhouse.DSNOf(database),
 		"TENANTFLOW_TOPIC_PREFIX=" + topicPrefix,
 		"TENANTFLOW_GROUP_PREFIX=" + groupPrefix,
 		"TENANTFLOW_HTTP_ADDR=" + addr,
 		"TENANTFLOW_LOG_FORMAT=json",
 	}, settings)
+	if database != "" {
+		cmd.Env = append(cmd.Env, "TENANTFLOW_CLICKHOUSE_DSN="+w.clickhouse.DSNOf(database))
+	}
 	return w.run(cmd, addr)
 }
 

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
@@ -26,6 +28,9 @@ type world struct {
 	clickhouse *engine.ClickHouse
 	kafka      *engine.Kafka
 	client     *kafka.Client
+	redis      *engine.Redis    // nil: nothing is to be counted
+	postgres   *engine.Postgres // likewise
+	counts     *redis.Client
 	published  map[string]dataset
 	groups     int // consumer groups made so far
 	databases  int // databases made so far
@@ -44,11 +49,18 @@ func open(ctx context.Context, c Config) (*world, error) {
 	if w.kafka, err = engine.StartKafka(ctx, engine.Options{Dir: filepath.Join(c.Dir, "kafka"), Log: c.Log, Kind: engine.Apache}); err != nil {
 		return nil, err
 	}
-	if w.clickhouse, err = engine.StartClickHouse(ctx, engine.Options{Dir: filepath.Join(c.Dir, "clickhouse"), Log: c.Log}); err != nil {
-		return nil, errors.Join(err, w.close())
-	}
 	w.client = &kafka.Client{Addr: kafka.TCP(w.kafka.Addr()), Transport: &kafka.Transport{}}
-	w.say("Apache Kafka and ClickHouse are up")
+	if slices.ContainsFunc(c.Only, stores) {
+		if w.clickhouse, err = engine.StartClickHouse(ctx, engine.Options{Dir: filepath.Join(c.Dir, "clickhouse"), Log: c.Log}); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+	}
+	if slices.ContainsFunc(c.Only, counts) {
+		if err := w.openCounters(ctx); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+	}
+	w.say("the engines are up")
 	return w, nil
 }
 
@@ -60,6 +72,7 @@ func (w *world) close() error {
 		w.clickhouse.Release()
 		errs = append(errs, os.RemoveAll(filepath.Join(w.Dir, "clickhouse", "data")))
 	}
+	errs = append(errs, w.closeCounters())
 	if w.client != nil {
 		w.client.Transport.(*kafka.Transport).CloseIdleConnections()
 	}
@@ -73,11 +86,11 @@ func (w *world) say(format string, args ...any) {
 	fmt.Fprintf(w.Log, "%6.1fs  %s\n", time.Since(w.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// topics makes the usage topic behind a prefix, with its dead letters.
+// topics makes the usage topic behind a prefix, with its dead letters, and the topic of threshold events.
 func (w *world) topics(ctx context.Context, prefix string, partitions int) error {
 	var wanted []topic.Topic
 	for _, t := range topic.All(topic.Settings{Prefix: prefix, Partitions: partitions}) {
-		if t.Name == prefix+events.TopicUsage || t.DeadLetters == prefix+events.TopicUsage {
+		if t.Name == prefix+events.TopicUsage || t.DeadLetters == prefix+events.TopicUsage || t.Name == prefix+events.TopicQuota {
 			wanted = append(wanted, t)
 		}
 	}
@@ -174,9 +187,16 @@ func (w *world) group(name string) string {
 
 // describe says what the numbers were measured on.
 func (w *world) describe(ctx context.Context) []string {
-	version, err := w.clickhouse.Query(ctx, "SELECT version()")
-	if err != nil {
-		version = err.Error()
+	engines := []string{"Apache Kafka"}
+	if w.clickhouse != nil {
+		version, err := w.clickhouse.Query(ctx, "SELECT version()")
+		if err != nil {
+			version = err.Error()
+		}
+		engines = append(engines, "ClickHouse "+strings.TrimSpace(version)+" (libchdb)")
 	}
-	return machine(strings.TrimSpace(version))
+	if w.counts != nil {
+		engines = append(engines, "Redis "+w.info(ctx, "server", "redis_version")+" (nothing persisted)")
+	}
+	return machine(engines)
 }
