@@ -37,9 +37,10 @@ type Idler interface {
 	Idle(ctx context.Context) error
 }
 
-// A Closer is a BatchPartition that holds something. It is called when nothing else is called any more.
+// A Closer is a BatchPartition that holds something. It is called when nothing else is called any more, with what is left of
+// the time to drain.
 type Closer interface {
-	Close()
+	Close(ctx context.Context)
 }
 
 // A Batch gathers the records of a range while they are read.

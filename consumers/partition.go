@@ -113,7 +113,7 @@ func (p *Partition) run(soft, hard context.Context) error {
 		return err
 	}
 	if c, ok := opened.(Closer); ok {
-		defer c.Close()
+		defer c.Close(hard)
 	}
 	s := &session{Partition: p, handler: opened, batches: make(chan formed), done: p.offset}
 	p.group.state.opened(p.topic, p.id, p.offset)

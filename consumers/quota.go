@@ -114,8 +114,24 @@ func (p *quotaPartition) Begin() Batch {
 // End has nothing to give back: what a batch holds depends too much on its users.
 func (p *quotaPartition) End(Batch) {}
 
-// Close gives the connection up.
-func (p *quotaPartition) Close() { p.session.Close() }
+// Close says that nothing is half counted, if that is so: whoever goes on, hours later perhaps, then needs no identities.
+func (p *quotaPartition) Close(ctx context.Context) {
+	if p.next == p.state.Pending && !p.state.Clean() {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if _, err := p.session.Move(ctx, p.state, p.clean()); err != nil {
+			p.Logger().InfoContext(ctx, "what was counted last could not be noted; it is counted again", slog.Any("reason", err))
+		}
+	}
+	p.session.Close()
+}
+
+// clean is the progress that says that everything is counted and nothing half.
+func (p *quotaPartition) clean() dragonfly.Progress {
+	next := p.state
+	next.Done, next.Pending, next.At = p.next, p.next, time.Now()
+	return next
+}
 
 // Write counts a batch.
 func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
@@ -239,9 +255,7 @@ func (p *quotaPartition) recover(ctx context.Context, r Range) (announced bool, 
 func (p *quotaPartition) Idle(ctx context.Context) error {
 	err := func() error {
 		if !p.state.Clean() || p.state.Done != p.next {
-			next := p.state
-			next.Done, next.Pending, next.At = p.next, p.next, time.Now()
-			moved, err := p.session.Move(ctx, p.state, next)
+			moved, err := p.session.Move(ctx, p.state, p.clean())
 			if err == nil {
 				p.state = moved
 			}

@@ -252,7 +252,7 @@ func (f *quotaFixture) check(t testing.TB, want model.Expected, within time.Dura
 	t.Helper()
 	f.await(t, expected(want), within)
 	f.awaitConsumed(t, within)
-	f.await(t, expected(want), time.Second)
+	f.await(t, expected(want), within)
 	f.checkExpiry(t)
 	f.checkThresholds(t, want)
 }
@@ -265,7 +265,9 @@ func (f *quotaFixture) await(t testing.TB, want usage, within time.Duration) {
 	err := enginetest.Eventually(ctx, func() bool {
 		got, err := f.used(ctx)
 		if err != nil {
-			last = []string{err.Error()}
+			if len(last) == 0 {
+				last = []string{err.Error()}
+			}
 			return false
 		}
 		last = got.differ(want)

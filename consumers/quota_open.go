@@ -30,7 +30,7 @@ func (q *Quota) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 		next:      p.Offset(),
 	}
 	if err := qp.open(ctx); err != nil {
-		qp.Close()
+		qp.session.Close()
 		return nil, err
 	}
 	qp.lateness, qp.bucket = qp.session.Lateness().Milliseconds(), qp.session.Bucket().Milliseconds()
@@ -131,7 +131,10 @@ func (p *quotaPartition) begin(ctx context.Context, found dragonfly.Progress, re
 	if err != nil {
 		return err
 	}
-	p.Logger().WarnContext(ctx, "no counters, or none that can be trusted: counting the day anew", slog.String("reason", reason))
+	if p.Offset() <= p.bounds.From && reason == "lost" {
+		reason = "none" // as in a new installation
+	}
+	p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting the day from the log", slog.String("reason", reason))
 	p.quota.metrics.rebuilds.WithLabelValues(reason).Inc()
 	return p.session.Begin(ctx, found, n, time.Now())
 }
