@@ -124,8 +124,8 @@ func newScripts() scripts {
 type Call struct {
 	User       string
 	Day        time.Time // midnight
-	Bucket     int64 // the number of the records' bucket since the epoch
-	Limit      int64 // of calls a day; -1: there is none, or no threshold events are wanted
+	Bucket     int64     // the number of the records' bucket since the epoch
+	Limit      int64     // of calls a day; -1: there is none, or no threshold events are wanted
 	Identities []uint64
 	Points     []uint32
 	Offsets    []int64

@@ -1,0 +1,9 @@
+package dragonfly_test
+
+import (
+	"testing"
+
+	"tenantflow/internal/engine/enginetest"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
