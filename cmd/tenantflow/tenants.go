@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"tenantflow/consumers"
@@ -29,6 +30,7 @@ type tenants struct {
 	directory *directory.Directory
 	unfollow  context.CancelFunc // ends the following of changes
 	followed  chan struct{}
+	metrics   prometheus.Collector
 }
 
 // openTenants opens Dragonfly, Postgres and the directory for a part, waiting for what is down. done is to be called when
@@ -47,7 +49,7 @@ func (s *service) openTenants(ctx context.Context, part string) (done func(), ok
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if t.users--; t.users == 0 {
-			t.close(s.log)
+			t.close(s.registry, s.log)
 		}
 	}, true, nil
 }
@@ -79,6 +81,8 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 			return c.APICalls, c.DataPoints, err
 		},
 	})
+	t.metrics = t.counters.Collector()
+	s.registry.MustRegister(t.metrics)
 	// Changes are followed until the last part has ended, not only until it is told to.
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	t.unfollow, t.followed = unfollow, make(chan struct{})
@@ -91,7 +95,8 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	return true, nil
 }
 
-func (t *tenants) close(log *slog.Logger) {
+func (t *tenants) close(registry *prometheus.Registry, log *slog.Logger) {
+	registry.Unregister(t.metrics)
 	t.unfollow()
 	<-t.followed
 	t.directory.Close()
