@@ -187,25 +187,7 @@ func TestAChangeOfACompanyDeletesWhatOthersReadByThemselves(t *testing.T) {
 	for i := range users {
 		users[i] = w.user(1 + i)
 	}
-	n := w.start(func(c *directory.Config) {
-		c.Members = func(ctx context.Context, company, after string, limit int) ([]string, error) {
-			rows, err := w.sql.Query(ctx, `SELECT user_id FROM user_directory WHERE company_id = $1 AND user_id > $2 ORDER BY user_id LIMIT $3`,
-				company, after, limit)
-			if err != nil {
-				return nil, err
-			}
-			defer rows.Close()
-			var ids []string
-			for rows.Next() {
-				var id string
-				if err := rows.Scan(&id); err != nil {
-					return nil, err
-				}
-				ids = append(ids, id)
-			}
-			return ids, rows.Err()
-		}
-	})
+	n := w.start(func(c *directory.Config) { c.Members = c.Loader.(*loader).Members })
 	if err := n.Resolve(t.Context(), users, make([]*directory.Subscription, len(users))); err != nil {
 		t.Fatal(err)
 	}

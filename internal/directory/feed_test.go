@@ -146,6 +146,20 @@ func TestABlindFeedIsToldOnceAndGoesOnFromWhereItWas(t *testing.T) {
 	})
 }
 
+func TestWhatWasLoadedAfterAChangeIsOfItsVersionWhateverIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		// The change was a row's end, say: what is left has lower versions.
+		s := &script{position: 50, version: 3, changes: []Change{{"c", "", 7}, {"c", "u", 6}}}
+		d, _, stop := following(t, s)
+		defer stop()
+		pass(time.Second)
+		if u, err := d.User(t.Context(), "u"); err != nil || u.Version != 7 {
+			t.Errorf("the user is %+v, %v: others would take the entry for an old one", u, err)
+		}
+	})
+}
+
 func TestAFeedUnreadForLongerThanItReachesIsBegunAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

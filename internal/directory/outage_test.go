@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine/enginetest"
 )
@@ -52,8 +54,10 @@ func TestADragonflyThatHangsCostsLittle(t *testing.T) {
 	w.register(1, "free", 1, 300)
 	own := enginetest.Redis(t)
 	w.cache = enginetest.Proxy(t, own.Addr())
-	n := w.start(func(c *directory.Config) { c.CacheTimeout = 50 * time.Millisecond })
+	metrics := prometheus.NewRegistry()
+	n := w.start(func(c *directory.Config) { c.CacheTimeout, c.Metrics = 50*time.Millisecond, metrics })
 	n.must(t, w.user(1))
+	began := time.Now()
 	if err := own.Freeze(); err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +68,10 @@ func TestADragonflyThatHangsCostsLittle(t *testing.T) {
 	}
 	w.setTier(1, "pro")
 	w.eventually("a change is seen", func() bool { return n.tierOf(t.Context(), w.user(1)) == "pro" })
+	// It is left alone for a second after each failure, by the look-ups and by what deletes changed entries.
+	if most := 2*time.Since(began).Seconds() + 4; failed(t, metrics) > most {
+		t.Errorf("it was asked in vain %v times, %v would do", failed(t, metrics), most)
+	}
 	if err := own.Thaw(); err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +80,27 @@ func TestADragonflyThatHangsCostsLittle(t *testing.T) {
 		n.must(t, w.user(2))
 		return n.log.has("answers again")
 	})
+}
+
+// failed is how many requests to Dragonfly have failed.
+func failed(t *testing.T, metrics *prometheus.Registry) float64 {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "tenantflow_directory_errors_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if m.GetLabel()[0].GetValue() == "dragonfly" {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatal("there is no such metric")
+	return 0
 }
 
 func TestWithoutPostgresWhatIsCachedIsServedAndTheRestIsAnError(t *testing.T) {
