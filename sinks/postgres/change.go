@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	_ "embed"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -98,6 +99,34 @@ func (s *Store) PruneChanges(ctx context.Context) (int64, error) {
 		removed += tag.RowsAffected()
 		if tag.RowsAffected() < pruneRows {
 			return removed, nil
+		}
+	}
+}
+
+// pruneInterval is how often Run removes old changes.
+const pruneInterval = 5 * time.Minute
+
+// Run removes old changes now and then, until ctx is done, and then returns nil. What fails is logged and tried again: the
+// table grows meanwhile, and nothing else suffers.
+func (s *Store) Run(ctx context.Context) error { return s.run(ctx, pruneInterval) }
+
+func (s *Store) run(ctx context.Context, interval time.Duration) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		removed, err := s.PruneChanges(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.log.LogAttrs(ctx, slog.LevelWarn, "old rows of the change feed could not be removed", slog.Any("error", err))
+		case removed > 0:
+			s.log.LogAttrs(ctx, slog.LevelDebug, "old rows of the change feed are removed", slog.Int64("rows", removed))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
 }
