@@ -29,7 +29,7 @@ type tenants struct {
 	postgres  *postgres.Store
 	directory *directory.Directory
 	unfollow  context.CancelFunc // ends the following of changes
-	followed  chan struct{}
+	followed  *sync.WaitGroup
 	metrics   prometheus.Collector
 }
 
@@ -85,24 +85,24 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	s.registry.MustRegister(t.metrics)
 	// Changes are followed until the last part has ended, not only until it is told to.
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
-	t.unfollow, t.followed = unfollow, make(chan struct{})
-	go func() {
-		defer close(t.followed)
+	t.unfollow, t.followed = unfollow, &sync.WaitGroup{}
+	t.followed.Go(func() {
 		if err := t.directory.Run(following); err != nil && following.Err() == nil {
 			s.log.Error("changes of users and companies are no longer followed", slog.Any("error", err))
 		}
-	}()
+	})
+	t.followed.Go(func() { _ = t.postgres.Run(following) }) // it says itself what it could not do
 	return true, nil
 }
 
 func (t *tenants) close(registry *prometheus.Registry, log *slog.Logger) {
 	registry.Unregister(t.metrics)
 	t.unfollow()
-	<-t.followed
+	t.followed.Wait()
 	t.directory.Close()
 	t.postgres.Close()
 	if err := t.counters.Close(); err != nil {
-		log.Warn("closing Dragonfly", "error", err)
+		log.Warn("closing Dragonfly", slog.Any("error", err))
 	}
 }
 
@@ -121,7 +121,7 @@ func await[S any](ctx context.Context, s *service, part, name string, fatal func
 			return nil, err
 		}
 		s.health.Set(part, health.Failing, err.Error())
-		s.log.Warn(name+" does not answer; trying again", slog.Any("error", err))
+		s.log.Warn("a store does not answer; trying again", slog.String("store", name), slog.Any("error", err))
 		select {
 		case <-ctx.Done():
 			return nil, nil
