@@ -35,7 +35,8 @@ type Config struct {
 	// Life is how long the process answers from its own memory without looking further, even if no change is told.
 	// Default 5 minutes.
 	Life time.Duration
-	// Loads bounds the queries to Postgres at the same time: those for users, and as many again for companies. Default 4.
+	// Loads bounds the queries to Postgres at the same time: those for users, and as many again for companies. Two more may
+	// be made for the changes. Default 2, so that changes find a connection in a pool of pgx' usual size.
 	Loads int
 	// LoadUsers is how many users one query asks for at most. Default 500.
 	LoadUsers int
@@ -60,7 +61,7 @@ func (c Config) withDefaults() Config {
 	}
 	number(&c.MaxUsers, 100_000)
 	period(&c.Life, 5*time.Minute)
-	number(&c.Loads, 4)
+	number(&c.Loads, 2)
 	number(&c.LoadUsers, 500)
 	period(&c.LoadTimeout, 5*time.Second)
 	period(&c.CacheTimeout, 500*time.Millisecond)
@@ -125,7 +126,8 @@ func New(c Config) *Directory {
 // errClosed is what look-ups return that Close has found unfinished.
 var errClosed = errors.New("the directory is closed")
 
-// Close ends the loads that are under way and waits for them. Whoever waits for one gets an error.
+// Close ends the loads that are under way and waits for them. Whoever waits for one gets an error. It may be called more
+// than once. Run has to end before.
 func (d *Directory) Close() {
 	d.mu.Lock()
 	d.closed = true
@@ -141,6 +143,7 @@ func (d *Directory) Close() {
 	}
 	d.cancel()
 	d.loads.Wait()
+	d.metrics.unregister()
 }
 
 // idPattern is what ids look like. What does not can't be known, and must not get into a key.

@@ -205,6 +205,19 @@ func TestAFeedThatGoesBackMakesEverythingOld(t *testing.T) {
 	})
 }
 
+func TestADirectoryLeavesItsMetricsToTheNext(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	for range 2 {
+		d := New(Config{Loader: &script{}, Log: slog.New(slog.DiscardHandler), Metrics: registry})
+		if families, err := registry.Gather(); err != nil || len(families) < 5 {
+			t.Errorf("%d families, %v", len(families), err)
+		}
+		d.Close()
+		d.Close()
+	}
+}
+
 func TestAnEntryIsLookedUpAgainAfterItsLife(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

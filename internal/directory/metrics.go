@@ -1,6 +1,10 @@
 package directory
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Where a look-up was answered.
 const (
@@ -25,6 +29,10 @@ type metrics struct {
 	errors      *prometheus.CounterVec
 	reloads     prometheus.Counter
 	changes     prometheus.Counter
+
+	registerer prometheus.Registerer // nil: not registered
+	all        []prometheus.Collector
+	once       sync.Once // Unregister goes by name: a second time it would hit another directory's
 }
 
 func newMetrics(reg prometheus.Registerer, d *Directory) *metrics {
@@ -53,13 +61,27 @@ func newMetrics(reg prometheus.Registerer, d *Directory) *metrics {
 	for _, source := range []string{byDragonfly, byPostgres, byCounters, byFeed} {
 		m.errors.WithLabelValues(source)
 	}
+	m.all = []prometheus.Collector{m.lookups, m.loads, m.loadSeconds, m.errors, m.reloads, m.changes,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tenantflow_directory_entries",
+			Help: "Users held in the process' own memory."}, func() float64 { return float64(d.users.len()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tenantflow_directory_feed_age_seconds",
+			Help: "Time since the change feed was last read. Above a few seconds: changes are not seen."},
+			func() float64 { return d.FeedAge().Seconds() })}
 	if reg != nil {
-		reg.MustRegister(m.lookups, m.loads, m.loadSeconds, m.errors, m.reloads, m.changes,
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tenantflow_directory_entries",
-				Help: "Users held in the process' own memory."}, func() float64 { return float64(d.users.len()) }),
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tenantflow_directory_feed_age_seconds",
-				Help: "Time since the change feed was last read. Above a few seconds: changes are not seen."},
-				func() float64 { return d.FeedAge().Seconds() }))
+		m.registerer = reg
+		reg.MustRegister(m.all...)
 	}
 	return m
+}
+
+// unregister makes room for another directory's. It may be called more than once.
+func (m *metrics) unregister() {
+	if m.registerer == nil {
+		return
+	}
+	m.once.Do(func() {
+		for _, c := range m.all {
+			m.registerer.Unregister(c)
+		}
+	})
 }
