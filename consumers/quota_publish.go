@@ -70,7 +70,7 @@ func (p *quotaPartition) thresholdEvent(ctx context.Context, d dragonfly.Due, co
 		if err == nil {
 			cause = envelope
 		}
-		return nil //nolint:nilerr // it was understood when it was counted; if it is not any more, the log is another one
+		return nil // it was understood when it was counted; if it is not any more, the log is another one
 	})
 	if err != nil {
 		return Result{}, fmt.Errorf("read the event that reached a threshold, %s/%d/%d: %w", p.Topic(), d.Partition, d.Offset, err)

@@ -291,7 +291,7 @@ func TestTheScriptRunsByHand(t *testing.T) {
 	_, _, r := open(t)
 	_, port, _ := strings.Cut(r.Addr(), ":")
 	run := func(script string, args ...string) string {
-		out, err := exec.Command("redis-cli", append([]string{"-p", port, "--eval", script}, args...)...).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "redis-cli", append([]string{"-p", port, "--eval", script}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
