@@ -60,6 +60,21 @@ type API struct {
 type stores struct {
 	subscriptions Subscriptions
 	quotas        Quotas
+	gather        *gatherer // nil: quotas are asked for one by one
+}
+
+// counters returns what a user has used on a day, and whether the counters are being rebuilt.
+func (s *stores) counters(ctx context.Context, user string, day time.Time) (dragonfly.Counters, bool, error) {
+	if s.gather != nil {
+		return s.gather.read(ctx, user, day)
+	}
+	c, err := s.quotas.Counters(ctx, user, day)
+	if err != nil {
+		return c, false, err
+	}
+	// After the counters, not before: a rebuild is announced first and takes the counters away then.
+	rebuilding, err := s.quotas.Rebuilding(ctx)
+	return c, rebuilding, err
 }
 
 // NewAPI makes the /v1 interface. With tokens it answers whoever has one; nil: only peers on a loopback address.
@@ -68,7 +83,13 @@ func NewAPI(tokens *token.File, log *slog.Logger) *API {
 }
 
 // Attach gives it what it answers from, while it serves. Both are needed.
-func (a *API) Attach(s Subscriptions, q Quotas) { a.stores.Store(&stores{s, q}) }
+func (a *API) Attach(s Subscriptions, q Quotas) {
+	from := &stores{subscriptions: s, quotas: q}
+	if r, ok := q.(Reader); ok {
+		from.gather = &gatherer{from: r}
+	}
+	a.stores.Store(from)
+}
 
 // Detach takes the stores away before they are closed; requests answer 503 from then on. Those under way still use
 // them, for requestTimeout at most.

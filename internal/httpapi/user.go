@@ -119,12 +119,7 @@ func (a *API) quota(ctx context.Context, w http.ResponseWriter, _ *http.Request,
 	}
 	now := a.now().UTC()
 	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
-	counters, err := q.from.quotas.Counters(ctx, q.id, today)
-	// After the counters, not before: a rebuild is announced first and takes the counters away then.
-	rebuilding := false
-	if err == nil {
-		rebuilding, err = q.from.quotas.Rebuilding(ctx)
-	}
+	counters, rebuilding, err := q.from.counters(ctx, q.id, today)
 	limit := s.Limits.DailyAPICalls
 	if err != nil && limit != tier.Unlimited {
 		return err
