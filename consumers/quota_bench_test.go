@@ -1,0 +1,56 @@
+package consumers_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/model"
+)
+
+// BenchmarkQuotaBacklog counts 500,000 events of 10,000 users from a backlog on Apache Kafka into a Redis that writes
+// nothing to disk. One operation is the whole backlog.
+func BenchmarkQuotaBacklog(b *testing.B) {
+	broker := enginetest.SharedApacheKafka(b)
+	for b.Loop() {
+		b.StopTimer()
+		f := newQuotaFixture(b, fixtureOptions{broker: broker, partitions: 8}, enginetest.Persist(engine.Forgetful))
+		const count = 500_000
+		g, err := model.New(model.Config{Seed: 3, Count: count, Start: time.Now().Add(-10 * time.Minute), Step: time.Millisecond})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := model.Publish(b.Context(), g, model.Publishing{Client: f.fixture.client, Topic: f.topic}); err != nil {
+			b.Fatal(err)
+		}
+		f.know(g.Expected(), 1000)
+		before := cpu()
+		b.StartTimer()
+		began := time.Now()
+		stop := f.count(b, quotaConsumer{rows: 20_000})
+		eventually(b, "the backlog to be counted", 5*time.Minute, func() bool {
+			progress, err := f.client.HGetAll(b.Context(), "quota_progress:{"+f.topic+"}").Result()
+			if err != nil {
+				return false
+			}
+			done := int64(0)
+			for name, value := range progress {
+				if name != "epoch" && value != "new" {
+					n, _ := strconv.ParseInt(strings.Fields(value)[1], 10, 64) // to where it may be counted; it is, a moment later
+					done += n
+				}
+			}
+			return done == count
+		})
+		b.ReportMetric(count/time.Since(began).Seconds(), "events/s")
+		b.ReportMetric(float64((cpu()-before).Microseconds())/count, "cpu-us/event")
+		b.StopTimer()
+		if err := stop(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
