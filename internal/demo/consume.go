@@ -14,16 +14,17 @@ import (
 // deadline and the engines' own recovery lie within it.
 const stalled = 90 * time.Second
 
-// consume runs the service until its group has committed the end of every partition, and kills and restarts it when a
-// quarter and when three fifths of the events are rows.
+// consume runs the service until its groups have committed the end of every partition, and kills and restarts it when a
+// quarter and when three fifths of the events are rows or counted, whichever is first.
 func (d *demo) consume(ctx context.Context) error {
 	if err := d.service.start(); err != nil {
 		return err
 	}
 	killAt := []int64{int64(d.Events) / 4, int64(d.Events) * 3 / 5}
 	began := time.Now()
-	var rows int64
+	var rows, counted int64
 	grew := began             // when rows were last seen to become more
+	moved := began            // the same, or when more were seen to be counted
 	var firstGrowth time.Time // of this run of the service
 	var atWork time.Duration  // of all runs: from a run's first new row to its last
 	endRun := func() {
@@ -34,7 +35,7 @@ func (d *demo) consume(ctx context.Context) error {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for round := 0; ; round++ {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -49,36 +50,45 @@ func (d *demo) consume(ctx context.Context) error {
 		}
 		if now > rows {
 			grew = time.Now()
+			moved = grew
 			if firstGrowth.IsZero() {
 				firstGrowth = grew
 			}
 		}
 		rows = now
-		if len(killAt) > 0 && rows >= killAt[0] {
+		p, err := d.progress(ctx)
+		if err != nil {
+			return err
+		}
+		if p.counted > counted {
+			counted, moved = p.counted, time.Now()
+		}
+		if len(killAt) > 0 && max(rows, counted) >= killAt[0] {
 			if err := d.service.kill(); err != nil {
 				return err
 			}
 			endRun()
-			d.result.killedAt = append(d.result.killedAt, rows)
-			d.say("service killed (SIGKILL) at %s rows, and started again", number(rows))
+			d.result.killedAt = append(d.result.killedAt, kill{rows, counted})
+			d.say("service killed (SIGKILL) at %s rows and %s events counted, and started again", number(rows), number(counted))
 			killAt = killAt[1:]
 			if err := d.service.start(); err != nil {
 				return err
 			}
 			grew = time.Now()
+			moved = grew
 			continue
 		}
-		lag, err := d.lag(ctx)
-		if err != nil {
-			return err
-		}
-		if lag == 0 {
+		if p.stored == p.log && p.counted == p.log {
 			endRun()
 			d.result.consuming, d.result.atWork = time.Since(began), atWork
 			return nil
 		}
-		if time.Since(grew) > stalled {
-			return fmt.Errorf("nothing was added for %s, at %d rows and a lag of %d; the service's log ends:\n%s", stalled, rows, lag, d.service.logTail())
+		if time.Since(moved) > stalled {
+			return fmt.Errorf("nothing was added for %s, at %d rows, and of %d messages %d stored and %d counted; the service's log ends:\n%s",
+				stalled, rows, p.log, p.stored, p.counted, d.service.logTail())
+		}
+		if round%5 == 0 {
+			d.askOnTheWay(ctx)
 		}
 	}
 }
@@ -92,12 +102,19 @@ func (d *demo) count(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// lag is how many messages of the log the group has not committed yet. It also notes how many the log has.
-func (d *demo) lag(ctx context.Context) (int64, error) {
+// progress is how many messages the log has, and how many of them the groups have committed.
+type progress struct{ log, stored, counted int64 }
+
+// A kill is where the service was when it was killed.
+type kill struct{ rows, counted int64 }
+
+// progress asks the broker. It also notes how many messages the log has.
+func (d *demo) progress(ctx context.Context) (progress, error) {
+	var p progress
 	topic := events.TopicUsage
 	meta, err := d.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
 	if err != nil {
-		return 0, fmt.Errorf("find the partitions of %s: %w", topic, err)
+		return p, fmt.Errorf("find the partitions of %s: %w", topic, err)
 	}
 	var partitions []int
 	var bounds []kafka.OffsetRequest
@@ -107,19 +124,20 @@ func (d *demo) lag(ctx context.Context) (int64, error) {
 	}
 	ends, err := d.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: bounds}})
 	if err != nil {
-		return 0, fmt.Errorf("find the end of %s: %w", topic, err)
+		return p, fmt.Errorf("find the end of %s: %w", topic, err)
 	}
-	commits, err := d.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: partitions}})
-	if err != nil {
-		return 0, fmt.Errorf("find the offsets of %s: %w", group, err)
+	for _, end := range ends.Topics[topic] {
+		p.log += end.LastOffset
 	}
-	var log, done int64
-	for _, p := range ends.Topics[topic] {
-		log += p.LastOffset
+	for group, done := range map[string]*int64{usageGroup: &p.stored, quotaGroup: &p.counted} {
+		commits, err := d.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: partitions}})
+		if err != nil {
+			return p, fmt.Errorf("find the offsets of %s: %w", group, err)
+		}
+		for _, c := range commits.Topics[topic] {
+			*done += max(0, c.CommittedOffset) // -1: none yet
+		}
 	}
-	for _, p := range commits.Topics[topic] {
-		done += max(0, p.CommittedOffset) // -1: none yet
-	}
-	d.result.logged = log
-	return log - done, nil
+	d.result.logged = p.log
+	return p, nil
 }

@@ -1,6 +1,6 @@
 // Package demo shows the main job from nothing to its end: a fresh stack, a million usage events of which some come
-// twice, late or broken, the service killed while it works, and then every total beside the one the generator
-// predicted.
+// twice, late or broken, the service killed while it works, and then every total, every user's quota and every event
+// about one beside what the generator predicted.
 package demo
 
 import (
@@ -42,8 +42,9 @@ type Config struct {
 var ErrDifferent = errors.New("the result is not what the generator predicted")
 
 const (
-	group = "tenantflow.usage"
-	kills = 2
+	usageGroup = "tenantflow.usage"
+	quotaGroup = "tenantflow.quota"
+	kills      = 2
 
 	// stopLimit is how long the service may take to stop: a batch under way, and some room.
 	stopLimit = 30 * time.Second
@@ -59,6 +60,7 @@ func serviceSettings() []string {
 		"TENANTFLOW_KAFKA_SESSION_TIMEOUT=12s",
 		"TENANTFLOW_USAGE_INSERT_TIMEOUT=10s",
 		"TENANTFLOW_USAGE_BATCH_ROWS=20000",
+		"TENANTFLOW_QUOTA_LATENESS=" + lateness.String(),
 	}
 }
 
@@ -72,6 +74,8 @@ type demo struct {
 	db        *sql.DB
 	service   *service
 	generator *model.Generator
+	quotas    *quotas
+	seen      map[userDay]int64 // the highest count that was answered
 	result    result
 }
 
@@ -87,7 +91,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Dir == "" {
 		c.Dir = filepath.Join(root, ".local", "demo")
 	}
-	d := &demo{Config: c, began: time.Now(), root: root}
+	d := &demo{Config: c, began: time.Now(), root: root, seen: map[userDay]int64{}}
 	unlock, err := d.lock()
 	if err != nil {
 		return err
@@ -215,14 +219,23 @@ func (d *demo) work(ctx context.Context) error {
 	d.result.expected = d.generator.Expected()
 	d.say("%s events published in %s: %s", number(d.result.published), seconds(time.Since(began)),
 		rate(d.result.published, time.Since(began)))
+	d.quotas = newQuotas(d.result.expected.Tables, time.Now())
+	d.result.quotas = d.quotas
+	if err := d.makeKnown(ctx); err != nil {
+		return err
+	}
+	d.say("%d companies with %s of the %s users made known in Postgres", len(d.quotas.tenants), number(int64(d.quotas.knownUsers())), number(int64(len(d.quotas.company))))
 
 	if err := d.consume(ctx); err != nil {
+		return err
+	}
+	if err := d.askAtTheEnd(ctx); err != nil {
 		return err
 	}
 	if err := d.service.stop(); err != nil {
 		return err
 	}
-	d.say("everything consumed, service stopped by SIGTERM")
+	d.say("everything stored and counted, service stopped by SIGTERM")
 	return nil
 }
 

@@ -21,7 +21,7 @@ func TestASmallDemoPasses(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, &log, &out)
 	}
-	for _, want := range []string{"40,000", "dead letters", "verify: passed", "PASSED"} {
+	for _, want := range []string{"40,000", "dead letters", "counters", "near the limit: GET /v1/users/u-", `"exceeded":true`, "verify: passed", "PASSED"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, &out)
 		}
@@ -35,7 +35,7 @@ func TestTheReportNamesWhatIsNotAsPredicted(t *testing.T) {
 	}
 	r := result{
 		expected:  model.Expected{Messages: 1300, Duplicates: 40, DeadLetters: map[events.Reason]int64{events.Conflict: 26}, Tables: sums(1234)},
-		published: 1300, logged: 1300, killedAt: []int64{300, 800}, verified: true,
+		published: 1300, logged: 1300, killedAt: []kill{{300, 500}, {800, 1000}}, verified: true, quotas: &quotas{},
 		views: sums(1233), rows: sums(1234), letters: map[events.Reason]int64{events.Conflict: 26},
 	}
 	r.compare()

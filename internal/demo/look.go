@@ -20,13 +20,15 @@ type result struct {
 
 	published int64 // acknowledged messages
 	logged    int64 // messages in the log
-	killedAt  []int64
+	killedAt  []kill
 	consuming time.Duration // from the first start of the service to the last commit
 	atWork    time.Duration // of that, while rows came in
 	views     model.Tables
 	rows      model.Tables
 	letters   map[events.Reason]int64
 	verified  bool
+	quotas    *quotas
+	counted   counted
 	hourly    []sample
 	monthly   []sample
 	differ    []model.Difference
@@ -59,6 +61,9 @@ func (d *demo) look(ctx context.Context) error {
 	if r.letters, err = model.ReadDeadLetters(ctx, d.client, events.DeadLetterTopic(events.TopicUsage)); err != nil {
 		return err
 	}
+	if err := d.lookAtQuotas(ctx); err != nil {
+		return err
+	}
 	r.compare()
 	return nil
 }
@@ -77,6 +82,7 @@ func (r *result) compare() {
 	if r.published != want.Messages {
 		r.differ = append(r.differ, model.Difference{Where: "published", Got: number(r.published), Want: number(want.Messages)})
 	}
+	r.differ = append(r.differ, r.quotas.compare(&r.counted)...)
 	r.hourly = largest(r.views.Hourly, want.Tables.Hourly)
 	r.monthly = largest(r.views.Monthly, want.Tables.Monthly)
 }

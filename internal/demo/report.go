@@ -49,16 +49,60 @@ func (r *result) report(out io.Writer) {
 	}
 	t.end()
 
+	r.reportQuotas(out)
+
 	var killed []string
-	for _, rows := range r.killedAt {
-		killed = append(killed, number(rows))
+	for _, at := range r.killedAt {
+		killed = append(killed, number(at.rows)+" rows and "+number(at.counted)+" counted")
 	}
-	fmt.Fprintf(out, "\nconsumed in %s, two kills and their recovery included; %s while rows came in\nkilled at %s rows\ntenantflow verify: %s\n",
-		seconds(r.consuming), rate(r.rows.Rows, r.atWork), strings.Join(killed, " and "), passed(r.verified))
+	fmt.Fprintf(out, "\nstored and counted in %s, two kills and their recovery included; %s while rows came in\nkilled at %s\ntenantflow verify: %s\n",
+		seconds(r.consuming), rate(r.rows.Rows, r.atWork), strings.Join(killed, ", and at "), passed(r.verified))
 	if len(r.differ) > 0 {
 		fmt.Fprintf(out, "\nnot as predicted:\n%s", model.Describe(r.differ))
 	}
-	fmt.Fprintf(out, "\n%s\n", map[bool]string{true: "PASSED: every total is the predicted one", false: "FAILED"}[r.passed()])
+	fmt.Fprintf(out, "\n%s\n", map[bool]string{true: "PASSED: every total and every quota is the predicted one", false: "FAILED"}[r.passed()])
+}
+
+// reportQuotas prints what was counted, what was published about it, and what a caller of the service gets to know.
+func (r *result) reportQuotas(out io.Writer) {
+	q, got := r.quotas, &r.counted
+	found, sum := totals(got.counters, got.at)
+	predicted, want := totals(q.counters, got.at)
+	t := newTable(out, "daily quotas, all users and all days kept", "found", "predicted")
+	t.line("counters", found, predicted)
+	t.line("calls", sum.calls, want.calls)
+	t.line("data points", sum.points, want.points)
+	t.line("keys without an expiry, of "+number(got.keys), int64(len(got.immortal)), 0)
+	due := q.thresholds()
+	for _, percent := range []int{80, 100} {
+		of := func(all map[string]threshold) (n int64) {
+			for _, e := range all {
+				if e.percent == percent {
+					n++
+				}
+			}
+			return n
+		}
+		name, want := fmt.Sprintf("events of users at %d %% of their limit", percent), of(due)
+		if q.newDay(got.at) {
+			t.lines = append(t.lines, [4]string{name, number(of(got.events)), number(want), "at most: it is a new day"})
+			continue
+		}
+		t.line(name, of(got.events), want)
+	}
+	t.end()
+	fmt.Fprintf(out, "\nasked %d times for a quota while the service worked: %d answers, %d of them wrong; and at the end:\n",
+		got.asked, got.answered, len(got.wrong))
+	for _, one := range []struct {
+		who string
+		reply
+	}{{"near", got.near}, {"over", got.over}} {
+		if one.path == "" {
+			fmt.Fprintf(out, "  nobody is %s the limit\n", one.who)
+			continue
+		}
+		fmt.Fprintf(out, "  %s the limit: GET %s\n    %d %s\n", one.who, one.path, one.code, one.body)
+	}
 }
 
 // fingerprint is short enough to compare by eye.

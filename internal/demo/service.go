@@ -3,8 +3,10 @@ package demo
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,8 @@ type service struct {
 	dir     string
 	environ []string
 	process *engine.Process // nil while it does not run
+	logged  int64           // bytes in the log before it was started
+	http    string          // address; empty: not known yet
 }
 
 // command runs one command of tenantflow to its end. What it printed is in the error when it fails.
@@ -32,14 +36,19 @@ func (s *service) command(ctx context.Context, args ...string) error {
 
 func (s *service) logPath() string { return filepath.Join(s.dir, "tenantflow.log") }
 
-// start runs the usage consumer. Its log lines go to a file, behind those of the runs before.
+// start runs the consumers of usage events and the HTTP interface in one process. Its log lines go to a file, behind those
+// of the runs before.
 func (s *service) start() error {
 	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("start tenantflow run: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(s.binary, "run", "--only", "usage") //nolint:noctx // it outlives this call, and is killed with this process
+	if s.logged, err = log.Seek(0, io.SeekEnd); err != nil {
+		return fmt.Errorf("start tenantflow run: %w", err)
+	}
+	s.http = ""
+	cmd := exec.Command(s.binary, "run", "--only", "usage,quota,api") //nolint:noctx // it outlives this call, and is killed with this process
 	cmd.Env, cmd.Dir = s.environ, s.dir
 	cmd.Stdout, cmd.Stderr = log, log
 	s.process, err = engine.Run(cmd)
@@ -47,6 +56,28 @@ func (s *service) start() error {
 		return fmt.Errorf("start tenantflow run: %w", err)
 	}
 	return nil
+}
+
+// address is where the service listens for HTTP, which its log tells.
+func (s *service) address() (string, error) {
+	if s.http != "" {
+		return s.http, nil
+	}
+	log, err := os.ReadFile(s.logPath())
+	if err != nil {
+		return "", fmt.Errorf("find the address of tenantflow run: %w", err)
+	}
+	for line := range bytes.Lines(log[min(s.logged, int64(len(log))):]) {
+		var entry struct {
+			Msg  string `json:"msg"`
+			HTTP string `json:"http"`
+		}
+		if json.Unmarshal(line, &entry) == nil && entry.Msg == "service started" {
+			s.http = entry.HTTP
+			return s.http, nil
+		}
+	}
+	return "", errors.New("tenantflow run does not listen yet")
 }
 
 // kill ends the service as a crash would.
