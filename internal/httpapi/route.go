@@ -79,8 +79,8 @@ func guard(count *requestMetrics, mux, nothing http.Handler) http.Handler {
 		switch escaped := r.URL.EscapedPath(); {
 		case len(escaped)+len(r.URL.RawQuery) > maxTargetBytes:
 			tooLong.ServeHTTP(w, r)
-		case escaped != path.Clean(escaped) && escaped != path.Clean(escaped)+"/" || escaped == "//":
-			// With "//" or "/../" in it: the mux would send a redirect, in HTML, to what it takes the path for.
+		case escaped != path.Clean(escaped) && escaped != path.Clean(escaped)+"/" || escaped == "//" || escaped[0] != '/':
+			// Empty, "*", or with "//" or "/../" in it: the mux would send a redirect, in HTML, to what it takes the path for.
 			nothing.ServeHTTP(w, r)
 		default:
 			mux.ServeHTTP(w, r)
