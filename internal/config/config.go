@@ -64,7 +64,7 @@ type Config struct {
 	QuotaMemory         Bytes         `env:"QUOTA_MEMORY" envDefault:"48MiB" unit:"bytes" help:"Budget for events held in memory on their way to Dragonfly, per process."`
 	WaitingTimeout      time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
 
-	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics and /version. Port 0 picks a free one."`
+	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`
 	APITokensFile string `env:"API_TOKENS_FILE" unit:"path" help:"JSON file with the hashed tokens of the /v1 interface and their scopes; empty: /v1 answers only peers on a loopback address."`
 
 	LogLevel        slog.Level    `section:"Process" env:"LOG_LEVEL" envDefault:"info" unit:"debug, info, warn, error" help:"The least severe log line that is written."`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -304,5 +305,25 @@ func TestTheScriptRunsByHand(t *testing.T) {
 	}
 	if got := run("clear.lua", "quota:{u}:"+day, ",", "80:1:1:0:100"); got != "(integer) 1" && got != "1" {
 		t.Errorf("clear.lua answers %q", got)
+	}
+}
+
+func TestManyUsersAreReadTogetherAndJunkIsTheFaultOfOneOnly(t *testing.T) {
+	t.Parallel()
+	store, client, _ := open(t)
+	s := store.Session("usage.events", 0)
+	defer s.Close()
+	count(t, s, 1, call("a", -1, 1, 2), call("c", -1, 1, 3))
+	client.Set(t.Context(), dragonfly.QuotaKey("b", today()), "junk", time.Minute)
+	counters, wrong, rebuilding, err := store.Read(t.Context(), []string{"a", "b", "c", "d"}, time.Now())
+	if err != nil || !rebuilding { // there is no progress
+		t.Fatalf("rebuilding %t, %v", rebuilding, err)
+	}
+	want := []dragonfly.Counters{{APICalls: 2, DataPoints: 6}, {}, {APICalls: 3, DataPoints: 9}, {}}
+	if !slices.Equal(counters, want) {
+		t.Errorf("%+v, want %+v", counters, want)
+	}
+	if len(wrong) != 1 || wrong[1] == nil || !strings.Contains(wrong[1].Error(), "user b") {
+		t.Errorf("wrong: %v", wrong)
 	}
 }

@@ -56,6 +56,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		o.DisableIdentity = true
 	}
 	asking.ContextTimeoutEnabled = true
+	if asking.PoolSize == 0 {
+		asking.PoolSize = 64 // requests wait for answers, not for processors
+	}
 	// A command sent twice would do no harm, but a session must know when its connection was lost.
 	counting.MaxRetries = -1
 	counting.PoolSize = 1024 // one connection a partition; idle ones are not kept
@@ -130,19 +133,9 @@ type Counters struct {
 
 // Counters reads what a user has used on the UTC day that holds a time. A user who has used nothing has zeros.
 func (s *Store) Counters(ctx context.Context, user string, day time.Time) (Counters, error) {
-	values, err := s.client.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points").Result()
+	c, err := countersOf(s.client.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points"))
 	if err != nil {
 		return Counters{}, fmt.Errorf("read the counters of user %s: %w", user, err)
-	}
-	var c Counters
-	for i, to := range []*int64{&c.APICalls, &c.DataPoints} {
-		text, ok := values[i].(string)
-		if !ok {
-			continue // not there
-		}
-		if *to, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return Counters{}, fmt.Errorf("read the counters of user %s: %w", user, err)
-		}
 	}
 	return c, nil
 }
@@ -154,16 +147,5 @@ func (s *Store) Rebuilding(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read the progress of %s: %w", s.cfg.Topic, err)
 	}
-	if fields[epochField] == "" {
-		return true, nil // lost, and nobody has noticed yet
-	}
-	for name, text := range fields {
-		if name == epochField {
-			continue
-		}
-		if p, err := parseProgress(text); err != nil || p.New || p.Until > p.Done {
-			return true, nil //nolint:nilerr // unreadable progress is dealt with by who counts
-		}
-	}
-	return false, nil
+	return rebuilding(fields), nil
 }
