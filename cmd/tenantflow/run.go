@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
 	"tenantflow/internal/config"
@@ -57,6 +61,7 @@ its own stores only.`,
 			if len(missing) > 0 {
 				log.Info("these parts are not there yet and do not run", "parts", strings.Join(missing, ", "))
 			}
+			redis.SetLogger(redisLog{log})
 			s, err := newService(cfg, log, chosen)
 			if err != nil {
 				return err
@@ -66,6 +71,15 @@ its own stores only.`,
 	}
 	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts, comma-separated: "+strings.Join(names, ", "))
 	return cmd
+}
+
+// redisLog takes what go-redis has to say, which otherwise goes to standard error as it is. What matters of it comes back as
+// errors as well.
+type redisLog struct{ log *slog.Logger }
+
+// Printf implements go-redis's logging.
+func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "go-redis", slog.String("says", fmt.Sprintf(format, v...)))
 }
 
 // choose picks the parts that --only names; or all that are there, and then the names of the others are missing.
