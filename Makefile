@@ -45,7 +45,7 @@ stack: $(LOCALSTACK) ## run the local stack in the foreground; writes .local/sta
 	exec $(LOCALSTACK) up
 
 .PHONY: bench
-bench: build $(LOCALSTACK) ## measure the service beside ClickHouse's Kafka engine, its insert limit and itself without guarantees (ten minutes)
+bench: build $(LOCALSTACK) ## measure the service beside ClickHouse's Kafka engine, its insert limit, plain counting and itself without guarantees (a quarter of an hour)
 	exec $(LOCALSTACK) bench --tenantflow $(CURDIR)/bin/tenantflow $(BENCHFLAGS)
 
 .PHONY: chaos

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/model"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/dragonfly"
 )
 
 func TestTheMiddleOfTheRunsIsWhatIsReported(t *testing.T) {
@@ -133,6 +136,73 @@ func TestPaddingMakesAnEventLargerAndNothingElse(t *testing.T) {
 		after := decode(&m)
 		if string(after.ID) != id || after.Revenue != revenue || len(m.Value) < 1000 || len(m.Value) > 1200 {
 			t.Fatalf("%d bytes: %s", len(m.Value), m.Value)
+		}
+	}
+}
+
+// What is counted wrongly must not pass for fast: every counter has a number that the model gives.
+func TestTheModelSaysWhatEachCounterMustBe(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	g, err := model.New(model.Config{Seed: 4, Count: n, Resends: 0.1, Start: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := events.NewUsageDecoder(events.UsageLimits{})
+	seen, want, company := map[uint64]bool{}, map[string]int64{}, map[string]string{}
+	var m model.Message
+	for g.Next(&m) {
+		var u events.Usage
+		if err := decoder.Decode(&events.Record{Key: m.Key, Headers: m.Headers, Value: m.Value}, time.Now(), &u); err != nil {
+			t.Fatal(err)
+		}
+		if id := u.IdentityHash(); !seen[id] {
+			seen[id] = true
+			want[dragonfly.QuotaKey(string(u.UserID), time.UnixMilli(u.Timestamp))]++
+			company[string(u.UserID)] = string(u.CompanyID)
+		}
+	}
+	expected := g.Expected()
+	counts, who, err := counters(&expected)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(counts, want) {
+		t.Errorf("%d counters that are not the %d of the events", len(counts), len(want))
+	}
+	if !maps.Equal(who.company, company) {
+		t.Error("users are in other companies than their events say")
+	}
+	for _, c := range company {
+		if _, ok := tier.Default().Tier(who.tier[c]); !ok {
+			t.Fatalf("company %s has the tier %q", c, who.tier[c])
+		}
+	}
+}
+
+func TestTheReportComparesCountingWithPlainIncrements(t *testing.T) {
+	t.Parallel()
+	quota, plain := Measurement{Name: Quota}, Measurement{Name: QuotaBaseline}
+	quota.add(Run{RowsPerSecond: 150, CPU: CPU{Redis: 7.25}})
+	plain.add(Run{RowsPerSecond: 200})
+	weighed := Measurement{Name: QuotaMemory, Weights: []Weight{{Users: 10, EventsOfEach: 4, PerEvent: 61.5, PerCounter: 180}}}
+	asked := Measurement{Name: QuotaHTTP, Latency: &Latency{P50: 1.26, P99: 4.44, Max: 31.4, Probes: 9}}
+	var out bytes.Buffer
+	report(&out, []string{"a machine"}, []Measurement{quota, plain, asked, weighed})
+	for _, want := range []string{Quota + " / " + QuotaBaseline + " | 0.75", "7.25", "61.5", "| 1.3 | 4.4 | 31 "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestWhatIsMeasuredDecidesWhichEnginesAreStarted(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][2]bool{ // counts, stores rows
+		Tenantflow: {false, true}, Quota: {true, false}, QuotaHTTP: {true, false}, UsageAndQuota: {true, true}, InsertLimit: {false, true},
+	} {
+		if got := [2]bool{counts(name), stores(name)}; got != want {
+			t.Errorf("%s: counts, stores is %v, want %v", name, got, want)
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/model"
-	"tenantflow/internal/topic"
 )
 
 // How latency is measured.
@@ -163,7 +162,7 @@ func (p *prober) alone(ctx context.Context) error {
 
 // underLoad publishes at a steady rate, and probes among it.
 func (p *prober) underLoad(ctx context.Context, d dataset) error {
-	g, err := steadyEvents()
+	g, err := steadyEvents(warmUp + steadyTime)
 	if err != nil {
 		return err
 	}
@@ -171,9 +170,9 @@ func (p *prober) underLoad(ctx context.Context, d dataset) error {
 	return p.steadily(ctx, d, g, p.keepProbing)
 }
 
-// steadyEvents makes the events of a steady load, of now.
-func steadyEvents() (*model.Generator, error) {
-	total := int((warmUp + steadyTime).Seconds() * steadyRate)
+// steadyEvents makes the events of a steady load for some time, from now on.
+func steadyEvents(lasting time.Duration) (*model.Generator, error) {
+	total := int(lasting.Seconds() * steadyRate)
 	return model.New(model.Config{Seed: 5, Count: total, Step: time.Second / steadyRate, Start: time.Now()})
 }
 
@@ -181,9 +180,19 @@ func steadyEvents() (*model.Generator, error) {
 func (w *world) steadily(ctx context.Context, d dataset, g *model.Generator, beside func(context.Context) error) error {
 	const every = 10 * time.Millisecond
 	total := g.Config().Count
-	publisher, err := topic.NewPublisher(ctx, w.client, d.topic(), 0)
-	if err != nil {
-		return err
+	// Each of the writer's batches takes memory for as many messages as fit: few, or that would be most of this load's cost.
+	failed := make(chan error, 1)
+	writer := &kafka.Writer{
+		Addr: w.client.Addr, Transport: w.client.Transport, Topic: d.topic(), Balancer: kafka.Murmur2Balancer{},
+		RequiredAcks: kafka.RequireAll, BatchTimeout: 10 * time.Millisecond, BatchSize: 100, Async: true,
+		Completion: func(_ []kafka.Message, err error) {
+			if err != nil {
+				select {
+				case failed <- err:
+				default:
+				}
+			}
+		},
 	}
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -198,7 +207,9 @@ func (w *world) steadily(ctx context.Context, d dataset, g *model.Generator, bes
 		select {
 		case <-tick.C:
 		case err := <-probes:
-			return errors.Join(err, publisher.Close())
+			return errors.Join(err, writer.Close())
+		case err := <-failed:
+			return errors.Join(fmt.Errorf("publish the load: %w", err), writer.Close())
 		}
 		due := min(total, int(time.Since(began).Seconds()*steadyRate))
 		messages := make([]kafka.Message, 0, max(0, due-published))
@@ -206,14 +217,14 @@ func (w *world) steadily(ctx context.Context, d dataset, g *model.Generator, bes
 			messages = append(messages, message(&m))
 			published++
 		}
-		if err := publisher.Publish(ctx, messages...); err != nil {
-			return errors.Join(err, publisher.Close())
+		if err := writer.WriteMessages(ctx, messages...); err != nil {
+			return errors.Join(err, writer.Close())
 		}
 	}
 	took := time.Since(began)
 	stop()
-	err = errors.Join(<-probes, publisher.Close())
-	if late := took - warmUp - steadyTime; late > time.Second {
+	err := errors.Join(<-probes, writer.Close())
+	if late := took - time.Duration(total)*time.Second/steadyRate; late > time.Second {
 		err = errors.Join(err, fmt.Errorf("the load was not steady: it took %s longer than it should", late))
 	}
 	return err

@@ -24,12 +24,14 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// How freshness is measured. Rate, times and distance of probes are those of the latency of rows.
+// How freshness is measured. Rate, time and distance of probes are those of the latency of rows; it takes longer until
+// broker and service have warmed up to requests.
 const (
-	freshUsers = 50               // who take turns to be the user of a probe
-	freshLook  = time.Millisecond // from one look into Redis to the next: the error of the measurement
-	askRate    = 2000             // HTTP requests a second
-	askConns   = 8                // connections they go over
+	freshWarmUp = 10 * time.Second
+	freshUsers  = 50               // who take turns to be the user of a probe
+	freshLook   = time.Millisecond // from one look into Redis to the next: the error of the measurement
+	askRate     = 2000             // HTTP requests a second
+	askConns    = 8                // connections they go over
 )
 
 // quotaFresh measures, under a steady load, the time from publishing an event to its user's count having risen, and what
@@ -44,7 +46,7 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 		return fresh, asked, err
 	}
 	// The users of the load, known beforehand: the same events are made twice.
-	g, err := steadyEvents()
+	g, err := steadyEvents(freshWarmUp + steadyTime)
 	if err != nil {
 		return fresh, asked, err
 	}
@@ -82,7 +84,10 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 	if err != nil {
 		return fresh, asked, err
 	}
-	if g, err = steadyEvents(); err != nil {
+	if err := p.askOnce(ctx); err != nil {
+		return fresh, asked, err
+	}
+	if g, err = steadyEvents(freshWarmUp + steadyTime); err != nil {
 		return fresh, asked, err
 	}
 	began := time.Now()
@@ -129,13 +134,13 @@ func (p *freshProber) work(ctx context.Context) error {
 	outlive := context.WithoutCancel(ctx)
 	var all errgroup.Group
 	published := make(chan struct{})
-	measured := time.Now().Add(warmUp)
+	measured := time.Now().Add(freshWarmUp)
 	all.Go(func() error {
 		defer close(published)
 		return p.publish(ctx, measured)
 	})
 	all.Go(func() error {
-		return p.await(outlive, "the last probes", time.Minute+warmUp+steadyTime, freshLook, func() (bool, error) {
+		return p.await(outlive, "the last probes", time.Minute+freshWarmUp+steadyTime, freshLook, func() (bool, error) {
 			missing, err := p.look(outlive, measured)
 			select {
 			case <-published:
@@ -145,7 +150,17 @@ func (p *freshProber) work(ctx context.Context) error {
 			}
 		})
 	})
-	all.Go(func() error { return p.ask(ctx, measured) })
+	all.Go(func() error {
+		// What the warm-up has left unanswered at its end is nobody's: the clock begins with requests that are due then.
+		warming, cancel := context.WithDeadline(ctx, measured)
+		defer cancel()
+		if _, err := p.ask(warming); err != nil {
+			return err
+		}
+		var err error
+		p.answered, err = p.ask(ctx)
+		return err
+	})
 	return all.Wait()
 }
 
@@ -204,13 +219,22 @@ func (p *freshProber) look(ctx context.Context, measured time.Time) (missing int
 	return len(p.waiting), nil
 }
 
-// ask sends requests at a steady rate, whether or not the ones before are answered, as long as a connection is free. The
-// time of each counts from when it was due: what waits for a connection has waited for the service.
-func (p *freshProber) ask(ctx context.Context, measured time.Time) error {
-	began := time.Now()
+// askOnce asks about every user once, so that the service knows them: a service that has run for a while does.
+func (p *freshProber) askOnce(ctx context.Context) error {
 	var next atomic.Int64
+	return p.connections(ctx, func(_ int, ask func(n int) error) error {
+		for n := int(next.Add(1)); n < len(p.users) && ctx.Err() == nil; n = int(next.Add(1)) {
+			if err := ask(n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// connections has the same done on each of a few connections, which ask about the user of a number.
+func (p *freshProber) connections(ctx context.Context, do func(conn int, ask func(n int) error) error) error {
 	var all errgroup.Group
-	took := make([][]time.Duration, askConns)
 	for conn := range askConns {
 		all.Go(func() error {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.addr)
@@ -219,30 +243,43 @@ func (p *freshProber) ask(ctx context.Context, measured time.Time) error {
 			}
 			defer c.Close()
 			read := bufio.NewReader(c)
-			wait := time.NewTimer(0)
-			defer wait.Stop()
-			for {
-				n := next.Add(1)
-				due := began.Add(time.Duration(n) * time.Second / askRate)
-				wait.Reset(time.Until(due))
-				select {
-				case <-wait.C:
-				case <-ctx.Done():
-					return nil
-				}
-				user := p.users[int(n)*7919%len(p.users)]
+			return do(conn, func(n int) error {
+				user := p.users[n*7919%len(p.users)] // a prime: all have their turn, none twice in a row
 				if err := get(c, read, p.addr, "/v1/users/"+user+"/quota"); err != nil {
 					return fmt.Errorf("ask for the quota of %s: %w", user, err)
 				}
-				if due.After(measured) {
-					took[conn] = append(took[conn], time.Since(due))
-				}
-			}
+				return nil
+			})
 		})
 	}
-	err := all.Wait()
-	p.answered = slices.Concat(took...)
-	return err
+	return all.Wait()
+}
+
+// ask sends requests at a steady rate, whether or not the ones before are answered, as long as a connection is free. The
+// time of each counts from when it was due: what waits for a connection has waited for the service.
+func (p *freshProber) ask(ctx context.Context) ([]time.Duration, error) {
+	began := time.Now()
+	var next atomic.Int64
+	took := make([][]time.Duration, askConns)
+	err := p.connections(ctx, func(conn int, ask func(n int) error) error {
+		wait := time.NewTimer(0)
+		defer wait.Stop()
+		for {
+			n := next.Add(1)
+			due := began.Add(time.Duration(n) * time.Second / askRate)
+			wait.Reset(time.Until(due))
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+				return nil
+			}
+			if err := ask(int(n)); err != nil {
+				return err
+			}
+			took[conn] = append(took[conn], time.Since(due))
+		}
+	})
+	return slices.Concat(took...), err
 }
 
 // get makes one request on an open connection. It is less work than net/http's client, which would share the processors
