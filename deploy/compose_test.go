@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/token"
 )
 
 // A composition is what the tests look at in docker-compose.yml, with the defaults of its variables filled in.
@@ -163,6 +164,15 @@ func TestTheEnvironmentOfTheServiceIsAValidConfiguration(t *testing.T) {
 				environment[k] = v
 			}
 		}
+		// A file that is named must be there, and here it is where it is mounted from.
+		for _, v := range c.Services[name].Volumes {
+			source, target, _ := strings.Cut(strings.TrimSuffix(v, ":ro"), ":")
+			for k := range environment {
+				if environment[k] == target {
+					environment[k] = filepath.Join("..", source)
+				}
+			}
+		}
 		var environ []string
 		for k, v := range environment {
 			environ = append(environ, k+"="+v)
@@ -232,6 +242,50 @@ func TestStoresHaveThePasswordsTheServiceUses(t *testing.T) {
 		if uses[name] < 2 {
 			t.Errorf("${%s} is used %d times: the store and the service must both have it", name, uses[name])
 		}
+	}
+}
+
+// The service sees a caller from this machine as one from the container's network, and would refuse him without a token.
+func TestTheServiceHasATokenThatTheFileTellsOf(t *testing.T) {
+	t.Parallel()
+	s := compose(t).Services["tenantflow"]
+	mount := slices.IndexFunc(s.Volumes, func(v string) bool {
+		return strings.HasSuffix(v, ":"+s.Environment["TENANTFLOW_API_TOKENS_FILE"]+":ro")
+	})
+	said := regexp.MustCompile(`Authorization: Bearer (\S+)'`).FindStringSubmatch(readFile(t, "../docker-compose.yml"))
+	if mount < 0 || said == nil {
+		t.Fatalf("tokens are read from %q, and mounted is %v", s.Environment["TENANTFLOW_API_TOKENS_FILE"], s.Volumes)
+	}
+	source, _, _ := strings.Cut(s.Volumes[mount], ":")
+	set, err := token.Parse([]byte(readFile(t, filepath.Join("..", source))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grant, ok := set.Find(said[1]); !ok || !grant.Allows("acme") {
+		t.Errorf("the token %q is not in %s", said[1], source)
+	}
+}
+
+// What quotas need of Dragonfly, and that it may lose its memory without losing its place.
+func TestDragonflyIsStartedWithWhatQuotasNeed(t *testing.T) {
+	t.Parallel()
+	s := compose(t).Services["dragonfly"]
+	if !strings.Contains(s.Image, "/dragonfly:v1.40.") {
+		t.Errorf("the image is %s, and what was read and written for is Dragonfly 1.40", s.Image)
+	}
+	flags := map[string]string{}
+	for _, flag := range s.Command {
+		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
+		flags[name] = value
+	}
+	if _, locks := flags["lock_on_hashtags"]; !locks && flags["cluster_mode"] != "emulated" {
+		t.Error("the braces in keys mean nothing to it")
+	}
+	if evicts, there := flags["cache_mode"]; there && evicts != "false" {
+		t.Errorf("it evicts counters: --cache_mode=%s", evicts)
+	}
+	if flags["snapshot_cron"] == "" || flags["maxmemory"] == "" || !slices.Contains(s.Volumes, "dragonfly:"+flags["dir"]) {
+		t.Errorf("snapshots %q in %q of %v, at most %q of memory", flags["snapshot_cron"], flags["dir"], s.Volumes, flags["maxmemory"])
 	}
 }
 

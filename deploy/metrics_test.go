@@ -15,8 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/consumers"
+	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
+	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
+	"tenantflow/internal/token"
+	"tenantflow/sinks/dragonfly"
 )
 
 // A listener is a registerer that only notes what is registered: a metric with labels has no value yet that a registry
@@ -63,12 +67,26 @@ func metrics(t *testing.T) *listener {
 	var l listener
 	consumers.NewMetrics(&l, "usage")
 	consumers.NewUsage(nil, consumers.UsageConfig{Registry: &l})
+	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
+	directory.New(directory.Config{Metrics: &l})
+	log := slog.New(slog.DiscardHandler)
+	tracker := health.New(time.Minute, log)
+	http := prometheus.NewRegistry()
+	tokens, err := token.Open("tokens.json", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	httpapi.New(httpapi.Options{Health: tracker, Metrics: http, Log: log, API: httpapi.NewAPI(tokens, log)})
 	l.MustRegister(
-		health.New(time.Minute, slog.New(slog.DiscardHandler)).Collector(),
+		http,
+		new(dragonfly.Store).Collector(),
+		tracker.Collector(),
 		telemetry.NewRegistry(telemetry.Build{}),
 	)
-	if !slices.Contains(l.names, "tenantflow_part_ready") || !slices.Contains(l.names, "tenantflow_usage_rows_total") || !slices.Contains(l.labels, "reason") {
-		t.Fatalf("the metrics were not found: %v", l)
+	for _, name := range []string{"part_ready", "usage_rows_total", "quota_events_total", "quota_rebuilding", "directory_entries", "http_requests_total"} {
+		if !slices.Contains(l.names, "tenantflow_"+name) || !slices.Contains(l.labels, "reason") {
+			t.Fatalf("%s was not found: %v", name, l)
+		}
 	}
 	return &l
 }
