@@ -12,7 +12,7 @@ func newDemoCommand() *cobra.Command {
 	var kafka string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Send a million usage events through a fresh stack, kill the service on the way, and check every total",
+		Short: "Send a million usage events through a fresh stack, kill the service on the way, and check every total and quota",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c.Kafka, c.Out, c.Log = engine.KafkaKind(kafka), cmd.OutOrStdout(), cmd.ErrOrStderr()
