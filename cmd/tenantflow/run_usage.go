@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -21,7 +18,6 @@ import (
 func runUsage(ctx context.Context, s *service) error {
 	const name = "usage"
 	cfg := s.cfg
-	limitMemory(cfg, s.log)
 	store, err := openClickHouse(ctx, s, name)
 	if err != nil || store == nil {
 		return err
@@ -66,19 +62,6 @@ func runUsage(ctx context.Context, s *service) error {
 		Logger:           s.log,
 	}, handler)
 	return group.Run(ctx)
-}
-
-// limitMemory tells the collector how much the process should have, unless GOMEMLIMIT does: the filter, and the budget
-// three times over - for the rows held, for what is encoded of them, and for buffers and what is not collected yet - and
-// twice what is counted for quotas in the same process. Left to itself the collector would let twice of what is in use pile up.
-func limitMemory(cfg *config.Config, log *slog.Logger) {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
-	}
-	const least = 128 << 20
-	limit := max(least, int64(cfg.UsageFilterMemory)+3*int64(cfg.UsageMemory)+2*int64(cfg.QuotaMemory))
-	debug.SetMemoryLimit(limit)
-	log.Debug("memory limit of the collector set", slog.Int64("bytes", limit))
 }
 
 // openClickHouse connects to ClickHouse, and waits for it where it is down: an order in which to start things would be

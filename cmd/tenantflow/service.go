@@ -44,6 +44,7 @@ func newService(cfg *config.Config, log *slog.Logger, parts []part) (*service, e
 	for i, p := range parts {
 		names[i] = p.name
 	}
+	limitMemory(cfg, names, log)
 	s.health = health.New(cfg.StallTimeout, log, names...)
 	s.registry.MustRegister(s.health.Collector())
 	if slices.Contains(names, "api") {

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"slices"
+
+	"tenantflow/internal/config"
+)
+
+// limitMemory tells the collector how much the process should have for its parts, unless GOMEMLIMIT does. Left to itself it
+// would let twice of what is in use pile up.
+//
+// Usage: the filter, and the budget three times over, for the rows held, for what is encoded of them, and for buffers and
+// what is not collected yet. Quota: its budget twice, and what is known of users.
+//
+// Without usage a process holds little and much passes through it: it would collect several times a second, each time in the way
+// of whoever waits for an answer. So it collects less often, unless GOGC says how often.
+func limitMemory(cfg *config.Config, parts []string, log *slog.Logger) {
+	const least, users, relaxed = 128 << 20, 64 << 20, 400
+	var limit int64
+	if slices.Contains(parts, "usage") {
+		limit += int64(cfg.UsageFilterMemory) + 3*int64(cfg.UsageMemory)
+	} else if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(relaxed)
+	}
+	if slices.Contains(parts, "quota") {
+		limit += 2*int64(cfg.QuotaMemory) + users
+	}
+	limit = max(limit, least)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+	log.Debug("the collector is set", slog.Int64("limit_bytes", limit))
+}
