@@ -31,7 +31,7 @@ const (
 	freshUsers  = 50               // who take turns to be the user of a probe
 	freshLook   = time.Millisecond // from one look into Redis to the next: the error of the measurement
 	askRate     = 2000             // HTTP requests a second
-	askConns    = 8                // connections they go over
+	askConns    = 16               // connections they go over
 )
 
 // quotaFresh measures, under a steady load, the time from publishing an event to its user's count having risen, and what
