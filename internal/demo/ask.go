@@ -57,11 +57,8 @@ func (d *demo) ask(ctx context.Context, user string) (reply, error) {
 // above what is predicted. Around a start there is no answer.
 func (d *demo) askOnTheWay(ctx context.Context) {
 	got := &d.result.counted
-	users := []string{d.quotas.near, d.quotas.over}
+	users := d.quotas.watched()
 	user := users[got.asked%len(users)]
-	if user == "" {
-		return
-	}
 	got.asked++
 	r, err := d.ask(ctx, user)
 	if err != nil || r.code == http.StatusServiceUnavailable {

@@ -149,6 +149,12 @@ func (q *quotas) thresholds() map[string]threshold {
 	return due
 }
 
+// watched are the users to ask about while the service works.
+func (q *quotas) watched() []string {
+	watched := []string{q.near, q.over, q.tenants[0].users[0]}
+	return slices.DeleteFunc(watched, func(user string) bool { return user == "" })
+}
+
 // limitOf is the limit of a user who is known.
 func (q *quotas) limitOf(user string) int64 {
 	for _, n := range q.tenants {
