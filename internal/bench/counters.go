@@ -107,7 +107,7 @@ func (w *world) know(ctx context.Context, m members) error {
 	if err != nil {
 		return fmt.Errorf("write users to Postgres: %w", err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }() // everything is committed by then
 	companies, users := slices.Sorted(maps.Keys(m.tier)), slices.Sorted(maps.Keys(m.company))
 	tiers, of := make([]string, len(companies)), make([]string, len(users))
 	for i, c := range companies {

@@ -43,8 +43,14 @@ func (c Child) count(ctx context.Context, group consumers.Config, registry prome
 	known := directory.New(directory.Config{Loader: users, Cache: dragonfly.NewCache(counts.Client()), Members: users.Members, Log: c.Log, Metrics: registry})
 	defer known.Close()
 	followed := make(chan error, 1)
-	go func() { followed <- known.Run(ctx) }()
-	defer func() { <-followed }() // it ends with ctx, and so does the group
+	following, unfollow := context.WithCancel(ctx)
+	go func() { followed <- known.Run(following) }()
+	defer func() {
+		unfollow()
+		if e := <-followed; ctx.Err() == nil {
+			err = errors.Join(err, e)
+		}
+	}()
 
 	handler := consumers.NewQuota(consumers.QuotaConfig{
 		Session:  func(topic string, partition int) consumers.QuotaSession { return counts.Session(topic, partition) },
