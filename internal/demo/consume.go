@@ -14,6 +14,9 @@ import (
 // deadline and the engines' own recovery lie within it.
 const stalled = 90 * time.Second
 
+// How long no row may be added before rows are not said to come in any more: more than an insert takes.
+const idle = 3 * time.Second
+
 // consume runs the service until its groups have committed the end of every partition, and kills and restarts it when a
 // quarter and when three fifths of the events are rows or counted, whichever is first.
 func (d *demo) consume(ctx context.Context) error {
@@ -23,16 +26,9 @@ func (d *demo) consume(ctx context.Context) error {
 	killAt := []int64{int64(d.Events) / 4, int64(d.Events) * 3 / 5}
 	began := time.Now()
 	var rows, counted int64
-	grew := began             // when rows were last seen to become more
-	moved := began            // the same, or when more were seen to be counted
-	var firstGrowth time.Time // of this run of the service
-	var atWork time.Duration  // of all runs: from a run's first new row to its last
-	endRun := func() {
-		if !firstGrowth.IsZero() {
-			atWork += grew.Sub(firstGrowth)
-		}
-		firstGrowth = time.Time{}
-	}
+	moved := began           // when anything was last seen to be added
+	var grew time.Time       // when rows were last seen to become more; zero: not since the service was started
+	var atWork time.Duration // in which rows came in
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for round := 0; ; round++ {
@@ -49,11 +45,12 @@ func (d *demo) consume(ctx context.Context) error {
 			return err
 		}
 		if now > rows {
-			grew = time.Now()
-			moved = grew
-			if firstGrowth.IsZero() {
-				firstGrowth = grew
+			moved = time.Now()
+			// What was under way at a kill may land after it, long before the next row comes.
+			if pause := moved.Sub(grew); pause < idle {
+				atWork += pause
 			}
+			grew = moved
 		}
 		rows = now
 		p, err := d.progress(ctx)
@@ -67,19 +64,16 @@ func (d *demo) consume(ctx context.Context) error {
 			if err := d.service.kill(); err != nil {
 				return err
 			}
-			endRun()
 			d.result.killedAt = append(d.result.killedAt, kill{rows, counted})
 			d.say("service killed (SIGKILL) at %s rows and %s events counted, and started again", number(rows), number(counted))
 			killAt = killAt[1:]
 			if err := d.service.start(); err != nil {
 				return err
 			}
-			grew = time.Now()
-			moved = grew
+			moved, grew = time.Now(), time.Time{}
 			continue
 		}
 		if p.stored == p.log && p.counted == p.log {
-			endRun()
 			d.result.consuming, d.result.atWork = time.Since(began), atWork
 			return nil
 		}
