@@ -109,6 +109,11 @@ func (r *reader) step(ctx context.Context) error {
 		return nil
 	}
 	var handErr error
+	r.fetcher.MinBytes = 0
+	if !r.empty() && r.behind() <= 0 {
+		// The batch is due at its time, so until then what comes need not be fetched piece by piece.
+		r.fetcher.MinBytes = fetch.MaxBytes / 2
+	}
 	got, err := r.fetcher.Fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
 		if r.empty() {
 			r.began = time.Now()

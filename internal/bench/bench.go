@@ -192,6 +192,9 @@ func (c *Config) withDefaults() error {
 			}
 		}
 	}
+	if c.Profile == "" && (slices.Contains(c.Only, Profiled) || slices.Contains(c.Only, QuotaProfiled)) {
+		return errors.New("a profile is to be measured, and no file is named for it: --profile")
+	}
 	known := append(Names(), Profiled, QuotaProfiled)
 	for _, name := range c.Only {
 		if !slices.Contains(known, name) {

@@ -59,7 +59,7 @@ type Config struct {
 	TiersFile           string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
 	QuotaLateness       time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`
 	QuotaBatchRows      int           `env:"QUOTA_BATCH_ROWS" envDefault:"20000" unit:"events" help:"Events that are counted together at most. More of a user in one batch cost Dragonfly less."`
-	QuotaBatchInterval  time.Duration `env:"QUOTA_BATCH_INTERVAL" envDefault:"5ms" unit:"duration" help:"A batch is counted this long after its first event, however small it is."`
+	QuotaBatchInterval  time.Duration `env:"QUOTA_BATCH_INTERVAL" envDefault:"15ms" unit:"duration" help:"A batch is counted this long after its first event, however small it is."`
 	QuotaIdentityBucket time.Duration `env:"QUOTA_IDENTITY_BUCKET" envDefault:"1h" unit:"duration" help:"Events are remembered for twice as long, so that one that comes again is not counted again. Each costs Dragonfly memory: docs/quotas.md."`
 	QuotaMemory         Bytes         `env:"QUOTA_MEMORY" envDefault:"48MiB" unit:"bytes" help:"Budget for events held in memory on their way to Dragonfly, per process."`
 	WaitingTimeout      time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`

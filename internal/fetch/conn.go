@@ -130,7 +130,7 @@ const answerLimit = 1 << 30
 const slack = 30 * time.Second
 
 // fetch sends one request and reads its answer. The buffer goes back with release.
-func (c *conn) fetch(ctx context.Context, topic string, partition int, offset int64, wait time.Duration) (*buffer, error) {
+func (c *conn) fetch(ctx context.Context, topic string, partition int, offset int64, wait time.Duration, least int) (*buffer, error) {
 	// A context that ends interrupts the reading, which has no other way to notice.
 	stop := context.AfterFunc(ctx, func() { _ = c.net.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -148,7 +148,7 @@ func (c *conn) fetch(ctx context.Context, topic string, partition int, offset in
 	b = appendString(b, c.clientID)
 	b = binary.BigEndian.AppendUint32(b, ^uint32(0))                    // replica: a client
 	b = binary.BigEndian.AppendUint32(b, uint32(wait/time.Millisecond)) // #nosec G115 -- seconds at most
-	b = binary.BigEndian.AppendUint32(b, 1)                             // at least one byte
+	b = binary.BigEndian.AppendUint32(b, uint32(max(1, least)))         // #nosec G115 -- at most MaxBytes
 	b = binary.BigEndian.AppendUint32(b, MaxBytes)                      // in all
 	b = append(b, byte(kafka.ReadCommitted))                            // isolation
 	b = binary.BigEndian.AppendUint32(b, 1)                             // topics

@@ -24,6 +24,10 @@ const MaxBytes = 1 << 20
 
 // A Reader reads one partition. It has one connection, to the partition's leader, and is for one goroutine.
 type Reader struct {
+	// MinBytes is how much the broker gathers before it answers, if that does not take longer than the wait. 0: whatever
+	// there is.
+	MinBytes int
+
 	client    *kafka.Client
 	topic     string
 	partition int
@@ -78,7 +82,7 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 			return fail(err)
 		}
 	}
-	body, err := r.conn.fetch(ctx, r.topic, r.partition, offset, wait)
+	body, err := r.conn.fetch(ctx, r.topic, r.partition, offset, wait, min(r.MinBytes, MaxBytes))
 	if err != nil {
 		return fail(err)
 	}

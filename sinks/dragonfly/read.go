@@ -19,11 +19,18 @@ func (s *Store) Read(ctx context.Context, users []string, day time.Time) (counte
 		asked[i] = pipe.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points")
 	}
 	// Behind the counters: a rebuild is announced first and takes them away then.
-	progress := pipe.HGetAll(ctx, progressKey(s.cfg.Topic))
+	epoch := pipe.HGet(ctx, progressKey(s.cfg.Topic), epochField)
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	fields, err := progress.Result()
-	if err != nil {
-		return nil, nil, false, fmt.Errorf("read the counters of %d users and the progress of %s: %w", len(users), s.cfg.Topic, err)
+	now, err := epoch.Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, nil, false, fmt.Errorf("read the counters of %d users and the epoch of %s: %w", len(users), s.cfg.Topic, err)
+	}
+	last := s.looked.Load()
+	if now == "" || last == nil || last.epoch != now || last.rebuilding || time.Since(last.at) > lookEvery {
+		if isRebuilding, err = s.Rebuilding(ctx); err != nil {
+			return nil, nil, false, err
+		}
+		s.looked.Store(&looked{now, isRebuilding, time.Now()})
 	}
 	counters = make([]Counters, len(users))
 	for i, cmd := range asked {
@@ -34,7 +41,18 @@ func (s *Store) Read(ctx context.Context, users []string, day time.Time) (counte
 			wrong[i] = fmt.Errorf("read the counters of user %s: %w", users[i], err)
 		}
 	}
-	return counters, wrong, rebuilding(fields), nil
+	return counters, wrong, isRebuilding, nil
+}
+
+// lookEvery is how long it takes at most until a partition that has gone back within its epoch is seen. The loss of
+// everything, and a new epoch, are seen at once.
+const lookEvery = 100 * time.Millisecond
+
+// looked is what a look at all partitions' progress has shown.
+type looked struct {
+	epoch      string
+	rebuilding bool
+	at         time.Time
 }
 
 func countersOf(cmd *redis.SliceCmd) (Counters, error) {

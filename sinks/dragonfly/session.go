@@ -131,6 +131,10 @@ type Call struct {
 	Offsets    []int64
 }
 
+// maxCounting is how many sessions count at the same time: while the server works on the calls of one, those of another are
+// on their way.
+const maxCounting = 2
+
 // MaxEvents bounds the events of one call: scripts hold the server up, and Lua's stack has an end.
 const MaxEvents = 500
 
@@ -155,7 +159,16 @@ type Counted struct {
 }
 
 // Count counts the calls, in one round trip, in an epoch. ErrMoved: a later epoch has begun. ErrHalfApplied: see there.
+//
+// The server runs one script after the other, and whoever reads a counter meanwhile waits for all that is queued. So only
+// maxCounting sessions of a process count at a time, and callers keep the number of calls small.
 func (s *Session) Count(ctx context.Context, epoch int64, calls []Call, counted []Counted) ([]Counted, error) {
+	select {
+	case s.store.counting <- struct{}{}:
+		defer func() { <-s.store.counting }()
+	case <-ctx.Done():
+		return counted[:0], fmt.Errorf("count %d users of %s/%d: %w", len(calls), s.topic, s.partition, context.Cause(ctx))
+	}
 	for attempt := 0; ; attempt++ {
 		counted = counted[:0]
 		cmds, err := s.send(ctx, epoch, calls)

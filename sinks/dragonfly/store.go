@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,6 +38,9 @@ type Store struct {
 	counter *redis.Client // for sessions: never tries again by itself
 	log     *slog.Logger
 	scripts scripts
+
+	looked   atomic.Pointer[looked]
+	counting chan struct{} // a slot for each session that counts
 }
 
 // Open connects and checks that the server is fit for counting: it must not evict. The error is to be classified.
@@ -63,7 +67,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	counting.MaxRetries = -1
 	counting.PoolSize = 1024 // one connection a partition; idle ones are not kept
 	counting.ContextTimeoutEnabled = true
-	s := &Store{cfg: cfg, client: redis.NewClient(&asking), counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts()}
+	s := &Store{cfg: cfg, client: redis.NewClient(&asking), counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts(),
+		counting: make(chan struct{}, maxCounting)}
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
