@@ -145,7 +145,9 @@ func (w *world) make(change ...func(*directory.Config)) *node {
 	}
 	client := redis.NewClient(&redis.Options{Addr: w.cache.Addr(), ContextTimeoutEnabled: true, MaxRetries: -1})
 	n := &node{loader: &loader{Store: store}, log: &logLines{}, cache: dragonfly.NewCache(client)}
-	c := directory.Config{Loader: n.loader, Cache: n.cache, Log: slog.New(slog.NewTextHandler(n.log, nil)), PollInterval: 20 * time.Millisecond}
+	c := directory.Config{Loader: n.loader, Cache: n.cache, Log: slog.New(slog.NewTextHandler(n.log, nil)), PollInterval: 20 * time.Millisecond,
+		// A machine that is busy with other tests is not a store that is away.
+		CacheTimeout: 10 * time.Second, LoadTimeout: 30 * time.Second}
 	for _, f := range change {
 		f(&c)
 	}
