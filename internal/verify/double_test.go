@@ -17,7 +17,10 @@ import (
 func (in *installation) append(t *testing.T, partition int, records ...*events.Record) int64 {
 	t.Helper()
 	first := int64(-1)
-	w := &kafka.Writer{Addr: in.client.Addr, Transport: in.client.Transport, Topic: in.topic, RequiredAcks: kafka.RequireAll,
+	// Not the client's transport: that remembers for seconds that it could not get the metadata on a busy machine.
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	w := &kafka.Writer{Addr: in.client.Addr, Transport: transport, Topic: in.topic, RequiredAcks: kafka.RequireAll,
 		BatchTimeout: time.Millisecond, Balancer: kafka.BalancerFunc(func(kafka.Message, ...int) int { return partition })}
 	defer func() { _ = w.Close() }()
 	for _, r := range records {
