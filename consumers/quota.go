@@ -21,7 +21,7 @@ type QuotaSession interface {
 	Load(ctx context.Context) (dragonfly.Progress, error)
 	Begin(ctx context.Context, p dragonfly.Progress, partitions int, now time.Time) error
 	Move(ctx context.Context, from, to dragonfly.Progress) (dragonfly.Progress, error)
-	Count(ctx context.Context, epoch int64, calls []dragonfly.Call, counted []dragonfly.Counted) ([]dragonfly.Counted, error)
+	Count(ctx context.Context, epoch int64, calls []dragonfly.Call) ([]dragonfly.Counted, error)
 	Clear(ctx context.Context, due []dragonfly.Due) error
 	Bucket() time.Duration
 	Window() time.Duration
@@ -193,7 +193,7 @@ func (p *quotaPartition) try(ctx context.Context, r Range, announced bool) (bool
 	const most = 64
 	var due []dragonfly.Due
 	for from := 0; from < len(p.calls); from += most {
-		answers, err := p.session.Count(ctx, p.state.Epoch, p.calls[from:min(from+most, len(p.calls))], nil)
+		answers, err := p.session.Count(ctx, p.state.Epoch, p.calls[from:min(from+most, len(p.calls))])
 		if err != nil {
 			p.lost = p.lost || errors.Is(err, dragonfly.ErrHalfApplied)
 			return true, p.reopen(ctx, r.From, err)

@@ -341,7 +341,7 @@ type careless struct {
 	last              *dragonfly.Progress
 }
 
-func (c *careless) Count(ctx context.Context, epoch int64, calls []dragonfly.Call, counted []dragonfly.Counted) ([]dragonfly.Counted, error) {
+func (c *careless) Count(ctx context.Context, epoch int64, calls []dragonfly.Call) ([]dragonfly.Counted, error) {
 	if c.forgetsIdentities {
 		for i := range calls {
 			for k := range calls[i].Identities {
@@ -349,7 +349,7 @@ func (c *careless) Count(ctx context.Context, epoch int64, calls []dragonfly.Cal
 			}
 		}
 	}
-	return c.QuotaSession.Count(ctx, epoch, calls, counted)
+	return c.QuotaSession.Count(ctx, epoch, calls)
 }
 
 func (c *careless) Move(ctx context.Context, from, to dragonfly.Progress) (dragonfly.Progress, error) {

@@ -208,7 +208,9 @@ func (d *UsageDecoder) revenue(text []byte, i int) (value int64, next int, ok bo
 	return value * pow10(int64(missing)), next, true
 }
 
-// isID is the pattern [A-Za-z0-9_-]{1,50} of company_id and user_id.
+// ValidID tells whether s is a company_id or user_id: [A-Za-z0-9_-]{1,50}.
+func ValidID(s string) bool { return isID([]byte(s)) }
+
 func isID(s []byte) bool {
 	if len(s)-1 >= 50 || len(s) == 0 {
 		return false

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,8 +35,6 @@ func newQuotaCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-var validUserID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,50}$`)
-
 func newQuotaShowCommand(a *app) *cobra.Command {
 	var date string
 	cmd := &cobra.Command{
@@ -59,7 +56,7 @@ the configuration is wrong.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !validUserID.MatchString(args[0]) {
+			if !events.ValidID(args[0]) {
 				return invalid("%q is no user id: it has 1 to 50 letters, digits, '_' or '-'", args[0])
 			}
 			now := time.Now().UTC()
@@ -138,10 +135,9 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 	}
 	q.Percentage = json.Number(httpapi.PercentText(q.APICalls, int64(limit)))
 	q.Exceeded = q.Exceeded || q.APICalls >= int64(limit)
-	for _, percent := range []int64{80, 100} {
-		// Calls beyond limit*percent/100, rounded up, without computing a product that may not fit.
-		if q.APICalls >= int64(limit)/100*percent+(int64(limit)%100*percent+99)/100 {
-			q.Thresholds = append(q.Thresholds, int(percent))
+	for _, percent := range []int{80, 100} {
+		if q.APICalls >= limit.Reached(percent) {
+			q.Thresholds = append(q.Thresholds, percent)
 		}
 	}
 	return q, nil

@@ -107,7 +107,7 @@ func (w *world) countEach(ctx context.Context, users, each int) error {
 			calls = append(calls, call)
 		}
 		if len(calls)+2 >= cap(calls) || user == users-1 {
-			if _, err := session.Count(ctx, now.UnixMilli(), calls, nil); err != nil {
+			if _, err := session.Count(ctx, now.UnixMilli(), calls); err != nil {
 				return err
 			}
 			calls = calls[:0]

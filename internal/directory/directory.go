@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
+
+	"tenantflow/events"
 )
 
 // Config is what a Directory is made of. Loader and Log are needed.
@@ -146,9 +147,6 @@ func (d *Directory) Close() {
 	d.metrics.unregister()
 }
 
-// idPattern is what ids look like. What does not can't be known, and must not get into a key.
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,50}$`)
-
 // now is the time as entries count it.
 func (d *Directory) now() int64 { return int64(time.Since(d.started)) }
 
@@ -217,7 +215,8 @@ func usable[T any](d *Directory, e *entry[T], now int64) *entry[T] {
 // isUnknown tells whether Postgres has said lately that it does not know the user or the company.
 func (d *Directory) isUnknown(key, user, company string, now int64) bool {
 	e := usable(d, d.unknown.get(key), now)
-	return e != nil || !idPattern.MatchString(user+company)
+	// What is no id can't be known, and must not get into a key.
+	return e != nil || !events.ValidID(user+company)
 }
 
 // rememberUnknown keeps for a moment that a user or a company is not known.

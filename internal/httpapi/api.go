@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
@@ -163,7 +164,7 @@ func wrongWith(r *http.Request, parameter, id string) string {
 	switch {
 	case r.ContentLength != 0: // -1: of unknown length
 		return "a " + r.Method + " request has no body here"
-	case !validID(id):
+	case !events.ValidID(id):
 		return parameter + " is not 1 to 50 letters, digits, '_' or '-' of ASCII"
 	case r.URL.RawQuery != "":
 		return wrongQuery(r.URL.RawQuery)
@@ -183,20 +184,6 @@ func wrongQuery(query string) string {
 		seen[name] = true
 	}
 	return "a query parameter is not known; there are none here"
-}
-
-// validID says whether a company_id or user_id is one: [A-Za-z0-9_-]{1,50}.
-func validID(id string) bool {
-	if len(id) == 0 || len(id) > 50 {
-		return false
-	}
-	for i := range len(id) {
-		c := id[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
 }
 
 func unavailable(w http.ResponseWriter, r *http.Request, detail string) {

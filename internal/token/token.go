@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"tenantflow/events"
 )
 
 // A Grant is what the bearer of a token may do. It does not change.
@@ -186,7 +188,7 @@ func (p *parser) scope(number int, text []byte, grant *Grant) bool {
 	good := true
 	for i, raw := range ids {
 		id, ok := textOf(raw)
-		if !ok || !isID(id) {
+		if !ok || !events.ValidID(id) {
 			p.wrong(number, "company %d is no id: 1 to 50 letters, digits, '_', '-'", i+1)
 			good = false
 			continue
@@ -199,8 +201,6 @@ func (p *parser) scope(number int, text []byte, grant *Grant) bool {
 	}
 	return good
 }
-
-func isID(s string) bool { return isName(s) && !strings.Contains(s, ".") }
 
 func isName(s string) bool {
 	if len(s) == 0 || len(s) > 50 {

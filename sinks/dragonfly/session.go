@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/tier"
 )
 
 var (
@@ -162,15 +164,15 @@ type Counted struct {
 //
 // The server runs one script after the other, and whoever reads a counter meanwhile waits for all that is queued. So only
 // maxCounting sessions of a process count at a time, and callers keep the number of calls small.
-func (s *Session) Count(ctx context.Context, epoch int64, calls []Call, counted []Counted) ([]Counted, error) {
+func (s *Session) Count(ctx context.Context, epoch int64, calls []Call) ([]Counted, error) {
 	select {
 	case s.store.counting <- struct{}{}:
 		defer func() { <-s.store.counting }()
 	case <-ctx.Done():
-		return counted[:0], fmt.Errorf("count %d users of %s/%d: %w", len(calls), s.topic, s.partition, context.Cause(ctx))
+		return nil, fmt.Errorf("count %d users of %s/%d: %w", len(calls), s.topic, s.partition, context.Cause(ctx))
 	}
 	for attempt := 0; ; attempt++ {
-		counted = counted[:0]
+		counted := make([]Counted, 0, len(calls))
 		cmds, err := s.send(ctx, epoch, calls)
 		for i, cmd := range cmds {
 			if err != nil {
@@ -191,7 +193,7 @@ func (s *Session) Count(ctx context.Context, epoch int64, calls []Call, counted 
 		case outOfMemory(err):
 			err = errors.Join(ErrHalfApplied, err)
 		}
-		return counted, fmt.Errorf("count %d users of %s/%d: %w", len(calls), s.topic, s.partition, err)
+		return nil, fmt.Errorf("count %d users of %s/%d: %w", len(calls), s.topic, s.partition, err)
 	}
 }
 
@@ -220,7 +222,7 @@ func (s *Session) send(ctx context.Context, epoch int64, calls []Call) ([]*redis
 		limit, most, full := "", int64(0), int64(0)
 		if c.Limit >= 0 {
 			limit = strconv.FormatInt(c.Limit, 10)
-			most, full = max(1, (c.Limit*4+4)/5), max(1, c.Limit)
+			most, full = max(1, tier.Limit(c.Limit).Reached(80)), max(1, c.Limit)
 		}
 		var sum uint64
 		for _, p := range c.Points {

@@ -51,7 +51,7 @@ func call(user string, limit int64, first uint64, n int) dragonfly.Call {
 
 func count(t *testing.T, s *dragonfly.Session, epoch int64, calls ...dragonfly.Call) []dragonfly.Counted {
 	t.Helper()
-	counted, err := s.Count(t.Context(), epoch, calls, nil)
+	counted, err := s.Count(t.Context(), epoch, calls)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestANewEpochClearsAndAnOldOneIsRefused(t *testing.T) {
 	if got[0].New != 3 || got[0].Calls != 3 || len(got[0].Due) != 2 {
 		t.Errorf("in a new epoch: %+v", got[0])
 	}
-	if _, err := s.Count(t.Context(), 5, []dragonfly.Call{call("u", 3, 9, 1)}, nil); !errors.Is(err, dragonfly.ErrMoved) {
+	if _, err := s.Count(t.Context(), 5, []dragonfly.Call{call("u", 3, 9, 1)}); !errors.Is(err, dragonfly.ErrMoved) {
 		t.Errorf("in an old epoch: %v", err)
 	}
 	if got = count(t, s, 6, call("u", 3, 9, 1)); got[0].Calls != 4 {
@@ -243,7 +243,7 @@ func TestASessionIsOfNoUseAfterItsConnectionIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if _, err := s.Count(t.Context(), 1, []dragonfly.Call{call("u", -1, 2, 1)}, nil); err == nil {
+		if _, err := s.Count(t.Context(), 1, []dragonfly.Call{call("u", -1, 2, 1)}); err == nil {
 			t.Fatal("it went on over another connection, and would not see that the server is another one")
 		} else if dragonfly.Classify(err) != dragonfly.Transient {
 			t.Errorf("not transient: %v", err)
