@@ -154,11 +154,7 @@ func (d *DeadLetters) publishOneByOne(ctx context.Context, letters []DeadLetter,
 
 func (d *DeadLetters) message(l *DeadLetter) kafka.Message {
 	key, value, headers := events.NewDeadLetter(&l.Record, d.group, l.Rejection, l.Attempts, time.Now())
-	m := kafka.Message{Topic: events.DeadLetterTopic(l.Record.Topic), Key: key, Value: value}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
-	}
-	return m
+	return message(events.DeadLetterTopic(l.Record.Topic), key, value, headers)
 }
 
 func (d *DeadLetters) note(ctx context.Context, l *DeadLetter) {

@@ -18,7 +18,7 @@ type quotaBatch struct {
 
 	usage        events.Usage // scratch
 	key          []byte       // scratch
-	now          time.Time    // as of the last multiple of stride records
+	clock        Clock
 	added        int
 	undecodable  int // dead letters of the usage consumer
 	late, before int // not counted: the day is over for good, or before what can be counted
@@ -51,11 +51,9 @@ const (
 // to the dead letters; what comes too late for its day is not counted.
 func (b *quotaBatch) Add(r *events.Record) {
 	p := b.partition
-	if b.added%stride == 0 {
-		b.now = time.Now()
-	}
 	b.added++
-	if err := p.decoder.Decode(r, b.now, &b.usage); err != nil {
+	now := b.clock.Now()
+	if err := p.decoder.Decode(r, now, &b.usage); err != nil {
 		var rejection *events.Rejection
 		if errors.As(err, &rejection) {
 			b.undecodable++
@@ -64,7 +62,7 @@ func (b *quotaBatch) Add(r *events.Record) {
 	}
 	day := b.usage.Timestamp / dayMillis
 	switch {
-	case b.now.UnixMilli() >= (day+1)*dayMillis+p.lateness:
+	case now.UnixMilli() >= (day+1)*dayMillis+p.lateness:
 		b.late++
 		return
 	case day < p.floor:

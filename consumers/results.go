@@ -45,11 +45,7 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 	messages := make([]kafka.Message, len(results))
 	for i, one := range results {
 		value, headers := one.Event.EncodeBinary()
-		m := kafka.Message{Topic: one.Topic, Key: []byte(one.Key), Value: value}
-		for _, h := range headers {
-			m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
-		}
-		messages[i] = m
+		messages[i] = message(one.Topic, []byte(one.Key), value, headers)
 	}
 	delays := retryDelays()
 	for {
@@ -72,4 +68,13 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 			return err
 		}
 	}
+}
+
+// message makes what a kafka.Writer takes.
+func message(topic string, key, value []byte, headers []events.Header) kafka.Message {
+	m := kafka.Message{Topic: topic, Key: key, Value: value, Headers: make([]kafka.Header, len(headers))}
+	for i, h := range headers {
+		m.Headers[i] = kafka.Header{Key: h.Key, Value: h.Value}
+	}
+	return m
 }

@@ -195,8 +195,7 @@ type usageBatch struct {
 	letterLen int64
 	screened  int          // rows before this one were looked up among the seen
 	usage     events.Usage // scratch
-	now       time.Time    // as of the last multiple of stride records
-	added     int
+	clock     Clock
 }
 
 // Begin takes no block yet: a partition that waits for events must not hold the memory of one.
@@ -241,16 +240,9 @@ func (b *usageBatch) Bytes() int64 {
 	return b.block.Bytes() + b.letterLen
 }
 
-// stride is how many records share what is dear for a single one: a look at the clock, and waiting for memory.
-const stride = 32
-
 // Add decodes a record into the block.
 func (b *usageBatch) Add(r *events.Record) {
-	if b.added%stride == 0 {
-		b.now = time.Now()
-	}
-	b.added++
-	if err := b.partition.decoder.Decode(r, b.now, &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, b.clock.Now(), &b.usage); err != nil {
 		b.reject(r, err)
 		return
 	}

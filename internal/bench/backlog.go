@@ -80,15 +80,7 @@ func (w *world) backlog(ctx context.Context, c contender, d dataset) (_ Run, err
 			return Run{}, err
 		}
 	}
-	rows := 0
-	err = w.await(ctx, "the rows of "+c.name, 15*time.Minute, 50*time.Millisecond, func() (bool, error) {
-		if err := r.alive(); err != nil {
-			return false, err
-		}
-		var err error
-		rows, err = w.number(ctx, "SELECT count() FROM "+database+".usage_tracking")
-		return rows >= d.rows, err
-	})
+	rows, err := w.awaitRows(ctx, r, database, d)
 	if err != nil {
 		return Run{}, fmt.Errorf("%s, at %d rows: %w", c.name, rows, err)
 	}
@@ -97,6 +89,19 @@ func (w *world) backlog(ctx context.Context, c contender, d dataset) (_ Run, err
 		return Run{}, fmt.Errorf("%s: %d rows of %d events, want %d", c.name, rows, d.events, d.rows)
 	}
 	return w.finish(ctx, r, finished{database: database, rows: rows, took: took, before: before, heapBefore: heapBefore})
+}
+
+// awaitRows waits until the table holds all rows of a dataset, and returns how many it held last.
+func (w *world) awaitRows(ctx context.Context, r *running, database string, d dataset) (rows int, err error) {
+	err = w.await(ctx, "the rows", 15*time.Minute, 50*time.Millisecond, func() (bool, error) {
+		if err := r.alive(); err != nil {
+			return false, err
+		}
+		var err error
+		rows, err = w.number(ctx, "SELECT count() FROM "+database+".usage_tracking")
+		return rows >= d.rows, err
+	})
+	return rows, err
 }
 
 // finished is what is known of a run when its last row is in the table.

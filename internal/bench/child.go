@@ -136,8 +136,7 @@ type unguardedBatch struct {
 	partition *unguardedPartition
 	block     *clickhouse.Block
 	usage     events.Usage
-	now       time.Time
-	added     int
+	clock     consumers.Clock
 	rejected  int
 }
 
@@ -170,11 +169,7 @@ func (b *unguardedBatch) rows() *clickhouse.Block {
 }
 
 func (b *unguardedBatch) Add(r *events.Record) {
-	if b.added%32 == 0 { // as the service does it
-		b.now = time.Now()
-	}
-	b.added++
-	if err := b.partition.decoder.Decode(r, b.now, &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, b.clock.Now(), &b.usage); err != nil {
 		b.rejected++
 		return
 	}

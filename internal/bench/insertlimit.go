@@ -36,13 +36,7 @@ func (w *world) rowFiles(ctx context.Context, d dataset) (files map[string][]str
 	if err != nil {
 		return nil, err
 	}
-	err = w.await(ctx, "rows for the insert limit", 10*time.Minute, 100*time.Millisecond, func() (bool, error) {
-		if err := r.alive(); err != nil {
-			return false, err
-		}
-		n, err := w.number(ctx, "SELECT count() FROM "+database+".usage_tracking")
-		return n >= d.rows, err
-	})
+	_, err = w.awaitRows(ctx, r, database, d)
 	if err := errors.Join(err, r.stop()); err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
@@ -43,18 +41,7 @@ func (w *world) countingService(parts string) func(ctx context.Context, d datase
 // countingChild is this program; see Child.
 func (w *world) countingChild(kind ChildKind, profile string) func(ctx context.Context, d dataset, database, prefix string) (*running, error) {
 	return func(ctx context.Context, d dataset, _, prefix string) (*running, error) {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		addr, err := freePort(ctx)
-		if err != nil {
-			return nil, err
-		}
-		cmd := exec.Command(self, "bench", "child", "--kind", string(kind), "--brokers", w.kafka.Addr(), "--topic", d.topic(), //nolint:noctx // it is stopped in order
-			"--group", prefix+".quota", "--redis", w.redis.URL(), "--postgres", w.postgres.DSN(), "--metrics", addr, "--profile", profile)
-		cmd.Env = w.environ()
-		return w.run(cmd, addr)
+		return w.runChild(ctx, kind, d, prefix+".quota", profile, "--redis", w.redis.URL(), "--postgres", w.postgres.DSN())
 	}
 }
 
@@ -99,13 +86,7 @@ func (w *world) count(ctx context.Context, c counter, d dataset) (_ Run, err err
 		return w.isCounted(ctx, c, d)
 	})
 	if err == nil && c.rows {
-		err = w.await(ctx, "the rows of "+c.name, 15*time.Minute, 50*time.Millisecond, func() (bool, error) {
-			if err := r.alive(); err != nil {
-				return false, err
-			}
-			rows, err := w.number(ctx, "SELECT count() FROM "+database+".usage_tracking")
-			return rows >= d.rows, err
-		})
+		_, err = w.awaitRows(ctx, r, database, d)
 	}
 	took := time.Since(began)
 	if err != nil {

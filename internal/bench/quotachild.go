@@ -12,16 +12,10 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
-)
-
-// What the service has at its default settings.
-const (
-	quotaRows     = 20_000
-	quotaInterval = 5 * time.Millisecond
-	quotaMemory   = 48 << 20
 )
 
 // count counts quotas as the service does.
@@ -58,7 +52,12 @@ func (c Child) count(ctx context.Context, group consumers.Config, registry prome
 		Topic:    strings.TrimSuffix(c.Topic, events.TopicUsage) + events.TopicQuota,
 		Registry: registry,
 	})
-	group.Name, group.BatchRows, group.BatchInterval, group.Budget = "quota", quotaRows, quotaInterval, consumers.NewBudget(quotaMemory)
+	defaults, err := config.Load(nil)
+	if err != nil {
+		return err
+	}
+	group.Name, group.BatchRows, group.BatchInterval = "quota", defaults.QuotaBatchRows, defaults.QuotaBatchInterval
+	group.Budget = consumers.NewBudget(int64(defaults.QuotaMemory))
 	return consumers.NewGroup(group, handler).Run(ctx)
 }
 
@@ -71,7 +70,12 @@ func (c Child) increment(ctx context.Context, group consumers.Config) (err error
 	options.Protocol, options.DisableIdentity = 2, true
 	client := redis.NewClient(options)
 	defer func() { err = errors.Join(err, client.Close()) }()
-	group.Name, group.BatchRows, group.BatchInterval, group.Budget = "plain", plainRows, quotaInterval, consumers.NewBudget(quotaMemory)
+	defaults, err := config.Load(nil)
+	if err != nil {
+		return err
+	}
+	group.Name, group.BatchRows, group.BatchInterval = "plain", plainRows, defaults.QuotaBatchInterval
+	group.Budget = consumers.NewBudget(int64(defaults.QuotaMemory))
 	return consumers.NewGroup(group, plain{client}).Run(ctx)
 }
 
@@ -99,7 +103,7 @@ type plainBatch struct {
 	keys      []string
 	bytes     int64
 	usage     events.Usage
-	now       time.Time
+	clock     consumers.Clock
 	day       int64  // since the Unix epoch
 	suffix    string // of that day's keys
 	added     int
@@ -111,11 +115,8 @@ func (p *plainPartition) Begin() consumers.Batch { return &plainBatch{partition:
 func (p *plainPartition) End(consumers.Batch) {}
 
 func (b *plainBatch) Add(r *events.Record) {
-	if b.added%32 == 0 { // as the service does it
-		b.now = time.Now()
-	}
 	b.added++
-	if err := b.partition.decoder.Decode(r, b.now, &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, b.clock.Now(), &b.usage); err != nil {
 		b.rejected++
 		return
 	}

@@ -49,24 +49,30 @@ func (w *world) runService(ctx context.Context, parts, topicPrefix, database, gr
 // child is this program as another consumer; see Child.
 func (w *world) child(name string, kind ChildKind, profile string) contender {
 	return contender{name: name, members: 1, start: func(ctx context.Context, d dataset, database, group string) (*running, error) {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		addr, err := freePort(ctx)
-		if err != nil {
-			return nil, err
-		}
 		if kind == Unguarded {
 			if err := w.unguard(ctx, database); err != nil {
 				return nil, err
 			}
 		}
-		cmd := exec.Command(self, "bench", "child", "--kind", string(kind), "--brokers", w.kafka.Addr(), "--topic", d.topic(), //nolint:noctx // as above
-			"--group", group, "--dsn", w.clickhouse.DSNOf(database), "--metrics", addr, "--profile", profile)
-		cmd.Env = w.environ()
-		return w.run(cmd, addr)
+		return w.runChild(ctx, kind, d, group, profile, "--dsn", w.clickhouse.DSNOf(database))
 	}}
+}
+
+// runChild starts this program as a consumer. stores are the flags that name the stores it needs.
+func (w *world) runChild(ctx context.Context, kind ChildKind, d dataset, group, profile string, stores ...string) (*running, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := freePort(ctx)
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"bench", "child", "--kind", string(kind), "--brokers", w.kafka.Addr(), "--topic", d.topic(),
+		"--group", group, "--metrics", addr, "--profile", profile}, stores...)
+	cmd := exec.Command(self, args...) //nolint:noctx // as above
+	cmd.Env = w.environ()
+	return w.run(cmd, addr)
 }
 
 // environ is this process's environment without settings of the service.
