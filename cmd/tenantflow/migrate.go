@@ -129,18 +129,34 @@ func (m *migration) clickHouse(ctx context.Context) (*migratedStore, error) {
 	}
 	defer func() { _ = db.Close() }() // everything was answered before
 
+	store, err := m.bring(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	return &store, nil
+}
+
+// A schema is the versioned tables of one database.
+type schema interface {
+	Up(ctx context.Context) ([]migrations.Version, error)
+	Status(ctx context.Context) ([]migrations.Version, error)
+	Database() string
+}
+
+// bring applies what is pending, if that is wanted, and tells what there is then.
+func (m *migration) bring(ctx context.Context, db schema) (migratedStore, error) {
 	var applied []migrations.Version
 	if m.create {
+		var err error
 		if applied, err = db.Up(ctx); err != nil {
-			return nil, err
+			return migratedStore{}, err
 		}
 	}
 	versions, err := db.Status(ctx)
 	if err != nil {
-		return nil, err
+		return migratedStore{}, err
 	}
-	store := storeOf(db.Database(), versions, applied)
-	return &store, nil
+	return storeOf(db.Database(), versions, applied), nil
 }
 
 func (m *migration) topics(ctx context.Context) ([]topic.Report, error) {

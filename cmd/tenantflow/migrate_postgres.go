@@ -44,17 +44,10 @@ func (m *migration) postgres(ctx context.Context) (*migratedPostgres, error) {
 	}
 	defer func() { _ = db.Close() }() // everything was answered before
 
-	var applied []migrations.Version
-	if m.create {
-		if applied, err = db.Up(ctx); err != nil {
-			return nil, err
-		}
-	}
-	versions, err := db.Status(ctx)
+	store, err := m.bring(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	store := storeOf(db.Database(), versions, applied)
 	if store.pending() > 0 {
 		return m.pendingPostgres(store), nil
 	}

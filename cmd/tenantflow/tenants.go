@@ -11,11 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
-	"tenantflow/internal/health"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
@@ -104,90 +102,4 @@ func (t *tenants) close(registry *prometheus.Registry, log *slog.Logger) {
 	if err := t.counters.Close(); err != nil {
 		log.Warn("closing Dragonfly", slog.Any("error", err))
 	}
-}
-
-// await opens a store, and waits for it where it is down: an order in which to start things would be one more way to fail.
-// Readiness says meanwhile what a part waits for. It gives nil when ctx ended before there was one.
-func await[S any](ctx context.Context, s *service, part, name string, fatal func(error) bool, open func() (*S, error)) (*S, error) {
-	delays := openDelays()
-	for {
-		store, err := open()
-		switch {
-		case err == nil:
-			return store, nil
-		case ctx.Err() != nil:
-			return nil, nil //nolint:nilerr // asked to stop before there was anything to stop
-		case fatal(err):
-			return nil, err
-		}
-		s.health.Set(part, health.Failing, err.Error())
-		s.log.Warn("a store does not answer; trying again", slog.String("store", name), slog.Any("error", err))
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-time.After(delays.NextBackOff()):
-		}
-	}
-}
-
-// runAPI answers /v1 until ctx ends.
-func runAPI(ctx context.Context, s *service) error {
-	const name = "api"
-	done, ok, err := s.openTenants(ctx, name)
-	if !ok {
-		return err
-	}
-	defer done()
-	s.api.Attach(s.tenants.directory, s.tenants.counters)
-	defer s.api.Detach()
-	s.health.Set(name, health.Ready, "")
-	<-ctx.Done()
-	return nil
-}
-
-// runQuota counts usage events until ctx ends.
-func runQuota(ctx context.Context, s *service) error {
-	const name = "quota"
-	done, ok, err := s.openTenants(ctx, name)
-	if !ok {
-		return err
-	}
-	defer done()
-	cfg := s.cfg
-	dialer, err := cfg.KafkaDialer()
-	if err != nil {
-		return err
-	}
-	transport, err := cfg.KafkaTransport()
-	if err != nil {
-		return err
-	}
-	defer transport.CloseIdleConnections()
-	handler := consumers.NewQuota(consumers.QuotaConfig{
-		Session: func(topic string, partition int) consumers.QuotaSession {
-			return s.tenants.counters.Session(topic, partition)
-		},
-		Users:    s.tenants.directory,
-		Limits:   events.UsageLimits{FutureTolerance: cfg.FutureTolerance, MaxAge: events.DefaultMaxAge},
-		Topic:    cfg.TopicPrefix + events.TopicQuota,
-		Registry: s.registry,
-	})
-	return consumers.NewGroup(consumers.Config{
-		Name:             name,
-		Brokers:          cfg.KafkaBrokers,
-		Dialer:           dialer,
-		Transport:        transport,
-		Group:            cfg.GroupPrefix + "." + name,
-		Topics:           []string{cfg.TopicPrefix + events.TopicUsage},
-		SessionTimeout:   cfg.KafkaSessionTimeout,
-		RebalanceTimeout: cfg.KafkaRebalanceTimeout,
-		Drain:            drain(cfg),
-		BatchRows:        cfg.QuotaBatchRows,
-		BatchInterval:    cfg.QuotaBatchInterval,
-		Budget:           consumers.NewBudget(int64(cfg.QuotaMemory)),
-		OutOfRange:       consumers.OutOfRange(cfg.OffsetOutOfRange),
-		Metrics:          consumers.NewMetrics(s.registry, name),
-		Health:           s.health,
-		Logger:           s.log,
-	}, handler).Run(ctx)
 }

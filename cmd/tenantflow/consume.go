@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/config"
+)
+
+// batching is how large and how old a consumer's batches get, and what all of them may hold.
+type batching struct {
+	rows     int
+	interval time.Duration
+	memory   config.Bytes
+}
+
+// consume is the consumer name, a member of its group, until ctx ends.
+func (s *service) consume(ctx context.Context, name, topic string, b batching, handler consumers.BatchHandler) error {
+	cfg := s.cfg
+	dialer, err := cfg.KafkaDialer()
+	if err != nil {
+		return err
+	}
+	transport, err := cfg.KafkaTransport()
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
+	return consumers.NewGroup(consumers.Config{
+		Name:             name,
+		Brokers:          cfg.KafkaBrokers,
+		Dialer:           dialer,
+		Transport:        transport,
+		Group:            cfg.GroupPrefix + "." + name,
+		Topics:           []string{cfg.TopicPrefix + topic},
+		SessionTimeout:   cfg.KafkaSessionTimeout,
+		RebalanceTimeout: cfg.KafkaRebalanceTimeout,
+		Drain:            drain(cfg),
+		BatchRows:        b.rows,
+		BatchInterval:    b.interval,
+		Budget:           consumers.NewBudget(int64(b.memory)),
+		OutOfRange:       consumers.OutOfRange(cfg.OffsetOutOfRange),
+		Metrics:          consumers.NewMetrics(s.registry, name),
+		Health:           s.health,
+		Logger:           s.log,
+	}, handler).Run(ctx)
+}
+
+// drain is how long a batch under way may take to finish when its partition is taken away or the process stops: an
+// insert and what comes around it. It ends before the group gives the partition away, before the rebalance goes on
+// without this member, and before the process gives up stopping.
+func drain(cfg *config.Config) time.Duration {
+	const around, margin = 5 * time.Second, time.Second
+	return min(cfg.UsageInsertTimeout+around, cfg.KafkaSessionTimeout-margin, cfg.KafkaRebalanceTimeout-margin, cfg.ShutdownTimeout-margin)
+}
