@@ -189,17 +189,23 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 // start runs a consumer until the test ends or stop is called, which waits for it and returns what Run returned.
 func (f *fixture) start(t testing.TB, c consumer) (stop func() error) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	dsn := c.dsn
 	if dsn == "" {
 		dsn = f.dsn
 	}
 	o := options(t, dsn)
+	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })
+}
+
+// background runs something until the test ends or stop is called, which waits for it and returns what it returned.
+func background(t testing.TB, run func(context.Context) error) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	var result error
 	go func() {
 		defer close(ended)
-		result = c.run(ctx, f, o)
+		result = run(ctx)
 	}()
 	stop = func() error {
 		cancel()

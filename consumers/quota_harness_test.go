@@ -162,25 +162,12 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 // count runs a consumer until the test ends or stop is called, which waits for it and returns what Run returned.
 func (f *quotaFixture) count(t testing.TB, c quotaConsumer) (stop func() error) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	url := c.url
 	if url == "" {
 		url = f.redis.URL()
 	}
 	o := redisOptions(t, url)
-	ended := make(chan struct{})
-	var result error
-	go func() {
-		defer close(ended)
-		result = c.run(ctx, f, o)
-	}()
-	stop = func() error {
-		cancel()
-		<-ended
-		return result
-	}
-	t.Cleanup(func() { _ = stop() })
-	return stop
+	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })
 }
 
 // usage is what was used: calls and data points by user and day.

@@ -12,36 +12,15 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/tier"
-	"tenantflow/migrations"
 	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
 )
 
 // quotaStores makes Postgres with the companies acme (free) and globex (enterprise), and tells where Dragonfly is.
 func quotaStores(t *testing.T) (environ []string, counters *redis.Client) {
 	t.Helper()
-	dsn := enginetest.NewPostgresDatabase(t)
-	options, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables, err := migrations.OpenPostgres(t.Context(), options, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tables.Close()
-	if _, err := tables.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	if _, err := store.SyncTiers(t.Context(), tier.Default()); err != nil {
-		t.Fatal(err)
-	}
+	dsn := postgrestest.New(t)
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)

@@ -11,15 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/tier"
-	"tenantflow/migrations"
+	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
@@ -42,8 +40,7 @@ var worlds atomic.Int64 //nolint:gochecknoglobals // ids must differ over the wh
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	dsn := enginetest.NewPostgresDatabase(t)
-	migrate(t, dsn)
+	dsn := postgrestest.New(t)
 	w := &world{t: t, id: fmt.Sprintf("w%d", worlds.Add(1))}
 	pool, err := pgxpool.New(t.Context(), dsn)
 	if err != nil {
@@ -64,30 +61,6 @@ func newWorld(t testing.TB) *world {
 	w.redis = redis.NewClient(&redis.Options{Addr: enginetest.SharedRedis(t).Addr()})
 	t.Cleanup(func() { w.redis.Close() })
 	return w
-}
-
-func migrate(t testing.TB, dsn string) {
-	t.Helper()
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := migrations.OpenPostgres(t.Context(), config, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	if _, err := m.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	if _, err := store.SyncTiers(t.Context(), tier.Default()); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func (w *world) company(n int) string { return fmt.Sprintf("%s-c%d", w.id, n) }

@@ -15,9 +15,8 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/health"
-	"tenantflow/internal/tier"
-	"tenantflow/migrations"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
@@ -35,19 +34,8 @@ func setupStores(t *testing.T) storeFixture {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	f := storeFixture{redis: enginetest.Redis(t), proxy: enginetest.Proxy(t, enginetest.SharedPostgres(t).Addr())}
-	dsn := enginetest.NewPostgresDatabase(t)
-	options, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables, err := migrations.OpenPostgres(t.Context(), options, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tables.Close()
-	if _, err := tables.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	dsn := postgrestest.New(t)
+	var err error
 	if f.sql, err = pgx.Connect(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +46,6 @@ func setupStores(t *testing.T) storeFixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	if _, err := store.SyncTiers(t.Context(), tier.Default()); err != nil {
-		t.Fatal(err)
-	}
 	at, err := redis.ParseURL(f.redis.URL())
 	if err != nil {
 		t.Fatal(err)
