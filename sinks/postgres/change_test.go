@@ -122,6 +122,28 @@ func TestATransactionThatCommitsLateIsToldThen(t *testing.T) {
 	}
 }
 
+func TestAPositionOfAnotherStoreIsNotGoneBackFrom(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	held, err := w.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Rollback(context.Background()) }()
+	// A transaction that is under way all the time: the oldest one stays the same.
+	if _, err := held.Exec(t.Context(), "INSERT INTO companies (company_id, name, billing_email) VALUES ('held', 'H', 'h@x')"); err != nil {
+		t.Fatal(err)
+	}
+	r := &reader{store: w.store}
+	for range 5 {
+		r.told(t)
+	}
+	other := &reader{store: open(t, postgres.Config{DSN: w.dsn}), at: r.at}
+	for range 3 {
+		other.told(t) // it says where a position goes back
+	}
+}
+
 func TestNoChangeIsMissedWhileManyCommitInAnyOrder(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -74,15 +74,20 @@ func (s *snapshots) at(p directory.Position) string {
 func (s *snapshots) keep(reader directory.Position, seen snapshot) directory.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case seen.oldest > s.newest:
-		s.newest, s.number = seen.oldest, 0
-	case seen.oldest < s.newest || s.number == 1<<numberBits-1:
+	const last = 1<<numberBits - 1
+	number := s.number
+	if seen.oldest > s.newest {
+		number = 0
+	}
+	if oldestAt(reader) == seen.oldest {
+		number = max(number, uint64(reader)&last) // his position may be of another Store
+	}
+	if seen.oldest < s.newest || number == last {
 		// Another reader's newer snapshot came in between, or there have been too many of one transaction (a million
 		// polls, days): no number is left that was surely never used. The reader is told some changes again.
 		return max(reader, directory.Position(seen.oldest<<numberBits))
 	}
-	s.number++
+	s.newest, s.number = seen.oldest, number+1
 	p := directory.Position(seen.oldest<<numberBits | s.number)
 	// A reader goes on from his last position only, so the longest unused goes.
 	s.kept = slices.DeleteFunc(s.kept, func(k numbered) bool { return k.at == reader })
