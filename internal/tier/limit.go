@@ -1,4 +1,5 @@
-// Package tier holds what the subscription tiers are: their prices, limits and benefits.
+// Package tier holds what the subscription tiers are: their prices, limits and benefits, which changes between them are allowed, and
+// what a change costs. It is pure: nothing here knows a store or a clock.
 package tier
 
 import (

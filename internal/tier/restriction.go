@@ -1,0 +1,37 @@
+package tier
+
+import "slices"
+
+// AllFeatures is the feature that stands for every other one.
+const AllFeatures = "all_features"
+
+// A Restriction is something that became less: what it was and what it is. The values are a Limit, a number of days, or a list of
+// names.
+type Restriction struct {
+	Old any `json:"old"`
+	New any `json:"new"`
+}
+
+// Restrictions returns what a change of limits takes away, by name: daily_api_calls, storage_mb, retention_days,
+// features_enabled, and users_suspended for the users that the change has suspended. What stays or grows is not in it.
+func Restrictions(before, after Limits, suspended []string) map[string]Restriction {
+	restrictions := map[string]Restriction{}
+	for _, l := range []struct {
+		name     string
+		old, new Limit
+	}{{"daily_api_calls", before.DailyAPICalls, after.DailyAPICalls}, {"storage_mb", before.StorageMB, after.StorageMB}} {
+		if l.new != Unlimited && (l.old == Unlimited || l.new < l.old) {
+			restrictions[l.name] = Restriction{Old: l.old, New: l.new}
+		}
+	}
+	if after.RetentionDays < before.RetentionDays {
+		restrictions["retention_days"] = Restriction{Old: before.RetentionDays, New: after.RetentionDays}
+	}
+	if !slices.Contains(after.Features, AllFeatures) && slices.ContainsFunc(before.Features, func(f string) bool { return !slices.Contains(after.Features, f) }) {
+		restrictions["features_enabled"] = Restriction{Old: before.Features, New: after.Features}
+	}
+	if len(suspended) > 0 {
+		restrictions["users_suspended"] = Restriction{Old: []string{}, New: suspended}
+	}
+	return restrictions
+}
