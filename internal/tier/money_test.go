@@ -106,6 +106,10 @@ func TestNoCentIsLostOrInvented(t *testing.T) {
 			end = start.Add(time.Duration(rapid.Int64Range(1, 366*24*3600*1e6).Draw(t, "length")) * time.Microsecond)
 		}
 		at := start.Add(time.Duration(rapid.Int64Range(-1e12, int64(end.Sub(start)/time.Microsecond)+1e12).Draw(t, "into")) * time.Microsecond)
+		if rapid.Bool().Draw(t, "a simple part") { // so that exact halves of a unit come up
+			whole := end.Sub(start) / time.Microsecond
+			at = start.Add((whole - whole>>rapid.IntRange(0, 4).Draw(t, "halvings")) * time.Microsecond)
+		}
 		at = at.In(rapid.SampledFrom(zones).Draw(t, "zone of at"))
 
 		cur := tier.Current{Tier: low.Name, PriceMinor: low.PriceMinor, PeriodStart: start, PeriodEnd: end, AnchorDay: anchor}
