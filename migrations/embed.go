@@ -13,7 +13,7 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed clickhouse/*.sql postgres/*.sql
+//go:embed clickhouse/*.sql postgres/*.sql tenant/*.sql
 var files embed.FS
 
 // A Version is one migration of a store and what became of it.

@@ -120,7 +120,8 @@ func (p *Postgres) Database() string { return p.database }
 func (p *Postgres) DB() *sql.DB { return p.db }
 
 // Up applies what is pending, in order, and returns what it applied: nothing when the database is up to date. It stops
-// at the first version that fails, of which nothing stays. Of several processes at once, one goes first.
+// at the first version that fails, of which nothing stays. Of several processes at once, one goes first. The companies'
+// own tables are not changed by it: only their versions are brought to the database.
 func (p *Postgres) Up(ctx context.Context) ([]Version, error) {
 	var applied []Version
 	err := p.alone(ctx, func() error {
@@ -132,7 +133,10 @@ func (p *Postgres) Up(ctx context.Context) ([]Version, error) {
 		for _, r := range results {
 			applied = append(applied, Version{Version: r.Source.Version, Name: fileName(r.Source.Path), Applied: time.Now().UTC()})
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return recordTenantVersions(ctx, p.db)
 	})
 	if err != nil {
 		return applied, fmt.Errorf("migrate Postgres database %q: %w", p.database, err)

@@ -72,10 +72,10 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		want string
 		code int
 	}{
-		{[]string{"--status"}, "map[table pending:4 tier pending:3 topic missing:14 version pending:4]", exitFailed},
-		{nil, "map[table created:4 tier written:3 topic created:14 version created:4]", exitDone},
-		{nil, "map[table applied:4 tier applied:3 topic exists:14 version applied:4]", exitDone},
-		{[]string{"--status"}, "map[table applied:4 tier applied:3 topic exists:14 version applied:4]", exitDone},
+		{[]string{"--status"}, "map[table pending:9 tier pending:3 topic missing:14 version pending:4]", exitFailed},
+		{nil, "map[table created:9 tier written:3 topic created:14 version created:4]", exitDone},
+		{nil, "map[table applied:9 tier applied:3 topic exists:14 version applied:4]", exitDone},
+		{[]string{"--status"}, "map[table applied:9 tier applied:3 topic exists:14 version applied:4]", exitDone},
 	} {
 		got, code := states(step.args...)
 		if fmt.Sprint(got) != step.want || code != step.code {
@@ -96,9 +96,9 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		want string
 		code int
 	}{
-		{[]string{"--status"}, "map[table applied:4 tier pending:3 topic exists:14 version applied:4]", exitFailed},
-		{nil, "map[table applied:4 tier removed:2 tier written:1 topic exists:14 version applied:4]", exitDone},
-		{[]string{"--status"}, "map[table applied:4 tier applied:1 topic exists:14 version applied:4]", exitDone},
+		{[]string{"--status"}, "map[table applied:9 tier pending:3 topic exists:14 version applied:4]", exitFailed},
+		{nil, "map[table applied:9 tier removed:2 tier written:1 topic exists:14 version applied:4]", exitDone},
+		{[]string{"--status"}, "map[table applied:9 tier applied:1 topic exists:14 version applied:4]", exitDone},
 	} {
 		got, code := states(step.args...)
 		if fmt.Sprint(got) != step.want || code != step.code {
