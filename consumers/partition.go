@@ -66,6 +66,11 @@ func (p *Partition) Waiting(reason error) {
 	p.group.state.progress()
 }
 
+// CaughtUp tells whether the handler has had everything that was in the log when it was looked at last.
+func (p *Partition) CaughtUp() bool {
+	return p.group.state.caughtUp(p.topic, p.id) && p.group.state.doneTo(p.topic, p.id) >= p.bounds.To
+}
+
 // ErrNotInLog says that the log does not hold an offset: not any more, or not yet.
 var ErrNotInLog = errors.New("the offset is not in the log")
 

@@ -199,7 +199,7 @@ func (p *quotaPartition) offsetAt(ctx context.Context, at time.Time) (int64, err
 }
 
 // partitions is how many the topic has.
-func (p *quotaPartition) partitions(ctx context.Context) (int, error) {
+func (p *Partition) partitions(ctx context.Context) (int, error) {
 	res, err := p.group.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{p.Topic()}})
 	if err != nil {
 		return 0, fmt.Errorf("count the partitions of %s: %w", p.Topic(), err)

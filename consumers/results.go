@@ -15,6 +15,7 @@ import (
 type Result struct {
 	Topic string // prefix included
 	Key   string
+	// Event is nil for a tombstone: a record without a value.
 	Event *events.Envelope
 }
 
@@ -44,7 +45,11 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 	}
 	messages := make([]kafka.Message, len(results))
 	for i, one := range results {
-		value, headers := one.Event.EncodeBinary()
+		var value []byte
+		var headers []events.Header
+		if one.Event != nil {
+			value, headers = one.Event.EncodeBinary()
+		}
 		messages[i] = message(one.Topic, []byte(one.Key), value, headers)
 	}
 	delays := retryDelays()

@@ -136,6 +136,24 @@ func (s *state) wrote(topic string, id int, done int64) {
 	s.behind(topic, id, func(c *condition) { c.done = done })
 }
 
+// caughtUp tells whether everything that is known to be in the log has had its effects, and reading it does not fail.
+func (s *state) caughtUp(topic string, id int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.partitions[place{topic, id}]
+	return c != nil && c.lag() == 0 && c.waiting[reading] == nil
+}
+
+// doneTo is the offset before which everything has had its effects.
+func (s *state) doneTo(topic string, id int) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.partitions[place{topic, id}]; c != nil {
+		return c.done
+	}
+	return 0
+}
+
 func (s *state) change(topic string, id int, f func(*condition) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

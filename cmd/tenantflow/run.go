@@ -18,8 +18,8 @@ func parts() []part {
 	return []part{
 		{name: "usage", stores: []config.Store{config.Kafka, config.ClickHouse}, run: runUsage},
 		{name: "quota", stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}, run: runQuota},
-		{name: "subscription", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
-		{name: "company", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}},
+		{name: "subscription", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}, run: runSubscription},
+		{name: "company", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}, run: runCompany},
 		{name: "jobs", stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}},
 		{name: "api", stores: []config.Store{config.Postgres, config.Dragonfly}, run: runAPI},
 	}

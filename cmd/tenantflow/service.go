@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/consumers"
 	"tenantflow/internal/config"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -36,6 +38,9 @@ type service struct {
 	parts    []part
 	api      *httpapi.API
 	tenants  tenants
+
+	tenantMetricsOnce   sync.Once
+	sharedTenantMetrics *consumers.TenantMetrics
 }
 
 func newService(cfg *config.Config, log *slog.Logger, parts []part) (*service, error) {

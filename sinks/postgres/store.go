@@ -1,5 +1,5 @@
-// Package postgres reads from Postgres what is known of companies and users, and what has changed of it, and keeps the
-// catalogue of tiers there.
+// Package postgres is what is kept in Postgres: companies, their users and subscriptions. It applies events to them
+// ([Tenants]), reads what is known of them and what has changed of it, and keeps the catalogue of tiers.
 //
 //	store, err := postgres.Open(ctx, postgres.Config{DSN: dsn, Logger: log})
 //	defer store.Close()
@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -71,6 +72,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if options, err = poolOf(cfg.DSN); err != nil {
 			return nil, explain("open the tables", err)
 		}
+	}
+	if options.AfterRelease == nil {
+		options.AfterRelease = func(conn *pgx.Conn) bool { return !worn(conn) }
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, options)
 	if err != nil {

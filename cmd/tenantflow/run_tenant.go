@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"tenantflow/consumers"
+	"tenantflow/events"
+	"tenantflow/internal/config"
+	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/postgres"
+)
+
+// How company and subscription events are read: a few at a time, because each waits for the results of those before it.
+const (
+	tenantBatchRows     = 200
+	tenantBatchInterval = 5 * time.Millisecond
+	tenantMemory        = config.Bytes(16 << 20)
+	// warmTimeout bounds what is done to fill the caches of a new company.
+	warmTimeout = time.Second
+)
+
+// runSubscription applies subscription events until ctx ends.
+func runSubscription(ctx context.Context, s *service) error {
+	return s.runTenant(ctx, "subscription", events.TopicSubscription, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewSubscription(c) })
+}
+
+// runCompany applies company events until ctx ends.
+func runCompany(ctx context.Context, s *service) error {
+	return s.runTenant(ctx, "company", events.TopicCompany, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewCompany(c) })
+}
+
+func (s *service) runTenant(ctx context.Context, name, topic string, handler func(consumers.TenantConfig) consumers.BatchHandler) error {
+	cfg := s.cfg
+	catalogue, err := tier.Load(cfg.TiersFile)
+	if err != nil {
+		return invalid("TENANTFLOW_TIERS_FILE: %v", err)
+	}
+	decoder, err := events.NewDecoder(cfg.TopicPrefix)
+	if err != nil {
+		return err
+	}
+	done, ok, err := s.openTenants(ctx, name)
+	if !ok {
+		return err
+	}
+	defer done()
+	transport, err := cfg.KafkaTransport()
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
+	tenants := consumers.TenantConfig{
+		Store:       s.tenants.postgres.Tenants(postgres.TenantsConfig{Rules: tenant.New(catalogue), Wait: cfg.WaitingTimeout}),
+		Decoder:     decoder,
+		TopicPrefix: cfg.TopicPrefix,
+		Applied:     s.warm,
+		Metrics:     s.tenantMetrics(),
+	}
+	results := consumers.NewResults(&kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport})
+	defer func() {
+		if err := results.Close(); err != nil {
+			s.log.Warn("closing the publisher of results", slog.Any("error", err))
+		}
+	}()
+	group, working := errgroup.WithContext(ctx)
+	group.Go(func() error { return consumers.NewTenantSweeper(tenants, results, s.log).Run(working) })
+	group.Go(func() error {
+		return s.consume(working, name, topic, batching{tenantBatchRows, tenantBatchInterval, tenantMemory}, handler(tenants))
+	})
+	return group.Wait()
+}
+
+// tenantMetrics are the metrics that the consumers of company and subscription events share.
+func (s *service) tenantMetrics() *consumers.TenantMetrics {
+	s.tenantMetricsOnce.Do(func() { s.sharedTenantMetrics = consumers.NewTenantMetrics(s.registry) })
+	return s.sharedTenantMetrics
+}
+
+// warm fills the caches of companies that are new, so that the first who asks for them finds them. Nothing depends on it.
+func (s *service) warm(ctx context.Context, done []postgres.Applied) {
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	for _, one := range done {
+		for _, r := range one.Results {
+			if r.Event == nil || r.Event.Type != events.TypeCompanyCreated {
+				continue
+			}
+			if err := s.warmCompany(ctx, r); err != nil {
+				s.log.DebugContext(ctx, "the caches of a new company are not filled", slog.String("company_id", r.Key), slog.Any("error", err))
+			}
+		}
+	}
+}
+
+func (s *service) warmCompany(ctx context.Context, created postgres.Result) error {
+	var said struct {
+		User string `json:"initial_user_id"`
+	}
+	if err := json.Unmarshal(created.Event.Data, &said); err != nil {
+		return err
+	}
+	if _, err := s.tenants.directory.User(ctx, said.User); err != nil {
+		return err
+	}
+	if _, err := s.tenants.directory.CompanyConfig(ctx, created.Key); err != nil {
+		return err
+	}
+	_, err := s.tenants.directory.BillingPeriod(ctx, created.Key)
+	return err
+}

@@ -1,0 +1,18 @@
+package consumers
+
+import "context"
+
+// Company consumes company events: each is applied to the company's row, schema, users and configuration in one transaction of
+// Postgres, and what has happened is published. See postgres.Tenants for what makes it happen once.
+type Company struct{ config TenantConfig }
+
+// NewCompany returns the handler of company events.
+func NewCompany(config TenantConfig) *Company {
+	config.withDefaults()
+	return &Company{config: config}
+}
+
+// Open begins a partition.
+func (c *Company) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
+	return openTenant(ctx, p, c.config)
+}

@@ -1,0 +1,249 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/sinks/postgres"
+)
+
+// A TenantStore applies events to companies: *postgres.Tenants.
+type TenantStore interface {
+	Apply(ctx context.Context, e *events.Event, partition int) ([]postgres.Applied, error)
+	Settled(ctx context.Context, all []*events.Event) ([]bool, error)
+	MarkPublished(ctx context.Context, done []postgres.Applied) error
+	Due(ctx context.Context, partition int, by time.Time, limit int) ([]string, error)
+	ApplyDue(ctx context.Context, company string, partition int, by time.Time) ([]postgres.Applied, error)
+	CheckPartitions(ctx context.Context, topic string, partitions int) error
+	Unpublished(ctx context.Context, age time.Duration, limit int) ([]postgres.Applied, error)
+	Stranded(ctx context.Context, limit int) ([]string, error)
+	Drain(ctx context.Context, company string) ([]postgres.Applied, error)
+	GiveUp(ctx context.Context, limit int) ([]postgres.Applied, error)
+}
+
+// TenantConfig is what the consumers of company and subscription events need.
+type TenantConfig struct {
+	Store       TenantStore
+	Decoder     *events.Decoder
+	TopicPrefix string
+	// Applied is told of what was done before it is published. It may fill caches; what it does must not be needed.
+	// Default: nobody.
+	Applied func(ctx context.Context, done []postgres.Applied)
+	// Step is told where the consumer is. For tests; default: nobody.
+	Step func(TenantStep)
+	// Metrics may be nil.
+	Metrics *TenantMetrics
+}
+
+func (c *TenantConfig) withDefaults() {
+	if c.Applied == nil {
+		c.Applied = func(context.Context, []postgres.Applied) {}
+	}
+	if c.Step == nil {
+		c.Step = func(TenantStep) {}
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewTenantMetrics(nil)
+	}
+}
+
+// A TenantStep is a place in the course of events where a process may die.
+type TenantStep string
+
+// The steps beside those of postgres.TenantStep.
+const (
+	TenantApplied   TenantStep = "applied"   // events are done, and nothing of them is published
+	TenantPublished TenantStep = "published" // their results are, and nobody knows it
+	TenantMarked    TenantStep = "marked"    // it is noted; the offset is not committed
+)
+
+// How long results may wait for those of events behind them, to be published together.
+const (
+	publishTogether = 100
+	publishWithin   = 50 * time.Millisecond
+)
+
+// A tenantPartition is a partition of company or subscription events.
+type tenantPartition struct {
+	*Partition
+	config TenantConfig
+	// due looks for what happens by itself; nil: not this partition's business.
+	due *dueWatch
+
+	done  []postgres.Applied // not published
+	since time.Time          // when the first of them was done
+}
+
+func (p *tenantPartition) Begin() Batch { return &records{} }
+
+func (p *tenantPartition) End(Batch) {}
+
+// openTenant begins a partition whose companies all others must leave alone: each company has one partition for as long as
+// their number does not change.
+func openTenant(ctx context.Context, p *Partition, config TenantConfig) (*tenantPartition, error) {
+	n, err := p.partitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &tenantPartition{Partition: p, config: config}
+	err = t.keepTrying(ctx, func() error {
+		err := config.Store.CheckPartitions(ctx, p.topic, n)
+		var other *postgres.PartitionsError
+		if errors.As(err, &other) {
+			return &StopError{Kind: "partition_count_changed", Err: err}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Write applies events one after the other, each in a transaction of its own, and publishes their results together.
+func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
+	batch, ok := b.(*records)
+	if !ok {
+		return fmt.Errorf("write events: not a batch of events: %T", b)
+	}
+	decoded := make([]*events.Event, len(batch.all))
+	var letters []DeadLetter
+	for i := range batch.all {
+		e, err := p.config.Decoder.Decode(&batch.all[i])
+		var rejection *events.Rejection
+		switch {
+		case err == nil:
+			decoded[i] = e
+		case errors.As(err, &rejection):
+			letters = append(letters, DeadLetter{Record: batch.all[i], Rejection: rejection, Attempts: 1})
+		default:
+			return err
+		}
+	}
+	var settled []bool
+	if err := p.keepTrying(ctx, func() (err error) {
+		settled, err = p.config.Store.Settled(ctx, decoded)
+		return err
+	}); err != nil {
+		return err
+	}
+	var watermark time.Time
+	for i, e := range decoded {
+		if e == nil {
+			continue
+		}
+		watermark = e.Time
+		if settled[i] {
+			p.config.Metrics.repeated.Inc()
+			continue
+		}
+		rejection, err := p.apply(ctx, e)
+		if err != nil {
+			return err
+		}
+		if rejection != nil {
+			letters = append(letters, DeadLetter{Record: batch.all[i], Rejection: rejection, Attempts: 1})
+		}
+		if err := p.publish(ctx, false); err != nil {
+			return err
+		}
+	}
+	if len(letters) > 0 {
+		if err := p.DeadLetter(ctx, letters); err != nil {
+			return err
+		}
+	}
+	if p.due != nil && !watermark.IsZero() {
+		if err := p.dueWhileBusy(ctx, watermark); err != nil {
+			return err
+		}
+	}
+	return p.publish(ctx, true)
+}
+
+// apply applies one event, for as long as it takes. What can't be applied at all comes back as a rejection.
+func (p *tenantPartition) apply(ctx context.Context, e *events.Event) (*events.Rejection, error) {
+	var rejection *events.Rejection
+	err := p.keepTrying(ctx, func() error {
+		began := time.Now()
+		done, err := p.config.Store.Apply(ctx, e, p.id)
+		p.take(done)
+		if errors.As(err, &rejection) {
+			return nil
+		}
+		if err == nil {
+			p.config.Metrics.applied(e.Type, time.Since(began))
+		}
+		return err
+	})
+	return rejection, err
+}
+
+// take has results published with the others.
+func (p *tenantPartition) take(done []postgres.Applied) {
+	if len(done) == 0 {
+		return
+	}
+	if len(p.done) == 0 {
+		p.since = time.Now()
+	}
+	p.done = append(p.done, done...)
+}
+
+// publish publishes what is done, and notes it: all that there is, or only if it has been kept for long enough.
+func (p *tenantPartition) publish(ctx context.Context, all bool) error {
+	if len(p.done) == 0 || !all && len(p.done) < publishTogether && time.Since(p.since) < publishWithin {
+		return nil
+	}
+	p.config.Step(TenantApplied)
+	p.config.Applied(ctx, p.done)
+	if err := p.Publish(ctx, p.config.results(p.done)); err != nil {
+		return err
+	}
+	p.config.Step(TenantPublished)
+	if err := p.keepTrying(ctx, func() error { return p.config.Store.MarkPublished(ctx, p.done) }); err != nil {
+		return err
+	}
+	p.config.Step(TenantMarked)
+	p.config.Metrics.published(p.done)
+	p.done = nil
+	return nil
+}
+
+// results are the events of what is done, in order.
+func (c *TenantConfig) results(done []postgres.Applied) []Result {
+	var all []Result
+	for _, one := range done {
+		for _, r := range one.Results {
+			all = append(all, Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event})
+		}
+	}
+	return all
+}
+
+// keepTrying does something again until it does not fail, unless waiting would not mend that.
+func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error {
+	delays := retryDelays()
+	for {
+		err := do()
+		var stop *StopError
+		switch {
+		case err == nil:
+			p.Waiting(nil)
+			return nil
+		case errors.As(err, &stop):
+			return err
+		case postgres.Classify(err) == postgres.Fatal:
+			return &FatalError{Err: err}
+		}
+		p.Waiting(err)
+		p.log.WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
+		if pause(ctx, delays.NextBackOff()) != nil {
+			return err
+		}
+	}
+}

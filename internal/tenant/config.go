@@ -1,0 +1,188 @@
+package tenant
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"tenantflow/internal/tier"
+)
+
+// maxConfig bounds a company's configuration, in bytes of JSON. It is cached, and published whole with every change.
+const maxConfig = 64 << 10
+
+// decided are the fields of a configuration that the tier decides. reserved are names under which readers find something else.
+var (
+	decided  = []string{"company_id", "subscription_tier", "max_users", "features_enabled", "support_level"} //nolint:gochecknoglobals // a constant table
+	reserved = []string{"version", "cached_at"}                                                              //nolint:gochecknoglobals // a constant table
+	email    = regexp.MustCompile(`^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$`)
+)
+
+// newConfig is the configuration of a company that registers with the given one. What the tier decides may be said, if it is said
+// rightly.
+func newConfig(asked json.RawMessage, company, billingEmail, tierName string, limits tier.Limits, support string) (json.RawMessage, error) {
+	settings, err := object(asked)
+	if err != nil {
+		return nil, err
+	}
+	base := map[string]any{"billing_email": billingEmail}
+	decide(base, company, tierName, limits, support)
+	whole, err := object(marshal(base))
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range settings {
+		if own, ok := whole[name]; ok && slices.Contains(append([]string{"billing_email"}, decided...), name) {
+			if !bytes.Equal(marshal(own), marshal(value)) {
+				return nil, fmt.Errorf("%s is decided by the tier or said elsewhere, and is %s", name, marshal(own))
+			}
+			delete(settings, name)
+		}
+	}
+	if err := checkNames(settings); err != nil {
+		return nil, err
+	}
+	return merged(whole, settings)
+}
+
+// patchConfig applies a merge patch (RFC 7396) of the company's own making.
+func patchConfig(config, patch json.RawMessage) (json.RawMessage, error) {
+	whole, err := object(config)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := object(patch)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkNames(changes); err != nil {
+		return nil, err
+	}
+	return merged(whole, changes)
+}
+
+// checkNames refuses names that are not the company's to set, and those that differ from them in case only: many readers take
+// them for the same.
+func checkNames(changes map[string]any) error {
+	for name := range changes {
+		for _, own := range decided {
+			if strings.EqualFold(name, own) {
+				return fmt.Errorf("%s is decided by the tier and can't be set", name)
+			}
+		}
+		for _, own := range reserved {
+			if strings.EqualFold(name, own) {
+				return fmt.Errorf("%s is a reserved name", name)
+			}
+		}
+		if name != "billing_email" && strings.EqualFold(name, "billing_email") {
+			return fmt.Errorf("%s must be written billing_email", name)
+		}
+	}
+	return nil
+}
+
+// merged is the patched configuration, checked.
+func merged(whole, patch map[string]any) (json.RawMessage, error) {
+	result, _ := mergePatch(whole, patch).(map[string]any)
+	address, ok := result["billing_email"].(string)
+	if !ok || len(address) > 320 || !email.MatchString(address) {
+		return nil, errors.New("billing_email must be an email address")
+	}
+	if err := storable(result); err != nil {
+		return nil, err
+	}
+	text := marshal(result)
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("the configuration would have %d bytes, more than %d", len(text), maxConfig)
+	}
+	return text, nil
+}
+
+// mergePatch is the algorithm of RFC 7396, section 2.
+func mergePatch(target, patch any) any {
+	changes, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	whole, ok := target.(map[string]any)
+	if !ok {
+		whole = map[string]any{}
+	}
+	for name, value := range changes {
+		if value == nil {
+			delete(whole, name)
+		} else {
+			whole[name] = mergePatch(whole[name], value)
+		}
+	}
+	return whole
+}
+
+// withTier is a configuration with what a tier decides.
+func withTier(config json.RawMessage, company, tierName string, limits tier.Limits, support string) (json.RawMessage, error) {
+	whole, err := object(config)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration of company %s: %w", company, err)
+	}
+	decide(whole, company, tierName, limits, support)
+	return marshal(whole), nil
+}
+
+func decide(config map[string]any, company, tierName string, limits tier.Limits, support string) {
+	config["company_id"], config["subscription_tier"], config["max_users"] = company, tierName, limits.MaxUsers
+	config["features_enabled"], config["support_level"] = limits.Features, support
+}
+
+// object reads a JSON object, numbers as they are written. Nothing is an empty one.
+func object(text json.RawMessage) (map[string]any, error) {
+	whole := map[string]any{}
+	if len(text) == 0 {
+		return whole, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&whole); err != nil {
+		return nil, fmt.Errorf("it is no JSON object: %w", err)
+	}
+	return whole, nil
+}
+
+// storable refuses numbers that neither Postgres nor most readers can hold.
+func storable(value any) error {
+	switch v := value.(type) {
+	case json.Number:
+		if f, err := v.Float64(); err != nil || math.IsInf(f, 0) || len(v) > 100 {
+			return fmt.Errorf("the number %.40s can't be stored", v)
+		}
+	case map[string]any:
+		for _, member := range v {
+			if err := storable(member); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for _, element := range v {
+			if err := storable(element); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// marshal writes JSON with sorted names and without HTML's escapes.
+func marshal(value any) json.RawMessage {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		return nil // nothing that is given to it can fail
+	}
+	return bytes.TrimRight(b.Bytes(), "\n")
+}

@@ -1,0 +1,78 @@
+package tenant
+
+import (
+	"fmt"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/internal/tier"
+)
+
+// A Due is the payload of what happens to a subscription by itself: when its period ends, or its time of grace.
+type Due struct {
+	CompanyID string
+	At        time.Time
+}
+
+// DueSource is the source of the events by which things happen by themselves.
+const DueSource = "/tenantflow/subscription"
+
+// DueCause makes the event of what is due to a company. Its identity is made of the company and the time, so whoever finds it
+// due, and however often, it happens once.
+func DueCause(s *State) *Cause {
+	sub := s.Subscription
+	what := "expiry"
+	if sub.PendingTier != "" {
+		what = "period_end"
+	}
+	at := sub.Due.UTC()
+	return &Cause{
+		Event: &events.Event{Key: s.CompanyID, Envelope: events.Envelope{
+			Source: DueSource, ID: fmt.Sprintf("%s:%s:%s", what, s.CompanyID, stamp(at)), Type: "subscription." + what, Time: at,
+			Data: []byte(fmt.Sprintf(`{"company_id":%q}`, s.CompanyID)),
+		}},
+		Payload: &Due{CompanyID: s.CompanyID, At: at},
+	}
+}
+
+// IsDue tells whether something has to happen to the company before an event of the given payload and time. What brings money
+// comes first, even if it comes a little late.
+func IsDue(s *State, payload any, at time.Time) bool {
+	switch payload.(type) {
+	case *events.UpgradeRequested, *events.DowngradeRequested, *events.CancelRequested, *events.Expired, *events.PaymentFailed:
+		return s.IsOver(at)
+	}
+	return false
+}
+
+// IsOver tells whether something has to happen to the company by itself by the given time.
+func (s *State) IsOver(at time.Time) bool {
+	return s.Company != nil && s.Company.Status == Active && s.Subscription != nil && s.Subscription.Due != nil && !s.Subscription.Due.After(at)
+}
+
+// due does what is due.
+func (r *Rules) due(d *Decision, s *State, held *Subscription, p *Due) (*Decision, error) {
+	next := *held
+	switch {
+	case next.PendingTier == "":
+		return r.expire(d, s, &next, p.At)
+	case next.CancelAtEnd:
+		return r.endCancelled(d, s, &next)
+	}
+	to, _ := r.catalogue.Tier(next.PendingTier)
+	change := tier.Change{From: next.Tier, To: to, At: d.At, AnchorDay: next.AnchorDay}
+	begin := next.PeriodEnd
+	if to.PriceMinor == 0 {
+		begin = d.At
+		change.AnchorDay = begin.UTC().Day()
+	} else if change.AnchorDay == 0 {
+		change.AnchorDay = next.PeriodStart.UTC().Day()
+	}
+	change.Adjustment = tier.Adjustment{AmountMinor: to.PriceMinor, Currency: next.Currency, PeriodStart: begin,
+		PeriodEnd: tier.NextPeriodEnd(begin, change.AnchorDay), Lines: []tier.Line{}}
+	if to.PriceMinor > 0 {
+		change.Adjustment.Lines = []tier.Line{{Description: "a month of " + to.Name, AmountMinor: to.PriceMinor}}
+	}
+	next.stay()
+	return r.fall(d, s, &next, change)
+}

@@ -1,0 +1,113 @@
+package tenant
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/internal/tier"
+)
+
+// Codes of a refusal, beside those of package tier.
+const (
+	TierChanged         = "tier_changed"
+	UnknownCompany      = "unknown_company"
+	CompanyExists       = "company_exists"
+	CompanyClosed       = "company_closed"
+	UserExists          = "user_exists"
+	UserLimitReached    = "user_limit_reached"
+	UnknownUser         = "unknown_user"
+	InvalidConfig       = "invalid_config"
+	DuplicatePayment    = "duplicate_payment"
+	InvalidAmount       = "invalid_amount"
+	UnsupportedCurrency = "unsupported_currency"
+	CurrencyMismatch    = "currency_mismatch"
+	InvalidPeriod       = "invalid_period"
+	NotExpired          = "not_expired"
+	InvalidVersion      = "invalid_config" // of a schema: there is no code of its own
+)
+
+// Rules judge events by a catalogue of tiers. They may be used by several goroutines at once.
+type Rules struct{ catalogue *tier.Catalogue }
+
+// New returns rules for a catalogue.
+func New(catalogue *tier.Catalogue) *Rules { return &Rules{catalogue: catalogue} }
+
+// Decide says what an event does to a company. The company is registered, unless the event registers it. The error means that
+// the state can't be understood, which is a fault and not the event's.
+func (r *Rules) Decide(s *State, c *Cause) (*Decision, error) {
+	d := &Decision{At: EffectTime(s, c.Event.Time)}
+	if registered, ok := c.Payload.(*events.CompanyRegistered); ok {
+		return r.register(d, s, registered)
+	}
+	if closing, ok := c.Payload.(*events.CompanyClosed); ok && closing.Purge && s.Company.Status == Closed {
+		return r.closeCompany(d, s, closing), nil // what was kept is not to be kept any longer
+	}
+	if s.Company.Status != Active {
+		return d.refuse(CompanyClosed, "the company is closed"), nil
+	}
+	switch p := c.Payload.(type) {
+	case *events.ConfigUpdated:
+		return r.updateConfig(d, s, p)
+	case *events.UserAdded:
+		return r.addUser(d, s, p), nil
+	case *events.UserRemoved:
+		return r.removeUser(d, s, p), nil
+	case *events.UserErasureRequested:
+		d.Held = true
+		return d, nil
+	case *events.SchemaUpgradeRequested:
+		return r.upgradeSchema(d, s, p), nil
+	case *events.CompanyClosed:
+		return r.closeCompany(d, s, p), nil
+	}
+	if s.Subscription == nil {
+		return nil, fmt.Errorf("company %s has no subscription; insert its row into public.subscriptions", s.CompanyID)
+	}
+	next := *s.Subscription
+	next.Partition = &c.Partition
+	switch p := c.Payload.(type) {
+	case *events.UpgradeRequested:
+		return r.upgrade(d, s, &next, p)
+	case *events.DowngradeRequested:
+		return r.downgrade(d, s, &next, p)
+	case *events.CancelRequested:
+		return r.cancel(d, s, &next, p)
+	case *events.Renewed:
+		return r.renew(d, s, &next, p)
+	case *events.Expired:
+		return r.expire(d, s, &next, p.ExpiredAt)
+	case *events.PaymentReceived:
+		return r.receivePayment(d, s, &next, p), nil
+	case *events.PaymentFailed:
+		return r.failPayment(d, s, &next, p), nil
+	case *Due:
+		return r.due(d, s, s.Subscription, p)
+	}
+	return nil, fmt.Errorf("no rule for an event of type %s", c.Event.Type)
+}
+
+// EffectTime is when an event of the given time happens: never before what has already happened to the company, and in
+// microseconds, which is what the stores hold.
+func EffectTime(s *State, at time.Time) time.Time {
+	at = at.UTC().Truncate(time.Microsecond)
+	if at.Before(s.LastEffect) {
+		return s.LastEffect.UTC()
+	}
+	return at
+}
+
+func (d *Decision) refuse(code, format string, args ...any) *Decision {
+	return &Decision{At: d.At, Refused: &tier.Refusal{Code: code, Message: fmt.Sprintf(format, args...)}}
+}
+
+// Pseudonym stands for a user in the audit log: the same for the same user of the same company, and nobody's name.
+func Pseudonym(company, user string) string {
+	sum := sha256.Sum256([]byte(company + "\n" + user))
+	return "user-" + hex.EncodeToString(sum[:12])
+}
+
+// stamp writes a time as events do.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

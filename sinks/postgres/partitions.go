@@ -1,0 +1,36 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+)
+
+// A PartitionsError says that a topic has another number of partitions than when it was first consumed.
+type PartitionsError struct {
+	Topic   string
+	Was, Is int
+}
+
+func (e *PartitionsError) Error() string {
+	return fmt.Sprintf("topic %s has %d partitions and had %d: the later events of a company may be in another partition than its earlier ones. "+
+		"Stop the producers, let the consumers finish what is in the topic, then accept the new number with \"tenantflow tenant partitions --accept\"",
+		e.Topic, e.Is, e.Was)
+}
+
+// CheckPartitions compares the number of partitions of a topic with the one it had at the first call. Another one is a
+// *PartitionsError.
+func (t *Tenants) CheckPartitions(ctx context.Context, topic string, partitions int) error {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	var was int
+	err := t.store.pool.QueryRow(ctx, `WITH first AS (
+			INSERT INTO public.topic_partitions (topic, partitions) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING partitions)
+		SELECT partitions FROM first UNION ALL SELECT partitions FROM public.topic_partitions WHERE topic = $1 LIMIT 1`, topic, partitions).Scan(&was)
+	if err != nil {
+		return explain("look how many partitions a topic had", err)
+	}
+	if was != partitions {
+		return &PartitionsError{Topic: topic, Was: was, Is: partitions}
+	}
+	return nil
+}

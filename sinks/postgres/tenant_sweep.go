@@ -1,0 +1,125 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenantflow/internal/tenant"
+)
+
+// Stranded returns up to limit companies that are registered while events still wait for them: who was to apply them has died.
+func (t *Tenants) Stranded(ctx context.Context, limit int) ([]string, error) {
+	return t.companies(ctx, "look for events that wait for nothing", `SELECT DISTINCT i.company_id
+		FROM public.inbox AS i JOIN public.companies AS c ON c.company_id = i.company_id
+		WHERE i.state = 'waiting' LIMIT $1`, limit)
+}
+
+// Due returns up to limit companies to which something has to happen by itself by the given time, of those that a partition of
+// the subscription topic decides about. The first partition also decides about those that no event has come for.
+func (t *Tenants) Due(ctx context.Context, partition int, by time.Time, limit int) ([]string, error) {
+	return t.companies(ctx, "look for what is due", `SELECT s.company_id
+		FROM public.subscriptions AS s JOIN public.companies AS c ON c.company_id = s.company_id
+		WHERE s.due_at <= $2 AND c.status = 'active' AND (s.event_partition = $1 OR s.event_partition IS NULL AND $1 = 0)
+			AND NOT EXISTS (SELECT FROM public.inbox AS i WHERE i.company_id = s.company_id AND i.state = 'waiting')
+		ORDER BY s.due_at LIMIT $3`, partition, by, limit)
+}
+
+func (t *Tenants) companies(ctx context.Context, doing, query string, args ...any) ([]string, error) {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	rows, err := t.store.pool.Query(ctx, query, args...)
+	if err == nil {
+		var found []string
+		if found, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {
+			return found, nil
+		}
+	}
+	return nil, explain(doing, err)
+}
+
+// ApplyDue does to a company what is due by the given time. Nothing is due any more if somebody else was faster.
+func (t *Tenants) ApplyDue(ctx context.Context, company string, partition int, by time.Time) ([]Applied, error) {
+	var all []Applied
+	for {
+		s := &tenant.State{CompanyID: company, Subscription: &tenant.Subscription{}}
+		bounded, cancel := t.store.bounded(ctx)
+		err := t.store.pool.QueryRow(bounded, "SELECT coalesce(pending_tier, ''), due_at FROM public.subscriptions WHERE company_id = $1", company).
+			Scan(&s.Subscription.PendingTier, &s.Subscription.Due)
+		cancel()
+		if err != nil {
+			return all, explain("read what is due", err)
+		}
+		if s.Subscription.Due == nil || s.Subscription.Due.After(by) {
+			return all, nil
+		}
+		c := tenant.DueCause(s)
+		c.Partition = partition
+		one, first, err := t.once(ctx, c)
+		if err != nil {
+			return all, err
+		}
+		if one != nil {
+			all = append(all, *one)
+		}
+		if first != nil || one == nil {
+			return all, nil // there will be another time
+		}
+	}
+}
+
+// GiveUp refuses up to limit events whose time to wait for their company is over.
+func (t *Tenants) GiveUp(ctx context.Context, limit int) ([]Applied, error) {
+	bounded, cancel := t.store.bounded(ctx)
+	defer cancel()
+	rows, err := t.store.pool.Query(bounded, "SELECT event FROM public.inbox WHERE state = 'waiting' AND wait_until <= clock_timestamp() ORDER BY seq LIMIT $1", limit)
+	if err != nil {
+		return nil, explain("look for events that have waited too long", err)
+	}
+	causes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*tenant.Cause, error) {
+		var text []byte
+		if err := row.Scan(&text); err != nil {
+			return nil, err
+		}
+		return readEvent(text)
+	})
+	if err != nil {
+		return nil, explain("look for events that have waited too long", err)
+	}
+	var all []Applied
+	for _, c := range causes {
+		one, err := t.giveUp(ctx, c)
+		if err != nil {
+			return all, err
+		}
+		if one != nil {
+			all = append(all, *one)
+		}
+	}
+	return all, nil
+}
+
+// giveUp refuses one event, unless its company is there by now: then its turn comes in its place.
+func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (*Applied, error) {
+	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
+	defer cancel()
+	conn, err := t.store.pool.Acquire(ctx)
+	if err != nil {
+		return nil, explain("refuse an event that has waited too long", err)
+	}
+	defer conn.Release()
+	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c}
+	if err := x.begin(ctx); err != nil {
+		return nil, explain("refuse an event that has waited too long", err)
+	}
+	if x.state.Company != nil || x.prior.state != inboxWaiting {
+		return nil, x.rollback(ctx)
+	}
+	d := &tenant.Decision{At: effectTime(c.Event.Time), Refused: unknownCompany(c.Event.Key, t.wait)}
+	one, err := x.write(ctx, d, x.prior.fingerprint)
+	if err != nil {
+		return nil, explain("refuse an event that has waited too long", err)
+	}
+	return one, nil
+}

@@ -1,0 +1,292 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenantflow/events"
+	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
+)
+
+var (
+	//go:embed subscription_put.sql
+	subscriptionPutSQL string
+	//go:embed payment_put.sql
+	paymentPutSQL string
+)
+
+// write brings a decision into the tables and commits. First what tells something that the results say, then the rest with the
+// commit: two round trips, the first of which many events don't need.
+func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) (*Applied, error) {
+	x.countTenant()
+	w := tenant.Written{SchemaBefore: x.state.SchemaVersion}
+	if d.Transaction != nil {
+		w.TransactionID = events.ResultID(x.cause.Event.Source, x.cause.Event.ID, "transaction", 0)
+	}
+	effects := &pgx.Batch{}
+	x.effects(effects, d, &w)
+	if effects.Len() > 0 {
+		if err := x.conn.SendBatch(ctx, effects).Close(); err != nil {
+			return nil, err
+		}
+	}
+	result, err := x.result(d, w)
+	if err != nil {
+		return nil, err
+	}
+	records := &pgx.Batch{}
+	state := inboxDone
+	switch {
+	case d.Refused != nil:
+		state = inboxRejected
+	case d.Held:
+		state = inboxHeld
+	default:
+		if err := x.records(records, d, w); err != nil {
+			return nil, err
+		}
+	}
+	var stored []byte
+	x.finish(records, state, print, result, &stored)
+	x.tenants.step(TenantWritten)
+	if err := x.conn.SendBatch(ctx, records).Close(); err != nil {
+		return nil, err
+	}
+	x.ended = true
+	if stored == nil {
+		return nil, nil
+	}
+	return readApplied(&x.cause.Event.Envelope, stored)
+}
+
+// effects queues what the event does to the company's own tables.
+func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) {
+	company := x.state.CompanyID
+	if c := d.Create; c != nil {
+		b.Queue("INSERT INTO public.companies (company_id, name, billing_email, currency, status, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+			company, c.Name, c.BillingEmail, c.Currency, c.Status, c.CreatedAt)
+	}
+	if s := d.Subscription; s != nil {
+		benefits := s.Benefits
+		if benefits == nil {
+			benefits = map[string]any{}
+		}
+		b.Queue(subscriptionPutSQL, company, s.Tier, s.Status, s.PeriodStart, s.PeriodEnd, s.PriceMinor, s.Currency, s.PendingTier,
+			s.CancelAtEnd, s.GraceUntil, s.PreviousTier, s.AnchorDay, s.Limits, benefits, s.Partition)
+	}
+	if d.Create != nil {
+		b.Queue("SELECT public.create_company_schema($1)", company)
+		b.Queue("SELECT public.tenant_schema_version($1)", company).QueryRow(func(row pgx.Row) error { return row.Scan(&w.Schema) })
+	}
+	if d.Remove != "" {
+		b.Queue("SELECT public.tenant_user_remove($1, $2, $3)", company, d.Remove, d.At)
+	}
+	if d.Add != nil {
+		b.Queue("SELECT public.tenant_user_put($1, $2, $3, $4)", company, d.Add.ID, d.Add.Email, d.At)
+	}
+	if d.Config != nil {
+		b.Queue(`INSERT INTO public.company_config AS c (company_id, config) VALUES ($1, $2)
+			ON CONFLICT (company_id) DO UPDATE SET config = EXCLUDED.config RETURNING version, config`, company, d.Config).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&w.ConfigVersion, &w.Config) })
+	}
+	if d.BillingEmail != "" {
+		b.Queue("UPDATE public.companies SET billing_email = $2 WHERE company_id = $1", company, d.BillingEmail)
+	}
+	if d.Seat {
+		x.seat(b, d, w)
+	}
+	if d.ListUsers {
+		b.Queue("SELECT user_id FROM public.user_directory WHERE company_id = $1 ORDER BY user_id", company).Query(func(rows pgx.Rows) (err error) {
+			w.Users, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			return err
+		})
+	}
+	if d.Migrate != nil {
+		b.Queue("SELECT public.migrate_company_schema($1, nullif($2::bigint, 0))", company, *d.Migrate).QueryRow(func(row pgx.Row) error { return row.Scan(&w.Schema) })
+	}
+	if d.Close {
+		x.close(b, d)
+	}
+}
+
+// seat queues the tier of all users, and who of them is active.
+func (x *tenantTx) seat(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) {
+	s := d.Subscription
+	if s == nil {
+		s = x.state.Subscription
+	}
+	if s == nil {
+		return
+	}
+	var places *int64
+	if s.Limits.MaxUsers != tier.Unlimited {
+		n := int64(s.Limits.MaxUsers)
+		places = &n
+	}
+	b.Queue("SELECT user_id, status FROM public.seat_users($1, $2, $3, $4, $5, $6, $7) ORDER BY user_id",
+		x.state.CompanyID, s.Tier, s.PeriodStart, s.PeriodEnd, s.Limits, places, d.At).Query(func(rows pgx.Rows) (err error) {
+		w.Seats, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (seat tenant.Seat, err error) {
+			return seat, row.Scan(&seat.UserID, &seat.Status)
+		})
+		return err
+	})
+}
+
+// close queues the end of a company.
+func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
+	company := x.state.CompanyID
+	if !d.Purge {
+		b.Queue("UPDATE public.companies SET status = $2, closed_at = $3 WHERE company_id = $1", company, tenant.Closed, d.At)
+		return
+	}
+	b.Queue("SELECT public.drop_company_schema($1)", company)
+	for _, table := range []string{"user_directory", "subscriptions", "company_config"} {
+		b.Queue("DELETE FROM public."+table+" WHERE company_id = $1", company)
+	}
+	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
+	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND published_at IS NOT NULL", company)
+	b.Queue("UPDATE public.companies SET status = $2, closed_at = coalesce(closed_at, $3), name = '', billing_email = '' WHERE company_id = $1",
+		company, tenant.Purged, d.At)
+}
+
+// records queues what is kept of the effect: money, history, audit.
+func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) error {
+	company, e := x.state.CompanyID, x.cause.Event
+	if tx := d.Transaction; tx != nil {
+		lines := tx.Adjustment.Lines
+		if lines == nil {
+			lines = []tier.Line{}
+		}
+		var payment any
+		if tx.Payment != nil {
+			payment = tx.Payment
+		}
+		b.Queue(`INSERT INTO public.billing_transactions (transaction_id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency,
+			lines, period_start, period_end, payment_data, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			w.TransactionID, company, tx.Type, tx.OldTier, tx.NewTier, tx.Adjustment.AmountMinor, tx.Adjustment.Currency,
+			lines, tx.Adjustment.PeriodStart, tx.Adjustment.PeriodEnd, payment, d.At)
+	}
+	if p := d.Payment; p != nil {
+		transaction := p.TransactionID
+		if d.Transaction != nil {
+			transaction = w.TransactionID
+		}
+		b.Queue(paymentPutSQL, p.PaymentID, company, p.AmountMinor, p.Currency, p.PaidAt, p.Method, p.Status, p.BillingPeriod, transaction,
+			p.Reason, d.At).QueryRow(raced)
+	}
+	if strings.HasPrefix(d.Action, "subscription.") || d.Create != nil {
+		b.Queue("INSERT INTO public.subscription_events (company_id, event, event_time, data, source, event_id) VALUES ($1, $2, $3, $4, $5, $6)",
+			company, d.Action, d.At, d.Details, e.Source, e.ID)
+	}
+	details, err := json.Marshal(d.Details)
+	if err != nil {
+		return fmt.Errorf("write the audit record of %s: %w", d.Action, err)
+	}
+	x.audit.seq++
+	record := AuditRecord{CompanyID: company, Seq: x.audit.seq, Source: e.Source, EventID: e.ID, Type: e.Type, Action: d.Action,
+		OccurredAt: d.At, Details: string(details), PreviousHash: x.audit.hash}
+	record.Hash = record.Sum()
+	x.audit.hash = record.Hash
+	b.Queue(`INSERT INTO public.audit_log (company_id, seq, event_source, event_id, event_type, action, occurred_at, details, previous_hash, hash)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, record.CompanyID, record.Seq, record.Source, record.EventID, record.Type, record.Action,
+		record.OccurredAt, record.Details, record.PreviousHash, record.Hash)
+	b.Queue(`INSERT INTO public.company_heads (company_id, last_effect_at, audit_seq, audit_hash) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (company_id) DO UPDATE SET (last_effect_at, audit_seq, audit_hash) = (EXCLUDED.last_effect_at, EXCLUDED.audit_seq, EXCLUDED.audit_hash)`,
+		company, d.At, x.audit.seq, x.audit.hash)
+	return nil
+}
+
+// finish queues the row of the inbox and the commit.
+func (x *tenantTx) finish(b *pgx.Batch, state string, print, result []byte, stored *[]byte) {
+	e := x.cause.Event
+	var kept []byte
+	if state == inboxHeld {
+		kept = writeEvent(x.cause)
+	}
+	b.Queue(inboxDoneSQL, e.Source, e.ID, e.Type, e.Key, state, print, result, kept).QueryRow(func(row pgx.Row) error {
+		return isRaced(row.Scan(stored))
+	})
+	b.Queue("COMMIT")
+}
+
+// raced reads one row that is there unless another transaction was faster.
+func raced(row pgx.Row) error {
+	var one int
+	return isRaced(row.Scan(&one))
+}
+
+func isRaced(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errRaced
+	}
+	return err
+}
+
+// result is what is to be published, as it is stored; nil: nothing.
+func (x *tenantTx) result(d *tenant.Decision, w tenant.Written) ([]byte, error) {
+	e := x.cause.Event
+	r := inboxResult{Consumer: consumerOf(e.Type), At: d.At, TraceParent: e.TraceParent, TraceState: e.TraceState}
+	var outputs []tenant.Output
+	switch {
+	case d.Held:
+		return nil, nil
+	case d.Refused != nil:
+		outputs = []tenant.Output{refusal(e, d.Refused)}
+	default:
+		outputs = d.Outputs(w)
+		for i := range outputs {
+			if t := outputs[i].Topic; t == events.TopicCompanyResults || t == events.TopicSubscriptionResults {
+				// The record this effect is going to have, so that a tail that is cut off the log shows.
+				outputs[i].Data["audit_seq"] = x.audit.seq + 1
+			}
+		}
+	}
+	return r.encode(outputs, x.state.CompanyID)
+}
+
+// refusal is the event that says why another was refused.
+func refusal(e *events.Event, why *tier.Refusal) tenant.Output {
+	out := tenant.Output{Topic: events.TopicCompanyResults, Type: events.TypeCompanyRejected}
+	if consumerOf(e.Type) == "subscription" {
+		out = tenant.Output{Topic: events.TopicSubscriptionResults, Type: events.TypeSubscriptionRejected}
+	}
+	out.Data = map[string]any{"company_id": e.Key, "request_type": e.Type, "request_id": e.ID, "request_source": e.Source,
+		"code": why.Code, "message": why.Message}
+	return out
+}
+
+// consumerOf names the consumer that an event of a type belongs to.
+func consumerOf(eventType string) string {
+	name, _, _ := strings.Cut(eventType, ".")
+	return name
+}
+
+// countTenant counts how many transactions a connection has been in: a backend remembers every table it has touched, and there
+// are thousands of tenants.
+func (x *tenantTx) countTenant() {
+	data := x.conn.PgConn().CustomData()
+	n, _ := data[tenantsTouched].(int)
+	data[tenantsTouched] = n + 1
+}
+
+const (
+	tenantsTouched    = "tenants_touched"
+	tenantsTouchedMax = 2000
+)
+
+// worn tells whether a connection has touched so many tenants that a new one is cheaper.
+func worn(conn *pgx.Conn) bool {
+	n, _ := conn.PgConn().CustomData()[tenantsTouched].(int)
+	return n >= tenantsTouchedMax
+}
+
+// effectTime is a time as it is read back.
+func effectTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

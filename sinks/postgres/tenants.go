@@ -1,0 +1,271 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"tenantflow/events"
+	"tenantflow/internal/tenant"
+)
+
+//go:embed tenant_load.sql
+var tenantLoadSQL string
+
+// Tenants applies events to companies: each in one transaction that holds the event's identity, its effects, the record of them
+// and what is to be published. So an event that comes again finds itself done, whoever has done it and whatever broke.
+//
+// Everything that happens to a company happens under the company's lock, which is the first thing a transaction takes.
+type Tenants struct {
+	store *Store
+	rules *tenant.Rules
+	wait  time.Duration
+	step  func(TenantStep)
+}
+
+// TenantsConfig is what Tenants needs.
+type TenantsConfig struct {
+	Rules *tenant.Rules
+	// Wait is how long an event waits for a company that is not registered. Default: 15m.
+	Wait time.Duration
+	// Step is told what is about to happen, or has happened. For tests; default: nobody.
+	Step func(TenantStep)
+}
+
+// A TenantStep is a place in the course of an event where a process may die.
+type TenantStep string
+
+// The steps of an event in Postgres.
+const (
+	TenantDecided   TenantStep = "decided"   // it is known what the event does; nothing is written
+	TenantWritten   TenantStep = "written"   // its effects are written, but not committed
+	TenantCommitted TenantStep = "committed" // all of it is durable
+)
+
+const (
+	// tenantTimeout is how long one transaction may take: a change of tier of a company with very many users, say.
+	tenantTimeout = time.Minute
+	// tenantTries is how often a transaction is begun anew because another one was faster.
+	tenantTries = 5
+	// longestIdentity is the size of a source and an id together, in bytes, up to which an index can hold them.
+	longestIdentity = 2000
+)
+
+// Tenants returns what applies events to the companies of this store.
+func (s *Store) Tenants(cfg TenantsConfig) *Tenants {
+	if cfg.Wait == 0 {
+		cfg.Wait = 15 * time.Minute
+	}
+	if cfg.Step == nil {
+		cfg.Step = func(TenantStep) {}
+	}
+	return &Tenants{store: s, rules: cfg.Rules, wait: cfg.Wait, step: cfg.Step}
+}
+
+// Apply brings an event to its end: it is applied, refused by a rule, kept until its company is registered, or found to be done
+// already. Events that have to come before it, because they wait for the same company or are due, are applied first. The result
+// names all events that are done and whose results are not known to be published: publish them, and tell MarkPublished.
+//
+// Errors: an *events.Rejection for what can't be applied at all; anything else is judged by Classify.
+func (t *Tenants) Apply(ctx context.Context, e *events.Event, partition int) ([]Applied, error) {
+	payload, err := e.Payload()
+	if err != nil {
+		return nil, err
+	}
+	if len(e.Source)+len(e.ID) > longestIdentity {
+		return nil, events.Reject(events.MalformedEnvelope, "source and id together have %d bytes, more than %d", len(e.Source)+len(e.ID), longestIdentity)
+	}
+	return t.apply(ctx, &tenant.Cause{Event: e, Payload: payload, Partition: partition})
+}
+
+// apply is Apply, for what may also have come about by itself.
+func (t *Tenants) apply(ctx context.Context, c *tenant.Cause) ([]Applied, error) {
+	var all []Applied
+	for {
+		one, first, err := t.once(ctx, c)
+		if err != nil {
+			return all, err
+		}
+		if first == nil {
+			if one != nil {
+				all = append(all, *one)
+			}
+			if _, registered := c.Payload.(*events.CompanyRegistered); !registered {
+				return all, nil
+			}
+			rest, err := t.Drain(ctx, c.Event.Key)
+			return append(all, rest...), err
+		}
+		before, err := t.apply(ctx, first)
+		all = append(all, before...)
+		if err != nil {
+			return all, err
+		}
+	}
+}
+
+// Drain applies what has waited for a company that is registered now, in the order in which it came.
+func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) {
+	var all []Applied
+	for {
+		c, err := t.firstWaiting(ctx, company)
+		if err != nil || c == nil {
+			return all, err
+		}
+		one, first, err := t.once(ctx, c)
+		if err != nil {
+			return all, err
+		}
+		switch {
+		case first != nil:
+			before, err := t.apply(ctx, first)
+			all = append(all, before...)
+			if err != nil {
+				return all, err
+			}
+		case one == nil:
+			return all, nil // it is still to wait
+		default:
+			all = append(all, *one)
+		}
+	}
+}
+
+// errRaced says that another transaction was faster, so that what was read is not true any more.
+var errRaced = errors.New("another transaction was faster")
+
+// once applies one event in one transaction, again where others were faster. It returns what is to be published: nil if there
+// is nothing, because the event waits or was published before. If something has to come before the event, nothing was done and
+// first is that.
+func (t *Tenants) once(ctx context.Context, c *tenant.Cause) (one *Applied, first *tenant.Cause, err error) {
+	emailTaken := false
+	for try := 1; ; try++ {
+		one, first, err = t.attempt(ctx, c, emailTaken)
+		var sent *pgconn.PgError
+		switch {
+		case err == nil:
+			return one, first, nil
+		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.SchemaName != "public":
+			emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
+		case errors.As(err, &sent) && (sent.Code == uniqueViolation || sent.Code == serializationFailure || sent.Code == deadlockDetected), errors.Is(err, errRaced):
+		default:
+			return nil, nil, rejectStored(err)
+		}
+		if try == tenantTries {
+			return nil, nil, rejectStored(err)
+		}
+	}
+}
+
+// SQLSTATEs that a transaction is begun anew for. Source: PostgreSQL's documentation, appendix A.
+const (
+	uniqueViolation      = "23505"
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+)
+
+// rejectStored makes a rejection of an error that says the event's data can't be stored: it alone has to step aside.
+func rejectStored(err error) error {
+	var sent *pgconn.PgError
+	if errors.As(err, &sent) && len(sent.Code) == 5 && (sent.Code[:2] == "22" || sent.Code[:2] == "23") {
+		return events.Reject(events.RejectedByStore, "Postgres refuses it: %s (SQLSTATE %s)", sent.Message, sent.Code)
+	}
+	return err
+}
+
+// attempt is one transaction.
+func (t *Tenants) attempt(ctx context.Context, c *tenant.Cause, emailTaken bool) (*Applied, *tenant.Cause, error) {
+	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
+	defer cancel()
+	conn, err := t.store.pool.Acquire(ctx)
+	if err != nil {
+		return nil, nil, explain("apply an event", err)
+	}
+	// Given back in the middle of a transaction, a connection is closed, which ends the transaction.
+	defer conn.Release()
+	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c}
+	if err := x.begin(ctx); err != nil {
+		return nil, nil, explain("apply an event", err)
+	}
+	x.state.EmailTaken = emailTaken
+	one, first, err := x.run(ctx)
+	if err != nil {
+		var sent *events.Rejection
+		if errors.As(err, &sent) {
+			return nil, nil, errors.Join(err, x.rollback(ctx))
+		}
+		return nil, nil, explain(fmt.Sprintf("apply %s of company %s", c.Event.Type, c.Event.Key), err)
+	}
+	if x.ended {
+		t.step(TenantCommitted)
+		return one, first, nil
+	}
+	return one, first, x.rollback(ctx)
+}
+
+// A tenantTx is the transaction of one event.
+type tenantTx struct {
+	tenants *Tenants
+	conn    *pgx.Conn
+	cause   *tenant.Cause
+	ended   bool // committed
+
+	state     tenant.State
+	audit     auditHead
+	prior     inboxRow
+	firstWait int64 // 0: nothing waits for the company
+}
+
+// run does what there is to do, and commits if it has written anything.
+func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
+	c, s := x.cause, &x.state
+	print := fingerprint(c.Event)
+	if x.prior.state != "" && string(print) != string(x.prior.fingerprint) {
+		if _, due := c.Payload.(*tenant.Due); due {
+			return nil, nil, fmt.Errorf("the identity %s of something that is due was used by another event", c.Event.ID)
+		}
+		return nil, nil, events.Reject(events.Conflict, "the event %s of %s was taken before with other data", c.Event.ID, c.Event.Source)
+	}
+	if x.prior.state != "" && x.prior.state != inboxWaiting {
+		if x.prior.published || x.prior.result == nil {
+			return nil, nil, nil
+		}
+		one, err := readApplied(&c.Event.Envelope, x.prior.result)
+		return one, nil, err
+	}
+	_, registers := c.Payload.(*events.CompanyRegistered)
+	_, due := c.Payload.(*tenant.Due)
+	switch {
+	case s.Company == nil && !registers:
+		if x.prior.state == inboxWaiting {
+			return nil, nil, nil
+		}
+		return nil, nil, x.waits(ctx, print)
+	case s.Company != nil && x.firstWait != 0 && x.firstWait != x.prior.seq:
+		first, err := x.firstWaiting(ctx)
+		return nil, first, err
+	case due && !s.IsOver(c.Event.Time):
+		return nil, nil, nil // it was due, and something has come in between
+	case !due && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
+		return nil, tenant.DueCause(s), nil
+	}
+	d, err := x.tenants.rules.Decide(s, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	x.tenants.step(TenantDecided)
+	one, err := x.write(ctx, d, print)
+	return one, nil, err
+}
+
+func (x *tenantTx) rollback(ctx context.Context) error {
+	if _, err := x.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		return explain("end a transaction", err)
+	}
+	return nil
+}
