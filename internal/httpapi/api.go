@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,8 +15,10 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/tier"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
+	"tenantflow/sinks/postgres"
 )
 
 // What the /v1 interface takes of the process.
@@ -46,6 +50,28 @@ type Quotas interface {
 	Rebuilding(ctx context.Context) (bool, error)
 }
 
+// Configs knows how companies are configured. *directory.Directory does.
+type Configs interface {
+	// CompanyConfig returns a company's configuration, which is shared and must not be changed, or directory.ErrUnknown.
+	CompanyConfig(ctx context.Context, company string) (*directory.CompanyConfig, error)
+}
+
+// Companies knows the subscriptions of companies. *postgres.Store does.
+type Companies interface {
+	// Subscription returns a company's subscription, or directory.ErrUnknown.
+	Subscription(ctx context.Context, company string) (postgres.CompanySubscription, error)
+}
+
+// Stores are what an API answers from. All are needed.
+type Stores struct {
+	Subscriptions Subscriptions
+	Quotas        Quotas
+	Configs       Configs
+	Companies     Companies
+	// Tiers is the catalogue that changes of tier are judged and priced by: the same one that they are made by.
+	Tiers *tier.Catalogue
+}
+
 // An API is the /v1 interface. It is made before the stores are open, and answers 503 until it is given them by Attach.
 type API struct {
 	tokens   *token.File
@@ -59,9 +85,8 @@ type API struct {
 }
 
 type stores struct {
-	subscriptions Subscriptions
-	quotas        Quotas
-	gather        *gatherer // nil: quotas are asked for one by one
+	Stores
+	gather *gatherer // nil: quotas are asked for one by one
 }
 
 // counters returns what a user has used on a day, and whether the counters are being rebuilt.
@@ -69,12 +94,12 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 	if s.gather != nil {
 		return s.gather.read(ctx, user, day)
 	}
-	c, err := s.quotas.Counters(ctx, user, day)
+	c, err := s.Quotas.Counters(ctx, user, day)
 	if err != nil {
 		return c, false, err
 	}
 	// After the counters, not before: a rebuild is announced first and takes the counters away then.
-	rebuilding, err := s.quotas.Rebuilding(ctx)
+	rebuilding, err := s.Quotas.Rebuilding(ctx)
 	return c, rebuilding, err
 }
 
@@ -83,10 +108,10 @@ func NewAPI(tokens *token.File, log *slog.Logger) *API {
 	return &API{tokens: tokens, log: log, now: time.Now, limit: maxInFlight}
 }
 
-// Attach gives it what it answers from, while it serves. Both are needed.
-func (a *API) Attach(s Subscriptions, q Quotas) {
-	from := &stores{subscriptions: s, quotas: q}
-	if r, ok := q.(Reader); ok {
+// Attach gives it what it answers from, while it serves.
+func (a *API) Attach(s Stores) {
+	from := &stores{Stores: s}
+	if r, ok := s.Quotas.(Reader); ok {
 		from.gather = &gatherer{from: r}
 	}
 	a.stores.Store(from)
@@ -101,7 +126,8 @@ type endpoint func(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 
 // A request is what every endpoint needs to know.
 type request struct {
-	id    string // of the path
+	id    string            // of the path
+	query map[string]string // the parameters that are given, by name
 	grant *token.Grant
 	from  *stores
 }
@@ -111,12 +137,15 @@ func (a *API) routes() []route {
 	return []route{
 		{"/v1/users/{user_id}/subscription", read, a.handle("user_id", a.subscription)},
 		{"/v1/users/{user_id}/quota", read, a.handle("user_id", a.quota)},
+		{"/v1/companies/{company_id}/config", read, a.handle("company_id", a.companyConfig)},
+		{"/v1/companies/{company_id}/subscription", read, a.handle("company_id", a.companySubscription)},
+		{"/v1/companies/{company_id}/subscription/preview", read, a.handle("company_id", a.preview, "new_tier", "at")},
 	}
 }
 
 // handle does for every endpoint what comes before and after its own work. What is wrong with a request is told only to
-// those who may ask, and before any store is.
-func (a *API) handle(parameter string, answer endpoint) http.HandlerFunc {
+// those who may ask, and before any store is. The parameter is the one of the path; known are those a query may have.
+func (a *API) handle(parameter string, answer endpoint, known ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		defer a.inFlight.Add(-1)
 		if a.inFlight.Add(1) > a.limit {
@@ -128,7 +157,12 @@ func (a *API) handle(parameter string, answer endpoint) http.HandlerFunc {
 			return
 		}
 		id := r.PathValue(parameter)
-		if problem := wrongWith(r, parameter, id); problem != "" {
+		problem := wrongWith(r, parameter, id)
+		query, unreadable := readQuery(r.URL.RawQuery, known)
+		if problem == "" {
+			problem = unreadable
+		}
+		if problem != "" {
 			WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: problem})
 			return
 		}
@@ -139,7 +173,7 @@ func (a *API) handle(parameter string, answer endpoint) http.HandlerFunc {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
-		err := answer(ctx, w, r, request{id, grant, from})
+		err := answer(ctx, w, r, request{id, query, grant, from})
 		switch {
 		case err == nil:
 		case r.Context().Err() != nil:
@@ -159,31 +193,44 @@ func (a *API) handle(parameter string, answer endpoint) http.HandlerFunc {
 // statusClientGone is what nginx logs for a client that did not wait. It never reaches one.
 const statusClientGone = 499
 
-// wrongWith says what a client has to change about a request; nothing: it is valid.
+// wrongWith says what a client has to change about a request, but for its query; nothing: it is valid.
 func wrongWith(r *http.Request, parameter, id string) string {
 	switch {
 	case r.ContentLength != 0: // -1: of unknown length
 		return "a " + r.Method + " request has no body here"
 	case !events.ValidID(id):
 		return parameter + " is not 1 to 50 letters, digits, '_' or '-' of ASCII"
-	case r.URL.RawQuery != "":
-		return wrongQuery(r.URL.RawQuery)
 	}
 	return ""
 }
 
-// wrongQuery judges a query string. There are no parameters yet, so everything in it is unknown; what is in it is not
-// repeated in the answer.
-func wrongQuery(query string) string {
-	seen := map[string]bool{}
-	for pair := range strings.SplitSeq(query, "&") {
-		name, _, _ := strings.Cut(pair, "=")
-		if seen[name] {
-			return "a query parameter is repeated; there are none here"
-		}
-		seen[name] = true
+// readQuery reads a query string, or says what is wrong with it. What is in it is not repeated in the answer.
+func readQuery(query string, known []string) (values map[string]string, problem string) {
+	here := "there are none here"
+	if len(known) > 0 {
+		here = "there are " + strings.Join(known, " and ") + " here"
 	}
-	return "a query parameter is not known; there are none here"
+	if query == "" {
+		return nil, ""
+	}
+	values, stranger := map[string]string{}, false
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		name, wrongName := url.QueryUnescape(name)
+		value, wrongValue := url.QueryUnescape(value)
+		if wrongName != nil || wrongValue != nil {
+			return nil, "a query parameter has a broken escape"
+		}
+		if _, repeated := values[name]; repeated {
+			return nil, "a query parameter is repeated; " + here
+		}
+		values[name] = value
+		stranger = stranger || !slices.Contains(known, name)
+	}
+	if stranger {
+		return nil, "a query parameter is not known; " + here
+	}
+	return values, ""
 }
 
 func unavailable(w http.ResponseWriter, r *http.Request, detail string) {

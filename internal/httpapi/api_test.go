@@ -256,7 +256,7 @@ func TestAStoreThatIsAwayIsA503ThatSaysWhenToComeBack(t *testing.T) {
 	f.Detach()
 	away("not started", f.ask("/v1/users/u-pro/quota"), "starting or stopping")
 	f.world.userErr, f.world.countErr = nil, nil
-	f.Attach(f.world, f.world)
+	f.Attach(f.world.stores())
 	if a := f.ask("/v1/users/u-pro/quota"); a.status != http.StatusOK {
 		t.Errorf("after it is back: %d %s", a.status, a.body)
 	}

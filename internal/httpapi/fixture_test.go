@@ -22,16 +22,20 @@ import (
 	"tenantflow/internal/tier"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
+	"tenantflow/sinks/postgres"
 )
 
 // world is what the stores hold, for tests of what is made of it.
 type world struct {
 	mu         sync.Mutex
 	users      map[string]*directory.Subscription
+	configs    map[string]*directory.CompanyConfig
+	companies  map[string]postgres.CompanySubscription
 	counters   map[string]dragonfly.Counters // by user and day, "u-1 2026-11-23"
 	rebuilding bool
 	userErr    error
 	countErr   error
+	companyErr error
 	hang       chan struct{} // look-ups of users wait until it is closed; nil: they do not
 	asked      atomic.Int64  // calls of any kind
 }
@@ -71,6 +75,30 @@ func (w *world) Rebuilding(context.Context) (bool, error) {
 	return w.rebuilding, w.countErr
 }
 
+func (w *world) CompanyConfig(_ context.Context, company string) (*directory.CompanyConfig, error) {
+	w.asked.Add(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c := w.configs[company]; c != nil || w.companyErr != nil {
+		return c, w.companyErr
+	}
+	return nil, fmt.Errorf("look up company %s: %w", company, directory.ErrUnknown)
+}
+
+func (w *world) Subscription(_ context.Context, company string) (postgres.CompanySubscription, error) {
+	w.asked.Add(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c, ok := w.companies[company]; ok || w.companyErr != nil {
+		return c, w.companyErr
+	}
+	return postgres.CompanySubscription{}, fmt.Errorf("look up company %s: %w", company, directory.ErrUnknown)
+}
+
+func (w *world) stores() Stores {
+	return Stores{Subscriptions: w, Quotas: w, Configs: w, Companies: w, Tiers: tier.Default()}
+}
+
 const (
 	everyToken = "yJ0vVx1-token-for-all"
 	acmeToken  = "bL7qPz4-token-for-acme"
@@ -102,12 +130,17 @@ func newWorld() *world {
 		{UserID: "u-enterprise", CompanyID: "globex", Tier: "enterprise", Status: "active", BillingStatus: "past_due", Limits: enterprise.Limits},
 		{UserID: "u-suspended", CompanyID: "acme", Tier: "free", Status: "suspended", BillingStatus: "active", Limits: free.Limits},
 		{UserID: "u-cancelled", CompanyID: "acme", Tier: "pro", Status: "active", BillingStatus: "cancelled", Limits: pro.Limits},
-		{UserID: "u-expired", CompanyID: "acme", Tier: "free", Status: "active", BillingStatus: "expired", Limits: free.Limits},
+		{UserID: "u-expired", CompanyID: "acme", Tier: "pro", Status: "active", BillingStatus: "expired", Limits: pro.Limits},
+		{UserID: "u-freed", CompanyID: "acme", Tier: "free", Status: "active", BillingStatus: "expired", Limits: free.Limits},
+		{UserID: "u-left", CompanyID: "acme", Tier: "free", Status: "active", BillingStatus: "cancelled", Limits: free.Limits},
+		{UserID: "u-beyond", CompanyID: "acme", Tier: "free", Status: "suspended", BillingStatus: "expired", Limits: free.Limits},
+		{UserID: "u-closed", CompanyID: "shut", Tier: "free", Status: "active", BillingStatus: "closed", Limits: free.Limits},
 		{UserID: "u-bare", CompanyID: "acme", Tier: "free", Status: "active", Limits: free.Limits},
 		{UserID: "u-odd", CompanyID: "acme", Tier: "free", Status: "active", BillingStatus: "frozen", Limits: free.Limits},
 	} {
 		w.users[s.UserID] = &s
 	}
+	w.addCompanies()
 	return w
 }
 
@@ -129,7 +162,7 @@ func setupAPI(t testing.TB) apiFixture {
 	}
 	f.API = NewAPI(tokens, log)
 	f.now = func() time.Time { return at(noon) }
-	f.Attach(f.world, f.world)
+	f.Attach(f.world.stores())
 	f.handler = Handler(Options{Health: health.New(time.Minute, log), Metrics: f.registry, Log: log, API: f.API})
 	return f
 }

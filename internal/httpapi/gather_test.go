@@ -109,7 +109,9 @@ func TestAGroupThatCannotBeReadIsA503ForEachOfIt(t *testing.T) {
 	w := &groupWorld{world: f.world, gate: make(chan struct{})}
 	w.users["u7"] = f.world.users["u-free"]
 	close(w.gate)
-	f.Attach(w, w)
+	stores := w.stores()
+	stores.Quotas = w
+	f.Attach(stores)
 	if a := f.ask("/v1/users/u7/quota"); a.status != http.StatusOK || a.json["current_usage"] != 7.0 || a.json["rebuilding"] != nil {
 		t.Errorf("got %d %s", a.status, a.body)
 	}

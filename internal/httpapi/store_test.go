@@ -17,6 +17,7 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
@@ -72,7 +73,7 @@ func setupStores(t *testing.T) storeFixture {
 	})
 	f.registry = prometheus.NewRegistry()
 	f.API = NewAPI(nil, log)
-	f.Attach(d, quotas)
+	f.Attach(Stores{Subscriptions: d, Quotas: quotas, Configs: d, Companies: store, Tiers: tier.Default()})
 	f.handler = Handler(Options{Health: health.New(time.Minute, log), Metrics: f.registry, Log: log, API: f.API})
 	f.exec(t,
 		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')",

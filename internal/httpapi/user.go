@@ -28,12 +28,13 @@ const (
 	statusPastDue   = "past_due"
 	statusCancelled = "cancelled"
 	statusExpired   = "expired"
+	statusClosed    = "closed" // of the company
 )
 
 // user returns the subscription of the user a request asks about; nil: there is none, or the token may not know of it.
 // Both have cost the same look-up by then, and take the same way from here.
 func user(ctx context.Context, q request) (*directory.Subscription, error) {
-	s, err := q.from.subscriptions.User(ctx, q.id)
+	s, err := q.from.Subscriptions.User(ctx, q.id)
 	if errors.Is(err, directory.ErrUnknown) {
 		return nil, nil
 	}
@@ -48,7 +49,8 @@ func user(ctx context.Context, q request) (*directory.Subscription, error) {
 
 // Refusal says why a user may not use the service, as the answers do: no_subscription, user_suspended,
 // subscription_cancelled, ... It is empty if he may. A payment that is overdue closes nothing: the end of the grace
-// period does, by making the subscription expire. No subscription (nil) is what an unknown user has.
+// period does, by making the subscription expire. What is left of a subscription that was cancelled or has expired is the
+// free tier, which may be used; of a closed company nothing may. No subscription (nil) is what an unknown user has.
 func Refusal(s *directory.Subscription) string {
 	switch {
 	case s == nil || s.BillingStatus == "":
@@ -59,10 +61,16 @@ func Refusal(s *directory.Subscription) string {
 	switch s.BillingStatus {
 	case statusActive, statusPastDue:
 		return ""
-	case statusCancelled:
+	case statusCancelled, statusExpired:
+		if s.Tier == tier.Free {
+			return ""
+		}
+		if s.BillingStatus == statusExpired {
+			return subscriptionExpired
+		}
 		return subscriptionCancelled
-	case statusExpired:
-		return subscriptionExpired
+	case statusClosed:
+		return subscriptionCancelled
 	default:
 		return subscriptionInactive
 	}

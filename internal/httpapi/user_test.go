@@ -55,6 +55,10 @@ func TestWhoMayNotUseTheServiceIsToldWhyByBothAnswers(t *testing.T) {
 		"u-suspended":  "user_suspended",
 		"u-cancelled":  "subscription_cancelled",
 		"u-expired":    "subscription_expired",
+		"u-freed":      nil, // the free tier is what an expiry leaves
+		"u-left":       nil, // and a cancellation
+		"u-beyond":     "user_suspended",
+		"u-closed":     "subscription_cancelled",
 		"u-bare":       "no_subscription",
 		"u-odd":        "subscription_inactive",
 		"u-nobody":     "no_subscription",

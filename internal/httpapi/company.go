@@ -1,0 +1,103 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"tenantflow/internal/directory"
+	"tenantflow/internal/tier"
+)
+
+// noCompany answers that there is no such company: one that is not known, was purged, has no subscription, or is outside the
+// token's scope. They look the same. The last is not even looked up, whether it exists or not.
+func noCompany(w http.ResponseWriter, r *http.Request) {
+	WriteProblem(w, r, Problem{Status: http.StatusNotFound, Detail: "there is no such company"})
+}
+
+// companyConfig answers GET /v1/companies/{company_id}/config.
+func (a *API) companyConfig(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
+	if !q.grant.Allows(q.id) {
+		noCompany(w, r)
+		return nil
+	}
+	c, err := q.from.Configs.CompanyConfig(ctx, q.id)
+	switch {
+	case errors.Is(err, directory.ErrUnknown):
+		noCompany(w, r)
+		return nil
+	case err != nil:
+		return err
+	case c.Tier == "": // no subscription, no limits: there is no whole configuration
+		noCompany(w, r)
+		return nil
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return err
+	}
+	delete(members, "cached_at") // which is the cache's and not the company's
+	return answerJSON(w, members)
+}
+
+// companySubscription answers GET /v1/companies/{company_id}/subscription.
+func (a *API) companySubscription(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
+	if !q.grant.Allows(q.id) {
+		noCompany(w, r)
+		return nil
+	}
+	s, err := q.from.Companies.Subscription(ctx, q.id)
+	if errors.Is(err, directory.ErrUnknown) {
+		noCompany(w, r)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	answer := subscriptionAnswer{CompanyID: s.CompanyID, CompanyStatus: s.CompanyStatus, Tier: s.Tier, Status: s.Status,
+		PeriodStart: s.PeriodStart.UTC(), PeriodEnd: s.PeriodEnd.UTC(), PriceMinor: s.PriceMinor, Currency: s.Currency, PendingTier: s.PendingTier,
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd, GraceUntil: s.GraceUntil.UTC(), PreviousTier: s.PreviousTier, Limits: s.Limits, Benefits: s.Benefits,
+		Users: usersAnswer{s.ActiveUsers, s.SuspendedUsers}}
+	return answerJSON(w, answer)
+}
+
+// subscriptionAnswer is the body of an answer.
+type subscriptionAnswer struct {
+	CompanyID         string          `json:"company_id"`
+	CompanyStatus     string          `json:"company_status"`
+	Tier              string          `json:"tier"`
+	Status            string          `json:"status"`
+	PeriodStart       time.Time       `json:"period_start"`
+	PeriodEnd         time.Time       `json:"period_end"`
+	PriceMinor        int64           `json:"price_minor"`
+	Currency          string          `json:"currency"`
+	PendingTier       string          `json:"pending_tier,omitempty"`
+	CancelAtPeriodEnd bool            `json:"cancel_at_period_end"`
+	GraceUntil        time.Time       `json:"grace_until,omitzero"`
+	PreviousTier      string          `json:"previous_tier,omitempty"`
+	Limits            tier.Limits     `json:"limits"`
+	Benefits          json.RawMessage `json:"benefits"`
+	Users             usersAnswer     `json:"users"`
+}
+
+type usersAnswer struct {
+	Active    int64 `json:"active"`
+	Suspended int64 `json:"suspended"`
+}
+
+// answerJSON sends a value. An error is one of the value: nothing has been sent then.
+func answerJSON(w http.ResponseWriter, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(text, '\n')) // an error of the connection has nobody left to be told
+	return nil
+}

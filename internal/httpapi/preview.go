@@ -1,0 +1,131 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"regexp"
+	"time"
+
+	"tenantflow/internal/directory"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/postgres"
+)
+
+// companyClosed is the code of what is refused because the company is closed.
+const companyClosed = "company_closed"
+
+// lastYear is the last one a preview is made for: what begins in it ends in a year of four digits.
+const lastYear = 9998
+
+var tierName = regexp.MustCompile(`^[a-z0-9_-]{1,20}$`)
+
+// preview answers GET /v1/companies/{company_id}/subscription/preview: what a request for another tier would do at a time. It asks
+// the functions that the execution asks, with what the execution would meet then.
+func (a *API) preview(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
+	newTier, at, problem := a.previewOf(q.query)
+	if problem != "" {
+		WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: problem})
+		return nil
+	}
+	if !q.grant.Allows(q.id) {
+		noCompany(w, r)
+		return nil
+	}
+	s, err := q.from.Companies.Subscription(ctx, q.id)
+	if errors.Is(err, directory.ErrUnknown) {
+		noCompany(w, r)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	answer, err := previewChange(q.from.Tiers, s, newTier, at)
+	var refusal *tier.Refusal
+	if errors.As(err, &refusal) {
+		WriteProblem(w, r, Problem{Status: http.StatusConflict, Code: refusal.Code, Detail: refusal.Message})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return answerJSON(w, answer)
+}
+
+// previewOf reads the parameters of a preview, or says what is wrong with them.
+func (a *API) previewOf(query map[string]string) (newTier string, at time.Time, problem string) {
+	newTier, given := query["new_tier"]
+	switch {
+	case !given:
+		return "", at, "new_tier is needed: the tier to change to"
+	case !tierName.MatchString(newTier):
+		return "", at, "new_tier is not 1 to 20 of a-z, 0-9, '_' and '-'"
+	}
+	text, given := query["at"]
+	if !given {
+		return newTier, a.now(), ""
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil || at.UTC().Year() > lastYear {
+		return "", at, "at is not a time like 2026-11-23T12:00:00Z (RFC 3339; a + in it is written %2B)"
+	}
+	return newTier, at, ""
+}
+
+// previewAnswer is the body of an answer.
+type previewAnswer struct {
+	CompanyID string `json:"company_id"`
+	Change    string `json:"change"` // upgrade or downgrade
+	// CurrentTier is the one held when the change is asked for: what is due before is applied before.
+	CurrentTier string `json:"current_tier"`
+	NewTier     string `json:"new_tier"`
+	PriceMinor  int64  `json:"price_minor"` // of a month on the new tier
+	Currency    string `json:"currency"`
+	changeAnswer
+	Limits       tier.Limits                 `json:"limits"`
+	Benefits     map[string]any              `json:"benefits"`
+	Restrictions map[string]tier.Restriction `json:"restrictions_applied"`
+	// UsersSuspended is how many users the new tier has no room for.
+	UsersSuspended int64 `json:"users_suspended"`
+	// Immediate is what a downgrade does that does not wait for the period's end.
+	Immediate *changeAnswer `json:"immediate,omitempty"`
+}
+
+type changeAnswer struct {
+	EffectiveDate     time.Time       `json:"effective_date"`
+	BillingAdjustment tier.Adjustment `json:"billing_adjustment"`
+}
+
+// previewChange says what a request for another tier does at a time. An error may be a *tier.Refusal.
+func previewChange(tiers *tier.Catalogue, s postgres.CompanySubscription, newTier string, at time.Time) (*previewAnswer, error) {
+	if s.CompanyStatus != statusActive {
+		return nil, &tier.Refusal{Code: companyClosed, Message: "the company is closed"}
+	}
+	for _, earliest := range []time.Time{s.LastEffect, s.PeriodStart} {
+		if at.Before(earliest) {
+			at = earliest
+		}
+	}
+	held, limits := tiers.Settle(s.State, at), s.Limits
+	if held != s.State {
+		of, _ := tiers.Tier(held.Tier)
+		limits = of.Limits
+	}
+	answer := &previewAnswer{CompanyID: s.CompanyID, Change: "upgrade", CurrentTier: held.Tier, NewTier: newTier, Currency: tier.Currency}
+	change, err := tiers.Upgrade(held.Current, newTier, at)
+	if err != nil {
+		now, notDown := tiers.DowngradeNow(held.Current, newTier, at)
+		if notDown != nil {
+			return nil, err // it is the same tier, or none: no upgrade is what is told
+		}
+		answer.Change, answer.Immediate = "downgrade", &changeAnswer{now.At, now.Adjustment}
+		change = tiers.AtPeriodEnd(held.Current, newTier)
+	}
+	answer.changeAnswer = changeAnswer{change.At, change.Adjustment}
+	answer.PriceMinor, answer.Limits, answer.Benefits = change.To.PriceMinor, change.To.Limits, change.To.Benefits
+	answer.Restrictions = tier.Restrictions(limits, change.To.Limits, nil)
+	if room := int64(change.To.MaxUsers); change.To.MaxUsers != tier.Unlimited {
+		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-room)
+	}
+	return answer, nil
+}

@@ -1,0 +1,32 @@
+-- The subscription of a company ($1: its id), with how many users it is for. No row: there is no such company, it was purged, or it
+-- has no subscription. last_effect_at is the time before which nothing can take effect any more.
+SELECT
+    c.company_id,
+    c.status,
+    s.tier,
+    s.status,
+    s.period_start,
+    s.period_end,
+    coalesce(s.anchor_day, 0),
+    s.price_minor,
+    s.currency,
+    coalesce(s.pending_tier, ''),
+    s.cancel_at_period_end,
+    s.grace_until,
+    coalesce(s.previous_tier, ''),
+    s.limits,
+    s.benefits,
+    h.last_effect_at,
+    users.active,
+    users.suspended
+FROM public.companies AS c
+JOIN public.subscriptions AS s ON s.company_id = c.company_id
+LEFT JOIN public.company_heads AS h ON h.company_id = c.company_id
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE u.subscription_status = 'active') AS active,
+        count(*) FILTER (WHERE u.subscription_status <> 'active') AS suspended
+    FROM public.user_directory AS u
+    WHERE u.company_id = c.company_id
+) AS users
+WHERE c.company_id = $1 AND c.status <> 'purged'
