@@ -1,0 +1,430 @@
+package postgres_test
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/postgres"
+)
+
+// book is a database with tenants, and the one company a test is about.
+type book struct {
+	*world
+	tenants *postgres.Tenants
+	company string
+	clock   time.Time // of the next event
+	next    int
+}
+
+func newBook(t *testing.T) *book {
+	t.Helper()
+	w := setup(t)
+	return &book{
+		world:   w,
+		tenants: w.store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default()), Wait: time.Hour}),
+		company: "c" + strings.ToLower(rand.Text()[:12]), // roles belong to the whole cluster
+		clock:   time.Date(2026, 1, 31, 10, 0, 0, 0, time.UTC),
+	}
+}
+
+// event makes an event of the company, a minute after the one before. Data is JSON without company_id.
+func (b *book) event(eventType, data string) *events.Event {
+	b.next++
+	b.clock = b.clock.Add(time.Minute)
+	text := fmt.Sprintf(`{"company_id":%q`, b.company)
+	if data != "" {
+		text += "," + data
+	}
+	return &events.Event{Key: b.company, Envelope: events.Envelope{
+		Source: "/test", ID: fmt.Sprintf("%s-%d", b.company, b.next), Type: eventType, Time: b.clock, Data: []byte(text + "}"),
+		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	}}
+}
+
+// told is what events have led to, one line a result: its type and, for a refusal, the code.
+func told(t *testing.T, done []postgres.Applied) []string {
+	t.Helper()
+	lines := []string{}
+	for _, one := range done {
+		for _, r := range one.Results {
+			if r.Event == nil {
+				lines = append(lines, r.Topic+" tombstone")
+				continue
+			}
+			line := strings.TrimSuffix(r.Event.Type, ".v1")
+			var data struct{ Code string }
+			if err := json.Unmarshal(r.Event.Data, &data); err != nil {
+				t.Errorf("%s: %v", r.Event.Data, err)
+			}
+			if data.Code != "" {
+				line += " " + data.Code
+			}
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// apply applies an event, and checks what it leads to.
+func (b *book) apply(t *testing.T, e *events.Event, want ...string) []postgres.Applied {
+	t.Helper()
+	done, err := b.tenants.Apply(t.Context(), e, 3)
+	if err != nil {
+		t.Fatalf("%s: %v", e.Type, err)
+	}
+	if got := told(t, done); !slices.Equal(got, append([]string{}, want...)) {
+		t.Errorf("%s %s leads to %q, want %q", e.Type, e.Data, got, want)
+	}
+	if err := b.tenants.MarkPublished(t.Context(), done); err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+func (b *book) register(t *testing.T) {
+	t.Helper()
+	b.apply(t, b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company)),
+		"company.created", "subscription.created", "company.config_changed")
+}
+
+// row is one row of a query, as text.
+func (b *book) row(t *testing.T, query string, args ...any) string {
+	t.Helper()
+	var text string
+	if err := b.conn.QueryRow(t.Context(), "SELECT coalesce(string_agg(r::text, ' ; '), '') FROM ("+query+") AS r", args...).Scan(&text); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return text
+}
+
+func TestACompanyIsRegisteredWholeAndOnce(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	e := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"},"config":{"theme":"dark"}`, b.company))
+	first := b.apply(t, e, "company.created", "subscription.created", "company.config_changed")
+	b.apply(t, e) // published: nothing is left to do
+	created := first[0].Results[0]
+	if created.Event.ID != events.ResultID("/test", e.ID, events.TypeCompanyCreated, 0) || created.Event.CausationID != e.ID || created.Event.TraceParent != e.TraceParent ||
+		created.Event.Source != "/tenantflow/company" || created.Key != b.company || created.Topic != events.TopicCompanyResults {
+		t.Errorf("created: %+v", created.Event)
+	}
+	for query, want := range map[string]string{
+		"SELECT tier, status, price_minor, period_start, period_end FROM subscriptions":                                            `(free,active,0,"2026-01-31 10:01:00+00","2026-02-28 10:01:00+00")`,
+		"SELECT subscription_tier, subscription_status, email FROM tenant_" + b.company + ".users":                                 `(free,active,u1@acme.example)`,
+		"SELECT config->>'theme', config->>'billing_email', config->'max_users', config->>'subscription_tier' FROM company_config": `(dark,pay@acme.example,1,free)`,
+		"SELECT action, seq FROM audit_log":                                        `(company.created,1)`,
+		"SELECT state, published_at IS NOT NULL FROM inbox":                        `(done,t)`,
+		"SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_" + b.company + "'": `(1)`,
+	} {
+		query = strings.ReplaceAll(query, "tenant_"+b.company+".", `"tenant_`+b.company+`".`)
+		if got := b.row(t, query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	again := *e
+	again.ID = "other"
+	b.apply(t, &again, "company.rejected company_exists")
+	changed := *e
+	changed.Data = []byte(strings.Replace(string(e.Data), "dark", "light", 1))
+	if _, err := b.tenants.Apply(t.Context(), &changed, 0); !isRejection(err, events.Conflict) {
+		t.Errorf("the same identity with other data: %v", err)
+	}
+}
+
+func isRejection(err error, reason events.Reason) bool {
+	var r *events.Rejection
+	return errors.As(err, &r) && r.Reason == reason
+}
+
+// subscription is the company's, as text.
+func (b *book) subscription(t *testing.T) string {
+	t.Helper()
+	return b.row(t, `SELECT tier, status, price_minor, to_char(period_start, 'MM-DD'), to_char(period_end, 'MM-DD'), pending_tier,
+		to_char(grace_until, 'MM-DD'), previous_tier FROM subscriptions`)
+}
+
+func TestASubscriptionGoesUpAndDownWithItsBooks(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	if got := b.subscription(t); got != "(free,active,0,01-31,02-28,,,)" {
+		t.Errorf("registered: %s", got)
+	}
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"gold"`), "subscription.rejected unknown_tier")
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"free"`), "subscription.rejected invalid_upgrade_path")
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro","expected_tier":"enterprise"`), "subscription.rejected tier_changed")
+	b.apply(t, b.event(events.TypeDowngradeRequested, `"new_tier":"free"`), "subscription.rejected invalid_downgrade_path")
+	b.apply(t, b.event(events.TypeCancelRequested, ""), "subscription.rejected invalid_downgrade_path")
+	b.apply(t, b.event(events.TypeExpired, ""), "subscription.rejected not_expired")
+
+	up := b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{"payment_id":"`+b.company+`-p1","method":"card","cvc":"123"}`)
+	b.apply(t, up, "subscription.upgraded", "company.config_changed")
+	if got := b.subscription(t); got != "(pro,active,4900,01-31,02-28,,,)" {
+		t.Errorf("upgraded: %s", got)
+	}
+	b.apply(t, b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-p1","amount_minor":4900,"currency":"USD","paid_at":"2026-01-31T10:20:00Z"`), "subscription.payment_recorded")
+	if got, want := b.row(t, "SELECT payment_id, amount_minor, method, status, transaction_id IS NOT NULL FROM payments"), "("+b.company+"-p1,4900,card,received,t)"; got != want {
+		t.Errorf("payment %s, want %s", got, want)
+	}
+	if got := b.row(t, "SELECT payment_data FROM billing_transactions"); strings.Contains(got, "cvc") {
+		t.Errorf("unknown fields are stored: %s", got)
+	}
+	b.clock = time.Date(2026, 2, 14, 10, 6, 0, 0, time.UTC) // half of the period is over
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise","payment":{"payment_id":"`+b.company+`-p1"}`), "subscription.rejected duplicate_payment")
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeDowngradeRequested, `"new_tier":"pro"`), "subscription.downgrade_scheduled")
+	if got := b.subscription(t); got != "(enterprise,active,49900,01-31,02-28,pro,,)" {
+		t.Errorf("scheduled: %s", got)
+	}
+	// The period's end has passed when the next event comes: what was due then is done before.
+	b.clock = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	b.apply(t, b.event(events.TypeCancelRequested, ""), "subscription.downgraded", "company.config_changed", "subscription.cancellation_scheduled")
+	if got := b.subscription(t); got != "(pro,active,4900,02-28,03-31,free,,)" {
+		t.Errorf("after the period's end: %s", got)
+	}
+	b.clock = time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.cancelled", "company.config_changed", "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeDowngradeRequested, `"new_tier":"free","effective":"immediate"`), "subscription.downgraded", "company.config_changed")
+	if got := b.subscription(t); got != "(free,active,0,04-01,05-01,,,)" {
+		t.Errorf("at last: %s", got)
+	}
+	want := `(upgrade,free,pro,4900,"[{""description"": ""charge"", ""amount_minor"": 4900}]") ; ` +
+		`(upgrade,pro,enterprise,22500,`
+	got := b.row(t, "SELECT transaction_type, old_tier, new_tier, amount_minor, lines FROM billing_transactions ORDER BY created_at")
+	if !strings.HasPrefix(got, want[:40]) || !strings.Contains(got, "(downgrade,enterprise,pro,4900,") || !strings.Contains(got, "(downgrade,pro,free,0,") {
+		t.Errorf("books: %s", got)
+	}
+	if got := b.row(t, "SELECT count(*) FROM billing_transactions WHERE amount_minor <> coalesce((SELECT sum((l->>'amount_minor')::bigint) FROM jsonb_array_elements(lines) AS l), 0)"); got != "(0)" {
+		t.Errorf("%s transactions whose lines do not sum to the amount", got)
+	}
+}
+
+func TestASubscriptionExpiresOnceAndALateRenewalReinstatesIt(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	for i := 2; i <= 3; i++ {
+		b.apply(t, b.event(events.TypeUserAdded, fmt.Sprintf(`"user_id":"%s-u%d","email":"u%d@acme.example"`, b.company, i, i)), "company.user_provisioned")
+	}
+	b.apply(t, b.event(events.TypeExpired, ""), "subscription.rejected not_expired")
+	by := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	if due, err := b.tenants.Due(t.Context(), 3, by, 10); err != nil || !slices.Equal(due, []string{b.company}) {
+		t.Fatalf("due %v: %v", due, err)
+	}
+	if due, err := b.tenants.Due(t.Context(), 2, by, 10); err != nil || len(due) != 0 {
+		t.Fatalf("due in another partition %v: %v", due, err)
+	}
+	for i, want := range [][]string{{"subscription.expiry_handled", "notification.requested", "notification.requested", "notification.requested", "company.config_changed"}, {}} {
+		done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := told(t, done); !slices.Equal(got, want) {
+			t.Errorf("time %d: %q", i+1, got)
+		}
+		if i == 0 && !strings.Contains(string(done[0].Results[0].Event.Data), `"users_suspended":{"new":["`+b.company+`-u2","`+b.company+`-u3"],"old":[]}`) &&
+			!strings.Contains(string(done[0].Results[0].Event.Data), b.company+`-u3`) {
+			t.Errorf("restrictions: %s", done[0].Results[0].Event.Data)
+		}
+		if err := b.tenants.MarkPublished(t.Context(), done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.subscription(t); got != "(free,expired,0,02-28,03-28,,,pro)" {
+		t.Errorf("expired: %s", got)
+	}
+	if got := b.row(t, `SELECT user_id, subscription_tier, subscription_status FROM "tenant_`+b.company+`".users ORDER BY user_id`); got !=
+		strings.ReplaceAll("(C-u1,free,active) ; (C-u2,free,suspended) ; (C-u3,free,suspended)", "C", b.company) {
+		t.Errorf("users: %s", got)
+	}
+	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"`+b.company+`-u1"`), "company.user_deprovisioned")
+	if got := b.row(t, "SELECT user_id, subscription_status FROM user_directory ORDER BY user_id"); got !=
+		strings.ReplaceAll("(C-u2,active) ; (C-u3,suspended)", "C", b.company) {
+		t.Errorf("the oldest of the suspended does not take the place: %s", got)
+	}
+	b.clock = time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC)
+	b.apply(t, b.event(events.TypeExpired, `"expired_at":"2026-02-28T12:00:00Z"`), "subscription.rejected not_expired")
+	b.apply(t, b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-02-28T10:02:00Z"`), "subscription.rejected invalid_period")
+	b.apply(t, b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2027-03-31T10:02:00Z"`), "subscription.rejected invalid_period")
+	b.apply(t, b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-31T10:02:00Z"`), "subscription.renewal_recorded", "company.config_changed")
+	if got := b.subscription(t); got != "(pro,active,4900,02-28,03-31,,,)" {
+		t.Errorf("reinstated: %s", got)
+	}
+}
+
+func TestAFailedPaymentIsFollowedByGraceAndThenByExpiry(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	pay := func(id, more string) string { return `"payment_id":"` + b.company + id + `"` + more }
+	b.apply(t, b.event(events.TypePaymentFailed, pay("-f0", "")), "subscription.payment_failure_recorded")
+	if got := b.subscription(t); got != "(free,active,0,01-31,02-28,,,)" {
+		t.Errorf("a free company has no grace: %s", got)
+	}
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypePaymentFailed, pay("-f1", `,"reason":"card"`)), "subscription.payment_failure_recorded")
+	if got := b.subscription(t); got != "(pro,past_due,4900,01-31,02-28,,02-07,)" {
+		t.Errorf("past due: %s", got)
+	}
+	received := `,"currency":"USD","paid_at":"2026-02-01T00:00:00Z"`
+	b.apply(t, b.event(events.TypePaymentReceived, pay("-f1", `,"amount_minor":0`+received)), "subscription.rejected invalid_amount")
+	b.apply(t, b.event(events.TypePaymentReceived, pay("-f1", `,"amount_minor":-4900`+received)), "subscription.rejected invalid_amount")
+	b.apply(t, b.event(events.TypePaymentReceived, pay("-f1", `,"amount_minor":4900,"currency":"EUR","paid_at":"2026-02-01T00:00:00Z"`)), "subscription.rejected currency_mismatch")
+	b.apply(t, b.event(events.TypePaymentReceived, pay("-f1", `,"amount_minor":4900`+received)), "subscription.payment_recorded")
+	b.apply(t, b.event(events.TypePaymentReceived, pay("-f1", `,"amount_minor":4900`+received)), "subscription.rejected duplicate_payment")
+	b.apply(t, b.event(events.TypePaymentFailed, pay("-f1", "")), "subscription.rejected duplicate_payment")
+	if got := b.subscription(t); got != "(pro,active,4900,01-31,02-28,,,)" {
+		t.Errorf("paid: %s", got)
+	}
+	b.apply(t, b.event(events.TypePaymentFailed, pay("-f2", "")), "subscription.payment_failure_recorded")
+	b.clock = b.clock.Add(8 * 24 * time.Hour)
+	b.apply(t, b.event(events.TypePaymentReceived, pay("-f2", `,"amount_minor":4900`+received)), "subscription.payment_recorded") // late, but money
+	b.apply(t, b.event(events.TypePaymentFailed, pay("-f3", "")), "subscription.payment_failure_recorded")
+	b.clock = b.clock.Add(8 * 24 * time.Hour)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise","expected_tier":"pro"`),
+		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.rejected tier_changed")
+}
+
+func TestEventsWaitForTheirCompanyAndAreAppliedInOrder(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
+	up := b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`)
+	more := b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise","expected_tier":"pro"`)
+	b.apply(t, up)
+	b.apply(t, up) // again: it waits once
+	b.apply(t, more)
+	if got := b.row(t, "SELECT state, count(*) FROM inbox GROUP BY 1"); got != "(waiting,2)" {
+		t.Errorf("inbox: %s", got)
+	}
+	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed",
+		"subscription.upgraded", "company.config_changed", "subscription.upgraded", "company.config_changed")
+	if got := b.row(t, "SELECT state, event IS NULL, count(*) FROM inbox GROUP BY 1, 2"); got != "(done,t,3)" {
+		t.Errorf("inbox: %s", got)
+	}
+	b.apply(t, more)
+}
+
+func TestAnEventThatWaitsForNobodyIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
+	b.apply(t, b.event(events.TypeUserAdded, `"user_id":"`+b.company+`-u9","email":"u@x"`))
+	if none, err := b.tenants.GiveUp(t.Context(), 10); err != nil || len(none) != 0 {
+		t.Fatalf("too early: %v, %v", none, err)
+	}
+	b.exec(t, "UPDATE inbox SET wait_until = now() - interval '1 second'")
+	done, err := b.tenants.GiveUp(t.Context(), 10)
+	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.rejected unknown_company", "company.rejected unknown_company"}) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	left, err := b.tenants.Unpublished(t.Context(), -time.Hour, 10)
+	if got := told(t, left); err != nil || len(got) != 2 {
+		t.Errorf("not published yet: %q, %v", got, err)
+	}
+	for i := range done {
+		if string(done[i].Results[0].Event.Data) != string(left[i].Results[0].Event.Data) || done[i].Results[0].Event.ID != left[i].Results[0].Event.ID {
+			t.Errorf("published as\n%s\nand again as\n%s", done[i].Results[0].Event.Data, left[i].Results[0].Event.Data)
+		}
+	}
+	if err := b.tenants.MarkPublished(t.Context(), left); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := b.tenants.Unpublished(t.Context(), -time.Hour, 10); err != nil || len(left) != 0 {
+		t.Errorf("published: %v, %v", left, err)
+	}
+}
+
+func TestWhatACompanySetsForItselfIsPatchedAndChecked(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeConfigUpdated, `"config":{"theme":{"color":"red","size":2},"billing_email":"new@acme.example"}`), "company.config_changed")
+	b.apply(t, b.event(events.TypeConfigUpdated, `"config":{"theme":{"size":null}}`), "company.config_changed")
+	if got := b.row(t, "SELECT config->'theme', config->>'billing_email' FROM company_config"); got != `("{""color"": ""red""}",new@acme.example)` {
+		t.Errorf("config: %s", got)
+	}
+	if got := b.row(t, "SELECT billing_email FROM companies"); got != "(new@acme.example)" {
+		t.Errorf("company: %s", got)
+	}
+	for _, bad := range []string{`{"max_users":5}`, `{"subscription_tier":"pro"}`, `{"features_enabled":null}`, `{"Company_ID":"x"}`, `{"support_level":"phone"}`,
+		`{"version":1}`, `{"billing_email":null}`, `{"billing_email":"nobody"}`, `{"n":1e999}`, `{"big":"` + strings.Repeat("x", 70_000) + `"}`} {
+		b.apply(t, b.event(events.TypeConfigUpdated, `"config":`+bad), "company.rejected invalid_config")
+	}
+}
+
+func TestUsersComeAndGoWithinTheTier(t *testing.T) {
+	t.Parallel()
+	b, other := newBook(t), newBook(t)
+	other.world, other.tenants = b.world, b.tenants
+	b.register(t)
+	other.register(t)
+	user := func(b *book, n int, mail string) string {
+		return fmt.Sprintf(`"user_id":"%s-u%d","email":"%s"`, b.company, n, mail)
+	}
+	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u2@x")), "company.rejected user_limit_reached")
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u2@x")), "company.user_provisioned")
+	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u3@x")), "company.rejected user_exists")
+	b.apply(t, b.event(events.TypeUserAdded, user(b, 3, "u2@x")), "company.rejected user_exists")
+	b.apply(t, b.event(events.TypeUserAdded, user(other, 1, "o@x")), "company.rejected user_exists")
+	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"`+other.company+`-u1"`), "company.rejected unknown_user")
+	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"nobody"`), "company.rejected unknown_user")
+	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"`+b.company+`-u2"`), "company.user_deprovisioned")
+	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u2@x")), "company.user_provisioned")
+	b.apply(t, b.event(events.TypeUserErasureRequested, `"user_id":"`+b.company+`-u2"`)) // held
+	if got := b.row(t, "SELECT state, event IS NOT NULL FROM inbox WHERE state = 'held'"); got != "(held,t)" {
+		t.Errorf("held: %s", got)
+	}
+	b.apply(t, b.event(events.TypeSchemaUpgradeRequested, ""), "company.schema_upgraded")
+	b.apply(t, b.event(events.TypeSchemaUpgradeRequested, `"target_version":99`), "company.rejected invalid_config")
+
+	reg := other.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","currency":"EUR","initial_user":{"user_id":"zz","email":"z@x"}`)
+	reg.Key += "x"
+	reg.Data = []byte(strings.Replace(string(reg.Data), other.company, reg.Key, 1))
+	b.apply(t, reg, "company.rejected unsupported_currency")
+	reg.ID, reg.Data = reg.ID+"b", []byte(strings.Replace(strings.Replace(string(reg.Data), `"EUR"`, `"USD"`, 1), `"zz"`, `"`+b.company+`-u1"`, 1))
+	b.apply(t, reg, "company.rejected user_exists")
+}
+
+func TestAClosedCompanyKeepsItsDataAndAPurgedOneItsBooks(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeCompanyClosed, `"reason":"moved away"`), "company.archived")
+	if got := b.row(t, "SELECT status, closed_at IS NOT NULL FROM companies"); got != "(closed,t)" {
+		t.Errorf("closed: %s", got)
+	}
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.rejected company_closed")
+	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.rejected company_closed")
+	if due, err := b.tenants.Due(t.Context(), 3, b.clock.AddDate(1, 0, 0), 10); err != nil || len(due) != 0 {
+		t.Errorf("due: %v, %v", due, err)
+	}
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
+	for query, want := range map[string]string{
+		"SELECT status, name, billing_email FROM companies":                                                                         "(purged,\"\",\"\")",
+		"SELECT (SELECT count(*) FROM user_directory), (SELECT count(*) FROM subscriptions), (SELECT count(*) FROM company_config)": "(0,0,0)",
+		"SELECT count(*) FROM pg_namespace WHERE nspname = 'tenant_" + b.company + "'":                                              "(0)",
+		"SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_" + b.company + "'":                                                  "(0)",
+		"SELECT count(*) FROM billing_transactions":                                                                                 "(1)",
+		"SELECT count(*) FROM audit_log":                                                                                            "(4)",
+		"SELECT count(*) FROM inbox WHERE result::text LIKE '%acme.example%'":                                                       "(0)",
+	} {
+		if got := b.row(t, query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.rejected company_closed")
+	b.apply(t, b.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","initial_user":{"user_id":"`+b.company+`-u1","email":"z@x"}`), "company.rejected company_exists")
+}
