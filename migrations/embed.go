@@ -2,6 +2,9 @@
 //
 // The SQL files are embedded, so the binary carries them. Each store has a folder; a file is one version, applied
 // once and recorded in the store itself (table goose_db_version). Versions only go up.
+//
+// The folder tenant holds the versions of a company's own tables. Postgres.Up brings their texts to the database, whose
+// functions apply them to one company at a time; Postgres.MigrateTenants does so for all.
 package migrations
 
 import (
@@ -13,7 +16,7 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed clickhouse/*.sql postgres/*.sql tenant/*.sql
+//go:embed clickhouse/*.sql postgres/*.sql tenant/*.sql queries/*.sql
 var files embed.FS
 
 // A Version is one migration of a store and what became of it.

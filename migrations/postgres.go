@@ -18,6 +18,7 @@ import (
 type Postgres struct {
 	db       *sql.DB
 	database string
+	config   *pgx.ConnConfig // of db, for connections beside it
 	provider *goose.Provider
 }
 
@@ -44,7 +45,7 @@ func OpenPostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) (*Postg
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read the embedded Postgres migrations: %w", err), db.Close())
 	}
-	return &Postgres{db: db, database: own.Database, provider: provider}, nil
+	return &Postgres{db: db, database: own.Database, config: own, provider: provider}, nil
 }
 
 const (
@@ -136,7 +137,7 @@ func (p *Postgres) Up(ctx context.Context) ([]Version, error) {
 		if err != nil {
 			return err
 		}
-		return recordTenantVersions(ctx, p.db)
+		return p.recordTenantVersions(ctx)
 	})
 	if err != nil {
 		return applied, fmt.Errorf("migrate Postgres database %q: %w", p.database, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -31,8 +32,9 @@ func newMigrateCommand(a *app) *cobra.Command {
 		Use:   "migrate [--status]",
 		Short: "Bring tables and topics up to this version; with --status only say how they are",
 		Long: `Migrate creates what is missing: the Postgres database with its tables, the ClickHouse database with its tables and
-views, and the Kafka topics. It writes the catalogue of tiers (TENANTFLOW_TIERS_FILE) to Postgres. It can be run again at
-any time, also by several processes at once, and then does nothing.
+views, and the Kafka topics. It writes the catalogue of tiers (TENANTFLOW_TIERS_FILE) to Postgres, and brings the tables
+of every company to the newest version. It can be run again at any time, also by several processes at once, and then does
+nothing.
 
 A topic that exists is never changed. If it is set up so that events could be lost, that is said, and the exit code
 is 1. With --status nothing is created, and the exit code is 1 if there is anything to do.`,
@@ -56,7 +58,7 @@ is 1. With --status nothing is created, and the exit code is 1 if there is anyth
 				// Tables of a single server on one node of a cluster would be taken for the whole.
 				return invalid("TENANTFLOW_CLICKHOUSE_CLUSTER=%s: migrate can't create replicated tables yet; unset it for a single server", cfg.ClickHouseCluster)
 			}
-			m := migration{cfg: cfg, tiers: tiers, create: !status, deadline: time.Now().Add(wait)}
+			m := migration{cfg: cfg, tiers: tiers, create: !status, deadline: time.Now().Add(wait), errOut: cmd.ErrOrStderr()}
 			found, failure := m.run(cmd.Context())
 			if err := a.show(cmd.OutOrStdout(), found, found.table); err != nil {
 				return err
@@ -78,6 +80,7 @@ type migration struct {
 	tiers    *tier.Catalogue
 	create   bool
 	deadline time.Time // no further attempt to reach a store after it
+	errOut   io.Writer // where progress is told
 }
 
 // migrated is what a migration found and did.
@@ -234,6 +237,9 @@ func (f *migrated) table() *table {
 		for _, tier := range f.Postgres.Tiers {
 			t.add("postgres", "tier "+tier.Tier, tier.State, "database "+f.Postgres.Database)
 		}
+		if f.Postgres.Tenants != nil {
+			f.Postgres.Tenants.add(t, f.Postgres.Database)
+		}
 	}
 	if f.ClickHouse != nil {
 		f.ClickHouse.add(t, "clickhouse")
@@ -283,6 +289,11 @@ func (f *migrated) verdict(status bool) error {
 	}
 	if n := f.Postgres.pendingTiers(); n > 0 {
 		problems = append(problems, fmt.Errorf("%d tiers are not as in the catalogue", n))
+	}
+	if f.Postgres != nil {
+		if err := f.Postgres.Tenants.problem(); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if missing > 0 {
 		problems = append(problems, fmt.Errorf("%d topics are missing", missing))

@@ -17,6 +17,18 @@ import (
 type migratedPostgres struct {
 	migratedStore
 	Tiers []migratedTier `json:"tiers"`
+	// Tenants is nil when the companies' tables were not looked at.
+	Tenants *migratedTenants `json:"tenants,omitempty"`
+}
+
+// migratedTenants is what was found and done in the schemas of the companies.
+type migratedTenants struct {
+	Version   int64          `json:"version"` // the newest
+	State     string         `json:"state"`   // applied (before), migrated (now), pending, failed
+	Companies int64          `json:"companies"`
+	Behind    int64          `json:"behind"` // companies with older tables
+	Migrated  int            `json:"migrated"`
+	Failed    []tenantChange `json:"failed,omitempty"`
 }
 
 type migratedTier struct {
@@ -51,8 +63,70 @@ func (m *migration) postgres(ctx context.Context) (*migratedPostgres, error) {
 	if store.pending() > 0 {
 		return m.pendingPostgres(store), nil
 	}
-	tiers, err := m.syncTiers(ctx, options)
-	return &migratedPostgres{store, tiers}, err
+	found := &migratedPostgres{migratedStore: store}
+	if found.Tiers, err = m.syncTiers(ctx, options); err != nil {
+		return found, err
+	}
+	found.Tenants, err = m.tenants(ctx, db)
+	return found, err
+}
+
+// tenants brings the companies' own tables up to the newest version, last of all: where there are many, it takes long.
+func (m *migration) tenants(ctx context.Context, db *migrations.Postgres) (*migratedTenants, error) {
+	var run *tenantRun
+	var failure error
+	if m.create {
+		run, failure = migrateTenants(ctx, db, migrations.TenantMigration{}, m.errOut)
+	}
+	status, err := db.TenantStatus(ctx)
+	if err != nil {
+		return nil, errors.Join(failure, err)
+	}
+	t := &migratedTenants{Version: status.Newest, State: "applied", Companies: status.Companies, Behind: status.Behind}
+	if status.Behind > 0 || len(status.Unrecorded) > 0 {
+		t.State = "pending"
+	}
+	if run != nil {
+		t.Migrated = run.Changed
+		for _, c := range run.Tenants {
+			if c.Error != "" {
+				t.Failed = append(t.Failed, c)
+			}
+		}
+		switch {
+		case len(t.Failed) > 0:
+			t.State = "failed"
+		case t.Migrated > 0:
+			t.State = "migrated"
+		}
+	}
+	return t, failure
+}
+
+// add draws the companies' tables.
+func (s *migratedTenants) add(t *table, database string) {
+	detail := fmt.Sprintf("database %s, version %d, %d companies", database, s.Version, s.Companies)
+	if s.Behind > 0 {
+		detail += fmt.Sprintf(", %d of them behind", s.Behind)
+	}
+	t.add("postgres", "tables of companies", s.State, detail)
+	for _, c := range s.Failed {
+		t.add("", "", "  failed", c.Error)
+	}
+}
+
+// problem is an error if companies have older tables.
+func (s *migratedTenants) problem() error {
+	switch {
+	case s == nil || s.State == "applied" || s.State == "migrated":
+		return nil
+	case s.State == "failed":
+		return fmt.Errorf("the tables of %d companies could not be migrated; the others are done", len(s.Failed))
+	case s.Behind == 0:
+		return fmt.Errorf("version %d of the companies' tables is pending", s.Version)
+	default:
+		return fmt.Errorf("the tables of %d companies are behind", s.Behind)
+	}
 }
 
 // pendingPostgres is a database in which the table of tiers may not be there yet.

@@ -106,7 +106,7 @@ SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
 			root.AddCommand(c)
 		}
 	}
-	add(service, newRunCommand(a), newMigrateCommand(a), newVerifyCommand(a), newQuotaCommand(a))
+	add(service, newRunCommand(a), newMigrateCommand(a), newVerifyCommand(a), newQuotaCommand(a), newTenantCommand(a))
 	add(events, newGenerateCommand(a), newProduceCommand(a))
 	add(settings, newConfigCommand(a), newVersionCommand(a))
 	root.SetHelpCommandGroupID(settings)

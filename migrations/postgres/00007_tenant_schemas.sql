@@ -48,8 +48,10 @@ BEGIN
     FOR given IN
         SELECT c.relname AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
             string_agg(a.privilege_type, ', ') AS rights
-        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-        WHERE c.relnamespace = to_regnamespace(quote_ident(tenant)) AND a.grantee = 'database_service_role'::regrole
+        -- By pg_depend: pg_class has no index by schema, and is long where there are thousands of companies.
+        FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.objid CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+        WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(quote_ident(tenant))
+            AND d.classid = 'pg_class'::regclass AND a.grantee = 'database_service_role'::regrole
         GROUP BY c.relname, c.relkind
     LOOP
         EXECUTE format('GRANT %s ON %s %I.%I TO %I', given.rights, given.kind, tenant, given.name, tenant);
@@ -112,13 +114,13 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Makes the schema of a company, its role and its tables, as far as they are missing, and returns the schema's name.
+-- Makes the schema of a company, its role and its tables, as far as they are missing, and returns the schema's name. Into
+-- a new one go the users that user_directory has of the company: for a company that was made by hand.
 CREATE FUNCTION public.create_company_schema(company_id text) RETURNS text LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     tenant  text := public.tenant_schema_name(company_id);
     is_new  boolean;
-    granted boolean := false;
 BEGIN
     PERFORM public.lock_company(company_id);
     is_new := to_regnamespace(quote_ident(tenant)) IS NULL;
@@ -144,6 +146,17 @@ BEGIN
     PERFORM public.create_company_tables(tenant);
     IF NOT has_schema_privilege(tenant, quote_ident(tenant), 'USAGE') THEN
         PERFORM public.grant_company_schema(company_id); -- the role was missing when the tables were made
+    END IF;
+    IF is_new THEN
+        -- The directory takes any email, also none.
+        EXECUTE format($fill$
+            INSERT INTO %I.users (user_id, email, subscription_tier, subscription_status, subscription_start_date,
+                subscription_end_date, subscription_limits, created_at, last_activity)
+            SELECT d.user_id, CASE WHEN d.email = '' OR row_number() OVER (PARTITION BY d.email ORDER BY d.created_at, d.user_id) > 1
+                THEN 'unknown:' || d.user_id ELSE d.email END,
+                coalesce(s.tier, 'free'), d.subscription_status, s.period_start, s.period_end, s.limits, d.created_at, d.last_activity
+            FROM public.user_directory AS d LEFT JOIN public.subscriptions AS s USING (company_id) WHERE d.company_id = $1
+            $fill$, tenant) USING company_id;
     END IF;
     RETURN tenant;
 END $$;

@@ -1,8 +1,8 @@
 -- +goose Up
 
 -- The users of a company are in two tables: user_directory, which knows whose a user is, and users in the company's
--- schema. These functions write both. The order of locks is the same in all: the company, rows of user_directory, rows of
--- users, each by user_id.
+-- schema. These functions write both; of a company without a schema, as one made by hand, they write the directory. The
+-- order of locks is the same in all: the company, rows of user_directory, rows of users, each by user_id.
 
 -- +goose StatementBegin
 -- Adds a user, or changes the email of one. A user of another company and an email of another user of the same company
@@ -28,6 +28,9 @@ BEGIN
             USING ERRCODE = 'unique_violation', SCHEMA = 'public', TABLE = 'user_directory', CONSTRAINT = 'user_directory_pkey';
     ELSIF known <> address THEN
         UPDATE public.user_directory AS d SET email = address WHERE d.user_id = usr;
+    END IF;
+    IF to_regnamespace(quote_ident(tenant)) IS NULL THEN
+        RETURN;
     END IF;
     SELECT * INTO sub FROM public.subscriptions AS s WHERE s.company_id = company;
     -- One who was removed comes back as a new one.
@@ -89,6 +92,19 @@ BEGIN
     PERFORM public.lock_company(company);
     PERFORM FROM public.companies AS c WHERE c.company_id = company FOR NO KEY UPDATE;
     PERFORM FROM public.user_directory AS d WHERE d.company_id = company ORDER BY d.user_id FOR NO KEY UPDATE;
+    IF to_regnamespace(quote_ident(tenant)) IS NULL THEN
+        RETURN QUERY WITH seats AS (
+            SELECT d.user_id, CASE WHEN max_users IS NULL OR row_number() OVER (ORDER BY d.created_at, d.user_id) <= max_users
+                THEN 'active' ELSE 'suspended' END AS after
+            FROM public.user_directory AS d WHERE d.company_id = company
+        ), written AS (
+            UPDATE public.user_directory AS d SET subscription_status = seats.after
+            FROM seats WHERE d.user_id = seats.user_id AND d.subscription_status <> seats.after
+            RETURNING d.user_id, d.subscription_status
+        )
+        SELECT w.user_id, w.subscription_status FROM written AS w ORDER BY w.user_id;
+        RETURN;
+    END IF;
     EXECUTE format('SELECT FROM %I.users ORDER BY user_id FOR NO KEY UPDATE', tenant);
     RETURN QUERY EXECUTE format($seat$
         WITH seats AS (

@@ -5,20 +5,17 @@ CREATE TABLE users (
     user_id                 text        COLLATE "C" PRIMARY KEY,
     email                   text        COLLATE "C" NOT NULL UNIQUE,
     subscription_tier       text        COLLATE "C" NOT NULL DEFAULT 'free',
+    -- active; suspended: beyond the max_users of the tier; removed: gone, and kept because accounts or positions name it.
     subscription_status     text        COLLATE "C" NOT NULL DEFAULT 'active',
     subscription_start_date timestamptz,
     subscription_end_date   timestamptz,
     subscription_limits     jsonb,
     created_at              timestamptz NOT NULL DEFAULT now(),
     updated_at              timestamptz NOT NULL DEFAULT now(),
-    last_activity           timestamptz
+    last_activity           timestamptz -- exact to an hour
 );
 CREATE INDEX users_by_subscription ON users (subscription_tier, subscription_status);
 COMMENT ON TABLE users IS 'The company''s users, with what their company''s subscription gives them. Written by tenantflow alone.';
-COMMENT ON COLUMN users.subscription_status IS
-    'active; suspended: beyond the max_users of the tier; removed: gone, and kept because accounts or positions name the user.';
-COMMENT ON COLUMN users.subscription_limits IS 'A copy of public.subscriptions.limits.';
-COMMENT ON COLUMN users.last_activity IS 'The last use of the platform, exact to an hour.';
 
 CREATE TABLE mt5_accounts (
     account_id     bigint        PRIMARY KEY,

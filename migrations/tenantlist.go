@@ -1,0 +1,94 @@
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Tenant is one company as a list shows it.
+type Tenant struct {
+	CompanyID string `json:"company_id"`
+	Name      string `json:"name"`
+	Status    string `json:"status"` // of the company: active, closed, purged
+	// Tier and SubscriptionStatus are empty where there is no subscription.
+	Tier               string `json:"tier,omitempty"`
+	SubscriptionStatus string `json:"subscription_status,omitempty"`
+	Users              int64  `json:"users"`
+	// Version is that of its tables; 0: it has no schema.
+	Version int64 `json:"schema_version"`
+	// Size of the schema in bytes, if it was asked for.
+	Size *int64 `json:"size_bytes,omitempty"`
+}
+
+// Tenants lists companies by their id, at most limit of those after a given id. To find sizes takes about a millisecond
+// a company.
+func (p *Postgres) Tenants(ctx context.Context, after string, limit int, sizes bool) ([]Tenant, error) {
+	rows, err := p.db.QueryContext(ctx, query("tenants"), after, limit, sizes)
+	if err != nil {
+		return nil, fmt.Errorf("list the companies of Postgres database %q: %w", p.database, err)
+	}
+	defer rows.Close()
+	var all []Tenant
+	for rows.Next() {
+		var t Tenant
+		var tier, status sql.NullString
+		if err := rows.Scan(&t.CompanyID, &t.Name, &t.Status, &tier, &status, &t.Users, &t.Version, &t.Size); err != nil {
+			return nil, fmt.Errorf("read a company of Postgres database %q: %w", p.database, err)
+		}
+		t.Tier, t.SubscriptionStatus = tier.String, status.String
+		all = append(all, t)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list the companies of Postgres database %q: %w", p.database, err)
+	}
+	return all, nil
+}
+
+// TenantDetails is one company whole. What there is not is null.
+type TenantDetails struct {
+	Tenant
+	BillingEmail   string          `json:"billing_email"`
+	Currency       string          `json:"currency"`
+	CreatedAt      time.Time       `json:"created_at"`
+	ClosedAt       *time.Time      `json:"closed_at"`
+	SuspendedUsers int64           `json:"suspended_users"`
+	PeriodStart    *time.Time      `json:"period_start"`
+	PeriodEnd      *time.Time      `json:"period_end"`
+	PriceMinor     *int64          `json:"price_minor"` // of the period, in minor units of Currency
+	PendingTier    *string         `json:"pending_tier"`
+	DueAt          *time.Time      `json:"due_at"`
+	Limits         json.RawMessage `json:"limits"`
+	Schema         *string         `json:"database_schema"`
+	AuditSeq       *int64          `json:"audit_seq"`      // of the last row of its audit log
+	LastEffectAt   *time.Time      `json:"last_effect_at"` // the time of its last event
+}
+
+// ErrNoCompany is returned for a company that is not known.
+var ErrNoCompany = errors.New("there is no such company")
+
+// Tenant reads one company.
+func (p *Postgres) Tenant(ctx context.Context, companyID string) (*TenantDetails, error) {
+	var t TenantDetails
+	var tier, status sql.NullString
+	var limits []byte
+	err := p.db.QueryRowContext(ctx, query("tenant"), companyID).Scan(&t.CompanyID, &t.Name, &t.Status, &tier, &status, &t.Users,
+		&t.Version, &t.Size, &t.BillingEmail, &t.Currency, &t.CreatedAt, &t.ClosedAt, &t.SuspendedUsers, &t.PeriodStart, &t.PeriodEnd,
+		&t.PriceMinor, &t.PendingTier, &t.DueAt, &limits, &t.Schema, &t.AuditSeq, &t.LastEffectAt)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNoCompany
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read company %q of Postgres database %q: %w", companyID, p.database, err)
+	}
+	t.Tier, t.SubscriptionStatus, t.Limits = tier.String, status.String, limits
+	for _, at := range []*time.Time{&t.CreatedAt, t.ClosedAt, t.PeriodStart, t.PeriodEnd, t.DueAt, t.LastEffectAt} {
+		if at != nil {
+			*at = at.UTC()
+		}
+	}
+	return &t, nil
+}
