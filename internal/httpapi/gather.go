@@ -19,7 +19,7 @@ type Reader interface {
 
 // maxReads is how many groups are read at the same time. With two, one is on its way while the answer of the other is
 // taken apart; more would only make the groups smaller.
-const maxReads = 2
+const maxReads = 4
 
 // A gatherer makes groups of what requests want to read while others are being read. Nobody waits for a group to fill:
 // when the store is quick, a group is one request.

@@ -1,0 +1,77 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestCompaniesAreAnsweredFromTheStores(t *testing.T) {
+	t.Parallel()
+	f := setupStores(t)
+	f.exec(t,
+		`INSERT INTO companies (company_id, name, billing_email) VALUES ('late', 'L', 'l@x'), ('shut', 'S', 's@x'), ('gone', '', ''), ('bare', 'B', 'b@x')`,
+		`INSERT INTO company_config (company_id, config) VALUES ('late', '{"theme": {"dark": true}, "max_users": 99, "subscription_tier": "enterprise"}')
+			ON CONFLICT (company_id) DO UPDATE SET config = EXCLUDED.config`,
+		`INSERT INTO subscriptions (company_id, tier, status, period_start, period_end, anchor_day, grace_until, pending_tier, cancel_at_period_end, benefits)
+			VALUES ('late', 'pro', 'past_due', '2026-10-31 10:00:00.000001+00', '2026-11-30 10:00+00', 31, '2026-11-25 00:00+00', 'free', true, '{"x": [1, 2]}')`,
+		`INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('shut', 'pro', '2026-11-01 00:00+00')`,
+		`INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('l-1', 'late', 'active'), ('l-2', 'late', 'active'), ('l-3', 'late', 'suspended')`,
+		`UPDATE companies SET status = 'closed' WHERE company_id = 'shut'`,
+		`UPDATE companies SET status = 'purged' WHERE company_id = 'gone'`,
+		`INSERT INTO company_heads (company_id, last_effect_at, audit_seq, audit_hash) VALUES ('late', '2026-11-15 10:00:00.5+00', 3, 'x')`)
+
+	a := f.get("/v1/companies/late/subscription")
+	const want = `{"company_id":"late","company_status":"active","tier":"pro","status":"past_due","period_start":"2026-10-31T10:00:00.000001Z","period_end":"2026-11-30T10:00:00Z",` +
+		`"price_minor":4900,"currency":"USD","pending_tier":"free","cancel_at_period_end":true,"grace_until":"2026-11-25T00:00:00Z",` +
+		`"limits":{"daily_api_calls":50000,"storage_mb":10240,"max_users":25,"retention_days":365,` +
+		`"features_enabled":["basic_trading","advanced_analytics","email_notifications","sms_notifications","api_access"]},"benefits":{"x":[1,2]},"users":{"active":2,"suspended":1}}` + "\n"
+	if a.status != http.StatusOK || a.body != want {
+		t.Errorf("%d %s\nwant\n%s", a.status, a.body, want)
+	}
+	// What the tier decides is the subscription's, whatever stands in the configuration.
+	if a := f.get("/v1/companies/late/config"); a.status != http.StatusOK || a.json["subscription_tier"] != "pro" || a.json["max_users"] != 25.0 ||
+		a.json["billing_email"] != "l@x" || a.json["support_level"] != "email" || a.json["theme"] == nil || a.json["version"] == nil || a.json["cached_at"] != nil {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	// Nothing takes effect before the last event.
+	if a := f.get("/v1/companies/late/subscription/preview?new_tier=enterprise&at=2026-11-05T00:00:00Z"); a.status != http.StatusOK || a.json["effective_date"] != "2026-11-15T10:00:00.5Z" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	for _, resource := range []string{"config", "subscription", "subscription/preview?new_tier=pro"} {
+		for _, company := range []string{"nobody", "gone", "LATE", "bare"} {
+			if a := f.get("/v1/companies/" + company + "/" + resource); a.status != http.StatusNotFound || !strings.Contains(a.body, "there is no such company") {
+				t.Errorf("%s of %s: %d %s", resource, company, a.status, a.body)
+			}
+		}
+	}
+	if a := f.get("/v1/companies/shut/subscription"); a.status != http.StatusOK || a.json["company_status"] != "closed" || a.json["status"] != "active" {
+		t.Errorf("a closed company: %d %s", a.status, a.body)
+	}
+	if a := f.get("/v1/companies/shut/config"); a.status != http.StatusOK || a.json["subscription_tier"] != "pro" {
+		t.Errorf("a closed company: %d %s", a.status, a.body)
+	}
+	if a := f.get("/v1/companies/shut/subscription/preview?new_tier=enterprise"); a.status != http.StatusConflict || a.json["code"] != "company_closed" {
+		t.Errorf("a closed company: %d %s", a.status, a.body)
+	}
+	f.exec(t, "UPDATE subscriptions SET tier = 'enterprise', limits = NULL WHERE company_id = 'acme'")
+	if a := f.get("/v1/companies/acme/subscription"); a.json["tier"] != "enterprise" {
+		t.Errorf("a change is seen at once: %s", a.body)
+	}
+	eventually(t, func() bool { return f.get("/v1/companies/acme/config").json["max_users"] == "unlimited" })
+}
+
+func TestWithoutPostgresCompaniesAre503(t *testing.T) {
+	t.Parallel()
+	f := setupStores(t)
+	eventually(t, func() bool { return f.get("/v1/companies/acme/config").status == http.StatusOK })
+	f.proxy.Refuse(true)
+	f.proxy.Cut()
+	for _, resource := range []string{"subscription", "subscription/preview?new_tier=pro"} {
+		if a := f.get("/v1/companies/acme/" + resource); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s", resource, a.status, a.body)
+		}
+	}
+	f.proxy.Refuse(false)
+	eventually(t, func() bool { return f.get("/v1/companies/acme/subscription").status == http.StatusOK })
+}
