@@ -144,7 +144,7 @@ BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO database_service_role', tenant);
     END IF;
     PERFORM public.create_company_tables(tenant);
-    IF NOT has_schema_privilege(tenant, quote_ident(tenant), 'USAGE') THEN
+    IF NOT has_schema_privilege(tenant, tenant, 'USAGE') THEN
         PERFORM public.grant_company_schema(company_id); -- the role was missing when the tables were made
     END IF;
     IF is_new THEN
