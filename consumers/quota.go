@@ -189,8 +189,8 @@ func (p *quotaPartition) try(ctx context.Context, r Range, announced bool) (bool
 	}
 	p.step(QuotaAnnounced)
 	p.counted = p.counted[:0]
-	// In pieces of a millisecond or two, so that nobody who asks for a quota waits long for the server.
-	const most = 64
+	// In pieces of well below a millisecond, so that nobody who asks for a quota waits long for the server.
+	const most = 24
 	var due []dragonfly.Due
 	for from := 0; from < len(p.calls); from += most {
 		answers, err := p.session.Count(ctx, p.state.Epoch, p.calls[from:min(from+most, len(p.calls))])

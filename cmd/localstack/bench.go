@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +33,7 @@ Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
 	f.StringVar(&c.Binary, "tenantflow", "", "binary of the service (default bin/tenantflow)")
 	f.StringVar(&c.JSON, "json", "", "file for the measurements (default .local/bench.json)")
 	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile of the service's code, which runs once more for it; the quota consumer's has .quota behind its name")
-	cmd.AddCommand(newBenchChildCommand())
+	cmd.AddCommand(newBenchChildCommand(), newBenchAskerCommand())
 	return cmd
 }
 
@@ -58,5 +59,34 @@ func newBenchChildCommand() *cobra.Command {
 	f.StringVar(&c.Postgres, "postgres", "", "Postgres")
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:0", "address of the metrics page")
 	f.StringVar(&c.Profile, "profile", "", "file for a CPU profile")
+	return cmd
+}
+
+// newBenchAskerCommand asks for quotas, in a process of its own.
+func newBenchAskerCommand() *cobra.Command {
+	var a bench.Asker
+	var from, until string
+	cmd := &cobra.Command{
+		Use:    "asker",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if a.From, err = time.Parse(time.RFC3339Nano, from); err != nil {
+				return err
+			}
+			if a.Until, err = time.Parse(time.RFC3339Nano, until); err != nil {
+				return err
+			}
+			return a.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&a.Addr, "addr", "", "HOST:PORT of the service")
+	f.StringVar(&a.Users, "users", "", "file with the users")
+	f.IntVar(&a.Rate, "rate", 0, "requests a second")
+	f.IntVar(&a.Connections, "connections", 1, "connections")
+	f.StringVar(&from, "from", "", "time from which on requests count")
+	f.StringVar(&until, "until", "", "time of the last request")
+	f.StringVar(&a.Out, "out", "", "file for the measurements")
 	return cmd
 }

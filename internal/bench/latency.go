@@ -11,16 +11,11 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-
-	"tenantflow/internal/model"
 )
 
 // How latency is measured.
 const (
-	steadyRate   = 20_000 // events a second
-	steadyTime   = 20 * time.Second
 	warmUp       = 5 * time.Second
-	steadyProbes = 50 * time.Millisecond // from one probe to the next
 	loneProbes   = 60                    // events published when nothing else is under way
 	look         = 10 * time.Millisecond // from one look into the table to the next: the error of the measurement
 	probeCompany = "bench-probe"
@@ -168,66 +163,6 @@ func (p *prober) underLoad(ctx context.Context, d dataset) error {
 	}
 	p.rows += g.Config().Count
 	return p.steadily(ctx, d, g, p.keepProbing)
-}
-
-// steadyEvents makes the events of a steady load for some time, from now on.
-func steadyEvents(lasting time.Duration) (*model.Generator, error) {
-	total := int(lasting.Seconds() * steadyRate)
-	return model.New(model.Config{Seed: 5, Count: total, Step: time.Second / steadyRate, Start: time.Now()})
-}
-
-// steadily publishes events at the steady rate. beside works at the same time; its context ends with the load.
-func (w *world) steadily(ctx context.Context, d dataset, g *model.Generator, beside func(context.Context) error) error {
-	const every = 10 * time.Millisecond
-	total := g.Config().Count
-	// Each of the writer's batches takes memory for as many messages as fit: few, or that would be most of this load's cost.
-	failed := make(chan error, 1)
-	writer := &kafka.Writer{
-		Addr: w.client.Addr, Transport: w.client.Transport, Topic: d.topic(), Balancer: kafka.Murmur2Balancer{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: 10 * time.Millisecond, BatchSize: 100, Async: true,
-		Completion: func(_ []kafka.Message, err error) {
-			if err != nil {
-				select {
-				case failed <- err:
-				default:
-				}
-			}
-		},
-	}
-	working, stop := context.WithCancel(ctx)
-	defer stop()
-	probes := make(chan error, 1)
-	go func() { probes <- beside(working) }()
-
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	began := time.Now()
-	var m model.Message
-	for published := 0; published < total; {
-		select {
-		case <-tick.C:
-		case err := <-probes:
-			return errors.Join(err, writer.Close())
-		case err := <-failed:
-			return errors.Join(fmt.Errorf("publish the load: %w", err), writer.Close())
-		}
-		due := min(total, int(time.Since(began).Seconds()*steadyRate))
-		messages := make([]kafka.Message, 0, max(0, due-published))
-		for published < due && g.Next(&m) {
-			messages = append(messages, message(&m))
-			published++
-		}
-		if err := writer.WriteMessages(ctx, messages...); err != nil {
-			return errors.Join(err, writer.Close())
-		}
-	}
-	took := time.Since(began)
-	stop()
-	err := errors.Join(<-probes, writer.Close())
-	if late := took - time.Duration(total)*time.Second/steadyRate; late > time.Second {
-		err = errors.Join(err, fmt.Errorf("the load was not steady: it took %s longer than it should", late))
-	}
-	return err
 }
 
 // keepProbing sends probes until ctx ends, after the warm-up, and returns when all are found.

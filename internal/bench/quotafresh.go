@@ -1,20 +1,19 @@
 package bench
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net"
-	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -28,7 +27,7 @@ import (
 // How freshness is measured. Rate, time and distance of probes are those of the latency of rows; it takes longer until
 // broker and service have warmed up to requests.
 const (
-	freshWarmUp = 10 * time.Second
+	freshWarmUp = 20 * time.Second // a broker that has just been started compiles its code for so long
 	freshUsers  = 50               // who take turns to be the user of a probe
 	freshLook   = time.Millisecond // from one look into Redis to the next: the error of the measurement
 	askRate     = 2000             // HTTP requests a second
@@ -60,7 +59,11 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 	}
 	// This process is the load and the clock. What it collects would be taken for the service's time.
 	defer debug.SetGCPercent(debug.SetGCPercent(1000))
-	p := &freshProber{world: w, users: slices.Sorted(maps.Keys(d.members.company)), sent: make([]int64, freshUsers)}
+	p := &freshProber{world: w, users: filepath.Join(w.Dir, "users"), sent: make([]int64, freshUsers)}
+	users := strings.Join(slices.Sorted(maps.Keys(d.members.company)), "\n")
+	if err := os.WriteFile(p.users, []byte(users), 0o600); err != nil {
+		return fresh, asked, err
+	}
 	d.members.tier[probeCompany] = "pro"
 	for n := range freshUsers {
 		d.members.company[probeUser(n)] = probeCompany
@@ -83,11 +86,12 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1,
 	}
 	defer func() { err = errors.Join(err, p.writer.Close()) }()
-	before, err := w.times(r.pid())
-	if err != nil {
+	// A service that has run for a while knows its users.
+	if err := (Asker{Addr: p.addr, Users: p.users, Connections: askConns}).Run(ctx); err != nil {
 		return fresh, asked, err
 	}
-	if err := p.askOnce(ctx); err != nil {
+	before, err := w.times(r.pid())
+	if err != nil {
 		return fresh, asked, err
 	}
 	if g, err = steadyEvents(freshWarmUp + steadyTime); err != nil {
@@ -114,8 +118,8 @@ func probeUser(n int) string { return "probe-" + strconv.Itoa(n) }
 type freshProber struct {
 	*world
 	writer *kafka.Writer
-	addr   string   // of the service's HTTP interface
-	users  []string // to ask about
+	addr   string // of the service's HTTP interface
+	users  string // file with those to ask about
 
 	mu      sync.Mutex
 	sent    []int64 // events published of each probe's user
@@ -154,15 +158,7 @@ func (p *freshProber) work(ctx context.Context) error {
 		})
 	})
 	all.Go(func() error {
-		// What the warm-up has left unanswered at its end is nobody's: the clock begins with requests that are due then.
-		warming, cancel := context.WithDeadline(ctx, measured)
-		defer cancel()
-		if _, err := p.ask(warming); err != nil {
-			return err
-		}
-		var err error
-		p.answered, err = p.ask(ctx)
-		return err
+		return p.ask(measured)
 	})
 	return all.Wait()
 }
@@ -222,86 +218,39 @@ func (p *freshProber) look(ctx context.Context, measured time.Time) (missing int
 	return len(p.waiting), nil
 }
 
-// askOnce asks about every user once, so that the service knows them: a service that has run for a while does.
-func (p *freshProber) askOnce(ctx context.Context) error {
-	var next atomic.Int64
-	return p.connections(ctx, func(_ int, ask func(n int) error) error {
-		for n := int(next.Add(1)); n < len(p.users) && ctx.Err() == nil; n = int(next.Add(1)) {
-			if err := ask(n); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// connections has the same done on each of a few connections, which ask about the user of a number.
-func (p *freshProber) connections(ctx context.Context, do func(conn int, ask func(n int) error) error) error {
-	var all errgroup.Group
-	for conn := range askConns {
-		all.Go(func() error {
-			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.addr)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			read := bufio.NewReader(c)
-			return do(conn, func(n int) error {
-				user := p.users[n*7919%len(p.users)] // a prime: all have their turn, none twice in a row
-				if err := get(c, read, p.addr, "/v1/users/"+user+"/quota"); err != nil {
-					return fmt.Errorf("ask for the quota of %s: %w", user, err)
-				}
-				return nil
-			})
-		})
-	}
-	return all.Wait()
-}
-
-// ask sends requests at a steady rate, whether or not the ones before are answered, as long as a connection is free. The
-// time of each counts from when it was due: what waits for a connection has waited for the service.
-func (p *freshProber) ask(ctx context.Context) ([]time.Duration, error) {
-	began := time.Now()
-	var next atomic.Int64
-	took := make([][]time.Duration, askConns)
-	err := p.connections(ctx, func(conn int, ask func(n int) error) error {
-		wait := time.NewTimer(0)
-		defer wait.Stop()
-		for {
-			n := next.Add(1)
-			due := began.Add(time.Duration(n) * time.Second / askRate)
-			wait.Reset(time.Until(due))
-			select {
-			case <-wait.C:
-			case <-ctx.Done():
-				return nil
-			}
-			if err := ask(int(n)); err != nil {
-				return err
-			}
-			took[conn] = append(took[conn], time.Since(due))
-		}
-	})
-	return slices.Concat(took...), err
-}
-
-// get makes one request on an open connection. It is less work than net/http's client, which would share the processors
-// with the service.
-func get(c net.Conn, read *bufio.Reader, host, path string) error {
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, host); err != nil {
-		return err
-	}
-	res, err := http.ReadResponse(read, nil)
+// ask has a process ask for quotas, from now on for as long as the load lasts, and takes over what the requests took that
+// were due after the warm-up.
+func (p *freshProber) ask(measured time.Time) (err error) {
+	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	out := filepath.Join(p.Dir, "answered.json")
+	cmd := exec.Command(self, "bench", "asker", "--addr", p.addr, "--users", p.users, "--rate", strconv.Itoa(askRate),
+		"--connections", strconv.Itoa(askConns), "--from", measured.Format(time.RFC3339Nano),
+		"--until", measured.Add(steadyTime).Format(time.RFC3339Nano), "--out", out) //nolint:noctx // it is ended below
+	asker, err := p.run(cmd, "")
 	if err != nil {
 		return err
 	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", res.Status, body)
+	select {
+	case <-asker.process.Exited():
+		if err := asker.process.Err(); err != nil {
+			return fmt.Errorf("ask for quotas: %w\n%s", err, asker.logTail())
+		}
+	case <-time.After(freshWarmUp + steadyTime + 10*time.Second):
+		return errors.Join(errors.New("who asks for quotas does not end"), asker.process.Kill())
+	}
+	text, err := os.ReadFile(out)
+	if err != nil {
+		return err
+	}
+	var took []int64
+	if err := json.Unmarshal(text, &took); err != nil {
+		return err
+	}
+	for _, us := range took {
+		p.answered = append(p.answered, time.Duration(us)*time.Microsecond)
 	}
 	return nil
 }

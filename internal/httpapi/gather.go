@@ -17,8 +17,8 @@ type Reader interface {
 	Read(ctx context.Context, users []string, day time.Time) (counters []dragonfly.Counters, wrong map[int]error, rebuilding bool, err error)
 }
 
-// maxReads is how many groups are read at the same time. With two, one is on its way while the answer of the other is
-// taken apart; more would only make the groups smaller.
+// maxReads is how many groups are read at the same time: while some are on their way, the answers of others are taken
+// apart, and one that is held up does not hold up all who come after it. Many more would only make the groups smaller.
 const maxReads = 4
 
 // A gatherer makes groups of what requests want to read while others are being read. Nobody waits for a group to fill:
