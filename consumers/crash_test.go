@@ -105,36 +105,7 @@ func (f *fixture) crashAt(t *testing.T, c crash) bool {
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+string(config))
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-ended:
-			var exit *exec.ExitError
-			killed := false
-			if errors.As(err, &exit) {
-				status, ok := exit.Sys().(syscall.WaitStatus)
-				killed = ok && status.Signal() == syscall.SIGKILL
-			}
-			if !killed || ctx.Err() != nil {
-				t.Fatalf("child to be killed at %s ended otherwise: %v", c.Step, err)
-			}
-			return true
-		case <-tick.C:
-			if f.consumed(t) {
-				_ = cmd.Process.Kill() // it never came by that border
-				if err := <-ended; err == nil {
-					t.Error("the child has ended by itself")
-				}
-				return false
-			}
-		}
-	}
+	return untilKilled(ctx, t, cmd, string(c.Step), func() bool { return f.consumed(t) })
 }
 
 // crashes are the borders of the usage path, with what it takes to come by them.

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if child := os.Getenv(quotaChildEnv); child != "" {
 		os.Exit(runQuotaChild(child))
 	}
+	if child := os.Getenv(tenantChildEnv); child != "" {
+		os.Exit(runTenantChild(child))
+	}
 	if child := os.Getenv(frozenEnv); child != "" {
 		os.Exit(runFrozen(child))
 	}

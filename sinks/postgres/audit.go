@@ -1,11 +1,14 @@
 package postgres
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // auditHead is the end of a company's chain.
@@ -36,4 +39,80 @@ func (r *AuditRecord) Sum() string {
 		effectTime(r.OccurredAt).Format("2006-01-02T15:04:05.000000Z"), r.Details}, "\n")
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
+}
+
+// An AuditFault is a place where a company's audit log is not what was written.
+type AuditFault struct {
+	CompanyID string
+	Seq       int64 // of the record, or of the one that is missing
+	Problem   string
+}
+
+func (f AuditFault) String() string {
+	return fmt.Sprintf("company %s, record %d: %s", f.CompanyID, f.Seq, f.Problem)
+}
+
+// auditFaults bounds what is told of one company: after the first, the others often follow from it.
+const auditFaults = 10
+
+// VerifyAudit walks the chains of all companies, or of one, and returns where they are broken: a record that was changed, is
+// missing, was put in, or is not the one that the company's row says is the last. It reads a company at a time.
+func (s *Store) VerifyAudit(ctx context.Context, company string) ([]AuditFault, error) {
+	rows, err := s.pool.Query(ctx, `SELECT company_id FROM public.audit_log WHERE $1 = '' OR company_id = $1
+		UNION SELECT company_id FROM public.company_heads WHERE $1 = '' OR company_id = $1 ORDER BY 1`, company)
+	if err != nil {
+		return nil, explain("list the companies of the audit log", err)
+	}
+	companies, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, explain("list the companies of the audit log", err)
+	}
+	var faults []AuditFault
+	for _, id := range companies {
+		own, err := s.verifyChain(ctx, id)
+		if err != nil {
+			return faults, explain("read the audit log of company "+id, err)
+		}
+		faults = append(faults, own[:min(len(own), auditFaults)]...)
+	}
+	return faults, nil
+}
+
+// verifyChain walks the chain of one company. The head is read in the same statement, so that it fits what is read.
+func (s *Store) verifyChain(ctx context.Context, company string) ([]AuditFault, error) {
+	rows, err := s.pool.Query(ctx, `SELECT coalesce(h.audit_seq, 0), coalesce(h.audit_hash, ''), coalesce(a.seq, 0), coalesce(a.event_source, ''),
+			coalesce(a.event_id, ''), coalesce(a.event_type, ''), coalesce(a.action, ''), coalesce(a.occurred_at, 'epoch'), coalesce(a.details, ''),
+			coalesce(a.previous_hash, ''), coalesce(a.hash, '')
+		FROM (SELECT 1) AS one
+		LEFT JOIN public.company_heads AS h ON h.company_id = $1
+		LEFT JOIN public.audit_log AS a ON a.company_id = $1
+		ORDER BY a.seq`, company)
+	if err != nil {
+		return nil, err
+	}
+	var faults []AuditFault
+	fault := func(seq int64, problem string) { faults = append(faults, AuditFault{company, seq, problem}) }
+	var head, last auditHead
+	r := AuditRecord{CompanyID: company}
+	_, err = pgx.ForEachRow(rows, []any{&head.seq, &head.hash, &r.Seq, &r.Source, &r.EventID, &r.Type, &r.Action, &r.OccurredAt, &r.Details,
+		&r.PreviousHash, &r.Hash}, func() error {
+		switch {
+		case r.Seq == 0: // a head without a log
+		case r.Seq != last.seq+1:
+			fault(last.seq+1, "it is missing")
+		case r.PreviousHash != last.hash:
+			fault(r.Seq, "it does not follow the record before it: one of the two was put in or changed")
+		case r.Sum() != r.Hash:
+			fault(r.Seq, "its content is not what its hash was made of: it was changed")
+		}
+		last = auditHead{r.Seq, r.Hash}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if last != head {
+		fault(last.seq, fmt.Sprintf("it is the last, and the company's head says that record %d is", head.seq))
+	}
+	return faults, nil
 }

@@ -16,7 +16,12 @@ import (
 // returns its DSN. It is dropped at the test's end.
 func New(t testing.TB) string {
 	t.Helper()
-	dsn := enginetest.NewPostgresDatabase(t)
+	return On(t, enginetest.NewPostgresDatabase(t))
+}
+
+// On makes the tables and the catalogue in a database that is there, and returns its DSN.
+func On(t testing.TB, dsn string) string {
+	t.Helper()
 	options, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
