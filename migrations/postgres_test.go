@@ -207,8 +207,14 @@ func TestThePostgresSchemaIsTheOneInTheGoldenFile(t *testing.T) {
 	}
 }
 
-// postgresSchema describes tables, indexes, constraints and triggers.
+// postgresSchema describes the schema public.
 func postgresSchema(t *testing.T, p *migrations.Postgres) string {
+	t.Helper()
+	return schemaText(t, p, "public")
+}
+
+// schemaText describes the tables, indexes, constraints, triggers and functions of a schema, and who may do what.
+func schemaText(t *testing.T, p *migrations.Postgres, schema string) string {
 	t.Helper()
 	rows, err := p.DB().QueryContext(t.Context(), `
 		SELECT line FROM (
@@ -216,16 +222,26 @@ func postgresSchema(t *testing.T, p *migrations.Postgres) string {
 				CASE WHEN a.attnotnull THEN ' not null' ELSE '' END, coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '')) AS line
 			FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 			LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-			WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace
-			UNION ALL SELECT tablename, 2, 0, indexdef FROM pg_indexes WHERE schemaname = 'public'
+			WHERE c.relkind IN ('r', 'p') AND c.relnamespace = $1::regnamespace
+			UNION ALL SELECT tablename, 2, 0, indexdef FROM pg_indexes WHERE schemaname = $2
 			UNION ALL SELECT conrelid::regclass::text, 3, 0, conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
-			WHERE connamespace = 'public'::regnamespace AND conrelid <> 0
-			UNION ALL SELECT tgrelid::regclass::text, 4, 0, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+			WHERE connamespace = $1::regnamespace AND conrelid <> 0
+			UNION ALL SELECT tgrelid::regclass::text, 4, 0, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+			WHERE NOT tgisinternal AND c.relnamespace = $1::regnamespace
 			UNION ALL SELECT 'zz', 5, 0, format('function %s returns %s%s', oid::regprocedure, prorettype::regtype,
-				CASE WHEN prosecdef THEN ' security definer' ELSE '' END) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+				CASE WHEN prosecdef THEN ' security definer' ELSE '' END) FROM pg_proc WHERE pronamespace = $1::regnamespace
+			UNION ALL SELECT 'zzz', 6, 0, format('%s may %s on %s', coalesce(nullif(a.grantee, 0)::regrole::text, 'everybody'),
+				string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type), c.relname)
+			FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = $1::regnamespace AND a.grantee <> c.relowner
+			GROUP BY a.grantee, c.relname
+			UNION ALL SELECT 'zzz', 7, 0, format('%s may execute %s', coalesce(nullif(a.grantee, 0)::regrole::text, 'everybody'), f.oid::regprocedure)
+			FROM pg_proc f, aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
+			WHERE f.pronamespace = $1::regnamespace AND a.grantee <> f.proowner AND f.prorettype <> 'trigger'::regtype
+			UNION ALL SELECT 'zzz', 8, 0, format('%s may %s in the schema', a.grantee::regrole, a.privilege_type)
+			FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.oid = $1::regnamespace AND a.grantee <> n.nspowner AND $2 <> 'public'
 		) AS all_of_it
 		WHERE relname <> 'goose_db_version'
-		ORDER BY relname, place, number, line COLLATE "C"`)
+		ORDER BY relname, place, number, line COLLATE "C"`, pgx.Identifier{schema}.Sanitize(), schema)
 	if err != nil {
 		t.Fatal(err)
 	}
