@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/verify"
+	"tenantflow/sinks/postgres"
 )
 
 // verifyFlags are the flags of verify.
@@ -25,15 +27,20 @@ func newVerifyCommand(a *app) *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
 		Use:   "verify [--repair]",
-		Short: "Prove that no usage event was lost and none counted twice; with --repair mend what can be mended",
+		Short: "Prove that no usage event was lost, none counted twice and no audit record changed; with --repair mend what can be mended",
 		Long: `Verify reads the log of usage events up to the committed offsets and compares it with what is stored:
 
   - every offset is a row, a known duplicate or a dead letter, and every row is at the place of its own event;
   - no event has two rows;
   - every hourly, daily and monthly total is what the rows add up to.
 
-The service may run meanwhile; what is under way is not judged. With --repair, later copies of an event are removed
-and wrong totals are corrected; then everything is verified once more, and that is what is reported. A missing event
+If the address of Postgres is set, it also looks at companies:
+
+  - the audit log of each is a whole chain: no record was changed, removed or put in;
+  - the last configuration that was published of each is the one it has.
+
+The service may run meanwhile; what is under way is not judged. With --repair, later copies of an event are removed,
+wrong totals are corrected and configurations published again; then everything is verified once more, and that is what is reported. A missing event
 is not repaired here: it has to be published again.
 
 Exit codes: 0 everything is as it should be, if need be after the repair; 1 differences are left; 2 the configuration
@@ -49,7 +56,7 @@ is wrong, or the topic or the tables do not exist. docs/verify.md says what each
 			return a.verify(cmd, f)
 		},
 	}
-	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event and correct wrong totals")
+	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals and publish stale configurations again")
 	cmd.Flags().IntVar(&f.samples, "samples", 10, "how many findings of each kind the table shows (JSON has up to 1000)")
 	return cmd
 }
@@ -69,14 +76,24 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	}
 	defer transport.CloseIdleConnections()
 
+	log := a.logger(cfg, cmd.ErrOrStderr())
+	var tenants *postgres.Store
+	if cfg.PostgresDSN.Reveal() != "" {
+		if tenants, err = postgres.Open(cmd.Context(), postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: time.Minute, Logger: log}); err != nil {
+			return err
+		}
+		defer tenants.Close()
+	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
 	report, err := a.runVerify(cmd, f, verify.Config{
 		Client:        &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport},
 		ClickHouse:    options,
 		Topic:         cfg.TopicPrefix + events.TopicUsage,
 		Group:         cfg.GroupPrefix + ".usage",
+		Tenants:       tenants,
+		ConfigTopic:   cfg.TopicPrefix + events.TopicCompanyConfig,
 		InsertTimeout: cfg.UsageInsertTimeout,
-		Logger:        a.logger(cfg, cmd.ErrOrStderr()),
+		Logger:        log,
 		Progress: func(p verify.Progress) {
 			shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
 		},
@@ -192,10 +209,12 @@ func remarks(r *verify.Report) []string {
 		busy += a.Busy
 	}
 	say(busy, "%d totals differ while inserts into them are under way: not judged")
+	say(r.Companies, "%d companies: their audit logs and published configurations were looked at")
 	lines = append(lines, r.Notes...)
 	say(r.Repairs.RowsRemoved, "repaired: %d later copies of events removed")
 	say(r.Repairs.DeadLetters, "repaired: %d dead letters written for those of them with other data")
 	say(r.Repairs.TotalsMended, "repaired: %d totals corrected by their difference")
+	say(r.Repairs.Configs, "repaired: %d configurations published again")
 	say(r.Repairs.TotalsRebuilt, "repaired: %d totals rebuilt from the rows")
 	if n := r.Differences(); n > 0 {
 		return append(lines, fmt.Sprintf("FAILED: %d differences in %d offsets (%.1f s)", n, s.Judged, r.Seconds))

@@ -27,6 +27,11 @@ func (v *Verifier) repair(ctx context.Context, t *todo) (Repairs, error) {
 			}
 		}
 	}
+	published, err := v.publishConfigs(ctx, t.configs)
+	if err != nil {
+		return mended, err
+	}
+	mended.Configs = published
 	totals = slices.DeleteFunc(totals, func(t total) bool { return t.irreparable })
 	for _, a := range aggregates() {
 		var own []total

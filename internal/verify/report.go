@@ -30,6 +30,10 @@ const (
 	NotConsumed Kind = "not_consumed"
 	// WrongTotal: a total is not what the rows add up to.
 	WrongTotal Kind = "wrong_total"
+	// BrokenAudit: a record of a company's audit log was changed, removed or put in.
+	BrokenAudit Kind = "broken_audit"
+	// StaleConfig: the last configuration that was published of a company is not the one it has.
+	StaleConfig Kind = "stale_config"
 
 	// RowAndDeadLetter: a dead letter whose event has become a row. The row decides; the letter is settled.
 	RowAndDeadLetter Kind = "row_and_dead_letter"
@@ -43,7 +47,7 @@ func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMi
 // kinds is the order of a report.
 func kinds() []Kind {
 	return []Kind{Missing, DoubledRow, DoubledEvent, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
-		NotConsumed, WrongTotal, RowAndDeadLetter, TenantMismatch}
+		NotConsumed, WrongTotal, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch}
 }
 
 // A Finding is one thing found.
@@ -172,6 +176,7 @@ type Repairs struct {
 	RowsRemoved   int64 `json:"rows_removed"`   // later copies of an event
 	DeadLetters   int64 `json:"dead_letters"`   // written for removed rows with other data than the first
 	TotalsMended  int64 `json:"totals_mended"`  // by inserting the difference
+	Configs       int64 `json:"configs"`        // configurations published again
 	TotalsRebuilt int64 `json:"totals_rebuilt"` // by deleting and inserting what the rows add up to
 }
 
@@ -180,6 +185,7 @@ func (r *Repairs) add(o Repairs) {
 	r.DeadLetters += o.DeadLetters
 	r.TotalsMended += o.TotalsMended
 	r.TotalsRebuilt += o.TotalsRebuilt
+	r.Configs += o.Configs
 }
 
 func (r *Repairs) empty() bool { return *r == Repairs{} }
@@ -195,6 +201,7 @@ type Report struct {
 	DeadLetters DeadLetters `json:"dead_letters"`
 	OtherTopics int64       `json:"other_topics"` // rows that came from other topics: only counted
 	Aggregates  []Aggregate `json:"aggregates"`
+	Companies   int64       `json:"companies"`  // whose audit log and configuration were looked at
 	Findings    Findings    `json:"findings"`
 	Repairs     Repairs     `json:"repairs"`
 	Notes       []string    `json:"notes"`

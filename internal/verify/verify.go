@@ -1,12 +1,15 @@
 // Package verify proves that the usage stores hold what the log says: nothing lost, nothing doubled, every total right.
 //
-// Three checks, each of which stands alone:
+// Three checks of usage, each of which stands alone:
 //
 //   - The log against the rows (log.go). Every offset that the group has committed is exactly one of: a row with that
 //     place, that identity and that content; a known duplicate, whose identity is stored with the same content from
 //     another place; a dead letter with its very bytes. And every row stands at the place of its own event.
 //   - No event twice (double.go). No identity has two rows, whatever keys and partitions it came by.
 //   - The aggregates against the rows (aggregate.go). Every hourly, daily and monthly total is what the rows add up to.
+//
+// And two of companies (tenants.go): the audit log of each is a whole chain, and the last configuration that was published of each
+// is the one that is stored.
 //
 // The service may run meanwhile: what is under way is not judged, see [Partition] and [Aggregate].
 //
@@ -28,6 +31,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/sinks/clickhouse"
+	"tenantflow/sinks/postgres"
 )
 
 // Config is what a Verifier needs.
@@ -43,6 +47,11 @@ type Config struct {
 
 	// Group is the consumer group that writes the rows.
 	Group string
+
+	// Tenants, if set, is where companies are: their audit logs are checked as well, and ConfigTopic, with its prefix, is
+	// compared with their configurations.
+	Tenants     *postgres.Store
+	ConfigTopic string
 
 	// InsertTimeout is the service's own setting: how long an insert may take. Two looks at a total that differs lie
 	// further apart than this. Default: 15s.
@@ -162,9 +171,10 @@ func (v *Verifier) Run(ctx context.Context, repair bool) (*Report, error) {
 type todo struct {
 	doubles []double
 	totals  []total
+	configs []postgres.CompanyConfig // not published as they are
 }
 
-func (t *todo) empty() bool { return len(t.doubles) == 0 && len(t.totals) == 0 }
+func (t *todo) empty() bool { return len(t.doubles) == 0 && len(t.totals) == 0 && len(t.configs) == 0 }
 
 // check makes all checks once.
 func (v *Verifier) check(ctx context.Context) (*Report, *todo, error) {
@@ -191,7 +201,11 @@ func (v *Verifier) check(ctx context.Context) (*Report, *todo, error) {
 	for _, a := range aggregates {
 		report.Findings.raise(WrongTotal, a.Different-int64(countOf(totals, a.View)))
 	}
-	return report, &todo{doubles: doubles, totals: totals}, nil
+	configs, err := v.checkTenants(ctx, report)
+	if err != nil {
+		return nil, nil, err
+	}
+	return report, &todo{doubles, totals, configs}, nil
 }
 
 // CompareAggregates makes the third check alone: are all totals what the rows add up to? The sum of Different is the

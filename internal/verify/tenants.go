@@ -1,0 +1,151 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"tenantflow/consumers"
+	"tenantflow/events"
+	"tenantflow/sinks/postgres"
+)
+
+// checkTenants looks at the audit logs and at the topic of configurations. It returns the configurations that are to be
+// published again.
+func (v *Verifier) checkTenants(ctx context.Context, report *Report) ([]postgres.CompanyConfig, error) {
+	if v.cfg.Tenants == nil {
+		report.note("companies were not looked at: there is no address of Postgres")
+		return nil, nil
+	}
+	v.cfg.Progress(Progress{Stage: "audit", Differences: report.Differences()})
+	faults, err := v.cfg.Tenants.VerifyAudit(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range faults {
+		report.Findings.add(Finding{Kind: BrokenAudit, Where: fmt.Sprintf("audit_log %s/%d", f.CompanyID, f.Seq), Detail: f.Problem})
+	}
+	return v.checkConfigs(ctx, report)
+}
+
+// publishedConfig is the last record of a company in the topic of configurations.
+type publishedConfig struct {
+	version int64
+	sum     [sha256.Size]byte
+}
+
+// checkConfigs compares the last record of every company with its configuration.
+func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres.CompanyConfig, error) {
+	v.cfg.Progress(Progress{Stage: "configurations", Differences: report.Differences()})
+	last, err := v.publishedConfigs(ctx)
+	if errors.Is(err, ErrNotThere) {
+		report.note("there is no topic %s, so the configurations that were published are not compared", v.cfg.ConfigTopic)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var stale []postgres.CompanyConfig
+	const page = 1000
+	for after := ""; ; {
+		configs, err := v.cfg.Tenants.Configs(ctx, after, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range configs {
+			after = c.CompanyID
+			report.Companies++
+			was, there := last[c.CompanyID]
+			if !c.Quiet || there && was.version == c.Version && was.sum == sumOf(c.Config) {
+				continue
+			}
+			detail := fmt.Sprintf("version %d was published last, and the company has version %d", was.version, c.Version)
+			switch {
+			case !there:
+				detail = fmt.Sprintf("none was published, and the company has version %d", c.Version)
+			case was.version == c.Version:
+				detail = fmt.Sprintf("version %d was published with other content", c.Version)
+			}
+			report.Findings.add(Finding{Kind: StaleConfig, Where: v.cfg.ConfigTopic + " " + c.CompanyID, Detail: detail})
+			stale = append(stale, c)
+		}
+		if len(configs) < page {
+			return stale, nil
+		}
+	}
+}
+
+// publishedConfigs reads the topic of configurations to its end.
+func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedConfig, error) {
+	topic := v.cfg.ConfigTopic
+	ids, err := v.partitionsOf(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	last := map[string]publishedConfig{}
+	for _, id := range ids {
+		bounds, err := consumers.Bounds(ctx, v.cfg.Client, topic, id)
+		if err != nil {
+			return nil, err
+		}
+		err = consumers.ReadLog(ctx, v.cfg.Client, topic, id, bounds, func(r *events.Record) error {
+			company := string(r.Key)
+			if len(r.Value) == 0 {
+				delete(last, company)
+				return nil
+			}
+			var data struct {
+				Version int64           `json:"version"`
+				Config  json.RawMessage `json:"config"`
+			}
+			// What is no configuration is for its readers to pass over; the company then has none that was published.
+			if json.Unmarshal(r.Value, &data) == nil && data.Version >= last[company].version {
+				last[company] = publishedConfig{data.Version, sumOf(data.Config)}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return last, nil
+}
+
+// sumOf is a hash of what a JSON text says, however it is written.
+func sumOf(text []byte) [sha256.Size]byte {
+	var value any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if d.Decode(&value) == nil {
+		if canonical, err := json.Marshal(value); err == nil {
+			text = canonical
+		}
+	}
+	return sha256.Sum256(text)
+}
+
+// publishConfigs publishes configurations as they are. The ids are made of company and version, so doing it twice is harmless.
+func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.CompanyConfig) (int64, error) {
+	if len(configs) == 0 {
+		return 0, nil
+	}
+	publisher := consumers.NewResults(v.cfg.Client)
+	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
+	results := make([]consumers.Result, 0, len(configs))
+	for _, c := range configs {
+		data, err := json.Marshal(map[string]any{"company_id": c.CompanyID, "version": c.Version, "config": c.Config})
+		if err != nil {
+			return 0, fmt.Errorf("publish the configuration of company %s: %w", c.CompanyID, err)
+		}
+		cause := &events.Envelope{Source: events.SourceOf("verify"), ID: fmt.Sprintf("config:%s:%d", c.CompanyID, c.Version)}
+		results = append(results, consumers.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
+			Event: events.NewResult("verify", cause, events.TypeConfigChanged, 0, c.UpdatedAt, data)})
+	}
+	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
+		return 0, err
+	}
+	return int64(len(results)), nil
+}
