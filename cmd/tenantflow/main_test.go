@@ -87,7 +87,7 @@ func TestTheExitCodeTellsAWrongCommandFromAFailedOne(t *testing.T) {
 		{"an argument too many", []string{"version", "now"}, nil, exitInvalid, "takes no arguments"},
 		{"an unknown output", []string{"version", "-o", "xml"}, nil, exitInvalid, "choose table or json"},
 		{"an unknown part", []string{"run", "--only", "usage,usge"}, nil, exitInvalid, "choose from usage, quota"},
-		{"a part that is not there yet", []string{"run", "--only", "company"}, nil, exitInvalid, "not there yet"},
+		{"a part that is not there yet", []string{"run", "--only", "jobs"}, nil, exitInvalid, "not there yet"},
 		{"stores without an address", []string{"run", "--only", "usage"}, nil, exitInvalid, "TENANTFLOW_CLICKHOUSE_DSN: it is not set"},
 		{"a valid configuration", []string{"config", "check"}, nil, exitDone, ""},
 		{"an invalid configuration", []string{"config", "check"}, []string{"TENANTFLOW_KAFKA_TLS=x", "TENANTFLOW_X=1"}, exitInvalid, "2 problems"},

@@ -1,6 +1,6 @@
 // Package demo shows the main job from nothing to its end: a fresh stack, a million usage events of which some come
-// twice, late or broken, the service killed while it works, and then every total, every user's quota and every event
-// about one beside what the generator predicted.
+// twice, late or broken, companies that register, upgrade and expire, the service killed while it works, and then every total,
+// every user's quota, every amount and every result beside what was predicted.
 package demo
 
 import (
@@ -232,10 +232,13 @@ func (d *demo) work(ctx context.Context) error {
 	if err := d.askAtTheEnd(ctx); err != nil {
 		return err
 	}
+	if err := d.runCompanies(ctx); err != nil {
+		return err
+	}
 	if err := d.service.stop(); err != nil {
 		return err
 	}
-	d.say("everything stored and counted, service stopped by SIGTERM")
+	d.say("everything stored, counted and applied, service stopped by SIGTERM")
 	return nil
 }
 

@@ -29,6 +29,7 @@ type result struct {
 	verified  bool
 	quotas    *quotas
 	counted   counted
+	tenants   tenants
 	hourly    []sample
 	monthly   []sample
 	differ    []model.Difference
@@ -64,6 +65,9 @@ func (d *demo) look(ctx context.Context) error {
 	if err := d.lookAtQuotas(ctx); err != nil {
 		return err
 	}
+	if err := d.lookAtCompanies(ctx); err != nil {
+		return err
+	}
 	r.compare()
 	return nil
 }
@@ -83,6 +87,7 @@ func (r *result) compare() {
 		r.differ = append(r.differ, model.Difference{Where: "published", Got: number(r.published), Want: number(want.Messages)})
 	}
 	r.differ = append(r.differ, r.quotas.compare(&r.counted)...)
+	r.differ = append(r.differ, r.tenants.compare()...)
 	r.hourly = largest(r.views.Hourly, want.Tables.Hourly)
 	r.monthly = largest(r.views.Monthly, want.Tables.Monthly)
 }

@@ -50,6 +50,7 @@ func (r *result) report(out io.Writer) {
 	t.end()
 
 	r.reportQuotas(out)
+	r.reportCompanies(out)
 
 	var killed []string
 	for _, at := range r.killedAt {
@@ -60,7 +61,7 @@ func (r *result) report(out io.Writer) {
 	if len(r.differ) > 0 {
 		fmt.Fprintf(out, "\nnot as predicted:\n%s", model.Describe(r.differ))
 	}
-	fmt.Fprintf(out, "\n%s\n", map[bool]string{true: "PASSED: every total and every quota is the predicted one", false: "FAILED"}[r.passed()])
+	fmt.Fprintf(out, "\n%s\n", map[bool]string{true: "PASSED: every total, every quota and every result is the predicted one", false: "FAILED"}[r.passed()])
 }
 
 // reportQuotas prints what was counted, what was published about it, and what a caller of the service gets to know.
@@ -103,6 +104,26 @@ func (r *result) reportQuotas(out io.Writer) {
 		}
 		fmt.Fprintf(out, "  %s the limit: GET %s\n    %d %s\n", one.who, one.path, one.code, one.body)
 	}
+}
+
+// reportCompanies prints what happened to the companies, and of one of them every result.
+func (r *result) reportCompanies(out io.Writer) {
+	got := &r.tenants
+	types := map[string]int64{}
+	for _, e := range got.results {
+		types[e.Type]++
+	}
+	t := newTable(out, fmt.Sprintf("results of %d companies, each id once", storyCompanies), "found", "predicted")
+	for _, name := range slices.Sorted(maps.Keys(got.expected)) {
+		t.line(strings.TrimSuffix(name, ".v1"), types[name], int64(got.expected[name]))
+	}
+	t.text("billing transactions, minor units", got.books, books())
+	t.end()
+	fmt.Fprintf(out, "\nwhat the billing service sees of %s (time of the effect, start of the id):\n", storyCompany)
+	for _, line := range got.lines() {
+		fmt.Fprintln(out, "  "+line)
+	}
+	fmt.Fprintf(out, "  GET %s\n    %d %s\n  all that in %s, a kill included\n", got.quota.path, got.quota.code, got.quota.body, seconds(got.took))
 }
 
 // fingerprint is short enough to compare by eye.

@@ -36,7 +36,7 @@ func (s *service) command(ctx context.Context, args ...string) error {
 
 func (s *service) logPath() string { return filepath.Join(s.dir, "tenantflow.log") }
 
-// start runs the consumers of usage events and the HTTP interface in one process. Its log lines go to a file, behind those
+// start runs all consumers and the HTTP interface in one process. Its log lines go to a file, behind those
 // of the runs before.
 func (s *service) start() error {
 	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -48,7 +48,7 @@ func (s *service) start() error {
 		return fmt.Errorf("start tenantflow run: %w", err)
 	}
 	s.http = ""
-	cmd := exec.Command(s.binary, "run", "--only", "usage,quota,api") //nolint:noctx // it outlives this call, and is killed with this process
+	cmd := exec.Command(s.binary, "run", "--only", "usage,quota,subscription,company,api") //nolint:noctx // it outlives this call, and is killed with this process
 	cmd.Env, cmd.Dir = s.environ, s.dir
 	cmd.Stdout, cmd.Stderr = log, log
 	s.process, err = engine.Run(cmd)
