@@ -56,6 +56,9 @@ type QuotaConfig struct {
 	// Topic is where threshold events go, prefix included.
 	Topic string
 
+	// Activity, if set, is told who was active.
+	Activity *Activity
+
 	// OnStep, if set, is called at each border between steps.
 	OnStep func(QuotaStep)
 
@@ -164,6 +167,7 @@ func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
 		}
 	}
 	p.next = r.To
+	p.quota.cfg.Activity.saw(batch.groups, p.known)
 	p.quota.metrics.count(batch, p.counted, len(letters))
 	return nil
 }

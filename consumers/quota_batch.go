@@ -30,6 +30,7 @@ type quotaGroup struct {
 	user, company string
 	day           int64 // since the Unix epoch
 	bucket        int64
+	newest        int64 // timestamp of an event, milliseconds since the Unix epoch
 	first, last   int32 // of entries, chained
 	n             int
 }
@@ -80,6 +81,7 @@ func (b *quotaBatch) Add(r *events.Record) {
 	}
 	g.last = at
 	g.n++
+	g.newest = max(g.newest, b.usage.Timestamp)
 }
 
 // group finds or makes the group of the event at hand.

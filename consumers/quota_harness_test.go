@@ -102,6 +102,7 @@ type quotaConsumer struct {
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
+	activity *consumers.Activity
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 }
@@ -147,7 +148,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			}
 			return s
 		},
-		Users: c.users, Topic: f.quotas, OnStep: c.onStep,
+		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafka.Transport{}

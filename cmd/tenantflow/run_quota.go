@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
@@ -15,6 +16,15 @@ func runQuota(ctx context.Context, s *service) error {
 		return err
 	}
 	defer done()
+	// It writes until everything is counted, and then what is left.
+	activity := consumers.NewActivity(consumers.ActivityConfig{Store: s.tenants.postgres, Registry: s.registry, Logger: s.log})
+	writing, end := context.WithCancel(context.WithoutCancel(ctx))
+	var written sync.WaitGroup
+	written.Go(func() { activity.Run(writing) })
+	defer func() {
+		end()
+		written.Wait()
+	}()
 	cfg := s.cfg
 	handler := consumers.NewQuota(consumers.QuotaConfig{
 		Session: func(topic string, partition int) consumers.QuotaSession {
@@ -23,6 +33,7 @@ func runQuota(ctx context.Context, s *service) error {
 		Users:    s.tenants.directory,
 		Limits:   events.UsageLimits{FutureTolerance: cfg.FutureTolerance, MaxAge: events.DefaultMaxAge},
 		Topic:    cfg.TopicPrefix + events.TopicQuota,
+		Activity: activity,
 		Registry: s.registry,
 	})
 	return s.consume(ctx, name, events.TopicUsage, batching{cfg.QuotaBatchRows, cfg.QuotaBatchInterval, cfg.QuotaMemory}, handler)
