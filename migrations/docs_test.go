@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"context"
 	"database/sql"
 	"os"
 	"regexp"
@@ -64,10 +65,16 @@ func TestTheStatementsForPostgresInTheDocumentationRun(t *testing.T) {
 	}
 	execPostgres(t, p, freeTier, `INSERT INTO subscription_tiers SELECT 'enterprise', 2, price_minor, currency, limits, benefits, support_level,
 		backup_every, backup_keep, statement_timeout, p95_target FROM subscription_tiers WHERE tier = 'pro'`)
+	// Roles outlive the database.
+	t.Cleanup(func() {
+		if _, err := p.DB().ExecContext(context.WithoutCancel(t.Context()), "SELECT drop_company_schema('acme-1')"); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, s := range statements {
 		execPostgres(t, p, s)
 	}
-	if got, want := told(t, p), "acme-1 acme-1 acme-1/acme-1-ann acme-1 acme-1 acme-1/acme-1-ann"; got != want {
+	if got, want := told(t, p), "acme-1 acme-1 acme-1/acme-1-ann acme-1 acme-1 acme-1/acme-1-ann acme-1"; got != want {
 		t.Errorf("the changes by hand tell %q, want %q", got, want)
 	}
 }

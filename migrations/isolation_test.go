@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // refused is what psql prints about something that one may not do.
@@ -187,5 +189,31 @@ func TestTheAuditLogIsOnlyAddedTo(t *testing.T) {
 	}
 	if got := d.one(d.owner, "SELECT string_agg(action, ',') FROM audit_log"); got != "created" {
 		t.Errorf("it holds %s", got)
+	}
+}
+
+func TestAUserWhoOwnsNothingButTheTablesCanDoAllOfIt(t *testing.T) {
+	t.Parallel()
+	d := newTenantDB(t)
+	// A second database, which somebody else owns: the service's user may create in it.
+	other := newTenantDB(t)
+	name := other.admin.Path[1:]
+	other.as("postgres", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", fmt.Sprintf("GRANT CREATE ON DATABASE %q TO %s", name, d.owner),
+		fmt.Sprintf("GRANT CREATE, USAGE ON SCHEMA public TO %s", d.owner))
+	cfg, err := pgx.ParseConfig(other.dsn(d.owner))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := openPostgres(t, cfg)
+	if _, err := tables.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	execPostgres(t, tables, freeTier)
+	acme := d.id("acme")
+	got := other.psql(d.owner, fmt.Sprintf(`INSERT INTO companies (company_id, name, billing_email) VALUES ('%[1]s', 'Acme', 'e');
+		SELECT create_company_schema('%[1]s') = 'tenant_%[1]s'; SELECT tenant_user_put('%[1]s', 'u', 'e', now()); SELECT count(*) FROM tenant_%[1]s.users;
+		SELECT drop_company_schema('%[1]s')`, acme))
+	if got = strings.ReplaceAll(got, "NOTICE:  00000", ""); strings.TrimSpace(got) != "t\n\n1" {
+		t.Errorf("psql prints %q", got)
 	}
 }
