@@ -1,0 +1,53 @@
+// Package tenantmodel makes company and subscription events and says what must become of them.
+//
+// A [Generator] is seeded: the same Config gives the same messages, byte for byte. While it makes them, a judge that shares no
+// code with the service keeps the [World] that must result: companies, users, subscriptions, money, the inbox, and every event
+// that has to be published, by its id. A caller fills another World from what the stores and topics hold, and compares.
+//
+//	g, err := tenantmodel.New(tenantmodel.Config{Seed: 1, Companies: 50, Events: 2000, Phases: 5, Prefix: "t-", Now: time.Now()})
+//	for m, ok := g.Next(); ok; m, ok = g.Next() { ... } // publish; before a higher m.Phase, wait for ResultsThrough(m.Phase-1)
+//	for _, difference := range g.Expected().Compare(observed) { ... }
+//
+// # What makes the end the same in every order
+//
+// The two topics are read by different consumers, so nobody knows how the events of one company interleave; only within a topic
+// they keep their order. The events of a phase are made so that this does not matter:
+//
+//   - A company is quiet or moving in a phase. While it is quiet no event changes its tier, and users come and go. While it is
+//     moving its tier changes, and its users stay (but for one who takes the place of the only one).
+//   - Within a phase all events of company.events are earlier than all of subscription.events, by their time. The time of an effect
+//     is never before the last one of the company, so what is priced by time is not touched by the other topic.
+//   - User ids rise in the order in which users come. So "the first by created_at and user_id" are the same users, whatever moment
+//     two of them were moved to.
+//   - A company closes in a phase in which nothing comes for it from subscription.events.
+//   - What belongs to another company (a user, a payment) is named only in a later phase.
+//   - Subscription events may be produced before the registration of their company; in the order of times they come after it, or the
+//     company has no other company events in that phase.
+//
+// Between phases the caller waits, so everything may depend on what an earlier phase has left. With one phase nobody waits.
+//
+// # What falls due by itself
+//
+// Periods, grace and renewals end after Config.Now, so that nothing happens by the clock. Lapsed companies (Config.Lapsed) are the
+// exception. Some subscribed forty days before, and their period has ended: whether the schedule finds that or the next event does,
+// the effect has the same identity. Nothing is generated for them whose outcome depends on who comes first (a renewal, a payment, even
+// the request for a downgrade at the end). Of the others (Config.Soon) something falls due soon after Now, and the caller waits until then.
+//
+// An expired event says an expired_at that is to come, at a time before the period's end: the billing service knows already that nobody
+// will pay. Its effect is that of the event's time.
+//
+// # Rules, where they could be read in more than one way
+//
+//   - A request is judged in this order: company, expected tier, path, payment.
+//   - A user counts against max_users whether active or suspended.
+//   - A downgrade to a tier without a price has a billing transaction of 0, also when it comes at the period's end; cancellation and
+//     expiry have none.
+//   - A configuration is published when it is registered, when the company patches it and when the tier changes; a renewal that keeps
+//     the tier publishes none.
+//   - A company that is closed keeps its tier; what else becomes of its subscription is not judged.
+//   - A purged company leaves its row, its transactions and its payments.
+//   - A rejected event leaves no trace but its row in the inbox and its result.
+//
+// Not generated, because the rules leave it open: a renewal while a downgrade to free is pending, the renewal of a free tier, a repeated
+// period while something is pending, an email that two users of a company share, a user who comes back.
+package tenantmodel

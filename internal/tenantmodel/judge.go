@@ -1,0 +1,270 @@
+package tenantmodel
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"tenantflow/events"
+)
+
+// A judge knows what every event must do. It is asked in an order of its own: phase by phase, in a phase company by company, and of
+// a company the events of company.events before those of subscription.events.
+type judge struct {
+	world     *World
+	plans     map[string]plan
+	companies map[string]*company
+	userOf    map[string]string // company of every user there is
+}
+
+// A company is what the judge knows of one.
+type company struct {
+	id, status string
+	email      string
+	config     map[string]any // what it has set itself
+	last       time.Time      // of its last effect
+	users      []member       // in the order in which they came
+	sub        subscription
+}
+
+type member struct{ id, email string }
+
+type subscription struct {
+	plan       plan
+	status     string
+	start, end time.Time
+	day        int // periods begin on
+	pending    string
+	cancelling bool
+	grace      time.Time
+	previous   string
+}
+
+const (
+	active   = "active"
+	pastDue  = "past_due"
+	grace    = 7 * 24 * time.Hour
+	currency = "USD"
+)
+
+func newJudge() *judge {
+	return &judge{world: NewWorld(), plans: plans(), companies: map[string]*company{}, userOf: map[string]string{}}
+}
+
+// apply does what an event must do, and says with which code it is refused; empty: it is not.
+func (j *judge) apply(e *event) (code string) {
+	c := j.companies[e.company]
+	if e.kind == events.TypeUserErasureRequested && c != nil && c.status == active {
+		j.world.Inbox[e.identity()] = "held"
+		return ""
+	}
+	switch {
+	case e.kind == events.TypeCompanyRegistered:
+		code = j.register(e, c)
+	case c == nil:
+		code = "unknown_company"
+	case c.status != active:
+		code = "company_closed"
+	case e.topic == events.TopicCompany:
+		code = j.company(e, c)
+	default:
+		if e.kind != events.TypeRenewed && e.kind != events.TypePaymentReceived {
+			j.settle(c, e.at, e.phase)
+		}
+		code = j.subscription(e, c)
+	}
+	j.world.Inbox[e.identity()] = "done"
+	if code != "" {
+		j.world.Inbox[e.identity()] = "rejected"
+		j.reject(e, code)
+	}
+	return code
+}
+
+func (j *judge) reject(e *event, code string) {
+	topic, kind := events.TopicCompanyResults, events.TypeCompanyRejected
+	if e.topic == events.TopicSubscription {
+		topic, kind = events.TopicSubscriptionResults, events.TypeSubscriptionRejected
+	}
+	j.tell(e, topic, kind, 0, map[string]any{"request_type": e.kind, "request_id": e.id, "code": code})
+}
+
+// tell expects a result.
+func (j *judge) tell(e *event, topic, kind string, n int, data map[string]any) {
+	data["company_id"] = e.company
+	j.world.Results[e.result(kind, n)] = Result{Topic: topic, Type: kind, CompanyID: e.company, Data: data, Phase: e.phase}
+}
+
+// now is when an event takes effect. From then on nothing does earlier.
+func (c *company) now(at time.Time) time.Time {
+	if at.After(c.last) {
+		c.last = at
+	}
+	return c.last
+}
+
+func (j *judge) register(e *event, known *company) string {
+	first, _ := e.data["initial_user"].(map[string]any)
+	user, _ := first["user_id"].(string)
+	email, _ := first["email"].(string)
+	settings, _ := e.data["config"].(map[string]any)
+	switch {
+	case known != nil:
+		return "company_exists"
+	case e.text("currency") != "" && e.text("currency") != currency:
+		return "unsupported_currency"
+	case j.userOf[user] != "":
+		return "user_exists"
+	case !patchable(settings):
+		return "invalid_config"
+	}
+	c := &company{id: e.company, status: active, email: e.text("billing_email"), config: map[string]any{}, last: e.at}
+	patch(c.config, settings)
+	c.users = []member{{user, email}}
+	j.userOf[user] = c.id
+	j.companies[c.id] = c
+	c.free(j.plans["free"], e.at, active)
+	j.tell(e, events.TopicCompanyResults, events.TypeCompanyCreated, 0, map[string]any{"initial_user_id": user, "subscription_tier": "free",
+		"database_schema": "tenant_" + c.id, "created_at": stamp(e.at)})
+	j.tell(e, events.TopicSubscriptionResults, events.TypeSubscriptionCreated, 0, map[string]any{"tier": "free",
+		"period_start": stamp(c.sub.start), "period_end": stamp(c.sub.end)})
+	j.configured(e)
+	return ""
+}
+
+func (j *judge) configured(e *event) {
+	j.tell(e, events.TopicCompanyConfig, events.TypeConfigChanged, 0, map[string]any{})
+}
+
+// company judges an event of company.events.
+func (j *judge) company(e *event, c *company) string {
+	user := e.text("user_id")
+	switch e.kind {
+	case events.TypeConfigUpdated:
+		changes, _ := e.data["config"].(map[string]any)
+		if !patchable(changes) {
+			return "invalid_config"
+		}
+		email, given := changes["billing_email"]
+		if given {
+			c.email, _ = email.(string)
+		}
+		patch(c.config, changes)
+		delete(c.config, "billing_email")
+		c.now(e.at)
+		j.configured(e)
+	case events.TypeUserAdded:
+		switch {
+		case j.userOf[user] != "":
+			return "user_exists"
+		case c.sub.plan.maxUsers > 0 && len(c.users) >= c.sub.plan.maxUsers:
+			return "user_limit_reached"
+		}
+		c.users = append(c.users, member{user, e.text("email")})
+		j.userOf[user] = c.id
+		c.now(e.at)
+		j.tell(e, events.TopicCompanyResults, events.TypeUserProvisioned, 0, map[string]any{"user_id": user})
+	case events.TypeUserRemoved:
+		if j.userOf[user] != c.id {
+			return "unknown_user"
+		}
+		c.users = slices.DeleteFunc(c.users, func(m member) bool { return m.id == user })
+		delete(j.userOf, user)
+		c.now(e.at)
+		j.tell(e, events.TopicCompanyResults, events.TypeUserDeprovisioned, 0, map[string]any{"user_id": user})
+	case events.TypeSchemaUpgradeRequested:
+		c.now(e.at)
+		j.tell(e, events.TopicCompanyResults, events.TypeSchemaUpgraded, 0, map[string]any{})
+	case events.TypeCompanyClosed:
+		purge, _ := e.data["purge"].(bool)
+		c.status = "closed"
+		if purge {
+			c.status = "purged"
+			for _, m := range c.users {
+				delete(j.userOf, m.id)
+			}
+		}
+		c.now(e.at)
+		j.tell(e, events.TopicCompanyResults, events.TypeCompanyArchived, 0, map[string]any{"purged": purge})
+	}
+	return ""
+}
+
+// patchable tells whether a company may set what it wants to. Only what the generator makes is recognised.
+func patchable(changes map[string]any) bool {
+	for _, name := range []string{"company_id", "subscription_tier", "max_users", "features_enabled", "support_level"} {
+		if _, there := changes[name]; there {
+			return false
+		}
+	}
+	email, there := changes["billing_email"]
+	_, isText := email.(string)
+	return !there || isText
+}
+
+// patch is a JSON merge patch.
+func patch(target, changes map[string]any) {
+	for name, value := range changes {
+		inner, isObject := value.(map[string]any)
+		switch {
+		case value == nil:
+			delete(target, name)
+		case isObject:
+			into, ok := target[name].(map[string]any)
+			if !ok {
+				into = map[string]any{}
+			}
+			into = maps.Clone(into)
+			patch(into, inner)
+			target[name] = into
+		default:
+			target[name] = value
+		}
+	}
+}
+
+// suspended are the users for whom the tier has no place: those who came last.
+func (c *company) suspended() []string {
+	room := c.sub.plan.maxUsers
+	if room == 0 || room >= len(c.users) {
+		return nil
+	}
+	var ids []string
+	for _, m := range c.users[room:] {
+		ids = append(ids, m.id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// finish writes the companies into the world.
+func (j *judge) finish() {
+	w := j.world
+	for id, c := range j.companies {
+		if c.status == "purged" {
+			w.Companies[id] = Company{Status: c.status, Currency: currency}
+			continue
+		}
+		w.Companies[id] = Company{Status: c.status, Currency: currency, BillingEmail: c.email}
+		suspended := c.suspended()
+		for _, m := range c.users {
+			status := active
+			if slices.Contains(suspended, m.id) {
+				status = "suspended"
+			}
+			w.Users[m.id] = User{CompanyID: id, Email: m.email, Status: status}
+		}
+		s := c.sub
+		w.Subscriptions[id] = Subscription{Tier: s.plan.name, Status: s.status, PeriodStart: s.start, PeriodEnd: s.end, PriceMinor: s.plan.price,
+			Currency: currency, PendingTier: s.pending, CancelAtPeriodEnd: s.cancelling, GraceUntil: s.grace, PreviousTier: s.previous}
+		config := maps.Clone(c.config)
+		patch(config, map[string]any{"company_id": id, "subscription_tier": s.plan.name, "max_users": s.plan.maxUsersJSON(), "billing_email": c.email,
+			"features_enabled": s.plan.features, "support_level": s.plan.support})
+		text, err := json.Marshal(config)
+		if err != nil { // can't be: it was made of JSON
+			text = []byte(err.Error())
+		}
+		w.Configs[id] = text
+	}
+}

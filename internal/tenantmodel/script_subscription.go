@@ -1,0 +1,291 @@
+package tenantmodel
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tenantflow/events"
+)
+
+// subscriptionEvent makes one event of subscription.events.
+func (sc *scene) subscriptionEvent() {
+	r := &sc.g.random
+	if sc.state().status != active {
+		sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise"})
+		return
+	}
+	if r.chance(sc.g.config.Rejected) && sc.refusedSubscriptionEvent() {
+		return
+	}
+	s := &sc.state().sub
+	var can []func()
+	may := func(allowed bool, do func()) {
+		if allowed {
+			can = append(can, do)
+		}
+	}
+	paid, moving, renewable := s.plan.price > 0, !sc.quiet, s.end.Year() < 3000 && (s.pending == "" || s.cancelling || s.pending != "free" && !sc.quiet)
+	late := s.status == "expired" && s.previous != ""
+	may(true, sc.payIn)
+	may(true, sc.failToPay)
+	may(moving && s.plan.rank < 2, sc.goUp)
+	may(moving && s.plan.rank < 2, sc.goUp)
+	may(moving && paid, func() { sc.goDown("immediate") })
+	may(paid, func() { sc.goDown(pick(r, "", "period_end")) })
+	may(moving && paid, func() { sc.subscribe(events.TypeCancelRequested, map[string]any{"effective": "immediate"}) })
+	may(paid, func() { sc.subscribe(events.TypeCancelRequested, map[string]any{}) })
+	may(paid && renewable, sc.renew)
+	may(paid && renewable, sc.renew)
+	may(moving && paid && !sc.swapped, sc.expire)
+	may(moving && late, sc.reinstate)
+	pick(r, can...)()
+}
+
+// subscribe adds an event. Now and then it is dated before the one that came before it.
+func (sc *scene) subscribe(kind string, data map[string]any) bool {
+	r := &sc.g.random
+	if n := len(sc.subs); n > 0 && r.chance(0.05) && sc.g.judge.world.Inbox[sc.subs[n-1].identity()] == "done" {
+		if at := sc.subs[n-1].at.Add(-time.Duration(1+r.below(1000)) * time.Millisecond); at.After(sc.start.Add(sc.half)) {
+			return sc.addAt(events.TopicSubscription, kind, data, at)
+		}
+	}
+	if len(sc.subs) == 0 && len(sc.company) == 1 && sc.phase == sc.begins && r.chance(0.2) { // dated before the registration
+		return sc.addAt(events.TopicSubscription, kind, data, sc.company[0].at.Add(-time.Minute))
+	}
+	return sc.add(events.TopicSubscription, kind, data)
+}
+
+func (sc *scene) goUp() {
+	r := &sc.g.random
+	s := &sc.state().sub
+	data := map[string]any{"new_tier": "enterprise"}
+	if s.plan.rank == 0 && r.chance(0.6) {
+		data["new_tier"] = "pro"
+	}
+	if r.chance(0.3) {
+		data["expected_tier"] = s.plan.name
+	}
+	sc.nameAPayment(data)
+	sc.subscribe(events.TypeUpgradeRequested, data)
+}
+
+func (sc *scene) goDown(effective string) {
+	s := &sc.state().sub
+	data := map[string]any{"new_tier": "free"}
+	if s.plan.rank == 2 && sc.g.random.chance(0.6) {
+		data["new_tier"] = "pro"
+	}
+	if effective != "" {
+		data["effective"] = effective
+	}
+	sc.subscribe(events.TypeDowngradeRequested, data)
+}
+
+// renew is about the period after this one, a longer one from the same start, or this one once more.
+func (sc *scene) renew() {
+	r := &sc.g.random
+	s := &sc.state().sub
+	start, end := s.end, monthAfter(s.end, s.day)
+	switch n := r.below(5); {
+	case n == 0 && s.pending == "" && s.status == active:
+		start, end = s.start, s.end
+	case n == 1 && s.end.Sub(s.start) < 300*24*time.Hour:
+		start, end = s.start, s.end.AddDate(0, 0, 1+r.below(60))
+	case n == 2:
+		end = start.AddDate(0, 0, 1+r.below(366))
+	}
+	data := map[string]any{"period_start": stamp(start), "period_end": stamp(end)}
+	sc.nameAPayment(data)
+	sc.subscribe(events.TypeRenewed, data)
+}
+
+func (sc *scene) reinstate() {
+	s := &sc.state().sub
+	data := map[string]any{"period_start": stamp(s.start), "period_end": stamp(s.end.AddDate(0, 1, 0))}
+	sc.nameAPayment(data)
+	sc.subscribe(events.TypeRenewed, data)
+}
+
+func (sc *scene) expire() {
+	r := &sc.g.random
+	s := &sc.state().sub
+	over := s.end
+	if s.status == pastDue && s.grace.Before(over) && r.chance(0.5) {
+		over = s.grace
+	}
+	sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(over.Add(time.Duration(r.below(1000)) * time.Hour))})
+}
+
+// nameAPayment lets an event name what pays for it: a new payment, or one that has come already.
+func (sc *scene) nameAPayment(data map[string]any) {
+	r := &sc.g.random
+	if !r.chance(0.6) {
+		return
+	}
+	payment := map[string]any{}
+	if id := sc.payment(func(p Payment) bool { return p.Status == "received" && p.TransactionID == "" }); id != "" && r.chance(0.5) {
+		payment["payment_id"] = id
+	} else {
+		payment["payment_id"] = sc.newPayment()
+	}
+	if r.chance(0.5) {
+		payment["method"] = "card"
+	}
+	data["payment"] = payment
+}
+
+func (sc *scene) newPayment() string {
+	id := fmt.Sprintf("%s/p-%d", sc.id, len(sc.payments)+1)
+	sc.payments = append(sc.payments, id)
+	sc.g.newPayments = append(sc.g.newPayments, id)
+	return id
+}
+
+// payment is one of the company's that is like that; empty: there is none.
+func (sc *scene) payment(like func(Payment) bool) string {
+	known := slices.DeleteFunc(slices.Clone(sc.payments), func(id string) bool {
+		p, ok := sc.g.judge.world.Payments[id]
+		return !ok || !like(p)
+	})
+	if len(known) == 0 {
+		return ""
+	}
+	return pick(&sc.g.random, known...)
+}
+
+// openPayment is one that has not come yet, or a new one.
+func (sc *scene) openPayment() string {
+	id := sc.payment(func(p Payment) bool { return p.Status != "received" })
+	if id == "" || sc.g.random.chance(0.3) {
+		return sc.newPayment()
+	}
+	return id
+}
+
+func (sc *scene) payIn() {
+	sc.subscribe(events.TypePaymentReceived, sc.money(sc.openPayment(), int64(1+sc.g.random.below(100_000)), currency))
+}
+
+func (sc *scene) money(id string, amount int64, in string) map[string]any {
+	data := map[string]any{"payment_id": id, "amount_minor": amount, "currency": in, "paid_at": stamp(sc.start)}
+	if sc.g.random.chance(0.5) {
+		data["method"], data["billing_period"] = "transfer", sc.start.Format("2006-01")
+	}
+	return data
+}
+
+func (sc *scene) failToPay() {
+	sc.subscribe(events.TypePaymentFailed, map[string]any{"payment_id": sc.openPayment(), "reason": "card declined"})
+}
+
+// refusedSubscriptionEvent makes one that a rule refuses; false: this one can't be made now.
+func (sc *scene) refusedSubscriptionEvent() bool {
+	r := &sc.g.random
+	s := &sc.state().sub
+	tiers := []string{"free", "pro", "enterprise"}
+	switch r.below(9) {
+	case 0:
+		kind := pick(r, events.TypeUpgradeRequested, events.TypeDowngradeRequested)
+		return sc.subscribe(kind, map[string]any{"new_tier": pick(r, "gold", "Pro", "größe", "pro ")})
+	case 1:
+		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": tiers[r.below(s.plan.rank+1)]})
+	case 2:
+		if s.plan.rank == 0 && r.chance(0.5) {
+			return sc.subscribe(events.TypeCancelRequested, map[string]any{})
+		}
+		return sc.subscribe(events.TypeDowngradeRequested, map[string]any{"new_tier": tiers[s.plan.rank+r.below(3-s.plan.rank)], "effective": pick(r, "immediate", "period_end")})
+	case 3:
+		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise", "expected_tier": tiers[(s.plan.rank+1+r.below(2))%3]})
+	case 4:
+		return sc.subscribe(events.TypePaymentReceived, sc.money(sc.id+"/never", -int64(r.below(2)*4900), currency))
+	case 5:
+		return sc.subscribe(events.TypePaymentReceived, sc.money(sc.id+"/never", 4900, "EUR"))
+	case 6:
+		end := s.start.Add(-time.Duration(r.below(2)) * time.Hour)
+		if r.chance(0.5) {
+			end = s.start.AddDate(0, 0, 367)
+		}
+		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(s.start), "period_end": stamp(end)})
+	case 7:
+		before := s.end
+		if s.status == pastDue && s.grace.Before(before) {
+			before = s.grace
+		}
+		return sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(before.Add(-time.Second))})
+	default:
+		return sc.refusedPayment()
+	}
+}
+
+// refusedPayment names a payment that is somebody's already.
+func (sc *scene) refusedPayment() bool {
+	r := &sc.g.random
+	s := &sc.state().sub
+	id := sc.payment(func(p Payment) bool { return p.Status == "received" })
+	if id == "" || r.chance(0.3) {
+		others := slices.DeleteFunc(slices.Clone(sc.g.earlierPayments), func(id string) bool {
+			p, known := sc.g.judge.world.Payments[id]
+			return !known || p.CompanyID == sc.id
+		})
+		if len(others) == 0 {
+			return false
+		}
+		id = pick(r, others...)
+	}
+	switch {
+	case s.plan.rank < 2 && sc.g.judge.taken(&event{data: map[string]any{"payment": map[string]any{"payment_id": id}}}, sc.state()) && r.chance(0.5):
+		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise", "payment": map[string]any{"payment_id": id}})
+	case r.chance(0.5):
+		return sc.subscribe(events.TypePaymentFailed, map[string]any{"payment_id": id})
+	default:
+		return sc.subscribe(events.TypePaymentReceived, sc.money(id, 4900, currency))
+	}
+}
+
+// lapse is the story of a company whose period has ended before the stream does. The schedule may find that as soon as the upgrade
+// is there, so nothing follows but what would find it too.
+func (sc *scene) lapse(n int) {
+	r := &sc.g.random
+	sc.addAt(events.TopicSubscription, events.TypeUpgradeRequested, map[string]any{"new_tier": pick(r, "pro", "enterprise"),
+		"payment": map[string]any{"payment_id": sc.newPayment()}}, sc.g.config.Now.AddDate(0, 0, -40))
+	if n > 0 && r.chance(0.5) {
+		sc.add(events.TopicSubscription, events.TypeUpgradeRequested, map[string]any{"new_tier": pick(r, "pro", "enterprise"), "expected_tier": pick(r, "free", "pro")})
+	}
+}
+
+// runOut is the story of a company for which something falls due at Config.Soon after the stream's end, and of which nothing is heard
+// any more.
+func (sc *scene) runOut() {
+	r := &sc.g.random
+	due := sc.g.config.Now.Add(sc.g.config.Soon)
+	say := func(kind string, at time.Time, data map[string]any) {
+		sc.addAt(events.TopicSubscription, kind, data, at)
+	}
+	start, found := monthBefore(due)
+	if !found || r.chance(0.2) { // a time of grace ends then, not a period
+		say(events.TypeUpgradeRequested, due.AddDate(0, 0, -9), map[string]any{"new_tier": pick(r, "pro", "enterprise")})
+		say(events.TypePaymentFailed, due.Add(-grace), map[string]any{"payment_id": sc.newPayment(), "reason": "card expired"})
+		return
+	}
+	say(events.TypeUpgradeRequested, start, map[string]any{"new_tier": "enterprise", "payment": map[string]any{"payment_id": sc.newPayment()}})
+	start = start.Add(time.Hour)
+	switch r.below(4) {
+	case 0:
+		say(events.TypeDowngradeRequested, start, map[string]any{"new_tier": "pro"})
+	case 1:
+		say(events.TypeDowngradeRequested, start, map[string]any{"new_tier": "free", "effective": "period_end"})
+	case 2:
+		say(events.TypeCancelRequested, start, map[string]any{})
+	}
+}
+
+// monthBefore is when a month starts that ends at the given time; false: none does.
+func monthBefore(end time.Time) (start time.Time, found bool) {
+	for days := 28; days <= 31; days++ {
+		if start = end.AddDate(0, 0, -days); monthAfter(start, start.Day()).Equal(end) {
+			return start, true
+		}
+	}
+	return start, false
+}

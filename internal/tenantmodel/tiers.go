@@ -1,0 +1,69 @@
+package tenantmodel
+
+import (
+	"math/big"
+	"time"
+)
+
+// A plan is what the judge knows of a tier: the built-in catalogue, written down once more.
+type plan struct {
+	name     string
+	rank     int
+	price    int64
+	maxUsers int // 0: unlimited
+	features []any
+	support  string
+}
+
+func plans() map[string]plan {
+	all := map[string]plan{}
+	for i, p := range []plan{
+		{name: "free", price: 0, maxUsers: 1, features: []any{"basic_trading", "email_notifications"}, support: "community"},
+		{name: "pro", price: 4900, maxUsers: 25, support: "email",
+			features: []any{"basic_trading", "advanced_analytics", "email_notifications", "sms_notifications", "api_access"}},
+		{name: "enterprise", price: 49900, features: []any{"all_features"}, support: "phone"},
+	} {
+		p.rank = i
+		all[p.name] = p
+	}
+	return all
+}
+
+func (p plan) maxUsersJSON() any {
+	if p.maxUsers == 0 {
+		return "unlimited"
+	}
+	return p.maxUsers
+}
+
+// monthAfter is the end of a month that starts at a time, on a day of the month or the last one there is.
+func monthAfter(start time.Time, day int) time.Time {
+	first := time.Date(start.Year(), start.Month(), 1, start.Hour(), start.Minute(), start.Second(), start.Nanosecond(), time.UTC).AddDate(0, 1, 0)
+	end := first
+	for next := first; next.Month() == first.Month() && next.Day() <= day; next = next.AddDate(0, 0, 1) {
+		end = next
+	}
+	return end
+}
+
+// portion is price x what is left of a period, to the nearest whole number, halves to the even one.
+func portion(price int64, start, end, at time.Time) int64 {
+	switch {
+	case at.Before(start):
+		at = start
+	case at.After(end):
+		at = end
+	}
+	exact := new(big.Rat).Mul(big.NewRat(price, 1), big.NewRat(end.UnixMicro()-at.UnixMicro(), end.UnixMicro()-start.UnixMicro()))
+	// Twice the number, cut off, tells on which side of the half it is.
+	doubled := new(big.Int).Quo(new(big.Int).Mul(exact.Num(), big.NewInt(2)), exact.Denom())
+	whole := new(big.Int).Quo(exact.Num(), exact.Denom())
+	odd := new(big.Int).And(new(big.Int).Abs(doubled), big.NewInt(1)).Sign() != 0
+	if odd { // a half or more is left over, away from zero
+		half := new(big.Rat).SetFrac(doubled, big.NewInt(2)).Cmp(exact) == 0
+		if !half || new(big.Int).And(new(big.Int).Abs(whole), big.NewInt(1)).Sign() != 0 {
+			whole.Add(whole, big.NewInt(int64(exact.Sign())))
+		}
+	}
+	return whole.Int64()
+}

@@ -1,0 +1,218 @@
+package tenantmodel
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// A World is the state of the stores and the published events, as far as it is judged: what must be, or what was found.
+type World struct {
+	Companies     map[string]Company // by id
+	Users         map[string]User    // of user_directory, by id; those who have left are not in it
+	Subscriptions map[string]Subscription
+	Configs       map[string]json.RawMessage // company_config.config
+	Transactions  map[string]Transaction     // by transaction_id
+	Payments      map[string]Payment         // by payment_id
+	Inbox         map[Identity]string        // the state of every event
+	Results       map[string]Result          // by id, of all output topics, tombstones left out
+	DeadLetters   map[string]int             // by reason, of the topics of companies and subscriptions together
+}
+
+// NewWorld returns one in which nothing is.
+func NewWorld() *World {
+	return &World{Companies: map[string]Company{}, Users: map[string]User{}, Subscriptions: map[string]Subscription{}, Configs: map[string]json.RawMessage{},
+		Transactions: map[string]Transaction{}, Payments: map[string]Payment{}, Inbox: map[Identity]string{}, Results: map[string]Result{}, DeadLetters: map[string]int{}}
+}
+
+// A Company is a row of companies.
+type Company struct {
+	Status       string // active, closed or purged
+	Currency     string
+	BillingEmail string
+}
+
+// A User is a row of user_directory.
+type User struct {
+	CompanyID string
+	Email     string
+	Status    string // active or suspended
+}
+
+// A Subscription is a row of subscriptions. Of a company that is closed only the tier is judged.
+type Subscription struct {
+	Tier, Status           string
+	PeriodStart, PeriodEnd time.Time
+	PriceMinor             int64
+	Currency               string
+	PendingTier            string // empty: null
+	CancelAtPeriodEnd      bool
+	GraceUntil             time.Time // zero: null
+	PreviousTier           string    // empty: null
+}
+
+// A Transaction is a row of billing_transactions. Lines are the amounts of its lines, in their order.
+type Transaction struct {
+	CompanyID, Type, OldTier, NewTier string
+	AmountMinor                       int64
+	Currency                          string
+	Lines                             []int64
+	PeriodStart, PeriodEnd            time.Time
+	PaymentID                         string // of payment_data; empty: none
+}
+
+// A Payment is a row of payments.
+type Payment struct {
+	CompanyID     string
+	Status        string
+	AmountMinor   int64  // judged when it is received
+	Currency      string // likewise
+	TransactionID string // empty: null
+}
+
+// An Identity is that of an event.
+type Identity struct{ Source, ID string }
+
+// A Result is a published event. Data need not be all of it: only members that are expected are compared.
+type Result struct {
+	Topic     string // without prefix
+	Type      string
+	CompanyID string // the key
+	Data      map[string]any
+	// Phase is that of the event which causes it. Not compared.
+	Phase int
+}
+
+// Compare returns where what was found differs from w, which is what must be. Nothing: they are equal.
+func (w *World) Compare(found *World) []string {
+	var d differences
+	compareMaps(&d, "company", w.Companies, found.Companies, nil)
+	compareMaps(&d, "user", w.Users, found.Users, nil)
+	compareMaps(&d, "subscription", w.Subscriptions, found.Subscriptions, func(id string, s *Subscription) {
+		s.PeriodStart, s.PeriodEnd, s.GraceUntil = s.PeriodStart.UTC(), s.PeriodEnd.UTC(), s.GraceUntil.UTC()
+		if w.Companies[id].Status == "closed" {
+			*s = Subscription{Tier: s.Tier}
+		}
+	})
+	compareMaps(&d, "configuration", w.Configs, found.Configs, func(_ string, c *json.RawMessage) { *c = canonical(*c) })
+	compareMaps(&d, "transaction", w.Transactions, found.Transactions, func(_ string, t *Transaction) {
+		t.PeriodStart, t.PeriodEnd = t.PeriodStart.UTC(), t.PeriodEnd.UTC()
+		t.Lines = append([]int64{}, t.Lines...)
+	})
+	compareMaps(&d, "payment", w.Payments, found.Payments, func(_ string, p *Payment) {
+		if p.Status != "received" {
+			p.AmountMinor, p.Currency = 0, ""
+		}
+	})
+	compareMaps(&d, "event", w.Inbox, found.Inbox, nil)
+	compareMaps(&d, "dead letters", w.DeadLetters, found.DeadLetters, nil)
+	for _, id := range slices.Sorted(maps.Keys(w.Results)) {
+		want := w.Results[id]
+		got, ok := found.Results[id]
+		if !ok {
+			d.say("result %s: missing: %s %s of %s, %v", id, want.Topic, want.Type, want.CompanyID, want.Data)
+			continue
+		}
+		if got.Topic != want.Topic || got.Type != want.Type || got.CompanyID != want.CompanyID {
+			d.say("result %s: %s %s of %s, want %s %s of %s", id, got.Topic, got.Type, got.CompanyID, want.Topic, want.Type, want.CompanyID)
+		}
+		compareData(&d, "result "+id+" "+want.Type+" of "+want.CompanyID, got.Data, want.Data)
+	}
+	for _, id := range slices.Sorted(maps.Keys(found.Results)) {
+		if _, ok := w.Results[id]; !ok {
+			got := found.Results[id]
+			d.say("result %s: nobody expects it: %s %s of %s, %v", id, got.Topic, got.Type, got.CompanyID, got.Data)
+		}
+	}
+	return d
+}
+
+type differences []string
+
+func (d *differences) say(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
+
+// compareMaps compares two maps in the order of their keys' texts. plain, if there is one, brings a value into the form that is
+// compared.
+func compareMaps[K comparable, V any](d *differences, what string, want, found map[K]V, plain func(K, *V)) {
+	keys := map[string]K{}
+	for _, m := range []map[K]V{want, found} {
+		for k := range m {
+			keys[fmt.Sprint(k)] = k
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		w, expected := want[keys[name]]
+		g, there := found[keys[name]]
+		if plain != nil {
+			plain(keys[name], &w)
+			plain(keys[name], &g)
+		}
+		switch {
+		case !there:
+			d.say("%s %s: missing, want %s", what, name, shown(w))
+		case !expected:
+			d.say("%s %s: nobody expects it: %s", what, name, shown(g))
+		case !reflect.DeepEqual(w, g):
+			d.say("%s %s: %s\n\twant %s", what, name, shown(g), shown(w))
+		}
+	}
+}
+
+func shown(v any) string {
+	if text, ok := v.(json.RawMessage); ok {
+		return string(text)
+	}
+	return fmt.Sprintf("%+v", v)
+}
+
+// compareData compares those members of an object that are expected, at every depth.
+func compareData(d *differences, where string, got, want map[string]any) {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		g, there := got[name]
+		place := where + ": " + name
+		inner, isObject := want[name].(map[string]any)
+		gotInner, gotObject := g.(map[string]any)
+		switch {
+		case !there:
+			d.say("%s is missing, want %v", place, want[name])
+		case isObject && gotObject:
+			compareData(d, place, gotInner, inner)
+		case !sameValue(g, want[name]):
+			d.say("%s is %v, want %v", place, g, want[name])
+		}
+	}
+}
+
+// sameValue compares two values as their JSON, but times as moments.
+func sameValue(got, want any) bool {
+	g, w := canonicalValue(got), canonicalValue(want)
+	if string(g) == string(w) {
+		return true
+	}
+	var a, b time.Time
+	return json.Unmarshal(g, &a) == nil && json.Unmarshal(w, &b) == nil && a.Equal(b)
+}
+
+func canonicalValue(v any) json.RawMessage {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return json.RawMessage(fmt.Sprintf("%q", fmt.Sprint(v)))
+	}
+	return canonical(text)
+}
+
+// canonical writes JSON with sorted names. What is no JSON stays as it is.
+func canonical(text json.RawMessage) json.RawMessage {
+	var v any
+	if json.Unmarshal(text, &v) != nil {
+		return text
+	}
+	sorted, err := json.Marshal(v)
+	if err != nil {
+		return text
+	}
+	return sorted
+}
