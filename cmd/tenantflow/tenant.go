@@ -43,7 +43,7 @@ func openTenantTables(ctx context.Context, cfg *config.Config) (*migrations.Post
 	}
 	versions, err := db.Status(ctx)
 	if err == nil && slices.ContainsFunc(versions, migrations.Version.Pending) {
-		err = fmt.Errorf(`Postgres database %q lacks tables of this version: run "tenantflow migrate"`, db.Database())
+		err = fmt.Errorf(`read Postgres database %q: tables of this version are missing; run "tenantflow migrate"`, db.Database())
 	}
 	if err != nil {
 		_ = db.Close() // it is the first error that counts
