@@ -23,6 +23,7 @@ type TenantStore interface {
 	Stranded(ctx context.Context, limit int) ([]string, error)
 	Drain(ctx context.Context, company string) ([]postgres.Applied, error)
 	GiveUp(ctx context.Context, limit int) ([]postgres.Applied, error)
+	Backlog(ctx context.Context) (postgres.Backlog, error)
 }
 
 // TenantConfig is what the consumers of company and subscription events need.

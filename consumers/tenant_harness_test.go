@@ -21,6 +21,7 @@ import (
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/health"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
@@ -72,6 +73,7 @@ type tenantService struct {
 	step      func(consumers.TenantStep)
 	store     func(consumers.TenantStore) consumers.TenantStore
 	noSweep   bool
+	health    *health.Tracker
 	log       *slog.Logger
 }
 
@@ -123,7 +125,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 			return consumers.NewGroup(consumers.Config{
 				Name: topic, Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: at.group, Topics: []string{at.topic},
 				SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-				BatchRows: 50, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: c.log,
+				BatchRows: 50, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: c.log, Health: c.health,
 			}, handler).Run(ctx)
 		})
 	}

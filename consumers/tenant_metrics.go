@@ -13,6 +13,8 @@ type TenantMetrics struct {
 	seconds  *prometheus.HistogramVec
 	results  *prometheus.CounterVec
 	repeated prometheus.Counter
+	inbox    *prometheus.GaugeVec
+	oldest   prometheus.Gauge
 }
 
 // NewTenantMetrics registers the metrics, if registry is not nil. Several consumers of a process share them.
@@ -29,8 +31,14 @@ func NewTenantMetrics(registry prometheus.Registerer) *TenantMetrics {
 			Name: "tenantflow_tenant_events_repeated_total", Help: "Company and subscription events that came again after all was done for them.",
 		}),
 	}
+	m.inbox = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tenantflow_tenant_inbox", Help: "Events that are not at their end, by what they lack: their company (waiting), or the publication of their results (unpublished).",
+	}, []string{"state"})
+	m.oldest = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tenantflow_tenant_unpublished_age_seconds", Help: "How long ago the oldest event was done whose results are not published.",
+	})
 	if registry != nil {
-		registry.MustRegister(m.seconds, m.results, m.repeated)
+		registry.MustRegister(m.seconds, m.results, m.repeated, m.inbox, m.oldest)
 	}
 	return m
 }
@@ -47,4 +55,10 @@ func (m *TenantMetrics) published(done []postgres.Applied) {
 			}
 		}
 	}
+}
+
+func (m *TenantMetrics) backlog(b postgres.Backlog) {
+	m.inbox.WithLabelValues("waiting").Set(float64(b.Waiting))
+	m.inbox.WithLabelValues("unpublished").Set(float64(b.Unpublished))
+	m.oldest.Set(b.Oldest.Seconds())
 }

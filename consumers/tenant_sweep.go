@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"tenantflow/internal/health"
 	"tenantflow/sinks/postgres"
 )
 
@@ -25,7 +24,6 @@ type TenantSweeper struct {
 	config  TenantConfig
 	results *Results
 	log     *slog.Logger
-	health  *health.Tracker
 }
 
 // NewTenantSweeper returns a sweeper that publishes with the given publisher, which stays the caller's.
@@ -88,9 +86,14 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 			return err
 		}
 		if len(left) < sweepAtOnce {
-			return nil
+			break
 		}
 	}
+	backlog, err := s.config.Store.Backlog(ctx)
+	if err == nil {
+		s.config.Metrics.backlog(backlog)
+	}
+	return err
 }
 
 func (s *TenantSweeper) publish(ctx context.Context, done []postgres.Applied) error {

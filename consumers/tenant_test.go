@@ -3,12 +3,14 @@ package consumers_test
 import (
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/health"
 )
 
 // unique starts the ids of a test's companies: their roles belong to the whole cluster.
@@ -53,5 +55,40 @@ func TestCompaniesRegisterAndSubscribeThroughTheirTopics(t *testing.T) {
 	letters := f.log(events.TopicSubscription).letters(t)
 	if letters[events.InvalidData] != 1 || letters[events.KeyMismatch] != 1 || letters[events.Conflict] != 1 || len(letters) != 3 {
 		t.Errorf("dead letters: %v", letters)
+	}
+}
+
+func TestAnotherNumberOfPartitionsStopsTheConsumersUntilItIsAccepted(t *testing.T) {
+	t.Parallel()
+	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
+	id, now := unique(), time.Now().Add(-time.Hour)
+	stop := f.start(t, tenantService{})
+	f.send(t, registration(id, now))
+	f.awaitConsumed(t, time.Minute)
+	eventually(t, "the number of partitions to be noted", time.Minute, func() bool {
+		return f.query(t, "SELECT count(*) FROM topic_partitions")[0] == "(2)"
+	})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.exec(t, "UPDATE topic_partitions SET partitions = 2 WHERE topic LIKE '%subscription%'") // as if it had had fewer
+	f.send(t, tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.Add(time.Minute)),
+		tenantEvent(id+"-config", events.TypeConfigUpdated, id, `"config":{"a":1}`, now.Add(time.Minute)))
+	tracker := health.New(time.Minute, slog.New(slog.DiscardHandler), events.TopicSubscription, events.TopicCompany)
+	stop = f.start(t, tenantService{health: tracker})
+	eventually(t, "readiness to say it", time.Minute, func() bool {
+		return strings.Contains(fmt.Sprintf("%+v", tracker.Readiness()), "tenant partitions --accept")
+	})
+	eventually(t, "the other consumer to go on", time.Minute, func() bool {
+		return f.query(t, "SELECT count(*) FROM inbox")[0] == "(2)"
+	})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.exec(t, "UPDATE topic_partitions SET partitions = 3")
+	f.start(t, tenantService{})
+	f.awaitConsumed(t, time.Minute)
+	if got := f.query(t, "SELECT tier FROM subscriptions"); got[0] != "(pro)" {
+		t.Errorf("subscription: %v", got)
 	}
 }

@@ -68,6 +68,7 @@ func metrics(t *testing.T) *listener {
 	consumers.NewMetrics(&l, "usage")
 	consumers.NewUsage(nil, consumers.UsageConfig{Registry: &l})
 	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
+	consumers.NewTenantMetrics(&l)
 	directory.New(directory.Config{Metrics: &l})
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)

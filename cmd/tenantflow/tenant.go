@@ -24,7 +24,7 @@ func newTenantCommand(a *app) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTenantListCommand(a), newTenantShowCommand(a), newTenantMigrateCommand(a))
+	cmd.AddCommand(newTenantListCommand(a), newTenantShowCommand(a), newTenantMigrateCommand(a), newTenantPartitionsCommand(a))
 	return cmd
 }
 

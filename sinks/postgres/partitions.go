@@ -34,3 +34,27 @@ func (t *Tenants) CheckPartitions(ctx context.Context, topic string, partitions 
 	}
 	return nil
 }
+
+// AcceptedPartitions is the number of partitions a topic was first consumed with, or that was accepted since; 0: it was never
+// consumed.
+func (t *Tenants) AcceptedPartitions(ctx context.Context, topic string) (int, error) {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	var n int
+	err := t.store.pool.QueryRow(ctx, "SELECT coalesce((SELECT partitions FROM public.topic_partitions WHERE topic = $1), 0)", topic).Scan(&n)
+	if err != nil {
+		return 0, explain("look how many partitions a topic had", err)
+	}
+	return n, nil
+}
+
+// AcceptPartitions makes a number of partitions the one that a topic must have.
+func (t *Tenants) AcceptPartitions(ctx context.Context, topic string, partitions int) error {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	if _, err := t.store.pool.Exec(ctx, `INSERT INTO public.topic_partitions (topic, partitions) VALUES ($1, $2)
+		ON CONFLICT (topic) DO UPDATE SET partitions = EXCLUDED.partitions, seen_at = now()`, topic, partitions); err != nil {
+		return explain("accept the number of partitions of a topic", err)
+	}
+	return nil
+}

@@ -123,3 +123,24 @@ func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (*Applied, error)
 	}
 	return one, nil
 }
+
+// A Backlog is what is not at its end.
+type Backlog struct {
+	Waiting     int64         // events whose company is not registered
+	Unpublished int64         // events that are done and whose results are not known to be published
+	Oldest      time.Duration // how long ago the first of those was done
+}
+
+// Backlog counts what is not at its end.
+func (t *Tenants) Backlog(ctx context.Context) (Backlog, error) {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	var b Backlog
+	err := t.store.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM public.inbox WHERE state = 'waiting'), count(*),
+			coalesce(clock_timestamp() - min(applied_at), '0')
+		FROM public.inbox WHERE published_at IS NULL AND state IN ('done', 'rejected')`).Scan(&b.Waiting, &b.Unpublished, &b.Oldest)
+	if err != nil {
+		return b, explain("count what is not at its end", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/spf13/cobra"
+
+	"tenantflow/consumers"
+	"tenantflow/events"
+	"tenantflow/internal/config"
+	"tenantflow/sinks/postgres"
+)
+
+// A topicPartitions is a topic whose events are in order per company only as long as the number of its partitions stays.
+type topicPartitions struct {
+	Topic    string `json:"topic"`
+	Accepted int    `json:"accepted"` // 0: it was never consumed
+	Now      int    `json:"now"`
+	Unread   int64  `json:"unread"` // events the group has not read
+	State    string `json:"state"`  // ok, changed, accepted, not consumed yet
+}
+
+func newTenantPartitionsCommand(a *app) *cobra.Command {
+	var accept bool
+	cmd := &cobra.Command{
+		Use:   "partitions [--accept]",
+		Short: "Show whether the topics of companies have the partitions they were first consumed with; accept another number",
+		Long: `With another number of partitions, the later events of a company are in another partition than its earlier ones, and
+nothing keeps their order. So the consumers stop when the number of company.events or subscription.events changes.
+
+To add partitions: stop the producers, wait until nothing is unread, add them, run this with --accept, restart the
+service, start the producers. If events are unread when --accept is given, those of before and after the change may be
+applied in another order than they were published in; which is why their number is shown.
+
+Exit codes: 0 the numbers are as accepted; 1 one has changed and is not accepted.`,
+		Example: `  tenantflow tenant partitions
+  tenantflow tenant partitions --accept`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.config(config.Kafka, config.Postgres)
+			if err != nil {
+				return err
+			}
+			topics, err := tenantPartitions(cmd.Context(), a, cmd, cfg, accept)
+			if err != nil {
+				return err
+			}
+			err = a.show(cmd.OutOrStdout(), topics, func() *table {
+				t := &table{head: []string{"topic", "accepted", "now", "unread", "state"}}
+				for _, p := range topics {
+					t.add(p.Topic, strconv.Itoa(p.Accepted), strconv.Itoa(p.Now), count(p.Unread), p.State)
+				}
+				return t
+			})
+			for _, p := range topics {
+				if p.State == "changed" && err == nil {
+					err = fmt.Errorf("the number of partitions of %s has changed; its consumer is stopped until it is accepted", p.Topic)
+				}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&accept, "accept", false, "accept the numbers as they are now")
+	return cmd
+}
+
+func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *config.Config, accept bool) ([]topicPartitions, error) {
+	transport, err := cfg.KafkaTransport()
+	if err != nil {
+		return nil, err
+	}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport, Timeout: tryTimeout}
+	store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Logger: a.logger(cfg, cmd.ErrOrStderr())})
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	tenants := store.Tenants(postgres.TenantsConfig{})
+	var all []topicPartitions
+	for name, topic := range map[string]string{"company": events.TopicCompany, "subscription": events.TopicSubscription} {
+		one := topicPartitions{Topic: cfg.TopicPrefix + topic}
+		if one.Now, one.Unread, err = unread(ctx, client, one.Topic, cfg.GroupPrefix+"."+name); err != nil {
+			return nil, err
+		}
+		if one.Accepted, err = tenants.AcceptedPartitions(ctx, one.Topic); err != nil {
+			return nil, err
+		}
+		switch {
+		case one.Accepted == 0:
+			one.State = "not consumed yet"
+		case one.Accepted == one.Now:
+			one.State = "ok"
+		case !accept:
+			one.State = "changed"
+		default:
+			if err := tenants.AcceptPartitions(ctx, one.Topic, one.Now); err != nil {
+				return nil, err
+			}
+			one.Accepted, one.State = one.Now, "accepted"
+		}
+		all = append(all, one)
+	}
+	if len(all) == 2 && all[0].Topic > all[1].Topic {
+		all[0], all[1] = all[1], all[0]
+	}
+	return all, nil
+}
+
+// unread counts the partitions of a topic, and the events in them that a group has not committed.
+func unread(ctx context.Context, client *kafka.Client, topic, group string) (partitions int, events int64, err error) {
+	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return 0, 0, fmt.Errorf("count the partitions of %s: %w", topic, err)
+	}
+	var ids []int
+	for _, t := range meta.Topics {
+		if t.Error != nil {
+			return 0, 0, fmt.Errorf("count the partitions of %s: %w", topic, t.Error)
+		}
+		for _, p := range t.Partitions {
+			ids = append(ids, p.ID)
+		}
+	}
+	committed, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: ids}})
+	if err == nil {
+		err = committed.Error
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the offsets of group %s: %w", group, err)
+	}
+	at := map[int]int64{}
+	for _, p := range committed.Topics[topic] {
+		at[p.Partition] = p.CommittedOffset
+	}
+	for _, id := range ids {
+		log, err := consumers.Bounds(ctx, client, topic, id)
+		if err != nil {
+			return 0, 0, err
+		}
+		events += log.To - max(at[id], log.From)
+	}
+	return len(ids), events, nil
+}
