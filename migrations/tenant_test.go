@@ -165,6 +165,20 @@ func TestARoleWithRightsOfItsOwnIsNotTakenForACompanys(t *testing.T) {
 	}
 }
 
+func TestTablesCanBeMadeInASchemaMadeByHand(t *testing.T) {
+	t.Parallel()
+	d := newTenantDB(t)
+	acme := d.id("acme")
+	got := d.psql(d.owner, fmt.Sprintf(`CREATE SCHEMA tenant_%s; SELECT create_company_tables('tenant_%[1]s'); INSERT INTO tenant_%[1]s.users VALUES ('u', 'e')`, acme))
+	service := d.psql(d.login("data", "database_service_role"), fmt.Sprintf("SELECT user_id FROM tenant_%s.users", acme))
+	// The role comes later.
+	d.as(d.owner, fmt.Sprintf("SELECT create_company_schema('%s')", acme))
+	own := d.psql(d.login("app", "tenant_"+acme), fmt.Sprintf("SELECT user_id FROM tenant_%s.users", acme))
+	if got != "" || service != "u" || own != "u" {
+		t.Errorf("it says %q, a data service reads %q, the company %q", got, service, own)
+	}
+}
+
 func TestASchemaForACompanyMadeByHandHoldsTheUsersItHas(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)

@@ -38,7 +38,7 @@ func versionsOf(d *tenantDB) string {
 
 const (
 	addX2 = "ALTER TABLE users ADD x2 int; CREATE INDEX ON users (x2);"
-	addX3 = "ALTER TABLE users ADD x3 int; CREATE TABLE notes (id int); GRANT SELECT ON notes TO database_service_role;"
+	addX3 = "ALTER TABLE users ADD x3 int; CREATE TABLE notes (id int); GRANT SELECT ON notes TO database_service_role; REVOKE DELETE ON mt5_accounts FROM database_service_role"
 )
 
 func TestTenantsAreBroughtToTheNewestVersionWhateverHappensToOneOfThem(t *testing.T) {
@@ -84,8 +84,8 @@ func TestTenantsAreBroughtToTheNewestVersionWhateverHappensToOneOfThem(t *testin
 	if s, err := d.tables.TenantStatus(t.Context()); err != nil || s.Behind != 0 {
 		t.Errorf("at the end: %+v, %v", s, err)
 	}
-	if got := d.psql(d.login("app", "tenant_"+ids[0]), fmt.Sprintf("SELECT count(*) FROM tenant_%s.notes", ids[0])); got != "0" {
-		t.Errorf("a company's role reads the new table: %s", got)
+	if got := d.psql(d.login("app", "tenant_"+ids[0]), fmt.Sprintf("SELECT count(*) FROM tenant_%s.notes; DELETE FROM tenant_%[1]s.mt5_accounts", ids[0])); got != "0\n"+refused {
+		t.Errorf("a company's role reads a new table, and may no longer delete accounts: %s", got)
 	}
 	// A company that comes later has all of it at once.
 	if got := d.company("g", "free"); d.one(d.owner, "SELECT string_agg(version::text, '' ORDER BY version) FROM tenant_schema_versions WHERE company_id = $1", got) != "123" {

@@ -33,28 +33,40 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Grants the role of a company what the migrations of its tables have granted database_service_role. Without a role
--- of that name it does nothing.
+-- Lets both roles into the schema of a company, and gives the company's role, if it is there, exactly the rights that the
+-- migrations of its tables have given database_service_role.
 CREATE FUNCTION public.grant_company_schema(company_id text) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    tenant text := public.tenant_schema_name(company_id);
-    given  record;
+    tenant  text := public.tenant_schema_name(company_id);
+    service oid  := 'database_service_role'::regrole;
+    role    oid;
+    other   record;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = tenant) THEN
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO database_service_role', tenant);
+    SELECT oid INTO role FROM pg_roles WHERE rolname = tenant;
+    IF NOT FOUND THEN
         RETURN;
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', tenant, tenant);
-    FOR given IN
+    FOR other IN
         SELECT c.relname AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-            string_agg(a.privilege_type, ', ') AS rights
+            string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) FILTER (WHERE a.grantee = service) AS wanted,
+            string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) FILTER (WHERE a.grantee = role) AS there
         -- By pg_depend: pg_class has no index by schema, and is long where there are thousands of companies.
         FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.objid CROSS JOIN LATERAL aclexplode(c.relacl) AS a
         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(quote_ident(tenant))
-            AND d.classid = 'pg_class'::regclass AND a.grantee = 'database_service_role'::regrole
+            AND d.classid = 'pg_class'::regclass
         GROUP BY c.relname, c.relkind
+        HAVING string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) FILTER (WHERE a.grantee = service)
+            IS DISTINCT FROM string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) FILTER (WHERE a.grantee = role)
     LOOP
-        EXECUTE format('GRANT %s ON %s %I.%I TO %I', given.rights, given.kind, tenant, given.name, tenant);
+        IF other.there IS NOT NULL THEN
+            EXECUTE format('REVOKE ALL ON %s %I.%I FROM %I', other.kind, tenant, other.name, tenant);
+        END IF;
+        IF other.wanted IS NOT NULL THEN
+            EXECUTE format('GRANT %s ON %s %I.%I TO %I', other.wanted, other.kind, tenant, other.name, tenant);
+        END IF;
     END LOOP;
 END $$;
 -- +goose StatementEnd
@@ -141,7 +153,6 @@ BEGIN
     END IF;
     IF is_new THEN
         EXECUTE format('CREATE SCHEMA %I', tenant);
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO database_service_role', tenant);
     END IF;
     PERFORM public.create_company_tables(tenant);
     IF NOT has_schema_privilege(tenant, tenant, 'USAGE') THEN
