@@ -20,7 +20,7 @@ func newGenerateCommand(*app) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newGenerateUsageCommand())
+	cmd.AddCommand(newGenerateUsageCommand(), newGenerateCompaniesCommand())
 	return cmd
 }
 
@@ -46,20 +46,13 @@ as exact integers (thousandths of a millisecond, millionths of the currency unit
 			if err != nil {
 				return invalid("%w", err)
 			}
-			if err := writeLines(cmd, g); err != nil {
+			if err := writeLines(cmd, g.AppendLine); err != nil {
 				return err
 			}
 			if expected == "" {
 				return nil
 			}
-			text, err := json.MarshalIndent(g.Expected(), "", "  ")
-			if err != nil {
-				return fmt.Errorf("encode what is expected: %w", err)
-			}
-			if err := os.WriteFile(expected, append(text, '\n'), 0o644); err != nil {
-				return fmt.Errorf("write what is expected: %w", err)
-			}
-			return nil
+			return writeExpected(expected, g.Expected())
 		},
 	}
 	f := cmd.Flags()
@@ -91,11 +84,24 @@ func setStart(config *model.Config, start string) error {
 	return nil
 }
 
-func writeLines(cmd *cobra.Command, g *model.Generator) error {
+// writeExpected writes what must result from events to a file.
+func writeExpected(file string, expected any) error {
+	text, err := json.MarshalIndent(expected, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode what is expected: %w", err)
+	}
+	if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write what is expected: %w", err)
+	}
+	return nil
+}
+
+// writeLines writes the lines that next appends, until there is none left.
+func writeLines(cmd *cobra.Command, next func([]byte) ([]byte, bool)) error {
 	p := newProgress(cmd.ErrOrStderr(), "generate")
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<20)
 	written := 0
-	for line, ok := g.AppendLine(nil); ok; line, ok = g.AppendLine(line[:0]) {
+	for line, ok := next(nil); ok; line, ok = next(line[:0]) {
 		line = append(line, '\n')
 		if _, err := out.Write(line); err != nil {
 			return fmt.Errorf("write event %d: %w", written+1, err)

@@ -6,20 +6,21 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
 // A World is the state of the stores and the published events, as far as it is judged: what must be, or what was found.
 type World struct {
-	Companies     map[string]Company // by id
-	Users         map[string]User    // of user_directory, by id; those who have left are not in it
-	Subscriptions map[string]Subscription
-	Configs       map[string]json.RawMessage // company_config.config
-	Transactions  map[string]Transaction     // by transaction_id
-	Payments      map[string]Payment         // by payment_id
-	Inbox         map[Identity]string        // the state of every event
-	Results       map[string]Result          // by id, of all output topics, tombstones left out
-	DeadLetters   map[string]int             // by reason, of the topics of companies and subscriptions together
+	Companies     map[string]Company         `json:"companies"` // by id
+	Users         map[string]User            `json:"users"`     // of user_directory, by id; those who have left are not in it
+	Subscriptions map[string]Subscription    `json:"subscriptions"`
+	Configs       map[string]json.RawMessage `json:"configs"`      // company_config.config
+	Transactions  map[string]Transaction     `json:"transactions"` // by transaction_id
+	Payments      map[string]Payment         `json:"payments"`     // by payment_id
+	Inbox         map[Identity]string        `json:"inbox"`        // the state of every event
+	Results       map[string]Result          `json:"results"`      // by id, of all output topics, tombstones left out
+	DeadLetters   map[string]int             `json:"dead_letters"` // by reason, of the topics of companies and subscriptions together
 }
 
 // NewWorld returns one in which nothing is.
@@ -30,60 +31,78 @@ func NewWorld() *World {
 
 // A Company is a row of companies.
 type Company struct {
-	Status       string // active, closed or purged
-	Currency     string
-	BillingEmail string
+	Status       string `json:"status"` // active, closed or purged
+	Currency     string `json:"currency"`
+	BillingEmail string `json:"billing_email"`
 }
 
 // A User is a row of user_directory.
 type User struct {
-	CompanyID string
-	Email     string
-	Status    string // active or suspended
+	CompanyID string `json:"company_id"`
+	Email     string `json:"email"`
+	Status    string `json:"status"` // active or suspended
 }
 
 // A Subscription is a row of subscriptions. Of a company that is closed only the tier is judged.
 type Subscription struct {
-	Tier, Status           string
-	PeriodStart, PeriodEnd time.Time
-	PriceMinor             int64
-	Currency               string
-	PendingTier            string // empty: null
-	CancelAtPeriodEnd      bool
-	GraceUntil             time.Time // zero: null
-	PreviousTier           string    // empty: null
+	Tier              string    `json:"tier"`
+	Status            string    `json:"status"`
+	PeriodStart       time.Time `json:"period_start"`
+	PeriodEnd         time.Time `json:"period_end"`
+	PriceMinor        int64     `json:"price_minor"`
+	Currency          string    `json:"currency"`
+	PendingTier       string    `json:"pending_tier,omitempty"` // empty: null
+	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`
+	GraceUntil        time.Time `json:"grace_until,omitzero"`    // zero: null
+	PreviousTier      string    `json:"previous_tier,omitempty"` // empty: null
 }
 
 // A Transaction is a row of billing_transactions. Lines are the amounts of its lines, in their order.
 type Transaction struct {
-	CompanyID, Type, OldTier, NewTier string
-	AmountMinor                       int64
-	Currency                          string
-	Lines                             []int64
-	PeriodStart, PeriodEnd            time.Time
-	PaymentID                         string // of payment_data; empty: none
+	CompanyID   string    `json:"company_id"`
+	Type        string    `json:"transaction_type"`
+	OldTier     string    `json:"old_tier"`
+	NewTier     string    `json:"new_tier"`
+	AmountMinor int64     `json:"amount_minor"`
+	Currency    string    `json:"currency"`
+	Lines       []int64   `json:"lines"`
+	PeriodStart time.Time `json:"period_start"`
+	PeriodEnd   time.Time `json:"period_end"`
+	PaymentID   string    `json:"payment_id,omitempty"` // of payment_data; empty: none
 }
 
 // A Payment is a row of payments.
 type Payment struct {
-	CompanyID     string
-	Status        string
-	AmountMinor   int64  // judged when it is received
-	Currency      string // likewise
-	TransactionID string // empty: null
+	CompanyID     string `json:"company_id"`
+	Status        string `json:"status"`
+	AmountMinor   int64  `json:"amount_minor"`             // judged when it is received
+	Currency      string `json:"currency"`                 // likewise
+	TransactionID string `json:"transaction_id,omitempty"` // empty: null
 }
 
 // An Identity is that of an event.
 type Identity struct{ Source, ID string }
 
+// MarshalText writes the source, a space and the id.
+func (i Identity) MarshalText() ([]byte, error) { return []byte(i.Source + " " + i.ID), nil }
+
+// UnmarshalText reads what MarshalText wrote. No source has a space.
+func (i *Identity) UnmarshalText(text []byte) error {
+	var found bool
+	if i.Source, i.ID, found = strings.Cut(string(text), " "); !found {
+		return fmt.Errorf("read the identity %q: there is no space in it", text)
+	}
+	return nil
+}
+
 // A Result is a published event. Data need not be all of it: only members that are expected are compared.
 type Result struct {
-	Topic     string // without prefix
-	Type      string
-	CompanyID string // the key
-	Data      map[string]any
+	Topic     string         `json:"topic"` // without prefix
+	Type      string         `json:"type"`
+	CompanyID string         `json:"company_id"` // the key
+	Data      map[string]any `json:"data"`
 	// Phase is that of the event which causes it. Not compared.
-	Phase int
+	Phase int `json:"phase"`
 }
 
 // Compare returns where what was found differs from w, which is what must be. Nothing: they are equal.

@@ -55,6 +55,17 @@ func TestEveryDifferenceIsFound(t *testing.T) {
 	if d := w.Compare(copied(t, w)); len(d) > 0 {
 		t.Fatalf("a copy differs: %q", d)
 	}
+	text, err := json.Marshal(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read World
+	if err := json.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	if d := w.Compare(&read); len(d) > 0 {
+		t.Fatalf("as JSON it differs: %q", d)
+	}
 	for name, change := range map[string]func(*World){
 		"company ": func(o *World) {
 			id, c := any1(o.Companies, func(Company) bool { return true })
