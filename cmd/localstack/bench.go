@@ -29,6 +29,7 @@ Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
 	f.IntVar(&c.Events, "events", 2_000_000, "events of the backlog")
 	f.IntVar(&c.Runs, "runs", 3, "runs of each contender")
 	f.IntVar(&c.Partitions, "partitions", 8, "partitions of the topics")
+	f.IntVar(&c.Companies, "companies", 2000, "companies that are registered")
 	f.StringSliceVar(&c.Only, "only", nil, "make these measurements only, comma-separated")
 	f.StringVar(&c.Binary, "tenantflow", "", "binary of the service (default bin/tenantflow)")
 	f.StringVar(&c.JSON, "json", "", "file for the measurements (default .local/bench.json)")

@@ -5,6 +5,8 @@
 // The quota consumer is measured likewise, beside a pipeline that counts the same events in the same Redis by INCRBY and
 // EXPIRE and promises nothing; and how soon its counts are seen, how fast they are told over HTTP, what they weigh.
 //
+// Companies are measured without a rival: what one more costs, how fast their events are, what a change of tier takes.
+//
 // What counts are the ratios within one run. The absolute numbers belong to the machine, on which the broker, the engine,
 // the contender and this program share the processors.
 package bench
@@ -29,6 +31,7 @@ type Config struct {
 	Events     int      // of the backlog every contender reads; default 2,000,000
 	Runs       int      // of each contender; default 3
 	Partitions int      // of the topics; default 8
+	Companies  int      // that are registered; default 2,000
 	Only       []string // names of measurements; empty: all
 
 	Binary  string // path of tenantflow; default bin/tenantflow
@@ -66,19 +69,20 @@ const (
 	QuotaHTTP         = "quota_http" // made with quota_fresh
 	QuotaMemory       = "quota_memory"
 	QuotaProfiled     = "quota_profiled"
+	Tenants           = "tenants"
 )
 
 // Names are all measurements that Run makes when it is told nothing else.
 func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
-		Quota, QuotaBaseline, UsageAndQuota, LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory,
+		Quota, QuotaBaseline, UsageAndQuota, LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory, Tenants,
 	}
 }
 
-// counts says whether a measurement is one of the quota consumer, and stores whether ClickHouse has a part in it.
+// counts says whether a measurement needs Redis and Postgres, and stores whether ClickHouse has a part in it.
 func counts(name string) bool {
-	return slices.Contains([]string{Quota, QuotaBaseline, UsageAndQuota, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaProfiled}, name)
+	return slices.Contains([]string{Quota, QuotaBaseline, UsageAndQuota, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaProfiled, Tenants}, name)
 }
 
 func stores(name string) bool { return !counts(name) || name == UsageAndQuota }
@@ -116,19 +120,20 @@ type Latency struct {
 
 // A Measurement is what a contender did in all its runs. Numbers without a name of their own are medians of the runs.
 type Measurement struct {
-	Name          string   `json:"name"`
-	What          string   `json:"what"`
-	Rows          int      `json:"rows"`
-	DataBytes     int      `json:"data_bytes_per_event,omitempty"`
-	RowsPerSecond float64  `json:"rows_per_second"`
-	Min           float64  `json:"rows_per_second_min"`
-	Max           float64  `json:"rows_per_second_max"`
-	CPU           CPU      `json:"cpu_us_per_row"`
-	PeakRSS       float64  `json:"peak_rss_mb"`
-	Allocations   float64  `json:"allocs_per_1000_rows,omitempty"`
-	Latency       *Latency `json:"latency_ms,omitempty"`
-	Weights       []Weight `json:"redis_bytes,omitempty"`
-	Runs          []Run    `json:"runs,omitempty"`
+	Name          string      `json:"name"`
+	What          string      `json:"what"`
+	Rows          int         `json:"rows"`
+	DataBytes     int         `json:"data_bytes_per_event,omitempty"`
+	RowsPerSecond float64     `json:"rows_per_second"`
+	Min           float64     `json:"rows_per_second_min"`
+	Max           float64     `json:"rows_per_second_max"`
+	CPU           CPU         `json:"cpu_us_per_row"`
+	PeakRSS       float64     `json:"peak_rss_mb"`
+	Allocations   float64     `json:"allocs_per_1000_rows,omitempty"`
+	Latency       *Latency    `json:"latency_ms,omitempty"`
+	Weights       []Weight    `json:"redis_bytes,omitempty"`
+	Tenants       *TenantCost `json:"tenants,omitempty"`
+	Runs          []Run       `json:"runs,omitempty"`
 }
 
 // add takes in one more run.
@@ -181,6 +186,12 @@ func (c *Config) withDefaults() error {
 	}
 	if c.Partitions == 0 {
 		c.Partitions = 8
+	}
+	if c.Companies == 0 {
+		c.Companies = 2000
+	}
+	if c.Companies < 10*aloneCompanies {
+		return fmt.Errorf("%d companies are too few: choose at least %d", c.Companies, 10*aloneCompanies)
 	}
 	if len(c.Only) == 0 {
 		c.Only = Names()

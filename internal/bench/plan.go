@@ -31,6 +31,7 @@ func what(name string) string {
 		QuotaFresh:        "20,000 events/s and 2,000 HTTP requests/s, at defaults: published to counted",
 		QuotaHTTP:         "the same: GET /v1/users/{id}/quota, from when it was due",
 		QuotaMemory:       "what a counted event weighs in Redis",
+		Tenants:           "companies, through the running service",
 		QuotaProfiled:     "the quota consumer's code in the process that profiles it",
 	}[name]
 }
@@ -79,6 +80,13 @@ func (w *world) measure(ctx context.Context) ([]Measurement, error) {
 	}
 	if err := w.quotaMeasures(ctx, made); err != nil {
 		return nil, err
+	}
+	if w.wanted(Tenants) {
+		cost, err := w.tenants(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", Tenants, err)
+		}
+		made[Tenants] = &Measurement{Name: Tenants, Rows: cost.Companies, Tenants: cost}
 	}
 	var all []Measurement
 	for _, name := range append(Names(), Profiled, QuotaProfiled) {

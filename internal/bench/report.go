@@ -57,13 +57,14 @@ func report(out io.Writer, about []string, all []Measurement) {
 	ratios(out, by)
 	latencies(out, all)
 	weights(out, all)
+	tenantCosts(out, all)
 }
 
 func throughput(out io.Writer, all []Measurement) {
 	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "Redis", "peak RSS MB", "allocs/1000 rows"}}
 	for i := range all {
 		m := &all[i]
-		if m.Latency != nil || m.Weights != nil {
+		if m.Latency != nil || m.Weights != nil || m.Tenants != nil {
 			continue
 		}
 		t.row(m.Name, m.What, thousands(m.RowsPerSecond), thousands(m.Min)+" .. "+thousands(m.Max), decimal(m.CPU.Tenantflow, 2),
@@ -123,6 +124,25 @@ func weights(out io.Writer, all []Measurement) {
 		}
 	}
 	t.write(out)
+}
+
+func tenantCosts(out io.Writer, all []Measurement) {
+	for i := range all {
+		c := all[i].Tenants
+		if c == nil {
+			continue
+		}
+		t := table{heads: []string{fmt.Sprintf("%s companies", thousands(float64(c.Companies))), ""}}
+		t.row("one registration alone, at first and at last, median", fmt.Sprintf("%s ms, %s ms", decimal(c.First, 1), decimal(c.Last, 1)))
+		t.row("registrations a second: first tenth, all, last tenth", fmt.Sprintf("%.0f, %.0f, %.0f", c.RegistrationsNew, c.Registrations, c.RegistrationsEnd))
+		t.row("payments recorded a second", thousands(c.Payments))
+		t.row("an upgrade: 1 user, "+thousands(manyUsers)+" users", fmt.Sprintf("%s ms, %s ms", millis(c.UpgradeOne), millis(c.UpgradeMany)))
+		t.row("a downgrade that suspends "+thousands(manyUsers-1)+" users", millis(c.DowngradeMany)+" ms")
+		t.row("a migration of all, killed and run again", fmt.Sprintf("%.1f s (killed after %s)", c.Migration, thousands(float64(c.MigratedFirst))))
+		t.row("memory of a server process of its own, the largest; all", fmt.Sprintf("%.0f MB; %.0f MB in %d", c.BackendMB, c.BackendsMB, c.Backends))
+		t.row("peak RSS of the service; size of the database", fmt.Sprintf("%.0f MB; %.0f MB", c.ServiceMB, c.DatabaseMB))
+		t.write(out)
+	}
 }
 
 // A table is written as Markdown with columns of even width.
