@@ -165,6 +165,19 @@ func TestARoleWithRightsOfItsOwnIsNotTakenForACompanys(t *testing.T) {
 	}
 }
 
+func TestEveryTableAndFunctionOfTheDatabaseIsExplainedInIt(t *testing.T) {
+	t.Parallel()
+	d := newTenantDB(t)
+	d.company("acme", "free")
+	if got := d.one(d.owner, `SELECT string_agg(what, ', ') FROM (
+		SELECT oid::regclass::text AS what FROM pg_class WHERE relkind = 'r' AND relname <> 'goose_db_version' AND obj_description(oid, 'pg_class') IS NULL
+			AND (relnamespace = 'public'::regnamespace OR relnamespace::regnamespace::text LIKE 'tenant%')
+		UNION ALL SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype
+			AND obj_description(oid, 'pg_proc') IS NULL AND proname NOT IN ('limits_are_complete', 'is_activity_only')) nothing`); got != "" {
+		t.Errorf("nothing is said about %s", got)
+	}
+}
+
 func TestTablesCanBeMadeInASchemaMadeByHand(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)

@@ -2,6 +2,7 @@ package migrations_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,7 +58,8 @@ func TestAUserIsInTheDirectoryAndInTheCompanysTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = conn.Exec(t.Context(), statement)
-		if failed, ok := err.(*pgconn.PgError); !ok || failed.ConstraintName != constraint { //nolint:errorlint // it comes as it is
+		var failed *pgconn.PgError
+		if !errors.As(err, &failed) || failed.ConstraintName != constraint {
 			t.Errorf("%s: %v, not of constraint %s", statement, err, constraint)
 		}
 		if err := conn.Close(context.Background()); err != nil {

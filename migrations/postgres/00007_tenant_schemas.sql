@@ -235,3 +235,14 @@ END $$;
 REVOKE EXECUTE ON FUNCTION public.tenant_schema_name(text), public.lock_company(text), public.tenant_schema_version(text),
     public.grant_company_schema(text), public.migrate_company_schema(text, bigint), public.create_company_tables(text),
     public.create_company_schema(text), public.initialize_company_config(text, text), public.drop_company_schema(text) FROM PUBLIC;
+
+COMMENT ON FUNCTION public.tenant_schema_name(text) IS 'The name of the schema and of the role of a company.';
+COMMENT ON FUNCTION public.lock_company(text) IS 'Makes all others who change the company wait until the transaction ends.';
+COMMENT ON FUNCTION public.tenant_schema_version(text) IS 'The version of a company''s tables; 0: it has none.';
+COMMENT ON FUNCTION public.grant_company_schema(text) IS 'Gives the roles their rights in the schema of a company.';
+COMMENT ON FUNCTION public.migrate_company_schema(text, bigint) IS
+    'Brings a company''s tables to a version, or the newest, and returns the version there is then.';
+COMMENT ON FUNCTION public.create_company_tables(text) IS 'Makes the tables in the schema of a company, or brings them to the newest version.';
+COMMENT ON FUNCTION public.create_company_schema(text) IS 'Makes schema, role and tables of a company, as far as they are missing.';
+COMMENT ON FUNCTION public.initialize_company_config(text, text) IS 'Writes the configuration of a company if it has none.';
+COMMENT ON FUNCTION public.drop_company_schema(text) IS 'Removes the schema of a company with all its data, and its role.';

@@ -170,3 +170,9 @@ END $$;
 REVOKE EXECUTE ON FUNCTION public.tenant_user_put(text, text, text, timestamptz), public.tenant_user_remove(text, text, timestamptz),
     public.seat_users(text, text, timestamptz, timestamptz, jsonb, bigint, timestamptz),
     public.touch_users(text[], text[], timestamptz[]) FROM PUBLIC;
+
+COMMENT ON FUNCTION public.tenant_user_put(text, text, text, timestamptz) IS 'Adds a user to a company, or changes the email of one.';
+COMMENT ON FUNCTION public.tenant_user_remove(text, text, timestamptz) IS 'Takes a user out of a company; says whether there was one.';
+COMMENT ON FUNCTION public.seat_users(text, text, timestamptz, timestamptz, jsonb, bigint, timestamptz) IS
+    'Gives all users of a company its subscription, makes the oldest active and the others suspended, and returns whose seat has changed.';
+COMMENT ON FUNCTION public.touch_users(text[], text[], timestamptz[]) IS 'Moves last_activity of users on, where it is by an hour or more.';

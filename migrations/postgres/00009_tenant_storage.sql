@@ -73,3 +73,8 @@ END $$;
 REVOKE EXECUTE ON FUNCTION public.tenant_size(text), public.check_storage_quota(text, numeric),
     public.cleanup_old_data_by_tier(text, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.check_storage_quota(text, numeric) TO database_service_role;
+
+COMMENT ON FUNCTION public.tenant_size(text) IS 'The bytes that the schema of a company takes.';
+COMMENT ON FUNCTION public.check_storage_quota(text, numeric) IS 'Whether so many megabytes more fit into what the company''s subscription allows.';
+COMMENT ON FUNCTION public.cleanup_old_data_by_tier(text, integer) IS
+    'Deletes positions that were closed longer ago than the company''s subscription keeps them; returns how many.';
