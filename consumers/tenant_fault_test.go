@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,128 +21,9 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
-	"tenantflow/internal/tenant"
-	"tenantflow/internal/tier"
+	"tenantflow/internal/tenantmodel"
 	"tenantflow/sinks/postgres"
 )
-
-// tenantTraffic is what happens to some companies, in an order in which each topic has it. Half of them only subscribe, half
-// only change users and configuration, so that the state at the end does not depend on how the two topics are interleaved.
-func tenantTraffic(id string, companies int, seed uint64) []tenantMessage {
-	random := rand.New(rand.NewPCG(seed, 1))
-	start := time.Now().Add(-20 * 24 * time.Hour).UTC().Truncate(time.Microsecond)
-	var all []tenantMessage
-	for i := range companies {
-		c := fmt.Sprintf("%s-%d", id, i)
-		at, n := start, 0
-		say := func(eventType, data string) tenantMessage {
-			n++
-			at = at.Add(time.Duration(1+random.IntN(3600)) * time.Second)
-			return tenantEvent(fmt.Sprintf("%s-%d", c, n), eventType, c, data, at)
-		}
-		var own []tenantMessage
-		if i%2 == 0 {
-			own = append(own,
-				say(events.TypePaymentReceived, fmt.Sprintf(`"payment_id":"%s-p0","amount_minor":4900,"currency":"USD","paid_at":%q`, c, start.Format(time.RFC3339))),
-				say(events.TypeUpgradeRequested, fmt.Sprintf(`"new_tier":"pro","payment":{"payment_id":"%s-p0"}`, c)),
-				say(events.TypePaymentReceived, fmt.Sprintf(`"payment_id":"%s-p0","amount_minor":4900,"currency":"USD","paid_at":%q`, c, start.Format(time.RFC3339))),
-				say(events.TypePaymentFailed, fmt.Sprintf(`"payment_id":"%s-p1"`, c)),
-				say(events.TypePaymentReceived, fmt.Sprintf(`"payment_id":"%s-p1","amount_minor":1,"currency":"USD","paid_at":%q`, c, start.Format(time.RFC3339))),
-				say(events.TypeUpgradeRequested, `"new_tier":"enterprise","expected_tier":"pro"`),
-				say(events.TypeUpgradeRequested, `"new_tier":"pro"`),
-				say(events.TypeDowngradeRequested, `"new_tier":"pro","effective":"immediate"`),
-				say(events.TypeCancelRequested, ""),
-				say(events.TypeUpgradeRequested, `"new_tier":"enterprise"`),
-				say(events.TypeCancelRequested, `"effective":"immediate"`),
-				say(events.TypeUpgradeRequested, `"new_tier":"pro"`),
-				say(events.TypeExpired, ""))
-			own = append([]tenantMessage{own[0], registration(c, start)}, own[1:]...)
-		} else {
-			own = append(own, registration(c, start),
-				say(events.TypeConfigUpdated, fmt.Sprintf(`"config":{"n":%d}`, i)),
-				say(events.TypeUserAdded, fmt.Sprintf(`"user_id":"%s-u2","email":"u2@x"`, c)),
-				say(events.TypeUserRemoved, fmt.Sprintf(`"user_id":"%s-u1"`, c)),
-				say(events.TypeUserAdded, fmt.Sprintf(`"user_id":"%s-u2","email":"u2@x"`, c)),
-				say(events.TypeConfigUpdated, `"config":{"max_users":7}`),
-				say(events.TypeSchemaUpgradeRequested, ""),
-				say(events.TypeUserErasureRequested, fmt.Sprintf(`"user_id":"%s-u2"`, c)))
-			if i%4 == 3 {
-				own = append(own, say(events.TypeCompanyClosed, fmt.Sprintf(`"purge":%t`, i%8 == 7)), say(events.TypeConfigUpdated, `"config":{}`))
-			}
-		}
-		// Resends of anything that has been sent, in between and at the end.
-		for range 3 {
-			k := random.IntN(len(own))
-			to := k + 1 + random.IntN(len(own)-k)
-			own = slices.Insert(own, to, own[k])
-		}
-		all = append(all, own...)
-	}
-	return all
-}
-
-// expectedTenants is what the messages lead to when each is applied once, in order, by nobody who could fail.
-func expectedTenants(t testing.TB, messages []tenantMessage) (tables, results []string) {
-	t.Helper()
-	f := &tenantFixture{dsn: postgrestest.New(t)}
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: f.dsn})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	tenants := store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default())})
-	decoder, err := events.NewDecoder("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range messages {
-		e, err := decoder.Decode(&events.Record{Topic: m.Topic, Key: []byte(m.Key), Value: m.Value, Headers: m.Head})
-		if err != nil {
-			t.Fatal(err)
-		}
-		done, err := tenants.Apply(t.Context(), e, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, one := range done {
-			for _, r := range one.Results {
-				if r.Event == nil {
-					results = append(results, "tombstone "+r.Key)
-					continue
-				}
-				p := published{r.Topic, r.Event.Type, r.Key, string(r.Event.Data), r.Event.CausationSource + "\n" + r.Event.CausationID}
-				results = append(results, r.Event.ID+" "+p.steady(t))
-			}
-		}
-		if err := tenants.MarkPublished(t.Context(), done); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return f.snapshot(t), results
-}
-
-// judge waits until everything is done, and compares tables and results with what they must be.
-func (f *tenantFixture) judge(t testing.TB, messages []tenantMessage, within time.Duration) {
-	t.Helper()
-	f.awaitConsumed(t, within)
-	f.awaitPublished(t, within)
-	tables, results := expectedTenants(t, messages)
-	if d := differ(f.snapshot(t), tables); len(d) > 0 {
-		t.Errorf("tables:\n%s", strings.Join(d, "\n"))
-	}
-	var got []string
-	for id, p := range f.results(t) {
-		if p.eventType == "" {
-			got = append(got, id)
-		} else {
-			got = append(got, id+" "+p.steady(t))
-		}
-	}
-	if d := differ(got, results); len(d) > 0 {
-		t.Errorf("results:\n%s", strings.Join(d, "\n"))
-	}
-	f.checkAudit(t)
-}
 
 // checkAudit sees that every company's chain is whole, and ends where its head says.
 func (f *tenantFixture) checkAudit(t testing.TB) {
@@ -259,15 +139,14 @@ func TestAKillAtAnyBorderOfTheTenantPathChangesNothing(t *testing.T) {
 		t.Run(name+"/"+step, func(t *testing.T) {
 			t.Parallel()
 			f := newTenantFixture(t, broker(t), "")
-			messages := tenantTraffic(unique(), 8, uint64(i))
-			f.send(t, messages...)
+			g := f.produce(t, tenantmodel.Config{Seed: uint64(i), Companies: 8, Events: 120})
 			for _, nth := range []int32{1, 3} {
 				if !f.crashAt(t, step, nth) {
 					t.Fatalf("the child never came to %s a %d. time", step, nth)
 				}
 			}
 			f.start(t, tenantService{session: crashSession})
-			f.judge(t, messages, 2*time.Minute)
+			f.judge(t, g, 2*time.Minute)
 		})
 	}
 }
@@ -278,8 +157,7 @@ func TestKillsAtRandomBordersOfTheTenantPathChangeNothing(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	f := newTenantFixture(t, enginetest.SharedApacheKafka(t), "")
-	messages := tenantTraffic(unique(), 16, seed)
-	f.send(t, messages...)
+	g := f.produce(t, tenantmodel.Config{Seed: seed, Companies: 16, Events: 300, Conflicts: 0.02})
 	steps := tenantSteps()
 	for range 4 {
 		if !f.crashAt(t, steps[random.IntN(len(steps))], 1+random.Int32N(20)) {
@@ -287,16 +165,15 @@ func TestKillsAtRandomBordersOfTheTenantPathChangeNothing(t *testing.T) {
 		}
 	}
 	f.start(t, tenantService{session: crashSession})
-	f.judge(t, messages, 2*time.Minute)
+	f.judge(t, g, 2*time.Minute)
 }
 
 func TestOffsetsThatAreSetBackChangeNoCompany(t *testing.T) {
 	t.Parallel()
 	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
-	messages := tenantTraffic(unique(), 8, 5)
-	f.send(t, messages...)
+	g := f.produce(t, tenantmodel.Config{Seed: 5, Companies: 8, Events: 150})
 	stop := f.start(t, tenantService{})
-	f.judge(t, messages, time.Minute)
+	f.judge(t, g, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +182,7 @@ func TestOffsetsThatAreSetBackChangeNoCompany(t *testing.T) {
 		(&quotaFixture{fixture: f.log(topic)}).setOffsets(t, 0)
 	}
 	f.start(t, tenantService{})
-	f.judge(t, messages, time.Minute)
+	f.judge(t, g, time.Minute)
 	if d := differ(f.snapshot(t), before); len(d) > 0 {
 		t.Errorf("tables:\n%s", strings.Join(d, "\n"))
 	}
@@ -317,7 +194,7 @@ func TestOffsetsThatAreSetBackChangeNoCompany(t *testing.T) {
 func TestTwoMembersAndRebalancesChangeNoCompany(t *testing.T) {
 	t.Parallel()
 	f := newTenantFixture(t, enginetest.SharedApacheKafka(t), "")
-	messages := tenantTraffic(unique(), 24, 6)
+	g, messages := tenantStream(t, tenantmodel.Config{Seed: 6, Companies: 24, Events: 400})
 	third := len(messages) / 3
 	f.start(t, tenantService{})
 	f.send(t, messages[:third]...)
@@ -330,7 +207,7 @@ func TestTwoMembersAndRebalancesChangeNoCompany(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.send(t, messages[2*third:]...)
-	f.judge(t, messages, 2*time.Minute)
+	f.judge(t, g, 2*time.Minute)
 }
 
 func TestAPostgresThatIsKilledUnderLoadChangesNoCompany(t *testing.T) {
@@ -338,7 +215,7 @@ func TestAPostgresThatIsKilledUnderLoadChangesNoCompany(t *testing.T) {
 	server := enginetest.Postgres(t, enginetest.Durable)
 	dsn := postgrestest.On(t, server.DSN())
 	f := newTenantFixture(t, enginetest.SharedKafka(t), dsn)
-	messages := tenantTraffic(unique(), 24, 7)
+	g, messages := tenantStream(t, tenantmodel.Config{Seed: 7, Companies: 24, Events: 400})
 	f.start(t, tenantService{})
 	for part := range 3 {
 		f.send(t, messages[part*len(messages)/3:(part+1)*len(messages)/3]...)
@@ -352,7 +229,7 @@ func TestAPostgresThatIsKilledUnderLoadChangesNoCompany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.judge(t, messages, 2*time.Minute)
+	f.judge(t, g, 2*time.Minute)
 }
 
 func TestACutAfterTheCommitWasSentAppliesOnce(t *testing.T) {
@@ -360,7 +237,7 @@ func TestACutAfterTheCommitWasSentAppliesOnce(t *testing.T) {
 	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
 	address := strings.Split(strings.TrimPrefix(f.dsn[strings.Index(f.dsn, "@")+1:], "//"), "/")[0]
 	proxy := enginetest.Proxy(t, address)
-	messages := tenantTraffic(unique(), 12, 8)
+	g, messages := tenantStream(t, tenantmodel.Config{Seed: 8, Companies: 12, Events: 200})
 	f.start(t, tenantService{dsn: strings.Replace(f.dsn, address, proxy.Addr(), 1)})
 	for part := range 3 {
 		// Prepared statements go by name; the record of an event and its commit go in one request, so the request that names
@@ -374,7 +251,7 @@ func TestACutAfterTheCommitWasSentAppliesOnce(t *testing.T) {
 		}
 		proxy.Cut()
 	}
-	f.judge(t, messages, 2*time.Minute)
+	f.judge(t, g, 2*time.Minute)
 }
 
 // deaf is a store that never notes what is published.
@@ -385,8 +262,7 @@ func (deaf) MarkPublished(context.Context, []postgres.Applied) error { return ni
 func TestWhatNobodyIsKnownToHavePublishedIsPublishedAgainWithTheSameIDs(t *testing.T) {
 	t.Parallel()
 	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
-	messages := tenantTraffic(unique(), 4, 9)
-	f.send(t, messages...)
+	g := f.produce(t, tenantmodel.Config{Seed: 9, Companies: 4, Events: 60})
 	stop := f.start(t, tenantService{noSweep: true, store: func(s consumers.TenantStore) consumers.TenantStore { return deaf{s} }})
 	f.awaitConsumed(t, time.Minute)
 	if err := stop(); err != nil {
@@ -395,5 +271,5 @@ func TestWhatNobodyIsKnownToHavePublishedIsPublishedAgainWithTheSameIDs(t *testi
 	// Nothing is left to be consumed, so only the sweep can find what is not noted, and so much later than here.
 	f.exec(t, "UPDATE inbox SET applied_at = applied_at - interval '1 hour'")
 	f.start(t, tenantService{})
-	f.judge(t, messages, time.Minute)
+	f.judge(t, g, time.Minute)
 }

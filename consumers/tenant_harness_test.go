@@ -1,9 +1,7 @@
 package consumers_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -145,6 +143,7 @@ type tenantMessage struct {
 	Key   string
 	Value []byte
 	Head  []events.Header
+	phase int // of a stream of the model
 }
 
 // send publishes messages in order, per key.
@@ -172,7 +171,7 @@ func tenantEvent(id, eventType, company, data string, at time.Time) tenantMessag
 		text += "," + data
 	}
 	value, head := (&events.Envelope{ID: id, Source: "/test", Type: eventType, Time: at, Data: []byte(text + "}")}).EncodeBinary()
-	return tenantMessage{topic, company, value, head}
+	return tenantMessage{topic, company, value, head, 0}
 }
 
 // registration makes a company of one user, <company>-u1.
@@ -274,27 +273,6 @@ func (f *tenantFixture) results(t testing.TB) map[string]published {
 		})
 	}
 	return out
-}
-
-// steady takes out of a result what differs from one installation to another.
-func (p published) steady(t testing.TB) string {
-	t.Helper()
-	var data map[string]any
-	d := json.NewDecoder(bytes.NewReader([]byte(p.data)))
-	d.UseNumber()
-	if p.data != "" {
-		if err := d.Decode(&data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"version", "audit_seq"} {
-		delete(data, name)
-	}
-	text, err := json.Marshal(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Join([]string{p.topic, p.eventType, p.key, string(text), p.causation}, " ")
 }
 
 // awaitPublished waits until all that is done is published and noted.

@@ -12,6 +12,9 @@ import (
 type Due struct {
 	CompanyID string
 	At        time.Time
+	// ByClock: nobody but the clock says that it is due. What waits for the company comes first then. Otherwise it is an event that
+	// needs it done before.
+	ByClock bool
 }
 
 // DueSource is the source of the events by which things happen by themselves.

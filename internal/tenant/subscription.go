@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"bytes"
 	"errors"
 	"time"
 
@@ -247,7 +248,12 @@ func (r *Rules) changeTier(d *Decision, s *State, next *Subscription) (*Decision
 		return nil, err
 	}
 	d.Subscription, d.Seat = next, true
-	if string(config) != string(s.Config) {
+	// Postgres writes the same object in another way.
+	before, err := object(s.Config)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(config, marshal(before)) {
 		d.Config = config
 	}
 	return d, nil

@@ -55,7 +55,7 @@ func (t *Tenants) ApplyDue(ctx context.Context, company string, partition int, b
 			return all, nil
 		}
 		c := tenant.DueCause(s)
-		c.Partition = partition
+		c.Partition, c.Payload.(*tenant.Due).ByClock = partition, true
 		one, first, err := t.once(ctx, c)
 		if err != nil {
 			return all, err

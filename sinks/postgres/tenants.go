@@ -239,19 +239,21 @@ func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
 		return one, nil, err
 	}
 	_, registers := c.Payload.(*events.CompanyRegistered)
-	_, due := c.Payload.(*tenant.Due)
+	due, isDue := c.Payload.(*tenant.Due)
 	switch {
+	case isDue && due.ByClock && x.firstWait != 0:
+		return nil, nil, nil // there will be another time
 	case s.Company == nil && !registers:
 		if x.prior.state == inboxWaiting {
 			return nil, nil, nil
 		}
 		return nil, nil, x.waits(ctx, print)
-	case s.Company != nil && x.firstWait != 0 && x.firstWait != x.prior.seq:
+	case s.Company != nil && !isDue && x.firstWait != 0 && x.firstWait != x.prior.seq:
 		first, err := x.firstWaiting(ctx)
 		return nil, first, err
-	case due && !s.IsOver(c.Event.Time):
+	case isDue && !s.IsOver(c.Event.Time):
 		return nil, nil, nil // it was due, and something has come in between
-	case !due && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
+	case !isDue && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
 		return nil, tenant.DueCause(s), nil
 	}
 	d, err := x.tenants.rules.Decide(s, c)

@@ -428,3 +428,14 @@ func TestAClosedCompanyKeepsItsDataAndAPurgedOneItsBooks(t *testing.T) {
 	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.rejected company_closed")
 	b.apply(t, b.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","initial_user":{"user_id":"`+b.company+`-u1","email":"z@x"}`), "company.rejected company_exists")
 }
+
+func TestWhatIsDueComesBeforeAnEventThatHasWaited(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
+	b.clock = b.clock.AddDate(0, 2, 0)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`))
+	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed", "subscription.upgraded", "company.config_changed",
+		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.upgraded", "company.config_changed")
+}
