@@ -55,7 +55,7 @@ func (s *script) play(phase, n int) (company, subscription []emission) {
 	if phase < s.begins || s.soon && phase > 0 {
 		return nil, nil
 	}
-	half := span / time.Duration(s.g.config.Phases) / 2
+	half := (span / time.Duration(s.g.config.Phases) / 2).Truncate(time.Millisecond)
 	sc := &scene{script: s, phase: phase, half: half, step: half / time.Duration(n+6), start: s.g.config.Now.Add(-span + time.Duration(phase)*2*half)}
 	r := &s.g.random
 	sc.quiet = phase%2 == 1 || r.chance(0.3)
