@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -136,16 +135,7 @@ func TestCleanupWaitsForAChangeOfTheTier(t *testing.T) {
 	}
 	deleted := make(chan string, 1)
 	go func() { deleted <- d.psql(d.owner, fmt.Sprintf("SELECT cleanup_old_data_by_tier('%s')", acme)) }()
-	waiting := "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for d.one("postgres", waiting) != "1" {
-		select {
-		case <-tick.C:
-		case got := <-deleted:
-			t.Fatalf("it has not waited, and deleted %s", got)
-		}
-	}
+	awaitLock(t, d)
 	if _, err := upgrade.Exec(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}

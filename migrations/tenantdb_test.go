@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -153,4 +154,19 @@ func (d *tenantDB) login(name, role string) string {
 	user := name + d.suffix
 	d.as("postgres", fmt.Sprintf("CREATE ROLE %s LOGIN IN ROLE %q", user, role))
 	return user
+}
+
+// awaitLock waits until somebody waits for a lock in the database.
+func awaitLock(t *testing.T, d *tenantDB) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == "0" {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("nobody waits for a lock")
+		}
+	}
 }

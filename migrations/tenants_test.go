@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -129,11 +128,7 @@ func TestATenantMigrationThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 		failure = err
 		done <- results
 	}()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") != "1" {
-		<-tick.C
-	}
+	awaitLock(t, d)
 	cancel()
 	if results := <-done; len(results) != 2 || !errors.Is(failure, context.Canceled) {
 		t.Errorf("%+v, %v", results, failure)
@@ -148,8 +143,9 @@ func TestATenantMigrationThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 		done <- results
 	}()
 	killed := "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%migrate_company_schema%'"
-	for d.one("postgres", killed) != "1" {
-		<-tick.C
+	awaitLock(t, d)
+	if got := d.one("postgres", killed); got != "1" {
+		t.Fatalf("%s connections were ended", got)
 	}
 	if results := <-done; failure != nil || len(results) != 4 || results[0].Err == nil || results[1].Err != nil {
 		t.Errorf("after a connection was ended: %+v, %v", results, failure)
@@ -163,6 +159,23 @@ func TestATenantMigrationThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 	results, err := d.tables.MigrateTenants(t.Context(), migrations.TenantMigration{})
 	if err != nil || len(results) != 1 || versionsOf(d) != "a3x2x3 b3x2x3 c3x2x3 d3x2x3 e3x2x3 f3x2x3" {
 		t.Errorf("at the end: %+v, %v, %s", results, err, versionsOf(d))
+	}
+}
+
+func TestAConnectionServesNoMoreThanSomeHundredTenants(t *testing.T) {
+	t.Parallel()
+	d := newTenantDB(t)
+	// Bare schemas: what counts is who comes by.
+	execPostgres(t, d.tables, "CREATE TABLE pids (pid int)",
+		"DO $$ BEGIN FOR i IN 1..600 LOOP EXECUTE format('CREATE SCHEMA %I', 'tenant_c' || i); END LOOP; END $$",
+		"INSERT INTO tenant_schema_versions (company_id, schema_name, version) SELECT 'c' || i, 'tenant_c' || i, 1 FROM generate_series(1, 600) i",
+		"INSERT INTO tenant_migrations VALUES (2, '00002_x.sql', 'INSERT INTO public.pids VALUES (pg_backend_pid())', 'x')")
+	results, err := d.tables.MigrateTenants(t.Context(), migrations.TenantMigration{Concurrency: 1})
+	if err != nil || len(results) != 600 {
+		t.Fatalf("%d results, %v", len(results), err)
+	}
+	if got := d.one(d.owner, "SELECT string_agg(n::text, ' ' ORDER BY n DESC) FROM (SELECT count(*) AS n FROM pids GROUP BY pid) c"); got != "250 250 100" {
+		t.Errorf("the connections have served %s companies", got)
 	}
 }
 

@@ -68,6 +68,33 @@ func TestAUserIsInTheDirectoryAndInTheCompanysTable(t *testing.T) {
 	}
 }
 
+func TestAUserIsKeptForAnAccountThatIsMadeMeanwhile(t *testing.T) {
+	t.Parallel()
+	d := newTenantDB(t)
+	acme := d.company("acme", "pro")
+	execPostgres(t, d.tables, fmt.Sprintf("SELECT tenant_user_put('%s', 'u1', 'u1@x.test', now())", acme))
+	data, err := pgx.Connect(t.Context(), d.dsn(d.login("data", "database_service_role")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer data.Close(context.Background())
+	if _, err := data.Exec(t.Context(), fmt.Sprintf("BEGIN; INSERT INTO tenant_%s.mt5_accounts (account_id, user_id, account_number) VALUES (1, 'u1', 'n')", acme)); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan string, 1)
+	go func() { removed <- d.psql(d.owner, fmt.Sprintf("SELECT tenant_user_remove('%s', 'u1', now())", acme)) }()
+	awaitLock(t, d)
+	if _, err := data.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-removed; got != "t" {
+		t.Errorf("the user is removed: %s", got)
+	}
+	if got := d.one(d.owner, fmt.Sprintf("SELECT user_id || ' ' || subscription_status FROM tenant_%s.users", acme)); got != "u1 removed" {
+		t.Errorf("the company has %s", got)
+	}
+}
+
 func TestTheOldestUsersHaveTheSeats(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)
