@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+
+	"tenantflow/internal/token"
 )
 
 func TestCompaniesAreAnsweredFromTheStores(t *testing.T) {
@@ -74,4 +77,36 @@ func TestWithoutPostgresCompaniesAre503(t *testing.T) {
 	}
 	f.proxy.Refuse(false)
 	eventually(t, func() bool { return f.get("/v1/companies/acme/subscription").status == http.StatusOK })
+}
+
+// What one token's question has brought into the caches is not told to another one.
+func TestCachedCompaniesAreNotToldToOtherTenants(t *testing.T) {
+	t.Parallel()
+	f := setupStores(t)
+	f.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('globex', 'G', 'g@x')",
+		"INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('globex', 'pro', '2026-11-01 00:00+00')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('g-1', 'globex')")
+	tokens, err := token.Open(tokensFile(t), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.tokens = tokens
+	for _, resource := range []string{"config", "subscription", "subscription/preview?new_tier=enterprise"} {
+		target := "/v1/companies/globex/" + resource
+		if a := f.ask(target); a.status != http.StatusOK {
+			t.Errorf("%s, for all: %d %s", resource, a.status, a.body)
+		}
+		if a := f.ask(target, withToken(acmeToken)); a.status != http.StatusNotFound || strings.Contains(a.body, "pro") && !strings.Contains(a.body, "preview") {
+			t.Errorf("%s, for acme: %d %s", resource, a.status, a.body)
+		}
+		if a := f.ask(strings.Replace(target, "globex", "acme", 1), withToken(acmeToken)); a.status != http.StatusOK {
+			t.Errorf("%s of acme, for acme: %d %s", resource, a.status, a.body)
+		}
+	}
+	if a := f.ask("/v1/users/g-1/subscription"); a.json["valid"] != true {
+		t.Errorf("the user, for all: %s", a.body)
+	}
+	if a := f.ask("/v1/users/g-1/subscription", withToken(acmeToken)); a.body != `{"valid":false,"reason":"no_subscription"}`+"\n" {
+		t.Errorf("the user, for acme: %s", a.body)
+	}
 }
