@@ -107,7 +107,7 @@ func (a Asker) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(a.Out, out, 0o644) //nolint:gosec // numbers
+	return os.WriteFile(a.Out, out, 0o644)
 }
 
 // A connection asks one thing after the other. It is less work than net/http's client, which would share the processors

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,10 +202,67 @@ func TestTheReportComparesCountingWithPlainIncrements(t *testing.T) {
 func TestWhatIsMeasuredDecidesWhichEnginesAreStarted(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][2]bool{ // counts, stores rows
-		Tenantflow: {false, true}, Quota: {true, false}, QuotaHTTP: {true, false}, UsageAndQuota: {true, true}, InsertLimit: {false, true},
+		Tenantflow: {false, true}, Quota: {true, false}, QuotaHTTP: {true, false}, UsageAndQuota: {true, true}, InsertLimit: {false, true}, Tenants: {true, false},
 	} {
 		if got := [2]bool{counts(name), stores(name)}; got != want {
 			t.Errorf("%s: counts, stores is %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestARateIsTakenBetweenTwoSharesOfTheResults(t *testing.T) {
+	t.Parallel()
+	m := marks{total: 100, at: []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second}, count: []int{0, 10, 90, 100}}
+	for _, one := range []struct{ from, to, want float64 }{{0, 1, 25}, {0, 0.1, 10}, {0.1, 0.9, 80}, {0.9, 1, 5}} {
+		if got := m.rate(one.from, one.to); got != one.want {
+			t.Errorf("from %v to %v the rate is %v, want %v", one.from, one.to, got, one.want)
+		}
+	}
+}
+
+func TestTheReportTellsWhatCompaniesCost(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	report(&out, []string{"a machine"}, []Measurement{{Name: Tenants, Tenants: &TenantCost{Companies: 10_000, First: 45.12, Last: 35.6, Payments: 1868.4, UpgradeMany: 492.4}}})
+	for _, want := range []string{"| 10,000 companies", "45.1 ms, 35.6 ms", "| 1,868 ", "492 ms"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
+}
+
+// Who asks counts each answer from when its request was due, and takes nothing but a 200 for one.
+func TestTheAskerReadsAnswersAndRefusesErrors(t *testing.T) {
+	t.Parallel()
+	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/users/u-1/quota" && r.URL.Path != "/v1/users/u-2/quota" {
+			http.Error(w, "no such user", http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write([]byte(strings.Repeat("x", 300)))
+	}))
+	defer served.Close()
+	dir := t.TempDir()
+	a := Asker{Addr: strings.TrimPrefix(served.URL, "http://"), Users: dir + "/users", Rate: 500, Connections: 2, Out: dir + "/took"}
+	for users, good := range map[string]bool{"u-1\nu-2": true, "u-3": false} {
+		if err := os.WriteFile(a.Users, []byte(users), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.From, a.Until = time.Now(), time.Now().Add(100*time.Millisecond) // 50 of them
+		err := a.Run(t.Context())
+		if (err == nil) != good {
+			t.Errorf("asking about %q: %v", users, err)
+		}
+		if !good {
+			continue
+		}
+		var took []int64
+		text, err := os.ReadFile(a.Out)
+		if err == nil {
+			err = json.Unmarshal(text, &took)
+		}
+		if err != nil || len(took) < 1 || len(took) > 51 || slices.Min(took) < 0 {
+			t.Errorf("%d answers, want some and 51 at most, none before it was due: %v", len(took), err)
 		}
 	}
 }

@@ -226,9 +226,10 @@ func (p *freshProber) ask(measured time.Time) (err error) {
 		return err
 	}
 	out := filepath.Join(p.Dir, "answered.json")
+	//nolint:noctx // it is ended below
 	cmd := exec.Command(self, "bench", "asker", "--addr", p.addr, "--users", p.users, "--rate", strconv.Itoa(askRate),
 		"--connections", strconv.Itoa(askConns), "--from", measured.Format(time.RFC3339Nano),
-		"--until", measured.Add(steadyTime).Format(time.RFC3339Nano), "--out", out) //nolint:noctx // it is ended below
+		"--until", measured.Add(steadyTime).Format(time.RFC3339Nano), "--out", out)
 	asker, err := p.run(cmd, "")
 	if err != nil {
 		return err
