@@ -3,7 +3,7 @@
 //
 // A [Group] joins a consumer group and runs every assigned partition until the next rebalance. What a partition's
 // events do is up to its handler. There are two shapes of them: a [BatchHandler] gets contiguous ranges of many
-// records (usage rows, quotas), an [EventHandler] one event after the other (companies, subscriptions).
+// records (usage rows, quotas), an [EventHandler] one event after the other.
 //
 // Both rest on the same promise of the runtime, which is at-least-once and in order: a range is committed only after
 // its effects are durable, with the generation and the member id of its owner, so that a member that has lost the
