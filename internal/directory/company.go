@@ -31,7 +31,7 @@ type Company struct {
 type Period struct {
 	Start  *time.Time
 	End    *time.Time // nil: it does not end by itself
-	Status string     // active, past_due, cancelled or expired
+	Status string     // active, past_due, cancelled or expired; closed: the company is
 }
 
 // A CompanyConfig is a company's whole configuration. As JSON, one flat object, it is what stands in
@@ -114,7 +114,7 @@ type BillingPeriod struct {
 	CompanyID   string     `json:"company_id"`
 	PeriodStart *time.Time `json:"period_start"`
 	PeriodEnd   *time.Time `json:"period_end"` // null: it does not end by itself
-	Status      string     `json:"status"`     // active, past_due, cancelled or expired
+	Status      string     `json:"status"`     // active, past_due, cancelled or expired; closed: the company is
 	Version     int64      `json:"version"`
 	CachedAt    time.Time  `json:"cached_at"`
 }

@@ -27,7 +27,7 @@ type Subscription struct {
 	// Quota is how much of the day's quota was used when it was last looked at, at most QuotaAge ago. It is left out
 	// where nobody has asked for it, or the counters can't be read.
 	Quota QuotaBlock `json:"usage_quota,omitzero"`
-	// BillingStatus is the status of the company's subscription: active, past_due, cancelled or expired.
+	// BillingStatus is the status of the company's subscription: active, past_due, cancelled or expired; closed if the company is.
 	BillingStatus string `json:"billing_status"`
 	// Version rises with every change of what is above: the greatest version of the rows it is made of.
 	Version int64 `json:"version"`

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"tenantflow/events"
-	"tenantflow/internal/tier"
 )
 
 // A Due is the payload of what happens to a subscription by itself: when its period ends, or its time of grace.
@@ -62,20 +61,7 @@ func (r *Rules) due(d *Decision, s *State, held *Subscription, p *Due) (*Decisio
 	case next.CancelAtEnd:
 		return r.endCancelled(d, s, &next)
 	}
-	to, _ := r.catalogue.Tier(next.PendingTier)
-	change := tier.Change{From: next.Tier, To: to, At: d.At, AnchorDay: next.AnchorDay}
-	begin := next.PeriodEnd
-	if to.PriceMinor == 0 {
-		begin = d.At
-		change.AnchorDay = begin.UTC().Day()
-	} else if change.AnchorDay == 0 {
-		change.AnchorDay = next.PeriodStart.UTC().Day()
-	}
-	change.Adjustment = tier.Adjustment{AmountMinor: to.PriceMinor, Currency: next.Currency, PeriodStart: begin,
-		PeriodEnd: tier.NextPeriodEnd(begin, change.AnchorDay), Lines: []tier.Line{}}
-	if to.PriceMinor > 0 {
-		change.Adjustment.Lines = []tier.Line{{Description: "a month of " + to.Name, AmountMinor: to.PriceMinor}}
-	}
+	change := r.catalogue.AtPeriodEnd(next.current(), next.PendingTier)
 	next.stay()
 	return r.fall(d, s, &next, change)
 }

@@ -154,7 +154,10 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, p *events.Renew
 	case late:
 		name = next.PreviousTier
 	case next.PendingTier != "" && !next.CancelAtEnd && !same:
-		name = next.PendingTier
+		// Who pays for another period does not go to a tier that costs nothing.
+		if pending, _ := r.catalogue.Tier(next.PendingTier); pending.PriceMinor > 0 {
+			name = next.PendingTier
+		}
 	}
 	to, _ := r.catalogue.Tier(name)
 	next.stay()
@@ -169,7 +172,7 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, p *events.Renew
 	}
 	if !same && to.PriceMinor > 0 {
 		d.charge("renewal", from, name, tier.Adjustment{AmountMinor: to.PriceMinor, Currency: next.Currency, PeriodStart: start, PeriodEnd: end,
-			Lines: []tier.Line{{Description: "renewal of " + name, AmountMinor: to.PriceMinor}}}, p.Payment, s.Payment)
+			Lines: []tier.Line{{Description: "charge", AmountMinor: to.PriceMinor}}}, p.Payment, s.Payment)
 	} else if p.Payment != nil {
 		d.Payment = namedPayment(s, p.Payment, s.Payment)
 	}

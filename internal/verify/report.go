@@ -201,7 +201,7 @@ type Report struct {
 	DeadLetters DeadLetters `json:"dead_letters"`
 	OtherTopics int64       `json:"other_topics"` // rows that came from other topics: only counted
 	Aggregates  []Aggregate `json:"aggregates"`
-	Companies   int64       `json:"companies"`  // whose audit log and configuration were looked at
+	Companies   int64       `json:"companies"` // whose audit log and configuration were looked at
 	Findings    Findings    `json:"findings"`
 	Repairs     Repairs     `json:"repairs"`
 	Notes       []string    `json:"notes"`

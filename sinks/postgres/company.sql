@@ -8,7 +8,7 @@ SELECT
     f.config,
     s.period_start,
     s.period_end,
-    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status = 'closed' THEN 'cancelled' ELSE s.status END,
+    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
     greatest(c.version, f.version, s.version)
 FROM public.companies AS c
@@ -16,4 +16,4 @@ LEFT JOIN public.company_config AS f ON f.company_id = c.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = c.company_id
 LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
 LEFT JOIN public.subscription_tiers AS free ON free.tier = 'free'
-WHERE c.company_id = $1
+WHERE c.company_id = $1 AND c.status <> 'purged'

@@ -406,6 +406,9 @@ func TestAClosedCompanyKeepsItsDataAndAPurgedOneItsBooks(t *testing.T) {
 	if got := b.row(t, "SELECT status, closed_at IS NOT NULL FROM companies"); got != "(closed,t)" {
 		t.Errorf("closed: %s", got)
 	}
+	if users, err := b.store.Users(t.Context(), []string{b.company + "-u1"}); err != nil || len(users) != 1 || users[0].BillingStatus != "closed" {
+		t.Errorf("the user of a closed company: %+v, %v", users, err)
+	}
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.rejected company_closed")
 	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.rejected company_closed")
 	if due, err := b.tenants.Due(t.Context(), 3, b.clock.AddDate(1, 0, 0), 10); err != nil || len(due) != 0 {
@@ -438,4 +441,32 @@ func TestWhatIsDueComesBeforeAnEventThatHasWaited(t *testing.T) {
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`))
 	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed", "subscription.upgraded", "company.config_changed",
 		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.upgraded", "company.config_changed")
+}
+
+func TestARenewalWithdrawsTheWayToFreeAndTakesTheOneToAPaidTier(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.upgraded", "company.config_changed")
+	renewal := func(from, to string) string {
+		return fmt.Sprintf(`"period_start":"2026-%sT10:02:00Z","period_end":"2026-%sT10:02:00Z"`, from, to)
+	}
+	for _, way := range []struct {
+		eventType, data, scheduled, period, want string
+		changed                                  bool
+	}{
+		{events.TypeDowngradeRequested, `"new_tier":"free"`, "subscription.downgrade_scheduled", renewal("02-28", "03-31"), "(enterprise,active,49900,02-28,03-31,,,)", false},
+		{events.TypeCancelRequested, "", "subscription.cancellation_scheduled", renewal("03-31", "04-30"), "(enterprise,active,49900,03-31,04-30,,,)", false},
+		{events.TypeDowngradeRequested, `"new_tier":"pro"`, "subscription.downgrade_scheduled", renewal("04-30", "05-31"), "(pro,active,4900,04-30,05-31,,,)", true},
+	} {
+		b.apply(t, b.event(way.eventType, way.data), way.scheduled)
+		want := []string{"subscription.renewal_recorded"}
+		if way.changed {
+			want = append(want, "company.config_changed")
+		}
+		b.apply(t, b.event(events.TypeRenewed, way.period), want...)
+		if got := b.subscription(t); got != way.want {
+			t.Errorf("renewed after %s %s: %s, want %s", way.eventType, way.data, got, way.want)
+		}
+	}
 }

@@ -27,7 +27,7 @@ var _ directory.Loader = (*Store)(nil)
 // Users returns those of the users that are known, in any order, in one query. Quota and CachedAt are left empty.
 //
 // A user whose company has no subscription has an empty tier, an empty billing status and limits of zero. The billing
-// status of a company that is closed is cancelled.
+// status of a company that is closed is closed, whatever its subscription says.
 func (s *Store) Users(ctx context.Context, ids []string) ([]directory.Subscription, error) {
 	if len(ids) == 0 {
 		return nil, nil

@@ -59,7 +59,7 @@ func TestUsersAreWhatTheirCompanyHasSubscribedTo(t *testing.T) {
 	if n := got[2]; n.Tier != "" || n.BillingStatus != "" || n.CompanyID != "none" || !reflect.DeepEqual(n.Limits, tier.Limits{Features: []string{}}) || n.EndDate != nil {
 		t.Errorf("the user of a company without a subscription is %+v", n)
 	}
-	if got[3].BillingStatus != "cancelled" || got[3].Tier != "pro" {
+	if got[3].BillingStatus != "closed" || got[3].Tier != "pro" {
 		t.Errorf("the user of a closed company is %+v", got[3])
 	}
 	if none, err := w.store.Users(t.Context(), nil); err != nil || len(none) != 0 {

@@ -11,7 +11,7 @@ SELECT
     u.updated_at,
     u.last_activity,
     coalesce(s.tier, ''),
-    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status = 'closed' THEN 'cancelled' ELSE s.status END,
+    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
     s.limits,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
     greatest(u.version, c.version, f.version, s.version)
