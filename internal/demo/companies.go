@@ -126,7 +126,7 @@ func (d *demo) runCompanies(ctx context.Context) error {
 // publishChapters publishes chapters of all companies, and some of them once more.
 func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
 	w := &kafka.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
-	defer w.Close()
+	defer func() { _ = w.Close() }() // WriteMessages has waited for all of it
 	var messages []kafka.Message
 	for i := range storyCompanies {
 		company := storyCompany

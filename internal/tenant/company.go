@@ -21,7 +21,7 @@ func (r *Rules) register(d *Decision, s *State, p *events.CompanyRegistered) (*D
 	free, _ := r.catalogue.Tier(tier.Free)
 	config, err := newConfig(p.Config, s.CompanyID, p.BillingEmail, free.Name, free.Limits, free.SupportLevel)
 	if err != nil {
-		return d.refuse(InvalidConfig, "config: %v", err), nil //nolint:nilerr // that is the event's fault, not an error here
+		return d.refuse(InvalidConfig, "config: %v", err), nil
 	}
 	d.Create = &Company{Name: p.Name, BillingEmail: p.BillingEmail, Currency: p.Currency, Status: Active, CreatedAt: d.At}
 	d.Subscription = &Subscription{Currency: tier.Currency}
@@ -62,7 +62,7 @@ func (s *State) configChanged(w Written) []Output {
 func (r *Rules) updateConfig(d *Decision, s *State, p *events.ConfigUpdated) (*Decision, error) {
 	config, err := patchConfig(s.Config, p.Config)
 	if err != nil {
-		return d.refuse(InvalidConfig, "config: %v", err), nil //nolint:nilerr // that is the event's fault, not an error here
+		return d.refuse(InvalidConfig, "config: %v", err), nil
 	}
 	var read struct {
 		BillingEmail string `json:"billing_email"`

@@ -38,10 +38,6 @@ func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) 
 			return nil, err
 		}
 	}
-	result, err := x.result(d, w)
-	if err != nil {
-		return nil, err
-	}
 	records := &pgx.Batch{}
 	state := inboxDone
 	switch {
@@ -53,6 +49,10 @@ func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) 
 		if err := x.records(records, d, w); err != nil {
 			return nil, err
 		}
+	}
+	result, err := x.result(d, w)
+	if err != nil {
+		return nil, err
 	}
 	var stored []byte
 	x.finish(records, state, print, result, &stored)
@@ -244,8 +244,8 @@ func (x *tenantTx) result(d *tenant.Decision, w tenant.Written) ([]byte, error) 
 		outputs = d.Outputs(w)
 		for i := range outputs {
 			if t := outputs[i].Topic; t == events.TopicCompanyResults || t == events.TopicSubscriptionResults {
-				// The record this effect is going to have, so that a tail that is cut off the log shows.
-				outputs[i].Data["audit_seq"] = x.audit.seq + 1
+				// The record of this effect, so that a tail that is cut off the log, or a log made anew, shows.
+				outputs[i].Data["audit_seq"], outputs[i].Data["audit_hash"] = x.audit.seq, x.audit.hash
 			}
 		}
 	}
