@@ -56,7 +56,7 @@ func (t *Tenants) ApplyDue(ctx context.Context, company string, partition int, b
 		}
 		c := tenant.DueCause(s)
 		c.Partition, c.Payload.(*tenant.Due).ByClock = partition, true
-		one, first, err := t.once(ctx, c)
+		one, first, err := t.once(ctx, attempt{cause: c})
 		if err != nil {
 			return all, err
 		}

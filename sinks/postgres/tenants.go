@@ -86,8 +86,9 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, partition int) ([]
 // apply is Apply, for what may also have come about by itself.
 func (t *Tenants) apply(ctx context.Context, c *tenant.Cause) ([]Applied, error) {
 	var all []Applied
+	a := attempt{cause: c}
 	for {
-		one, first, err := t.once(ctx, c)
+		one, first, err := t.once(ctx, a)
 		if err != nil {
 			return all, err
 		}
@@ -101,12 +102,42 @@ func (t *Tenants) apply(ctx context.Context, c *tenant.Cause) ([]Applied, error)
 			rest, err := t.Drain(ctx, c.Event.Key)
 			return append(all, rest...), err
 		}
-		before, err := t.apply(ctx, first)
+		before, err := t.before(ctx, first)
 		all = append(all, before...)
 		if err != nil {
 			return all, err
 		}
+		// What is due again at the very time at which it was done was set back by hand, and is left alone.
+		_, due := first.Payload.(*tenant.Due)
+		a.notDue = due && len(before) == 0
 	}
+}
+
+// before applies what has to come before another event. What Postgres refuses of it is not that other event's fault.
+func (t *Tenants) before(ctx context.Context, first *tenant.Cause) ([]Applied, error) {
+	done, err := t.apply(ctx, first)
+	var refused *events.Rejection
+	if !errors.As(err, &refused) {
+		return done, err
+	}
+	if _, due := first.Payload.(*tenant.Due); due {
+		return done, fmt.Errorf("apply %s of company %s, which is due: %s", first.Event.Type, first.Event.Key, refused.Error())
+	}
+	t.store.log.ErrorContext(ctx, "an event that has waited for its company can't be applied; it is held in the inbox",
+		"source", first.Event.Source, "event_id", first.Event.ID, "company_id", first.Event.Key, "error", refused)
+	_, err = t.store.pool.Exec(ctx, "UPDATE public.inbox SET state = 'held', applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'",
+		first.Event.Source, first.Event.ID)
+	if err != nil {
+		return done, explain("hold an event", err)
+	}
+	return done, nil
+}
+
+// An attempt is how an event is to be applied.
+type attempt struct {
+	cause      *tenant.Cause
+	emailTaken bool // the email it names is another user's
+	notDue     bool // nothing has to come before it because it is due
 }
 
 // Drain applies what has waited for a company that is registered now, in the order in which it came.
@@ -117,21 +148,16 @@ func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) 
 		if err != nil || c == nil {
 			return all, err
 		}
-		one, first, err := t.once(ctx, c)
+		done, err := t.before(ctx, c)
+		all = append(all, done...)
 		if err != nil {
 			return all, err
 		}
-		switch {
-		case first != nil:
-			before, err := t.apply(ctx, first)
-			all = append(all, before...)
-			if err != nil {
-				return all, err
+		if len(done) == 0 {
+			again, err := t.firstWaiting(ctx, company)
+			if err != nil || again == nil || again.Event.Source == c.Event.Source && again.Event.ID == c.Event.ID {
+				return all, err // it is still to wait
 			}
-		case one == nil:
-			return all, nil // it is still to wait
-		default:
-			all = append(all, *one)
 		}
 	}
 }
@@ -142,16 +168,15 @@ var errRaced = errors.New("another transaction was faster")
 // once applies one event in one transaction, again where others were faster. It returns what is to be published: nil if there
 // is nothing, because the event waits or was published before. If something has to come before the event, nothing was done and
 // first is that.
-func (t *Tenants) once(ctx context.Context, c *tenant.Cause) (one *Applied, first *tenant.Cause, err error) {
-	emailTaken := false
+func (t *Tenants) once(ctx context.Context, a attempt) (one *Applied, first *tenant.Cause, err error) {
 	for try := 1; ; try++ {
-		one, first, err = t.attempt(ctx, c, emailTaken)
+		one, first, err = t.attempt(ctx, a)
 		var sent *pgconn.PgError
 		switch {
 		case err == nil:
 			return one, first, nil
 		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.SchemaName != "public":
-			emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
+			a.emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
 		case errors.As(err, &sent) && (sent.Code == uniqueViolation || sent.Code == serializationFailure || sent.Code == deadlockDetected), errors.Is(err, errRaced):
 		default:
 			return nil, nil, rejectStored(err)
@@ -179,7 +204,8 @@ func rejectStored(err error) error {
 }
 
 // attempt is one transaction.
-func (t *Tenants) attempt(ctx context.Context, c *tenant.Cause, emailTaken bool) (*Applied, *tenant.Cause, error) {
+func (t *Tenants) attempt(ctx context.Context, a attempt) (*Applied, *tenant.Cause, error) {
+	c := a.cause
 	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
 	defer cancel()
 	conn, err := t.store.pool.Acquire(ctx)
@@ -192,7 +218,7 @@ func (t *Tenants) attempt(ctx context.Context, c *tenant.Cause, emailTaken bool)
 	if err := x.begin(ctx); err != nil {
 		return nil, nil, explain("apply an event", err)
 	}
-	x.state.EmailTaken = emailTaken
+	x.state.EmailTaken, x.notDue = a.emailTaken, a.notDue
 	one, first, err := x.run(ctx)
 	if err != nil {
 		var sent *events.Rejection
@@ -213,6 +239,7 @@ type tenantTx struct {
 	tenants *Tenants
 	conn    *pgx.Conn
 	cause   *tenant.Cause
+	notDue  bool // see attempt
 	ended   bool // committed
 
 	state     tenant.State
@@ -253,7 +280,7 @@ func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
 		return nil, first, err
 	case isDue && !s.IsOver(c.Event.Time):
 		return nil, nil, nil // it was due, and something has come in between
-	case !isDue && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
+	case !isDue && !x.notDue && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
 		return nil, tenant.DueCause(s), nil
 	}
 	d, err := x.tenants.rules.Decide(s, c)

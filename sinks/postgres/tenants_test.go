@@ -470,3 +470,34 @@ func TestARenewalWithdrawsTheWayToFreeAndTakesTheOneToAPaidTier(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsDueAgainByHandDoesNotStopAnEvent(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	b.clock = b.clock.AddDate(0, 2, 0)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.expiry_handled", "notification.requested", "company.config_changed",
+		"subscription.upgraded", "company.config_changed")
+	b.exec(t, "UPDATE subscriptions SET period_start = '2026-01-31 10:02+00', period_end = '2026-02-28 10:02+00'") // as it was when it expired
+	b.apply(t, b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-f"`), "subscription.payment_failure_recorded")
+}
+
+func TestAWaitingEventThatPostgresRefusesIsHeldAndStopsNobody(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
+	bad := b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-bad","amount_minor":1,"currency":"USD","paid_at":"2026-02-01T00:00:00Z"`)
+	b.apply(t, bad)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
+	b.exec(t, "ALTER TABLE payments ADD CONSTRAINT never CHECK (payment_id NOT LIKE '%-bad')") // data that the table can't hold
+	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed", "subscription.upgraded", "company.config_changed")
+	if got := b.row(t, "SELECT event_id, event IS NOT NULL FROM inbox WHERE state = 'held'"); got != "("+bad.ID+",t)" {
+		t.Errorf("held: %s", got)
+	}
+	again := *bad
+	again.ID += "x"
+	if _, err := b.tenants.Apply(t.Context(), &again, 0); !isRejection(err, events.RejectedByStore) {
+		t.Errorf("an event with the same: %v", err)
+	}
+}
