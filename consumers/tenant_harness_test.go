@@ -250,10 +250,14 @@ func (f *tenantFixture) snapshot(t testing.TB) []string {
 // A published result is what its reader sees of it, but for versions of configurations and the place in the audit log.
 type published struct{ topic, eventType, key, data, causation string }
 
-// results reads all results by id. The same id twice must be the same event.
+// results reads all results by id. The same id twice must be the same event, and each as its schema says.
 func (f *tenantFixture) results(t testing.TB) map[string]published {
 	t.Helper()
 	out := map[string]published{}
+	decoder, err := events.NewDecoder("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, topic := range []string{events.TopicCompanyResults, events.TopicSubscriptionResults, events.TopicCompanyConfig, events.TopicNotifications} {
 		f.log(topic).readAll(t, f.prefix+topic, func(r *events.Record) {
 			if len(r.Value) == 0 {
@@ -264,6 +268,9 @@ func (f *tenantFixture) results(t testing.TB) map[string]published {
 			e, err := events.ParseEnvelope(&record)
 			if err != nil {
 				t.Fatalf("%s at offset %d: %v", topic, r.Offset, err)
+			}
+			if err := decoder.CheckData(e.Type, e.Data); err != nil {
+				t.Errorf("%s %s is not as its schema says: %v", e.Type, e.ID, err)
 			}
 			one := published{topic, e.Type, string(r.Key), string(e.Data), e.CausationSource + "\n" + e.CausationID}
 			if before, ok := out[e.ID]; ok && before != one {
