@@ -96,16 +96,52 @@ func (s *lostAnswer) Insert(ctx context.Context, in *clickhouse.Intent, b *click
 func (f *fixture) crashAt(t *testing.T, c crash) bool {
 	t.Helper()
 	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.brokers, f.topic, f.group, f.dsn, f.partitions
-	config, err := json.Marshal(c)
+	return untilKilled(t, childEnv, c, string(c.Step), func() bool { return f.consumed(t) })
+}
+
+// untilKilled runs this binary as a child that finds its task in an environment variable, until it has killed itself, and reports
+// false if all was done before it came to that.
+func untilKilled(t *testing.T, variable string, task any, where string, done func() bool) bool {
+	t.Helper()
+	config, err := json.Marshal(task)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+string(config))
+	cmd.Env = append(os.Environ(), variable+"="+string(config))
 	cmd.Stderr = os.Stderr
-	return untilKilled(ctx, t, cmd, string(c.Step), func() bool { return f.consumed(t) })
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			var exit *exec.ExitError
+			killed := false
+			if errors.As(err, &exit) {
+				status, ok := exit.Sys().(syscall.WaitStatus)
+				killed = ok && status.Signal() == syscall.SIGKILL
+			}
+			if !killed || ctx.Err() != nil {
+				t.Fatalf("child to be killed at %s ended otherwise: %v", where, err)
+			}
+			return true
+		case <-tick.C:
+			if done() {
+				_ = cmd.Process.Kill() // it never came by that border
+				if err := <-ended; err == nil {
+					t.Error("the child has ended by itself")
+				}
+				return false
+			}
+		}
+	}
 }
 
 // crashes are the borders of the usage path, with what it takes to come by them.

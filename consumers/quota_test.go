@@ -3,12 +3,10 @@ package consumers_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -82,20 +80,10 @@ func runQuotaChild(config string) int {
 // crashAt runs a child until it has killed itself.
 func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32) {
 	t.Helper()
-	config, err := json.Marshal(quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.redis.URL(),
-		Partitions: f.partitions, Members: f.members, Step: step, Nth: nth})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), quotaChildEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	err = cmd.Run()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || ctx.Err() != nil || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("child to be killed at %s ended otherwise: %v", step, err)
+	task := quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.redis.URL(),
+		Partitions: f.partitions, Members: f.members, Step: step, Nth: nth}
+	if !untilKilled(t, quotaChildEnv, task, string(step), func() bool { return false }) {
+		t.Fatalf("the child never came to %s a %d. time", step, nth)
 	}
 }
 

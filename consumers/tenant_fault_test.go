@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -76,51 +74,7 @@ func runTenantChild(config string) int {
 // crashAt runs a child until it has killed itself. It reports whether it did, or consumed everything before.
 func (f *tenantFixture) crashAt(t *testing.T, step string, nth int32) bool {
 	t.Helper()
-	config, err := json.Marshal(tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, nth})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), tenantChildEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	return untilKilled(ctx, t, cmd, step, func() bool { return f.consumed(t) })
-}
-
-// untilKilled runs a child until it has killed itself, and reports false if all was done before it came to that.
-func untilKilled(ctx context.Context, t *testing.T, cmd *exec.Cmd, where string, done func() bool) bool {
-	t.Helper()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-ended:
-			var exit *exec.ExitError
-			killed := false
-			if errors.As(err, &exit) {
-				status, ok := exit.Sys().(syscall.WaitStatus)
-				killed = ok && status.Signal() == syscall.SIGKILL
-			}
-			if !killed || ctx.Err() != nil {
-				t.Fatalf("child to be killed at %s ended otherwise: %v", where, err)
-			}
-			return true
-		case <-tick.C:
-			if done() {
-				_ = cmd.Process.Kill() // it never came by that border
-				if err := <-ended; err == nil {
-					t.Error("the child has ended by itself")
-				}
-				return false
-			}
-		}
-	}
+	return untilKilled(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, nth}, step, func() bool { return f.consumed(t) })
 }
 
 // tenantSteps are the borders of the path of an event, in its order.

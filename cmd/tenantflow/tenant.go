@@ -29,7 +29,11 @@ func newTenantCommand(a *app) *cobra.Command {
 }
 
 // openTenantTables opens the database for a command that does not change the public tables: all of them must be there.
-func openTenantTables(ctx context.Context, cfg *config.Config) (*migrations.Postgres, error) {
+func (a *app) openTenantTables(ctx context.Context) (*migrations.Postgres, error) {
+	cfg, err := a.config(config.Postgres)
+	if err != nil {
+		return nil, err
+	}
 	options, err := pgxpool.ParseConfig(cfg.PostgresDSN.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("read TENANTFLOW_POSTGRES_DSN: %w", err)
@@ -81,11 +85,7 @@ go on (with -o json: "next"). A company without a schema has version 0.
 			if limit < 0 {
 				return invalid("--limit %d is negative", limit)
 			}
-			cfg, err := a.config(config.Postgres)
-			if err != nil {
-				return err
-			}
-			db, err := openTenantTables(cmd.Context(), cfg)
+			db, err := a.openTenantTables(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -177,11 +177,7 @@ Exit codes: 0 shown; 1 Postgres does not answer, or there is no such company; 2 
 			if err := companyIDs(args); err != nil {
 				return err
 			}
-			cfg, err := a.config(config.Postgres)
-			if err != nil {
-				return err
-			}
-			db, err := openTenantTables(cmd.Context(), cfg)
+			db, err := a.openTenantTables(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tenantflow/internal/config"
 	"tenantflow/migrations"
 )
 
@@ -42,11 +41,7 @@ Exit codes: 0 all have the newest version; 1 one has failed or was not reached; 
 			if err := companyIDs(m.Companies); err != nil {
 				return err
 			}
-			cfg, err := a.config(config.Postgres)
-			if err != nil {
-				return err
-			}
-			db, err := openTenantTables(cmd.Context(), cfg)
+			db, err := a.openTenantTables(cmd.Context())
 			if err != nil {
 				return err
 			}

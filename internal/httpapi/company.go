@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/internal/directory"
 	"tenantflow/internal/tier"
+	"tenantflow/sinks/postgres"
 )
 
 // noCompany answers that there is no such company: one that is not known, was purged, has no subscription, or is outside the
@@ -46,18 +47,23 @@ func (a *API) companyConfig(ctx context.Context, w http.ResponseWriter, r *http.
 	return answerJSON(w, members)
 }
 
+// subscriptionOf reads the subscription of the company that is asked about. If it is not there, or the token does not reach it, that was
+// answered.
+func subscriptionOf(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) (s postgres.CompanySubscription, there bool, err error) {
+	if q.grant.Allows(q.id) {
+		s, err = q.from.Companies.Subscription(ctx, q.id)
+	}
+	if !q.grant.Allows(q.id) || errors.Is(err, directory.ErrUnknown) {
+		noCompany(w, r)
+		return s, false, nil
+	}
+	return s, err == nil, err
+}
+
 // companySubscription answers GET /v1/companies/{company_id}/subscription.
 func (a *API) companySubscription(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
-	if !q.grant.Allows(q.id) {
-		noCompany(w, r)
-		return nil
-	}
-	s, err := q.from.Companies.Subscription(ctx, q.id)
-	if errors.Is(err, directory.ErrUnknown) {
-		noCompany(w, r)
-		return nil
-	}
-	if err != nil {
+	s, there, err := subscriptionOf(ctx, w, r, q)
+	if !there {
 		return err
 	}
 	answer := subscriptionAnswer{CompanyID: s.CompanyID, CompanyStatus: s.CompanyStatus, Tier: s.Tier, Status: s.Status,

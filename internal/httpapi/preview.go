@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"time"
 
-	"tenantflow/internal/directory"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
 )
@@ -28,16 +27,8 @@ func (a *API) preview(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: problem})
 		return nil
 	}
-	if !q.grant.Allows(q.id) {
-		noCompany(w, r)
-		return nil
-	}
-	s, err := q.from.Companies.Subscription(ctx, q.id)
-	if errors.Is(err, directory.ErrUnknown) {
-		noCompany(w, r)
-		return nil
-	}
-	if err != nil {
+	s, there, err := subscriptionOf(ctx, w, r, q)
+	if !there {
 		return err
 	}
 	answer, err := previewChange(q.from.Tiers, s, newTier, at)
