@@ -13,7 +13,7 @@ import (
 // would let twice of what is in use pile up.
 //
 // Usage: the filter, and the budget three times over, for the rows held, for what is encoded of them, and for buffers and
-// what is not collected yet. Quota: its budget twice, and what is known of users.
+// what is not collected yet. Quota: its budget twice, and what is known of users. Companies and subscriptions: the budgets of both twice.
 //
 // Without usage a process holds little and much passes through it: it would collect several times a second, each time in the way
 // of whoever waits for an answer. So it collects less often, unless GOGC says how often.
@@ -27,6 +27,11 @@ func limitMemory(cfg *config.Config, parts []string, log *slog.Logger) {
 	}
 	if slices.Contains(parts, "quota") {
 		limit += 2*int64(cfg.QuotaMemory) + users
+	}
+	for _, name := range []string{"subscription", "company"} {
+		if slices.Contains(parts, name) {
+			limit += 2 * int64(tenantMemory)
+		}
 	}
 	limit = max(limit, least)
 	if os.Getenv("GOMEMLIMIT") == "" {

@@ -295,56 +295,6 @@ func TestAFailedPaymentIsFollowedByGraceAndThenByExpiry(t *testing.T) {
 		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.rejected tier_changed")
 }
 
-func TestEventsWaitForTheirCompanyAndAreAppliedInOrder(t *testing.T) {
-	t.Parallel()
-	b := newBook(t)
-	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
-	up := b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`)
-	more := b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise","expected_tier":"pro"`)
-	b.apply(t, up)
-	b.apply(t, up) // again: it waits once
-	b.apply(t, more)
-	if got := b.row(t, "SELECT state, count(*) FROM inbox GROUP BY 1"); got != "(waiting,2)" {
-		t.Errorf("inbox: %s", got)
-	}
-	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed",
-		"subscription.upgraded", "company.config_changed", "subscription.upgraded", "company.config_changed")
-	if got := b.row(t, "SELECT state, event IS NULL, count(*) FROM inbox GROUP BY 1, 2"); got != "(done,t,3)" {
-		t.Errorf("inbox: %s", got)
-	}
-	b.apply(t, more)
-}
-
-func TestAnEventThatWaitsForNobodyIsRefused(t *testing.T) {
-	t.Parallel()
-	b := newBook(t)
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
-	b.apply(t, b.event(events.TypeUserAdded, `"user_id":"`+b.company+`-u9","email":"u@x"`))
-	if none, err := b.tenants.GiveUp(t.Context(), 10); err != nil || len(none) != 0 {
-		t.Fatalf("too early: %v, %v", none, err)
-	}
-	b.exec(t, "UPDATE inbox SET wait_until = now() - interval '1 second'")
-	done, err := b.tenants.GiveUp(t.Context(), 10)
-	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.rejected unknown_company", "company.rejected unknown_company"}) {
-		t.Fatalf("%q, %v", got, err)
-	}
-	left, err := b.tenants.Unpublished(t.Context(), -time.Hour, 10)
-	if got := told(t, left); err != nil || len(got) != 2 {
-		t.Errorf("not published yet: %q, %v", got, err)
-	}
-	for i := range done {
-		if string(done[i].Results[0].Event.Data) != string(left[i].Results[0].Event.Data) || done[i].Results[0].Event.ID != left[i].Results[0].Event.ID {
-			t.Errorf("published as\n%s\nand again as\n%s", done[i].Results[0].Event.Data, left[i].Results[0].Event.Data)
-		}
-	}
-	if err := b.tenants.MarkPublished(t.Context(), left); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := b.tenants.Unpublished(t.Context(), -time.Hour, 10); err != nil || len(left) != 0 {
-		t.Errorf("published: %v, %v", left, err)
-	}
-}
-
 func TestWhatACompanySetsForItselfIsPatchedAndChecked(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
@@ -432,17 +382,6 @@ func TestAClosedCompanyKeepsItsDataAndAPurgedOneItsBooks(t *testing.T) {
 	b.apply(t, b.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","initial_user":{"user_id":"`+b.company+`-u1","email":"z@x"}`), "company.rejected company_exists")
 }
 
-func TestWhatIsDueComesBeforeAnEventThatHasWaited(t *testing.T) {
-	t.Parallel()
-	b := newBook(t)
-	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
-	b.clock = b.clock.AddDate(0, 2, 0)
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`))
-	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed", "subscription.upgraded", "company.config_changed",
-		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.upgraded", "company.config_changed")
-}
-
 func TestARenewalWithdrawsTheWayToFreeAndTakesTheOneToAPaidTier(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
@@ -468,36 +407,5 @@ func TestARenewalWithdrawsTheWayToFreeAndTakesTheOneToAPaidTier(t *testing.T) {
 		if got := b.subscription(t); got != way.want {
 			t.Errorf("renewed after %s %s: %s, want %s", way.eventType, way.data, got, way.want)
 		}
-	}
-}
-
-func TestWhatIsDueAgainByHandDoesNotStopAnEvent(t *testing.T) {
-	t.Parallel()
-	b := newBook(t)
-	b.register(t)
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
-	b.clock = b.clock.AddDate(0, 2, 0)
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.expiry_handled", "notification.requested", "company.config_changed",
-		"subscription.upgraded", "company.config_changed")
-	b.exec(t, "UPDATE subscriptions SET period_start = '2026-01-31 10:02+00', period_end = '2026-02-28 10:02+00'") // as it was when it expired
-	b.apply(t, b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-f"`), "subscription.payment_failure_recorded")
-}
-
-func TestAWaitingEventThatPostgresRefusesIsHeldAndStopsNobody(t *testing.T) {
-	t.Parallel()
-	b := newBook(t)
-	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
-	bad := b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-bad","amount_minor":1,"currency":"USD","paid_at":"2026-02-01T00:00:00Z"`)
-	b.apply(t, bad)
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
-	b.exec(t, "ALTER TABLE payments ADD CONSTRAINT never CHECK (payment_id NOT LIKE '%-bad')") // data that the table can't hold
-	b.apply(t, registration, "company.created", "subscription.created", "company.config_changed", "subscription.upgraded", "company.config_changed")
-	if got := b.row(t, "SELECT event_id, event IS NOT NULL FROM inbox WHERE state = 'held'"); got != "("+bad.ID+",t)" {
-		t.Errorf("held: %s", got)
-	}
-	again := *bad
-	again.ID += "x"
-	if _, err := b.tenants.Apply(t.Context(), &again, 0); !isRejection(err, events.RejectedByStore) {
-		t.Errorf("an event with the same: %v", err)
 	}
 }
