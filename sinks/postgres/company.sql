@@ -6,8 +6,8 @@ SELECT
     s.limits,
     coalesce(t.support_level, free.support_level, ''),
     f.config,
-    s.period_start,
-    s.period_end,
+    p.starts,
+    p.ends,
     CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
     greatest(c.version, f.version, s.version)
@@ -15,5 +15,6 @@ FROM public.companies AS c
 LEFT JOIN public.company_config AS f ON f.company_id = c.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = c.company_id
 LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
+LEFT JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p ON s.company_id IS NOT NULL
 LEFT JOIN public.subscription_tiers AS free ON free.tier = 'free'
 WHERE c.company_id = $1 AND c.status <> 'purged'

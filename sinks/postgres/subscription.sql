@@ -5,8 +5,8 @@ SELECT
     c.status,
     s.tier,
     s.status,
-    s.period_start,
-    s.period_end,
+    p.starts,
+    p.ends,
     coalesce(s.anchor_day, 0),
     s.price_minor,
     s.currency,
@@ -22,6 +22,7 @@ SELECT
 FROM public.companies AS c
 JOIN public.subscriptions AS s ON s.company_id = c.company_id
 LEFT JOIN public.company_heads AS h ON h.company_id = c.company_id
+CROSS JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p
 CROSS JOIN LATERAL (
     SELECT
         count(*) FILTER (WHERE u.subscription_status = 'active') AS active,

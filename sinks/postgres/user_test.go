@@ -153,3 +153,24 @@ func TestTheUsersOfACompanyAreListedPageByPage(t *testing.T) {
 		t.Errorf("%q, want %q", pages, want)
 	}
 }
+
+func TestAFreePeriodIsTheOneThatNowLiesIn(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('old', 'O', 'o@x')",
+		"INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('old', 'free', '2024-01-31 10:00+00')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('u', 'old')")
+	now := time.Now()
+	users, err := w.store.Users(t.Context(), []string{"u"})
+	if err != nil || len(users) != 1 || !users[0].EndDate.After(now) || users[0].StartDate.After(now) {
+		t.Errorf("the user's: %+v, %v", users, err)
+	}
+	company, err := w.store.Company(t.Context(), "old")
+	if err != nil || !company.Period.End.After(now) || company.Period.Start.After(now) {
+		t.Errorf("the company's: %+v, %v", company.Period, err)
+	}
+	subscription, err := w.store.Subscription(t.Context(), "old")
+	if err != nil || !subscription.PeriodEnd.After(now) || subscription.PeriodStart.After(now) {
+		t.Errorf("the subscription's: %+v, %v", subscription, err)
+	}
+}

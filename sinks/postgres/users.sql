@@ -5,8 +5,8 @@ SELECT
     u.company_id,
     u.email,
     u.subscription_status,
-    coalesce(u.subscription_start_date, s.period_start),
-    coalesce(u.subscription_end_date, s.period_end),
+    coalesce(u.subscription_start_date, p.starts),
+    coalesce(u.subscription_end_date, p.ends),
     u.created_at,
     u.updated_at,
     u.last_activity,
@@ -20,4 +20,5 @@ JOIN public.companies AS c ON c.company_id = u.company_id
 LEFT JOIN public.company_config AS f ON f.company_id = u.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = u.company_id
 LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
+LEFT JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p ON s.company_id IS NOT NULL
 WHERE u.user_id = ANY ($1)
