@@ -92,10 +92,8 @@ func previewChange(tiers *tier.Catalogue, s postgres.CompanySubscription, newTie
 	if s.CompanyStatus != statusActive {
 		return nil, &tier.Refusal{Code: companyClosed, Message: "the company is closed"}
 	}
-	for _, earliest := range []time.Time{s.LastEffect, s.PeriodStart} {
-		if at.Before(earliest) {
-			at = earliest
-		}
+	if at.Before(s.LastEffect) {
+		at = s.LastEffect // as every effect is
 	}
 	held, limits := tiers.Settle(s.State, at), s.Limits
 	if held != s.State {
