@@ -51,6 +51,10 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		return err
 	}
 	defer done()
+	if differ, err := s.tenants.postgres.TiersThatDiffer(ctx, catalogue); err == nil && len(differ) > 0 {
+		s.log.Warn("prices and limits are taken from this process's catalogue, and the table subscription_tiers has others; run \"tenantflow migrate\" with the same TENANTFLOW_TIERS_FILE",
+			slog.Any("tiers", differ))
+	}
 	transport, err := cfg.KafkaTransport()
 	if err != nil {
 		return err
