@@ -95,6 +95,9 @@ type quotaPartition struct {
 	next    int64              // everything before it is counted
 	decoder *events.UsageDecoder
 	lost    bool // a script may have been applied in part
+	// renewed: the connection is not the one on which the last batch was counted. The store may have been restarted from a state in
+	// which that batch is announced, as it stands here, and not counted: nothing may be moved on from it before that is looked at.
+	renewed bool
 
 	// What the reader needs, all in milliseconds. The session is the writer's.
 	lateness, bucket int64
@@ -119,7 +122,7 @@ func (p *quotaPartition) End(Batch) {}
 
 // Close says that nothing is half counted, if that is so: whoever goes on, hours later perhaps, then needs no identities.
 func (p *quotaPartition) Close(ctx context.Context) {
-	if p.next == p.state.Pending && !p.state.Clean() {
+	if p.next == p.state.Pending && !p.state.Clean() && !p.renewed {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
 		if _, err := p.session.Move(ctx, p.state, p.clean()); err != nil {
@@ -183,8 +186,14 @@ func final(err error) bool {
 // try announces and counts the batch that judge has made calls of. It tells whether it is announced.
 func (p *quotaPartition) try(ctx context.Context, r Range, announced bool) (bool, error) {
 	if !announced {
+		if p.renewed {
+			return false, errRenewed
+		}
 		next := p.state
-		next.Done, next.Pending, next.At = r.From, r.To, time.Now()
+		next.Done, next.Pending = r.From, p.pending(r)
+		if p.state.Pending <= r.From {
+			next.At = time.Now() // else a part of it may have been counted when that was announced
+		}
 		moved, err := p.session.Move(ctx, p.state, next)
 		if err != nil {
 			return false, p.reopen(ctx, r.From, err)
@@ -214,6 +223,12 @@ func (p *quotaPartition) try(ctx context.Context, r Range, announced bool) (bool
 	return true, nil
 }
 
+// pending is up to where something may be counted when a batch is announced: a range that was found half counted may reach further.
+func (p *quotaPartition) pending(r Range) int64 { return max(r.To, p.state.Pending) }
+
+// errRenewed says that the progress has to be looked at before anything is done.
+var errRenewed = errors.New("the connection to the counter store was renewed")
+
 // reopen turns an error that says that the progress is another one into one that ends the session: Open sees what to do.
 func (p *quotaPartition) reopen(ctx context.Context, offset int64, err error) error {
 	switch {
@@ -232,6 +247,7 @@ func (p *quotaPartition) reopen(ctx context.Context, offset int64, err error) er
 func (p *quotaPartition) recover(ctx context.Context, r Range) (announced bool, err error) {
 	p.session.Close()
 	p.session = p.quota.cfg.Session(p.Topic(), p.ID())
+	p.renewed = true
 	found, err := p.session.Load(ctx)
 	if err != nil {
 		return false, err
@@ -244,10 +260,11 @@ func (p *quotaPartition) recover(ctx context.Context, r Range) (announced bool, 
 	}
 	switch {
 	case found.New || found.Epoch != p.state.Epoch:
-	case found.Done == r.From && found.Pending == r.To:
-		p.state = found
+	case found.Done == r.From && found.Pending == p.pending(r):
+		p.state, p.renewed = found, false // all of it is counted now, on this connection
 		return true, nil
 	case found.Same(p.state) && found.Clean():
+		p.renewed = false
 		return false, nil
 	}
 	// Also where the batch before this one is announced but not known to be done: the server may have been restarted
@@ -258,7 +275,11 @@ func (p *quotaPartition) recover(ctx context.Context, r Range) (announced bool, 
 // Idle says that nothing is half counted, and looks whether the counters are what they were.
 func (p *quotaPartition) Idle(ctx context.Context) error {
 	err := func() error {
-		if !p.state.Clean() || p.state.Done != p.next {
+		if p.renewed {
+			return errRenewed
+		}
+		// A range that was found half counted and is not counted to its end yet stays so: by then its identities may be forgotten.
+		if !p.state.Clean() && p.next == p.state.Pending {
 			moved, err := p.session.Move(ctx, p.state, p.clean())
 			if err == nil {
 				p.state = moved
