@@ -32,12 +32,12 @@ func TestABatchThatASnapshotHasOnlyAnnouncedIsCountedAgain(t *testing.T) {
 			ctx := context.WithoutCancel(t.Context())
 			announced, counted := 0, 0
 			step := func(s consumers.QuotaStep) {
-				switch s {
-				case consumers.QuotaAnnounced:
+				if s == consumers.QuotaAnnounced {
 					if announced++; announced == at {
 						failed <- f.client.Save(ctx).Err()
 					}
-				case consumers.QuotaCounted:
+				}
+				if s == consumers.QuotaCounted {
 					if counted++; counted == at {
 						failed <- errors.Join(<-failed, f.redis.Kill(), f.redis.Start(ctx))
 					}
