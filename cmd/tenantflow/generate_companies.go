@@ -57,9 +57,6 @@ payments, the inbox, and every published event by its id.`,
 			if err := writeLines(cmd, func(b []byte) ([]byte, bool) { return g.AppendLine(b, topic) }); err != nil {
 				return err
 			}
-			if expected == "" {
-				return nil
-			}
 			return writeExpected(expected, g.Expected())
 		},
 	}

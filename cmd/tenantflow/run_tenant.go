@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -74,7 +75,10 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		}
 	}()
 	group, working := errgroup.WithContext(ctx)
-	group.Go(func() error { return consumers.NewTenantSweeper(tenants, results, s.log).Run(working) })
+	// Once in a process: of two parts the one that companies come from.
+	if name == "company" || !slices.ContainsFunc(s.parts, func(p part) bool { return p.name == "company" }) {
+		group.Go(func() error { return consumers.NewTenantSweeper(tenants, results, s.log).Run(working) })
+	}
 	group.Go(func() error {
 		return s.consume(working, name, topic, batching{tenantBatchRows, tenantBatchInterval, tenantMemory}, handler(tenants))
 	})

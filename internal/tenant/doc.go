@@ -24,10 +24,10 @@ const (
 
 // States of a subscription.
 const (
-	StatusActive    = "active"
-	StatusPastDue   = "past_due"  // a payment has failed; it expires when the time of grace is over
-	StatusCancelled = "cancelled" // by the customer; the company is on the free tier
-	StatusExpired   = "expired"   // not renewed or not paid; the company is on the free tier
+	StatusActive    = tier.Active
+	StatusPastDue   = tier.PastDue   // a payment has failed; it expires when the time of grace is over
+	StatusCancelled = tier.Cancelled // by the customer; the company is on the free tier
+	StatusExpired   = tier.Expired   // not renewed or not paid; the company is on the free tier
 )
 
 // Grace is how long a company keeps its tier after a payment has failed.

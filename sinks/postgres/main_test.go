@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/tier"
+	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/migrations"
 	"tenantflow/sinks/postgres"
 )
@@ -28,12 +28,8 @@ func setup(t *testing.T) *world {
 
 func setupOn(t *testing.T, dsn string) *world {
 	t.Helper()
-	w := &world{dsn: dsn}
-	migrate(t, w.dsn)
+	w := &world{dsn: postgrestest.On(t, dsn)}
 	w.store = open(t, postgres.Config{DSN: w.dsn})
-	if _, err := w.store.SyncTiers(t.Context(), tier.Default()); err != nil {
-		t.Fatal(err)
-	}
 	w.conn = connect(t, w.dsn)
 	return w
 }

@@ -101,27 +101,16 @@ func (t *Tenants) GiveUp(ctx context.Context, limit int) ([]Applied, error) {
 }
 
 // giveUp refuses one event, unless its company is there by now: then its turn comes in its place.
-func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (*Applied, error) {
-	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
-	defer cancel()
-	conn, err := t.store.pool.Acquire(ctx)
-	if err != nil {
-		return nil, explain("refuse an event that has waited too long", err)
-	}
-	defer conn.Release()
-	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c}
-	if err := x.begin(ctx); err != nil {
-		return nil, explain("refuse an event that has waited too long", err)
-	}
-	if x.state.Company != nil || x.prior.state != inboxWaiting {
-		return nil, x.rollback(ctx)
-	}
-	d := &tenant.Decision{At: effectTime(c.Event.Time), Refused: unknownCompany(c.Event.Key, t.wait)}
-	one, err := x.write(ctx, d, x.prior.fingerprint)
-	if err != nil {
-		return nil, explain("refuse an event that has waited too long", err)
-	}
-	return one, nil
+func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (one *Applied, err error) {
+	err = t.transaction(ctx, c, func(ctx context.Context, x *tenantTx) error {
+		if x.state.Company != nil || x.prior.state != inboxWaiting {
+			return nil
+		}
+		d := &tenant.Decision{At: effectTime(c.Event.Time), Refused: unknownCompany(c.Event.Key, t.wait)}
+		one, err = x.write(ctx, d, x.prior.fingerprint)
+		return err
+	})
+	return one, err
 }
 
 // A Backlog is what is not at its end.

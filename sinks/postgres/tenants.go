@@ -204,34 +204,42 @@ func rejectStored(err error) error {
 }
 
 // attempt is one transaction.
-func (t *Tenants) attempt(ctx context.Context, a attempt) (*Applied, *tenant.Cause, error) {
-	c := a.cause
+func (t *Tenants) attempt(ctx context.Context, a attempt) (one *Applied, first *tenant.Cause, err error) {
+	err = t.transaction(ctx, a.cause, func(ctx context.Context, x *tenantTx) error {
+		x.state.EmailTaken, x.notDue = a.emailTaken, a.notDue
+		one, first, err = x.run(ctx)
+		return err
+	})
+	return one, first, err
+}
+
+// transaction begins a transaction for an event and has something done in it. If that has not committed, it is undone.
+func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(context.Context, *tenantTx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
 	defer cancel()
+	doing := fmt.Sprintf("apply %s of company %s", c.Event.Type, c.Event.Key)
 	conn, err := t.store.pool.Acquire(ctx)
 	if err != nil {
-		return nil, nil, explain("apply an event", err)
+		return explain(doing, err)
 	}
 	// Given back in the middle of a transaction, a connection is closed, which ends the transaction.
 	defer conn.Release()
 	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c}
 	if err := x.begin(ctx); err != nil {
-		return nil, nil, explain("apply an event", err)
+		return explain(doing, err)
 	}
-	x.state.EmailTaken, x.notDue = a.emailTaken, a.notDue
-	one, first, err := x.run(ctx)
-	if err != nil {
-		var sent *events.Rejection
-		if errors.As(err, &sent) {
-			return nil, nil, errors.Join(err, x.rollback(ctx))
-		}
-		return nil, nil, explain(fmt.Sprintf("apply %s of company %s", c.Event.Type, c.Event.Key), err)
+	err = do(ctx, x)
+	var rejection *events.Rejection
+	switch {
+	case errors.As(err, &rejection):
+		return errors.Join(err, x.rollback(ctx))
+	case err != nil:
+		return explain(doing, err)
+	case !x.ended:
+		return x.rollback(ctx)
 	}
-	if x.ended {
-		t.step(TenantCommitted)
-		return one, first, nil
-	}
-	return one, first, x.rollback(ctx)
+	t.step(TenantCommitted)
+	return nil
 }
 
 // A tenantTx is the transaction of one event.
