@@ -64,15 +64,19 @@ CREATE TABLE public.tenant_schema_versions (
 COMMENT ON TABLE public.tenant_schema_versions IS 'Which versions were applied to the schema of a company.';
 
 -- +goose StatementBegin
--- The role is the server's and not this database's: another database may have made it, also just now.
+-- The role is the server's and not this database's: another database may have made it, also just now. A session that has
+-- found no such role may go on believing that until it hears of the other's commit, although CREATE ROLE is told that
+-- there is one. So it goes on only when it finds the role by the same way as GRANT does. Every turn hears the news.
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'database_service_role') THEN
-        CREATE ROLE database_service_role NOLOGIN;
-        COMMENT ON ROLE database_service_role IS 'What services that keep trading data may do, in the schema of every company.';
-    END IF;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN
-    NULL;
+    WHILE to_regrole('database_service_role') IS NULL LOOP
+        BEGIN
+            CREATE ROLE database_service_role NOLOGIN;
+            COMMENT ON ROLE database_service_role IS 'What services that keep trading data may do, in the schema of every company.';
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;
+        END;
+    END LOOP;
 END $$;
 -- +goose StatementEnd
 GRANT USAGE ON SCHEMA public TO database_service_role;
