@@ -21,6 +21,9 @@ func Install(ctx context.Context, log io.Writer) error {
 	if _, err := redisServer(ctx, o.log()); err != nil {
 		return err
 	}
+	if _, err := Lua54(ctx, o); err != nil {
+		return err
+	}
 	if _, err := postgresBin(ctx, o.log()); err != nil {
 		return err
 	}
@@ -37,6 +40,11 @@ func Install(ctx context.Context, log io.Writer) error {
 // redisServer finds the redis-server program.
 func redisServer(ctx context.Context, log io.Writer) (string, error) {
 	return program(ctx, log, "redis-server", redisPackage)
+}
+
+// Lua54 finds the interpreter of the Lua that Dragonfly has, which is not Redis's.
+func Lua54(ctx context.Context, o Options) (string, error) {
+	return program(ctx, o.log(), "lua5.4", luaPackage)
 }
 
 // postgresBin finds the directory with PostgreSQL's server programs, which Debian keeps out of PATH. A newer major

@@ -14,6 +14,7 @@ const (
 	postgresMajor   = "15"
 	postgresPackage = "postgresql-15"
 	redisPackage    = "redis-server"
+	luaPackage      = "lua5.4"
 	javaPackage     = "default-jre-headless"
 	mavenPackage    = "maven"
 	npmPackage      = "npm"

@@ -92,6 +92,16 @@ func Redis(t testing.TB, opts ...Option) *engine.Redis {
 	return start(t, engine.StartRedis, opts)
 }
 
+// Lua54 is the path of an interpreter of Lua 5.4, which is what runs Dragonfly's scripts.
+func Lua54(t testing.TB) string {
+	t.Helper()
+	path, err := engine.Lua54(t.Context(), engine.Options{})
+	if err != nil {
+		t.Fatalf("this test needs the real interpreter: %v", err)
+	}
+	return path
+}
+
 // ending is what every engine offers to be ended by.
 type ending interface {
 	Kill() error

@@ -1,0 +1,315 @@
+package dragonfly_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/engine/enginetest"
+)
+
+// Dragonfly runs scripts with Lua 5.4, Redis with 5.1. Both are given the same random calls here, and must answer the
+// same and leave the same keys.
+func TestScriptsDoTheSameUnderLua54(t *testing.T) {
+	t.Parallel()
+	o, err := redis.ParseURL(enginetest.Redis(t).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := func(n int) *redis.Client {
+		own := *o
+		own.DB = n
+		client := redis.NewClient(&own)
+		t.Cleanup(func() { _ = client.Close() })
+		return client
+	}
+	old, other := database(0), database(1)
+	lua := newLua54(t, other)
+	seed := rand.Uint64()
+	g := scriptCalls{rand.New(rand.NewPCG(seed, 0))}
+	answers := map[string]bool{}
+	for range 1500 {
+		c := g.next(old)
+		source, err := os.ReadFile(c.script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := old.Eval(t.Context(), string(source), c.keys, c.args...).Result()
+		if err != nil {
+			t.Fatalf("seed %d: %+v: %v", seed, c, err)
+		}
+		got, err := lua.run(string(source), c.keys, c.args)
+		if err != nil || got != fmt.Sprint(want) {
+			t.Fatalf("seed %d: %+v: Lua 5.1 answers %q, Lua 5.4 %q, %v", seed, c, want, got, err)
+		}
+		if one, two := keysOf(t, old), keysOf(t, other); !reflect.DeepEqual(one, two) {
+			t.Fatalf("seed %d: %+v: the keys are\n%v\nafter Lua 5.1 and\n%v\nafter Lua 5.4", seed, c, one, two)
+		}
+		kind, _, _ := strings.Cut(got, " ")
+		answers[c.script+" "+kind] = true
+	}
+	for _, a := range []string{"count.lua 0", "count.lua 1", "count.lua 3", "count.lua stale", "clear.lua 0", "clear.lua 1", "move.lua ok", "move.lua 2",
+		"begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1"} {
+		if !answers[a] {
+			t.Errorf("seed %d: no call was answered with %q", seed, a)
+		}
+	}
+}
+
+type scriptCall struct {
+	script string
+	keys   []string
+	args   []any
+}
+
+// scriptCalls makes calls over few keys, so that they meet each other.
+type scriptCalls struct{ *rand.Rand }
+
+func (r scriptCalls) number(from, to int) string { return strconv.Itoa(from + r.IntN(to-from+1)) }
+
+func (r scriptCalls) next(present *redis.Client) scriptCall {
+	ctx := context.Background()
+	user := "{u" + r.number(1, 2) + "}"
+	counters, progress, document := "quota:"+user+":2026-11-23", "quota_progress:{t}", "subscription:"+user
+	switch r.IntN(10) {
+	case 0:
+		return scriptCall{"begin.lua", []string{progress}, []any{[]string{"", "1", "2", "3"}[r.IntN(4)], r.number(1, 3), "7000", r.number(1, 3)}}
+	case 1, 2:
+		value := present.HGet(ctx, progress, "p0").Val()
+		if r.IntN(4) == 0 {
+			value = "new"
+		}
+		return scriptCall{"move.lua", []string{progress}, []any{r.number(1, 3), "p0", value, r.number(1, 99), "7000"}}
+	case 3:
+		due := strings.Fields(present.HGet(ctx, counters, "due").Val())
+		args := []any{"80:5:4:0:7"}
+		for _, d := range due {
+			if r.IntN(2) == 0 {
+				args = append(args, d)
+			}
+		}
+		return scriptCall{"clear.lua", []string{counters}, args}
+	case 4:
+		version := r.number(1, 9)
+		if r.IntN(8) == 0 {
+			version = "9007199254740992"
+		}
+		documents := []string{`{"version":` + version + `}`, "[" + version + "]", `{"version":"x"}`, `{"version":1e300}`, "no document", `{"version":2.5}`, ""}
+		return scriptCall{"cache_put.lua", []string{document}, []any{documents[max(0, r.IntN(12)-5)], version, "7000"}}
+	case 5:
+		if r.IntN(4) == 0 {
+			return scriptCall{"cache_drop.lua", []string{counters}, []any{"1"}} // no string
+		}
+		return scriptCall{"cache_drop.lua", []string{document}, []any{r.number(1, 9)}}
+	default:
+		return r.count(counters, user)
+	}
+}
+
+func (r scriptCalls) count(counters, user string) scriptCall {
+	// The epoch seldom moves on, so that counters grow.
+	epoch := "1"
+	if r.IntN(20) == 0 {
+		epoch = r.number(1, 3)
+	}
+	c := scriptCall{"count.lua", []string{counters, "quota_seen:" + user + ":" + epoch + ":8", "quota_seen:" + user + ":" + epoch + ":7"}, nil}
+	if r.IntN(3) == 0 {
+		c.keys[1], c.keys[2] = c.keys[2], c.keys[1]
+	}
+	limit, at80 := "", ""
+	if n := r.IntN(60); n > 0 {
+		limit, at80 = strconv.Itoa(n), strconv.Itoa((n*8+9)/10)
+	}
+	sum := 0
+	var points, offsets []string
+	var identities []any
+	for _, id := range r.Perm(500)[:1+r.IntN(5)] {
+		n := r.IntN(1 << r.IntN(40))
+		sum += n
+		points, offsets = append(points, strconv.Itoa(n)), append(offsets, r.number(0, 1<<40))
+		identities = append(identities, strconv.Itoa(id*7919)) // all digits, as a set of integers would have
+	}
+	c.args = append([]any{epoch, "4102444800", "7000", limit, at80, limit, r.number(0, 11), strconv.Itoa(sum), strings.Join(points, ","), strings.Join(offsets, ",")},
+		identities...)
+	return c
+}
+
+// keysOf reads all keys, with their types and, to the hour, when they expire.
+func keysOf(t *testing.T, client *redis.Client) map[string]any {
+	t.Helper()
+	keys, err := client.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{}
+	for _, key := range keys {
+		expires, err := client.ExpireTime(t.Context(), key).Result()
+		if err != nil || expires < 0 {
+			t.Fatalf("%s expires %v, %v", key, expires, err)
+		}
+		values[key+" expires"] = expires.Round(time.Hour)
+		switch kind := client.Type(t.Context(), key).Val(); kind {
+		case "hash":
+			values[key] = client.HGetAll(t.Context(), key).Val()
+		case "set":
+			values[key] = client.SMembersMap(t.Context(), key).Val()
+		case "string":
+			values[key] = client.Get(t.Context(), key).Val()
+		default:
+			t.Fatalf("%s is a %s", key, kind)
+		}
+	}
+	return values
+}
+
+// lua54 is a running interpreter whose commands go to a database.
+type lua54 struct {
+	client *redis.Client
+	in     io.Writer
+	out    *bufio.Reader
+}
+
+func newLua54(t *testing.T, client *redis.Client) *lua54 {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), enginetest.Lua54(t), "testdata/lua54.lua")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+			t.Errorf("the interpreter: %v", err)
+		}
+	})
+	return &lua54{client, in, bufio.NewReader(out)}
+}
+
+// run runs a script and returns its answer as text.
+func (l *lua54) run(source string, keys []string, args []any) (string, error) {
+	line := fmt.Sprintf("{%s, %s, %s}", luaText(source), luaValue(keys), luaValue(args))
+	for {
+		if _, err := io.WriteString(l.in, line+"\n"); err != nil {
+			return "", err
+		}
+		kind, values, err := l.receive()
+		if err != nil {
+			return "", err
+		}
+		switch kind {
+		case "call":
+			command := make([]any, len(values))
+			for i, v := range values {
+				command[i] = v
+			}
+			answer, err := l.client.Do(context.Background(), command...).Result()
+			switch {
+			case errors.Is(err, redis.Nil):
+				line = "false"
+			case err != nil:
+				line = "{err = " + luaText(err.Error()) + "}"
+			default:
+				line = luaValue(answer)
+			}
+		case "decode":
+			var document any
+			if err := json.Unmarshal([]byte(values[0]), &document); err != nil {
+				line = "{err = " + luaText(err.Error()) + "}"
+			} else {
+				line = "{value = " + luaValue(document) + "}"
+			}
+		case "answer":
+			return strings.Join(values, " "), nil
+		default:
+			return "", errors.New(strings.Join(values, " "))
+		}
+	}
+}
+
+// receive reads what the interpreter says. No value of a command or of an answer may be other than text or an integer.
+func (l *lua54) receive() (kind string, values []string, err error) {
+	var n, size int
+	if _, err := fmt.Fscanf(l.out, "%s %d\n", &kind, &n); err != nil {
+		return "", nil, fmt.Errorf("read from the interpreter: %w", err)
+	}
+	for range n {
+		var class string
+		if _, err := fmt.Fscanf(l.out, "%s %d\n", &class, &size); err != nil {
+			return "", nil, fmt.Errorf("read from the interpreter: %w", err)
+		}
+		value := make([]byte, size+1)
+		if _, err := io.ReadFull(l.out, value); err != nil {
+			return "", nil, fmt.Errorf("read from the interpreter: %w", err)
+		}
+		if kind != "error" && class != "string" && class != "integer" {
+			return "", nil, fmt.Errorf("a %s in a %s: %s", class, kind, value[:size])
+		}
+		values = append(values, string(value[:size]))
+	}
+	return kind, values, nil
+}
+
+// luaText is a text as an expression of Lua, in one line.
+func luaText(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := range len(s) {
+		fmt.Fprintf(&b, `\%03d`, s[i])
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// luaValue is a value as an expression of Lua: nothing is false, and a number from JSON a float, as cjson makes it.
+func luaValue(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "false"
+	case string:
+		return luaText(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		return strconv.FormatFloat(v, 'e', -1, 64)
+	case []string:
+		var items []string
+		for _, item := range v {
+			items = append(items, luaText(item))
+		}
+		return "{" + strings.Join(items, ", ") + "}"
+	case []any:
+		var items []string
+		for _, item := range v {
+			items = append(items, luaValue(item))
+		}
+		return "{" + strings.Join(items, ", ") + "}"
+	case map[string]any:
+		var items []string
+		for key, item := range v {
+			items = append(items, "["+luaText(key)+"] = "+luaValue(item))
+		}
+		return "{" + strings.Join(items, ", ") + "}"
+	default:
+		panic(fmt.Sprintf("%T", v))
+	}
+}
