@@ -277,7 +277,11 @@ func luaText(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
 	for i := range len(s) {
-		fmt.Fprintf(&b, `\%03d`, s[i])
+		if c := s[i]; c >= ' ' && c <= '~' && c != '"' && c != '\\' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, `\%03d`, c)
+		}
 	}
 	b.WriteByte('"')
 	return b.String()
