@@ -82,6 +82,44 @@ func TestALoadOvertakenByAChangeIsRepeated(t *testing.T) {
 	}
 }
 
+// A load that is overtaken must not write what was before into Dragonfly as if it were of the change's version: nobody could tell.
+func TestALoadOvertakenByAChangeIsNotCachedAsWhatCameAfterIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "free", 1, 1)
+	slow, quick := w.start(), w.start()
+	// Postgres answers; the tier changes, and both processes are told; before the load is repeated, the other process asks.
+	overtaken := func(tierName string, ask func()) func() {
+		answers := 0
+		return func() {
+			switch answers++; answers {
+			case 1:
+				w.setTier(1, tierName)
+				for _, n := range []*node{slow, quick} {
+					polls := n.polls.Load()
+					w.eventually("the change is told", func() bool { return n.polls.Load() > polls+2 })
+				}
+			case 2:
+				ask()
+			}
+		}
+	}
+	slow.delay(overtaken("pro", func() {
+		if got := quick.tierOf(t.Context(), w.user(1)); got != "pro" {
+			t.Errorf("another process sees %s, which is what was before the change", got)
+		}
+	}))
+	slow.must(t, w.user(1))
+	slow.delay(overtaken("enterprise", func() {
+		if c, err := quick.CompanyConfig(t.Context(), w.company(1)); err != nil || c.Tier != "enterprise" {
+			t.Errorf("another process sees the company as %+v, %v, which is what was before the change", c, err)
+		}
+	}))
+	if _, err := slow.CompanyConfig(t.Context(), w.company(1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTwoProcessesNeitherServeNorWriteBackAnOlderVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -121,11 +121,18 @@ func (d *Directory) load(batch []*flight) {
 			}
 			return
 		}
+		certain := make([]*Subscription, 0, len(found))
 		for _, s := range found {
 			s.CachedAt, s.Quota = began, QuotaBlock{}
-			s.Version = max(s.Version, d.known.newestOf(s.CompanyID, s.UserID))
+			// In this order: a change that was told since the query began may be missing in the rows, which must not get its
+			// version. Others would take them for what came after it.
+			newest := d.known.newestOf(s.CompanyID, s.UserID)
+			if !d.known.changedSince(s.CompanyID, s.UserID, epoch) {
+				s.Version = max(s.Version, newest)
+				certain = append(certain, s)
+			}
 		}
-		newer, last := d.putCached(found), try == reloads
+		newer, last := d.putCached(certain), try == reloads
 		if last {
 			d.overrule(newer)
 		}
@@ -209,13 +216,9 @@ func (d *Directory) query(flights []*flight) (map[string]*Subscription, error) {
 }
 
 // putCached puts subscriptions into Dragonfly, and returns the users of whom it holds something newer.
-func (d *Directory) putCached(found map[string]*Subscription) map[string]bool {
-	if len(found) == 0 {
+func (d *Directory) putCached(subs []*Subscription) map[string]bool {
+	if len(subs) == 0 {
 		return nil
-	}
-	subs := make([]*Subscription, 0, len(found))
-	for _, s := range found {
-		subs = append(subs, s)
 	}
 	var refused []int
 	// Without Dragonfly nothing is refused: then nobody has a newer one there either.

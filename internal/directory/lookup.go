@@ -145,11 +145,18 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 		}
 		var docs documents
 		stored := true
+		newest := d.known.newestOf(id, "")
+		overtaken := d.known.changedSince(id, "", epoch) // after newest, as in Directory.load
 		if !unknown {
-			docs.config, docs.period, err = c.documents(max(c.Version, d.known.newestOf(id, "")), began)
+			if overtaken {
+				newest = 0
+			}
+			docs.config, docs.period, err = c.documents(max(c.Version, newest), began)
 			if err != nil {
 				return documents{}, err
 			}
+		}
+		if !unknown && !overtaken {
 			// Without Dragonfly nothing is refused.
 			_ = d.askCache(d.ctx, func(ctx context.Context) error {
 				ok, err := d.config.Cache.PutCompany(ctx, docs.config, docs.period)
@@ -157,7 +164,7 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 				return err
 			})
 		}
-		doubt := !stored || d.known.changedSince(id, "", epoch)
+		doubt := !stored || overtaken || d.known.changedSince(id, "", epoch)
 		if doubt && try < reloads {
 			d.metrics.reloads.Inc()
 			continue
