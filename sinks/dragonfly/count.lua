@@ -60,12 +60,13 @@ end
 
 redis.call('SADD', bucket, unpack(new))
 redis.call('EXPIRE', bucket, ARGV[3])
-local calls = redis.call('HINCRBY', hash, 'api_calls', #new)
-redis.call('HINCRBY', hash, 'data_points', points)
 if fresh then
+  -- First of all: where memory ends in the midst of a script, what is left of it expires.
   redis.call('HSET', hash, 'epoch', epoch)
   redis.call('EXPIREAT', hash, ARGV[2])
 end
+local calls = redis.call('HINCRBY', hash, 'api_calls', #new)
+redis.call('HINCRBY', hash, 'data_points', points)
 
 if ARGV[4] ~= '' then
   local offsets
@@ -89,5 +90,9 @@ if ARGV[4] ~= '' then
       redis.call('HSET', hash, 'marks', marks, 'due', due)
     end
   end
+end
+if fresh then
+  -- Again: if that time has passed, it has deleted the hash, and what came after has made another one.
+  redis.call('EXPIREAT', hash, ARGV[2])
 end
 return string.format('%.0f %.0f', #new, calls) .. due

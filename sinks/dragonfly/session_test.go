@@ -150,6 +150,22 @@ func TestAThresholdIsDueUntilItIsCleared(t *testing.T) {
 	}
 }
 
+// The store may have been away for so long that the day's counters have expired when the scripts run at last.
+func TestACountAfterTheEndOfItsDayLeavesNoKeyBehind(t *testing.T) {
+	t.Parallel()
+	store, client, _ := open(t)
+	s := store.Session("usage.events", 0)
+	defer s.Close()
+	c := call("u", 10, 1, 20)
+	c.Day = today().AddDate(0, 0, -5)
+	count(t, s, 7, c)
+	for _, key := range client.Keys(t.Context(), "quota*").Val() {
+		if client.TTL(t.Context(), key).Val() < 0 {
+			t.Errorf("%s never expires", key)
+		}
+	}
+}
+
 func TestANewEpochClearsAndAnOldOneIsRefused(t *testing.T) {
 	t.Parallel()
 	store, _, _ := open(t)
