@@ -206,6 +206,16 @@ func (p *quotaPartition) try(ctx context.Context, r Range, announced bool) (bool
 	const most = 24
 	var due []dragonfly.Due
 	for from := 0; from < len(p.calls); from += most {
+		// Some of it may have been counted when it was announced. A store that was away for hours, or a range that had to wait
+		// for something else, comes back to identities that have expired.
+		if age := time.Since(p.state.At); age > p.session.Window() {
+			p.Logger().WarnContext(ctx, "a range was announced so long ago that its identities may be forgotten: counting the day anew",
+				slog.Int64("from", r.From), slog.Int64("to", p.state.Pending), slog.Duration("age", age))
+			if err := p.begin(ctx, p.state, "window"); err != nil {
+				return true, err
+			}
+			return true, p.reopen(ctx, r.From, dragonfly.ErrMoved)
+		}
 		answers, err := p.session.Count(ctx, p.state.Epoch, p.calls[from:min(from+most, len(p.calls))])
 		if err != nil {
 			p.lost = p.lost || errors.Is(err, dragonfly.ErrHalfApplied)
