@@ -245,6 +245,25 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
 }
 
+func TestAThresholdIsPublishedOnceWhereNothingFails(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	now := time.Now()
+	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 10}
+	messages := make([]kafka.Message, 3*dragonfly.MaxEvents)
+	for i := range messages {
+		messages[i] = used(strconv.Itoa(i), "acme", "u", now)
+	}
+	f.send(t, messages...) // a batch of many calls for one user and day
+	f.count(t, quotaConsumer{rows: 10_000, interval: 200 * time.Millisecond})
+	f.awaitConsumed(t, time.Minute)
+	published := 0
+	f.readAll(t, f.quotas, func(*events.Record) { published++ })
+	if published != 2 {
+		t.Errorf("%d threshold events were published, want one for each of 80 %% and 100 %%", published)
+	}
+}
+
 func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})

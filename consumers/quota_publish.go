@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,13 @@ func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error
 	if len(due) == 0 {
 		return nil
 	}
+	// Each call for a user and day answers all that is due for them, and a batch may have many.
+	seen := make(map[dragonfly.Due]bool, len(due))
+	due = slices.DeleteFunc(due, func(d dragonfly.Due) bool {
+		again := seen[d]
+		seen[d] = true
+		return again
+	})
 	company := map[string]string{}
 	for i := range p.users {
 		if known := p.known[i]; known != nil {
