@@ -47,6 +47,9 @@ func (s *service) consume(ctx context.Context, name, topic string, b batching, h
 	}, handler).Run(ctx)
 }
 
+// exactly gives a duration to those who take 0 for "the default": what is set to 0 is none at all.
+func exactly(d time.Duration) time.Duration { return max(d, time.Nanosecond) }
+
 // drain is how long a batch under way may take to finish when its partition is taken away or the process stops: an
 // insert and what comes around it. It ends before the group gives the partition away, before the rebalance goes on
 // without this member, and before the process gives up stopping.

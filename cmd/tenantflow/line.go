@@ -29,7 +29,7 @@ type lineChecker struct {
 func newLineChecker(cfg *config.Config, name, mode string) (*lineChecker, error) {
 	c := &lineChecker{topic: cfg.TopicPrefix + name, mode: mode}
 	if name == events.TopicUsage {
-		c.usage = events.NewUsageDecoder(events.UsageLimits{FutureTolerance: cfg.FutureTolerance})
+		c.usage = events.NewUsageDecoder(events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance)})
 		return c, nil
 	}
 	var err error

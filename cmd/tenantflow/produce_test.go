@@ -156,6 +156,20 @@ func TestTheEventInTheDocumentationIsValid(t *testing.T) {
 	}
 }
 
+func TestAFutureToleranceOfZeroIsNone(t *testing.T) {
+	t.Parallel()
+	ahead := time.Now().UTC().Add(30 * time.Minute).Format(time.RFC3339)
+	line, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "1", "--start", ahead)
+	file := filepath.Join(t.TempDir(), "event.json")
+	write(t, file, line)
+	for tolerance, want := range map[string]int{"1h": exitDone, "0s": exitFailed} {
+		_, errOut, code := tenantflow(t, []string{"TENANTFLOW_FUTURE_TOLERANCE=" + tolerance}, "produce", "--topic", "usage.events", "--file", file, "--check")
+		if code != want || want == exitFailed && !strings.Contains(errOut, "timestamp_in_future") {
+			t.Errorf("%s: exit code %d\n%s", tolerance, code, errOut)
+		}
+	}
+}
+
 func TestProduceReadsStandardInput(t *testing.T) {
 	t.Parallel()
 	lines, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "5")

@@ -151,7 +151,7 @@ func (q *shownQuota) readCounters(ctx context.Context, cfg *config.Config, day t
 	ctx, cancel := context.WithTimeout(ctx, showTimeout)
 	defer cancel()
 	doing := func(err error) error { return fmt.Errorf("ask Dragonfly at %s: %w", options.Addr, err) }
-	store, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: cfg.QuotaLateness})
+	store, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)})
 	if err != nil {
 		return doing(err)
 	}

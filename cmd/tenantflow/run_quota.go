@@ -31,7 +31,7 @@ func runQuota(ctx context.Context, s *service) error {
 			return s.tenants.counters.Session(topic, partition)
 		},
 		Users:    s.tenants.directory,
-		Limits:   events.UsageLimits{FutureTolerance: cfg.FutureTolerance, MaxAge: events.DefaultMaxAge},
+		Limits:   events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		Topic:    cfg.TopicPrefix + events.TopicQuota,
 		Activity: activity,
 		Registry: s.registry,

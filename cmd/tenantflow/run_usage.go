@@ -26,7 +26,7 @@ func runUsage(ctx context.Context, s *service) error {
 	}()
 
 	handler := consumers.NewUsage(store, consumers.UsageConfig{
-		Limits:      events.UsageLimits{FutureTolerance: cfg.FutureTolerance, MaxAge: events.DefaultMaxAge},
+		Limits:      events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		FilterBytes: int64(cfg.UsageFilterMemory),
 		Registry:    s.registry,
 	})
