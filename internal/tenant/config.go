@@ -8,6 +8,7 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"tenantflow/internal/tier"
@@ -94,12 +95,13 @@ func merged(whole, patch map[string]any) (json.RawMessage, error) {
 	if !ok || len(address) > 320 || !email.MatchString(address) {
 		return nil, errors.New("billing_email must be an email address")
 	}
-	if err := storable(result); err != nil {
+	grows, err := storable(result)
+	if err != nil {
 		return nil, err
 	}
 	text := marshal(result)
-	if len(text) > maxConfig {
-		return nil, fmt.Errorf("the configuration would have %d bytes, more than %d", len(text), maxConfig)
+	if size := len(text) + grows; size > maxConfig {
+		return nil, fmt.Errorf("the configuration would have %d bytes, more than %d", size, maxConfig)
 	}
 	return text, nil
 }
@@ -153,27 +155,52 @@ func object(text json.RawMessage) (map[string]any, error) {
 	return whole, nil
 }
 
-// storable refuses numbers that neither Postgres nor most readers can hold.
-func storable(value any) error {
+// storable refuses numbers that neither Postgres nor most readers can hold. It returns by how many bytes a value grows in Postgres,
+// which writes numbers without an exponent.
+func storable(value any) (grows int, err error) {
+	each := func(value any) error {
+		more, err := storable(value)
+		grows += more
+		return err
+	}
 	switch v := value.(type) {
 	case json.Number:
-		if f, err := v.Float64(); err != nil || math.IsInf(f, 0) || len(v) > 100 {
-			return fmt.Errorf("the number %.40s can't be stored", v)
+		f, err := v.Float64()
+		exponent := exponentOf(string(v))
+		if err != nil || math.IsInf(f, 0) || len(v) > 100 || exponent > maxExponent {
+			return 0, fmt.Errorf("the number %.40s can't be stored", v)
 		}
+		return exponent, nil
 	case map[string]any:
 		for _, member := range v {
-			if err := storable(member); err != nil {
-				return err
+			if err := each(member); err != nil {
+				return 0, err
 			}
 		}
 	case []any:
 		for _, element := range v {
-			if err := storable(element); err != nil {
-				return err
+			if err := each(element); err != nil {
+				return 0, err
 			}
 		}
 	}
-	return nil
+	return grows, nil
+}
+
+// maxExponent is that of the numbers most readers can hold.
+const maxExponent = 400
+
+// exponentOf is the exponent that a number is written with, without its sign: as many digits more it may have when it is written out.
+func exponentOf(number string) int {
+	_, written, found := strings.Cut(strings.ToLower(number), "e")
+	if !found {
+		return 0
+	}
+	exponent, err := strconv.Atoi(strings.TrimLeft(written, "+-"))
+	if err != nil {
+		return math.MaxInt32 // too many digits
+	}
+	return exponent
 }
 
 // marshal writes JSON with sorted names and without HTML's escapes.

@@ -10,7 +10,13 @@ const AllFeatures = "all_features"
 type Restriction struct {
 	Old any `json:"old"`
 	New any `json:"new"`
+	// Total is how many there are, where New lists only the first of them; 0: it lists all.
+	Total int `json:"total,omitempty"`
 }
+
+// maxListed bounds how many users a result names. Their ids have up to 50 bytes, and a topic takes a message of 1 MiB: a larger one
+// could never be published, and nothing behind it either.
+const maxListed = 10_000
 
 // Restrictions returns what a change of limits takes away, by name: daily_api_calls, storage_mb, retention_days,
 // features_enabled, and users_suspended for the users that the change has suspended. What stays or grows is not in it.
@@ -31,7 +37,11 @@ func Restrictions(before, after Limits, suspended []string) map[string]Restricti
 		restrictions["features_enabled"] = Restriction{Old: before.Features, New: after.Features}
 	}
 	if len(suspended) > 0 {
-		restrictions["users_suspended"] = Restriction{Old: []string{}, New: suspended}
+		r := Restriction{Old: []string{}, New: suspended}
+		if len(suspended) > maxListed {
+			r.New, r.Total = suspended[:maxListed], len(suspended)
+		}
+		restrictions["users_suspended"] = r
 	}
 	return restrictions
 }
