@@ -53,7 +53,9 @@ func (r *Rules) receivePayment(d *Decision, s *State, next *Subscription, p *eve
 		}
 	}
 	d.Payment = payment
-	if next.Status == StatusPastDue {
+	// When the period is over, only a renewal says what was paid for. Until it comes, the time of grace goes on: an active
+	// subscription would expire at once.
+	if next.Status == StatusPastDue && next.PeriodEnd.After(d.At) {
 		next.Status, next.GraceUntil = StatusActive, nil
 		d.Subscription = next
 	}

@@ -51,7 +51,7 @@ func (j *judge) received(e *event, c *company) string {
 	}
 	c.now(e.at)
 	j.world.Payments[id] = Payment{CompanyID: c.id, Status: "received", AmountMinor: amount, Currency: currency, TransactionID: p.TransactionID}
-	if c.sub.status == pastDue {
+	if c.sub.status == pastDue && c.last.Before(c.sub.end) {
 		c.sub.status, c.sub.grace = active, time.Time{}
 	}
 	j.tell(e, events.TopicSubscriptionResults, events.TypePaymentRecorded, 0, map[string]any{"payment_id": id, "amount_minor": amount, "currency": currency})

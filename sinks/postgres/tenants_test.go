@@ -295,6 +295,25 @@ func TestAFailedPaymentIsFollowedByGraceAndThenByExpiry(t *testing.T) {
 		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.rejected tier_changed")
 }
 
+func TestAPaymentThatComesAfterThePeriodDoesNotEndTheGrace(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	b.clock = time.Date(2026, 2, 27, 0, 0, 0, 0, time.UTC) // the renewal is to be paid, and is not
+	b.apply(t, b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-p"`), "subscription.payment_failure_recorded")
+	b.clock = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	b.apply(t, b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-p","amount_minor":4900,"currency":"USD","paid_at":"2026-03-02T00:00:00Z"`), "subscription.payment_recorded")
+	// Whoever has just paid is not put on the free tier before the renewal comes.
+	if done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, b.clock.Add(time.Hour)); err != nil || len(done) != 0 {
+		t.Errorf("due at once: %q, %v", told(t, done), err)
+	}
+	b.apply(t, b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-31T10:02:00Z"`), "subscription.renewal_recorded")
+	if got := b.subscription(t); got != "(pro,active,4900,02-28,03-31,,,)" {
+		t.Errorf("renewed: %s", got)
+	}
+}
+
 func TestWhatACompanySetsForItselfIsPatchedAndChecked(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
