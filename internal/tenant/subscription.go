@@ -164,6 +164,7 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, p *events.Renew
 	next.Status, next.GraceUntil, next.PreviousTier = StatusActive, nil, ""
 	if !same {
 		next.Tier, next.PriceMinor, next.Limits, next.Benefits = name, to.PriceMinor, to.Limits, to.Benefits
+		next.AnchorDay = tier.AnchorDay(start, end, next.current().Anchor())
 		next.PeriodStart, next.PeriodEnd = start, end
 	}
 	d, err := r.changeTier(d, s, next)

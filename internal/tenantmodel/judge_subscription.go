@@ -203,7 +203,15 @@ func (j *judge) renew(e *event, c *company) string {
 	case s.pending != "" && !s.cancelling && !same:
 		to = j.plans[s.pending]
 	}
-	*s = subscription{plan: to, status: active, start: start, end: end, day: s.day}
+	day := s.day
+	switch {
+	case same:
+	case end.AddDate(0, 0, 1).Day() == 1: // the last day of its month, which may stand for a later one
+		day = max(day, start.Day(), end.Day())
+	default:
+		day = end.Day()
+	}
+	*s = subscription{plan: to, status: active, start: start, end: end, day: day}
 	data := map[string]any{"tier": to.name, "period_start": stamp(start), "period_end": stamp(end)}
 	if !same {
 		j.charge(e, c, "renewal", from.name, []int64{to.price})

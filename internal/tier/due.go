@@ -47,8 +47,8 @@ func (c *Catalogue) AtPeriodEnd(cur Current, newTier string) Change {
 		return Change{From: cur.Tier, To: to, At: at, Adjustment: noMoney(at), AnchorDay: at.Day()}
 	}
 	adjustment := fullPrice(to.PriceMinor, at)
-	adjustment.PeriodEnd = NextPeriodEnd(at, cur.anchor())
-	return Change{From: cur.Tier, To: to, At: at, Adjustment: adjustment, AnchorDay: cur.anchor()}
+	adjustment.PeriodEnd = NextPeriodEnd(at, cur.Anchor())
+	return Change{From: cur.Tier, To: to, At: at, Adjustment: adjustment, AnchorDay: cur.Anchor()}
 }
 
 // Expire says what the end of a subscription that nobody has paid for means: a free period from the given time, and no money.

@@ -58,7 +58,7 @@ func (c *Catalogue) Upgrade(cur Current, newTier string, at time.Time) (Change, 
 	if cur.PriceMinor == 0 {
 		return Change{From: cur.Tier, To: to, At: at, Adjustment: fullPrice(to.PriceMinor, at), AnchorDay: at.Day()}, nil
 	}
-	return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to.PriceMinor, at), AnchorDay: cur.anchor()}, nil
+	return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to.PriceMinor, at), AnchorDay: cur.Anchor()}, nil
 }
 
 // Downgrade returns the tier that a downgrade leads to: an earlier one of the catalogue. It says nothing about when. The error is
@@ -89,7 +89,7 @@ func (c *Catalogue) DowngradeNow(cur Current, newTier string, at time.Time) (Cha
 	case cur.PriceMinor == 0: // only in a catalogue whose prices do not rise with its tiers
 		return Change{From: cur.Tier, To: to, At: at, Adjustment: fullPrice(to.PriceMinor, at), AnchorDay: at.Day()}, nil
 	}
-	return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to.PriceMinor, at), AnchorDay: cur.anchor()}, nil
+	return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to.PriceMinor, at), AnchorDay: cur.Anchor()}, nil
 }
 
 // between finds the new tier and the places of both in the catalogue's order.
@@ -106,7 +106,8 @@ func (c *Catalogue) place(name string) int {
 	return slices.IndexFunc(c.tiers, func(t Tier) bool { return t.Name == name })
 }
 
-func (cur Current) anchor() int {
+// Anchor is the day of the month that periods begin on, 1 to 31.
+func (cur Current) Anchor() int {
 	if cur.AnchorDay != 0 {
 		return cur.AnchorDay
 	}

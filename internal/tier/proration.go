@@ -61,6 +61,16 @@ func NextPeriodEnd(start time.Time, anchorDay int) time.Time {
 	return time.Date(year, month+1, min(anchorDay, last), start.Hour(), start.Minute(), start.Second(), start.Nanosecond(), time.UTC)
 }
 
+// AnchorDay is the day of the month that periods begin on after one of the given start and end, where they began on another day
+// before (1 to 31): that of the end. At the end of a month it may stand for a later one, that of the start or of before.
+func AnchorDay(start, end time.Time, before int) int {
+	start, end = start.UTC(), end.UTC()
+	if end.AddDate(0, 0, 1).Month() == end.Month() {
+		return end.Day()
+	}
+	return max(end.Day(), start.Day(), before)
+}
+
 // instant is a time as the stores keep it, so that what is computed before a change and after it are the same.
 func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 

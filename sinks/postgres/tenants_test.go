@@ -314,6 +314,20 @@ func TestAPaymentThatComesAfterThePeriodDoesNotEndTheGrace(t *testing.T) {
 	}
 }
 
+func TestPeriodsFollowTheDayOfARenewal(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-15T00:00:00Z"`), "subscription.renewal_recorded")
+	b.apply(t, b.event(events.TypeDowngradeRequested, `"new_tier":"pro"`), "subscription.downgrade_scheduled")
+	b.clock = time.Date(2026, 3, 15, 0, 0, 0, 0, time.UTC)
+	b.apply(t, b.event(events.TypeCancelRequested, ""), "subscription.downgraded", "company.config_changed", "subscription.cancellation_scheduled")
+	if got := b.subscription(t); got != "(pro,active,4900,03-15,04-15,free,,)" { // a month for a month's price
+		t.Errorf("after the downgrade: %s", got)
+	}
+}
+
 func TestWhatACompanySetsForItselfIsPatchedAndChecked(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
