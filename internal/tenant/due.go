@@ -38,11 +38,13 @@ func DueCause(s *State) *Cause {
 }
 
 // IsDue tells whether something has to happen to the company before an event of the given payload and time. What brings money
-// comes first, even if it comes a little late.
+// comes first, even if it comes a little late. An expiry that is told does not come before itself.
 func IsDue(s *State, payload any, at time.Time) bool {
-	switch payload.(type) {
-	case *events.UpgradeRequested, *events.DowngradeRequested, *events.CancelRequested, *events.Expired, *events.PaymentFailed:
+	switch p := payload.(type) {
+	case *events.UpgradeRequested, *events.DowngradeRequested, *events.CancelRequested, *events.PaymentFailed:
 		return s.IsOver(at)
+	case *events.Expired:
+		return s.IsOver(at) && (s.Subscription.PendingTier != "" || p.ExpiredAt.Before(*s.Subscription.Due))
 	}
 	return false
 }

@@ -78,6 +78,9 @@ func (r *Rules) Decide(s *State, c *Cause) (*Decision, error) {
 	case *events.Renewed:
 		return r.renew(d, s, &next, p)
 	case *events.Expired:
+		if s.IsOver(d.At) {
+			d.At = EffectTime(s, *s.Subscription.Due) // as if nobody had told it
+		}
 		return r.expire(d, s, &next, p.ExpiredAt)
 	case *events.PaymentReceived:
 		return r.receivePayment(d, s, &next, p), nil

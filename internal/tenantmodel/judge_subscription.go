@@ -228,16 +228,31 @@ func (j *judge) renew(e *event, c *company) string {
 	return ""
 }
 
+// expiredAt is the time that an event says the subscription is over at.
+func (e *event) expiredAt() time.Time {
+	if e.data["expired_at"] != nil {
+		return e.moment("expired_at")
+	}
+	return e.at
+}
+
+// tellsItsEnd tells whether an event is the expiry that would be found without it.
+func (c *company) tellsItsEnd(e *event) bool {
+	due, ends := c.sub.due()
+	return e.kind == events.TypeExpired && ends && c.sub.pending == "" && !e.expiredAt().Before(due)
+}
+
 func (j *judge) expired(e *event, c *company) string {
 	s := &c.sub
-	at := e.at
-	if e.data["expired_at"] != nil {
-		at = e.moment("expired_at")
-	}
+	at := e.expiredAt()
 	if s.plan.price == 0 || at.Before(s.end) && (s.status != pastDue || at.Before(s.grace)) {
 		return "not_expired"
 	}
-	j.expire(e, c)
+	dated := *e
+	if due, ends := s.due(); ends && due.Before(e.at) {
+		dated.at = due
+	}
+	j.expire(&dated, c)
 	return ""
 }
 

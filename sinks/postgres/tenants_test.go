@@ -328,6 +328,47 @@ func TestPeriodsFollowTheDayOfARenewal(t *testing.T) {
 	}
 }
 
+func TestAnExpiryThatIsToldInTimeIsItsOwnAnswer(t *testing.T) {
+	t.Parallel()
+	said, found := newBook(t), newBook(t)
+	found.world, found.tenants = said.world, said.tenants
+	of := func(b *book) string {
+		return b.row(t, `SELECT tier, status, period_start, period_end, previous_tier, anchor_day FROM subscriptions WHERE company_id = '`+b.company+`'`)
+	}
+	for _, b := range []*book{said, found} {
+		b.register(t)
+		b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	}
+	said.clock = time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC)
+	e := said.event(events.TypeExpired, `"expired_at":"2026-02-28T10:02:00Z"`)
+	done := said.apply(t, e, "subscription.expiry_handled", "notification.requested", "company.config_changed")
+	if len(done) != 1 || done[0].Results[0].Event.CausationID != e.ID {
+		t.Errorf("caused by another event: %+v", done)
+	}
+	by := said.clock
+	if _, err := found.tenants.ApplyDue(t.Context(), found.company, 3, by); err != nil {
+		t.Fatal(err)
+	}
+	if of(said) != of(found) || !strings.HasPrefix(of(said), `(free,expired,"2026-02-28 10:02:00+00"`) {
+		t.Errorf("told: %s, found: %s", of(said), of(found))
+	}
+	if again, err := said.tenants.ApplyDue(t.Context(), said.company, 3, by); err != nil || len(again) != 0 {
+		t.Errorf("both told and found: %v, %v", again, err)
+	}
+	found.clock = said.clock
+	found.apply(t, found.event(events.TypeExpired, ""), "subscription.rejected not_expired") // it was found before
+
+	// A cancellation is none, and what is said to be over before it was is looked at after what was due.
+	for _, b := range []*book{said, found} {
+		b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	}
+	said.apply(t, said.event(events.TypeCancelRequested, ""), "subscription.cancellation_scheduled")
+	said.clock, found.clock = said.clock.AddDate(0, 2, 0), found.clock.AddDate(0, 2, 0)
+	said.apply(t, said.event(events.TypeExpired, ""), "subscription.cancelled", "company.config_changed", "subscription.rejected not_expired")
+	found.apply(t, found.event(events.TypeExpired, `"expired_at":"2026-03-01T00:00:00Z"`),
+		"subscription.expiry_handled", "notification.requested", "company.config_changed", "subscription.rejected not_expired")
+}
+
 func TestWhatACompanySetsForItselfIsPatchedAndChecked(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
