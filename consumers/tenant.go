@@ -22,7 +22,7 @@ type TenantStore interface {
 	Unpublished(ctx context.Context, age time.Duration, limit int) ([]postgres.Applied, error)
 	Stranded(ctx context.Context, limit int) ([]string, error)
 	Drain(ctx context.Context, company string) ([]postgres.Applied, error)
-	GiveUp(ctx context.Context, limit int) ([]postgres.Applied, error)
+	GiveUp(ctx context.Context, ago time.Duration, limit int) ([]postgres.Applied, error)
 	Backlog(ctx context.Context) (postgres.Backlog, error)
 }
 
@@ -34,6 +34,9 @@ type TenantConfig struct {
 	// Applied is told of what was done before it is published. It may fill caches; what it does must not be needed.
 	// Default: nobody.
 	Applied func(ctx context.Context, done []postgres.Applied)
+	// Companies follows the consumer of company events: no event is refused because its company is unknown while the company's
+	// registration may be unread. For the sweeper; nil: they are refused when their time to wait is over.
+	Companies *TopicReading
 	// Step is told where the consumer is. For tests; default: nobody.
 	Step func(TenantStep)
 	// Metrics may be nil.

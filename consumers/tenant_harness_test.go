@@ -111,7 +111,10 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	config := consumers.TenantConfig{Store: store, Decoder: decoder, TopicPrefix: f.prefix, Step: c.step}
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
-	results := consumers.NewResults(&kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport})
+	client := &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	companies := f.log(events.TopicCompany)
+	config.Companies = &consumers.TopicReading{Client: client, Topic: companies.topic, Group: companies.group}
+	results := consumers.NewResults(client)
 	defer func() { _ = results.Close() }()
 	group, ctx := errgroup.WithContext(ctx)
 	if !c.noSweep {

@@ -24,6 +24,7 @@ type TenantSweeper struct {
 	config  TenantConfig
 	results *Results
 	log     *slog.Logger
+	waiting int64 // events, when it was last looked
 }
 
 // NewTenantSweeper returns a sweeper that publishes with the given publisher, which stays the caller's.
@@ -62,17 +63,8 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 			return err
 		}
 	}
-	for {
-		refused, err := s.config.Store.GiveUp(ctx, sweepAtOnce)
-		if publishErr := s.publish(ctx, refused); publishErr != nil {
-			return publishErr
-		}
-		if err != nil {
-			return err
-		}
-		if len(refused) < sweepAtOnce {
-			break
-		}
+	if err := s.giveUp(ctx); err != nil {
+		return err
 	}
 	for {
 		left, err := s.config.Store.Unpublished(ctx, sweepAge, sweepAtOnce)
@@ -91,9 +83,38 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 	}
 	backlog, err := s.config.Store.Backlog(ctx)
 	if err == nil {
+		s.waiting = backlog.Waiting
 		s.config.Metrics.backlog(backlog)
 	}
 	return err
+}
+
+// giveUp refuses what has waited for too long. The time is not enough: after an outage, or far behind in its topic, a registration
+// that was published long ago may be still to come.
+func (s *TenantSweeper) giveUp(ctx context.Context) error {
+	if s.waiting == 0 {
+		return nil
+	}
+	var ago time.Duration
+	if s.config.Companies != nil {
+		through, err := s.config.Companies.Through(ctx)
+		if err != nil {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "it is not known how far company events are read, so no event is refused for an unknown company", slog.Any("error", err))
+		}
+		if err != nil || through.IsZero() {
+			return nil
+		}
+		ago = time.Since(through)
+	}
+	for {
+		refused, err := s.config.Store.GiveUp(ctx, ago, sweepAtOnce)
+		if publishErr := s.publish(ctx, refused); publishErr != nil {
+			return publishErr
+		}
+		if err != nil || len(refused) < sweepAtOnce {
+			return err
+		}
+	}
 }
 
 func (s *TenantSweeper) publish(ctx context.Context, done []postgres.Applied) error {

@@ -68,7 +68,9 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
 	}
-	results := consumers.NewResults(&kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport})
+	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}
+	tenants.Companies = &consumers.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: cfg.GroupPrefix + ".company"}
+	results := consumers.NewResults(client)
 	defer func() {
 		if err := results.Close(); err != nil {
 			s.log.Warn("closing the publisher of results", slog.Any("error", err))

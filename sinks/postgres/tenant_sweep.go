@@ -69,11 +69,11 @@ func (t *Tenants) ApplyDue(ctx context.Context, company string, partition int, b
 	}
 }
 
-// GiveUp refuses up to limit events whose time to wait for their company is over.
-func (t *Tenants) GiveUp(ctx context.Context, limit int) ([]Applied, error) {
+// GiveUp refuses up to limit events whose time to wait for their company was over some time ago.
+func (t *Tenants) GiveUp(ctx context.Context, ago time.Duration, limit int) ([]Applied, error) {
 	bounded, cancel := t.store.bounded(ctx)
 	defer cancel()
-	rows, err := t.store.pool.Query(bounded, "SELECT event FROM public.inbox WHERE state = 'waiting' AND wait_until <= clock_timestamp() ORDER BY seq LIMIT $1", limit)
+	rows, err := t.store.pool.Query(bounded, "SELECT event FROM public.inbox WHERE state = 'waiting' AND wait_until <= clock_timestamp() - $1::interval ORDER BY seq LIMIT $2", ago, limit)
 	if err != nil {
 		return nil, explain("look for events that have waited too long", err)
 	}

@@ -34,11 +34,14 @@ func TestAnEventThatWaitsForNobodyIsRefused(t *testing.T) {
 	b := newBook(t)
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
 	b.apply(t, b.event(events.TypeUserAdded, `"user_id":"`+b.company+`-u9","email":"u@x"`))
-	if none, err := b.tenants.GiveUp(t.Context(), 10); err != nil || len(none) != 0 {
+	if none, err := b.tenants.GiveUp(t.Context(), 0, 10); err != nil || len(none) != 0 {
 		t.Fatalf("too early: %v, %v", none, err)
 	}
 	b.exec(t, "UPDATE inbox SET wait_until = now() - interval '1 second'")
-	done, err := b.tenants.GiveUp(t.Context(), 10)
+	if none, err := b.tenants.GiveUp(t.Context(), time.Minute, 10); err != nil || len(none) != 0 {
+		t.Fatalf("not long enough ago: %v, %v", none, err)
+	}
+	done, err := b.tenants.GiveUp(t.Context(), 0, 10)
 	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.rejected unknown_company", "company.rejected unknown_company"}) {
 		t.Fatalf("%q, %v", got, err)
 	}
