@@ -44,9 +44,15 @@ func IsDue(s *State, payload any, at time.Time) bool {
 	case *events.UpgradeRequested, *events.DowngradeRequested, *events.CancelRequested, *events.PaymentFailed:
 		return s.IsOver(at)
 	case *events.Expired:
-		return s.IsOver(at) && (s.Subscription.PendingTier != "" || p.ExpiredAt.Before(*s.Subscription.Due))
+		return s.IsOver(at) && !s.tells(p)
 	}
 	return false
+}
+
+// tells is whether an event tells of the very expiry that is due. Then it is the expiry: had it been done before, the answer to a
+// sender who is right would be that the subscription has not expired.
+func (s *State) tells(p *events.Expired) bool {
+	return s.Subscription.PendingTier == "" && !p.ExpiredAt.Before(*s.Subscription.Due)
 }
 
 // IsOver tells whether something has to happen to the company by itself by the given time.

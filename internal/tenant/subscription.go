@@ -190,7 +190,11 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, p *events.Renew
 
 // expire ends what was not renewed or not paid, if it is over at the given time.
 func (r *Rules) expire(d *Decision, s *State, next *Subscription, at time.Time) (*Decision, error) {
-	over := !at.Before(next.PeriodEnd) || next.Status == StatusPastDue && next.GraceUntil != nil && !at.Before(*next.GraceUntil)
+	until := next.PeriodEnd
+	if next.Status == StatusPastDue && next.GraceUntil != nil {
+		until = *next.GraceUntil // which may be later: who is given time to pay keeps the tier that long
+	}
+	over := !at.Before(until)
 	switch {
 	case next.PriceMinor == 0:
 		return d.refuse(NotExpired, "the company is on the tier %s, which does not expire", next.Tier), nil

@@ -69,7 +69,7 @@ func (j *judge) apply(e *event) (code string) {
 	case e.topic == events.TopicCompany:
 		code = j.company(e, c)
 	default:
-		if e.kind != events.TypeRenewed && e.kind != events.TypePaymentReceived && !c.tellsItsEnd(e) {
+		if e.kind != events.TypeRenewed && e.kind != events.TypePaymentReceived && !c.sub.toldBy(e) {
 			j.settle(c, e.at, e.phase)
 		}
 		code = j.subscription(e, c)

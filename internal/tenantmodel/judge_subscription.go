@@ -20,10 +20,16 @@ func (s *subscription) due() (time.Time, bool) {
 		return time.Time{}, false
 	case s.pending != "":
 		return s.end, true
-	case s.status == pastDue:
-		return s.grace, true
 	}
-	return s.end, s.plan.price > 0
+	return s.over(), s.status == pastDue || s.plan.price > 0
+}
+
+// over is when the subscription ends if nobody pays.
+func (s *subscription) over() time.Time {
+	if s.status == pastDue {
+		return s.grace
+	}
+	return s.end
 }
 
 // settle does what is due at a time.
@@ -228,7 +234,7 @@ func (j *judge) renew(e *event, c *company) string {
 	return ""
 }
 
-// expiredAt is the time that an event says the subscription is over at.
+// expiredAt is when a subscription is said to be over.
 func (e *event) expiredAt() time.Time {
 	if e.data["expired_at"] != nil {
 		return e.moment("expired_at")
@@ -236,21 +242,18 @@ func (e *event) expiredAt() time.Time {
 	return e.at
 }
 
-// tellsItsEnd tells whether an event is the expiry that would be found without it.
-func (c *company) tellsItsEnd(e *event) bool {
-	due, ends := c.sub.due()
-	return e.kind == events.TypeExpired && ends && c.sub.pending == "" && !e.expiredAt().Before(due)
+// toldBy is whether an event says that the subscription is over when it is.
+func (s *subscription) toldBy(e *event) bool {
+	return e.kind == events.TypeExpired && s.pending == "" && !e.expiredAt().Before(s.over())
 }
 
 func (j *judge) expired(e *event, c *company) string {
-	s := &c.sub
-	at := e.expiredAt()
-	if s.plan.price == 0 || at.Before(s.end) && (s.status != pastDue || at.Before(s.grace)) {
+	if c.sub.plan.price == 0 || e.expiredAt().Before(c.sub.over()) {
 		return "not_expired"
 	}
 	dated := *e
-	if due, ends := s.due(); ends && due.Before(e.at) {
-		dated.at = due
+	if over := c.sub.over(); over.Before(e.at) {
+		dated.at = over
 	}
 	j.expire(&dated, c)
 	return ""

@@ -109,11 +109,7 @@ func (sc *scene) reinstate() {
 
 func (sc *scene) expire() {
 	r := &sc.g.random
-	s := &sc.state().sub
-	over := s.end
-	if s.status == pastDue && s.grace.Before(over) && r.chance(0.5) {
-		over = s.grace
-	}
+	over := sc.state().sub.over()
 	sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(over.Add(time.Duration(r.below(1000)) * time.Hour))})
 }
 
@@ -208,11 +204,7 @@ func (sc *scene) refusedSubscriptionEvent() bool {
 		}
 		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(s.start), "period_end": stamp(end)})
 	case 7:
-		before := s.end
-		if s.status == pastDue && s.grace.Before(before) {
-			before = s.grace
-		}
-		return sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(before.Add(-time.Second))})
+		return sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(s.over().Add(-time.Second))})
 	default:
 		return sc.refusedPayment()
 	}
