@@ -219,7 +219,7 @@ func (p *quotaPartition) try(ctx context.Context, r Range, announced bool) (bool
 		answers, err := p.session.Count(ctx, p.state.Epoch, p.calls[from:min(from+most, len(p.calls))])
 		if err != nil {
 			p.lost = p.lost || errors.Is(err, dragonfly.ErrHalfApplied)
-			return true, p.reopen(ctx, r.From, err)
+			return true, p.reopen(ctx, r.From, p.outrank(ctx, err))
 		}
 		for i := range answers {
 			due = append(due, answers[i].Due...)

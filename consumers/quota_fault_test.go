@@ -264,6 +264,30 @@ func TestAThresholdIsPublishedOnceWhereNothingFails(t *testing.T) {
 	}
 }
 
+// The clock that named the last epoch was ahead: everything was deleted, a count under way came after that, and whoever began the new
+// epoch has the right time.
+func TestACounterOfAnEpochThatIsYetToComeIsCountedAnew(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
+	messages, want := recent(t, model.Config{Seed: 61, Count: 500})
+	f.know(want, 80)
+	ahead := time.Now().Add(time.Hour).UnixMilli()
+	pipe := f.client.Pipeline()
+	for key := range expected(want) {
+		user, day, _ := strings.Cut(key, "|")
+		name := "quota:{" + user + "}:" + day
+		pipe.HSet(t.Context(), name, "epoch", ahead, "api_calls", 7, "data_points", 7)
+		pipe.Expire(t.Context(), name, time.Hour)
+		break
+	}
+	if _, err := pipe.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.count(t, quotaConsumer{rows: 100})
+	f.publish(t, messages)
+	f.check(t, want, time.Minute)
+}
+
 func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})

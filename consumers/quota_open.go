@@ -127,6 +127,29 @@ func (p *quotaPartition) again(ctx context.Context, err error) error {
 
 // begin begins an epoch: all partitions count the day anew.
 func (p *quotaPartition) begin(ctx context.Context, found dragonfly.Progress, reason string) error {
+	return p.beginAt(ctx, found, reason, time.Now())
+}
+
+// outrank looks at an error of counting that names a later epoch. Somebody may have begun it, and Open will see that. But if it has
+// not begun, it never will: it was lost, and a clock was ahead when it was named. So a later one is begun.
+func (p *quotaPartition) outrank(ctx context.Context, err error) error {
+	var later *dragonfly.LaterEpochError
+	if !errors.As(err, &later) {
+		return err
+	}
+	found, loading := p.session.Load(ctx)
+	if loading != nil {
+		return loading
+	}
+	if found.Epoch == p.state.Epoch {
+		if beginning := p.beginAt(ctx, found, "epoch", time.UnixMilli(later.Epoch+1)); beginning != nil {
+			return beginning
+		}
+	}
+	return err
+}
+
+func (p *quotaPartition) beginAt(ctx context.Context, found dragonfly.Progress, reason string, at time.Time) error {
 	n, err := p.partitions(ctx)
 	if err != nil {
 		return err
@@ -136,7 +159,7 @@ func (p *quotaPartition) begin(ctx context.Context, found dragonfly.Progress, re
 	}
 	p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting the day from the log", slog.String("reason", reason))
 	p.quota.metrics.rebuilds.WithLabelValues(reason).Inc()
-	return p.session.Begin(ctx, found, n, time.Now())
+	return p.session.Begin(ctx, found, n, at)
 }
 
 // restart counts the partition anew: from an hour before the UTC day on, since an event's timestamp may be ahead of its

@@ -32,6 +32,18 @@ const progressTTL = 30 * 24 * time.Hour
 // has gone back to an older state, or another member counts.
 var ErrMoved = errors.New("the progress kept in the counter store has changed")
 
+// A LaterEpochError says that a counter belongs to a later epoch than the one it was to be counted in. It is an ErrMoved.
+type LaterEpochError struct {
+	Epoch int64
+	user  string
+}
+
+func (e *LaterEpochError) Error() string {
+	return fmt.Sprintf("the counter of user %s belongs to the later epoch %d: %v", e.user, e.Epoch, ErrMoved)
+}
+
+func (e *LaterEpochError) Unwrap() error { return ErrMoved }
+
 // ErrHalfApplied says that the server ran out of memory in the middle of a script. Redis refuses such a script as a whole;
 // Dragonfly may have applied a part of it, so the counters of the day can't be trusted.
 var ErrHalfApplied = errors.New("the counter store was out of memory, and a script may be half applied")
@@ -265,7 +277,11 @@ func parseCounted(cmd *redis.Cmd, call *Call) (Counted, error) {
 	}
 	newly, rest, _ := strings.Cut(text, " ")
 	if newly == "stale" {
-		return Counted{}, fmt.Errorf("count user %s: %w: epoch %s has begun", call.User, ErrMoved, rest)
+		later, err := strconv.ParseInt(rest, 10, 64)
+		if err != nil {
+			return Counted{}, fmt.Errorf("count user %s: read the answer %q: %w", call.User, text, err)
+		}
+		return Counted{}, &LaterEpochError{later, call.User}
 	}
 	var c Counted
 	calls, due, _ := strings.Cut(rest, " ")
