@@ -219,7 +219,11 @@ func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 		}
 	}
 	g.metrics.rebalances.Inc()
-	g.state.assigned(places)
+	var missing error
+	if len(places) == 0 {
+		missing = g.missing(ctx)
+	}
+	g.state.assigned(places, missing)
 	g.log.InfoContext(ctx, "joined the consumer group", slog.Int("generation", int(gen.ID)), slog.Int("partitions", len(places)))
 	started := make(chan struct{})
 	gen.Start(func(soft context.Context) {

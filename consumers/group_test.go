@@ -178,6 +178,27 @@ func TestWithoutABrokerTheConsumerKeepsTryingAndReadinessSaysWhy(t *testing.T) {
 	}
 }
 
+// A wrong prefix, or a service that is started before its topics are made, must not look like one that has nothing to do.
+func TestReadinessSaysThatTheTopicDoesNotExistUntilItDoes(t *testing.T) {
+	t.Parallel()
+	broker := enginetest.SharedKafka(t)
+	f := newLog(t, broker, 1)
+	f.topic += ".later"
+	var taken journal
+	m := f.join(t, consumers.EachEvent(&taken))
+	eventually(t, "readiness says why", 2*time.Minute, func() bool {
+		r := m.report()
+		if r.State == health.Ready {
+			t.Fatal("it is ready without a topic")
+		}
+		return r.State == health.Failing && strings.Contains(r.Reason, "topic "+f.topic+" does not exist")
+	})
+	enginetest.CreateTopic(t, broker, f.topic, 1)
+	f.produce(t, numbered(0, 5)...)
+	eventually(t, "the events are handled", 2*time.Minute, func() bool { return slices.Equal(taken.of(0), texts(numbered(0, 5))) })
+	eventually(t, "it is ready", 2*time.Minute, func() bool { return m.report().State == health.Ready })
+}
+
 // A cluster that was just made has no coordinator for a while; a broker may also lose it at any time.
 func TestTheFirstJoinOfANewClusterIsTriedUntilThereIsACoordinator(t *testing.T) {
 	t.Parallel()

@@ -48,8 +48,8 @@ func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
 	return &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
 }
 
-// assigned begins a generation with these partitions.
-func (s *state) assigned(places []place) {
+// assigned begins a generation with these partitions. Missing says what keeps the group from having any.
+func (s *state) assigned(places []place, missing error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.metrics.stopped.Reset()
@@ -58,7 +58,7 @@ func (s *state) assigned(places []place) {
 	for _, p := range places {
 		s.partitions[p] = &condition{}
 	}
-	s.joined, s.groupError = true, nil
+	s.joined, s.groupError = true, missing
 	s.metrics.assigned.Set(float64(len(places)))
 	s.report()
 }

@@ -2,6 +2,7 @@ package consumers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -26,6 +27,9 @@ func (g *Group) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if g.state.count() == 0 {
+			g.state.joining(g.missing(ctx))
+		}
 		free, err := g.unassigned(ctx)
 		switch {
 		case err != nil:
@@ -35,6 +39,21 @@ func (g *Group) watch(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// missing says which topic does not exist. A group is joined without it all the same, and a member that has no partitions
+// looks like one that is there to spare.
+func (g *Group) missing(ctx context.Context) error {
+	meta, err := g.client.Metadata(ctx, &kafka.MetadataRequest{Topics: g.cfg.Topics})
+	if err != nil {
+		return nil //nolint:nilerr // nothing is known then; the membership notices a broker that is away
+	}
+	for _, t := range meta.Topics {
+		if errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
+			return fmt.Errorf("topic %s does not exist; run \"tenantflow migrate\", or correct TENANTFLOW_TOPIC_PREFIX", t.Name)
+		}
+	}
+	return nil
 }
 
 // unassigned is how many partitions of the topics no member has. In the midst of a rebalance it is 0.
