@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
@@ -59,6 +61,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 			after = c.CompanyID
 			report.Companies++
 			was, there := last[c.CompanyID]
+			delete(last, c.CompanyID)
 			if !c.Quiet || there && was.version == c.Version && was.sum == sumOf(c.Config) {
 				continue
 			}
@@ -73,9 +76,19 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 			stale = append(stale, c)
 		}
 		if len(configs) < page {
-			return stale, nil
+			break
 		}
 	}
+	purged, err := v.cfg.Tenants.Purged(ctx, slices.Sorted(maps.Keys(last)))
+	if err != nil {
+		return nil, err
+	}
+	for _, company := range purged {
+		report.Findings.add(Finding{Kind: StaleConfig, Where: v.cfg.ConfigTopic + " " + company,
+			Detail: fmt.Sprintf("version %d was published last, and the company is purged", last[company].version)})
+		stale = append(stale, postgres.CompanyConfig{CompanyID: company})
+	}
+	return stale, nil
 }
 
 // publishedConfigs reads the topic of configurations to its end.
@@ -127,7 +140,7 @@ func sumOf(text []byte) [sha256.Size]byte {
 	return sha256.Sum256(text)
 }
 
-// publishConfigs publishes configurations as they are. The ids are made of company and version, so doing it twice is harmless.
+// publishConfigs publishes configurations as they are, and of a company that has none that it has none. The ids are made of company and version, so doing it twice is harmless.
 func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.CompanyConfig) (int64, error) {
 	if len(configs) == 0 {
 		return 0, nil
@@ -136,6 +149,10 @@ func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.Compan
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
 	results := make([]consumers.Result, 0, len(configs))
 	for _, c := range configs {
+		if c.Config == nil {
+			results = append(results, consumers.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID})
+			continue
+		}
 		data, err := json.Marshal(map[string]any{"company_id": c.CompanyID, "version": c.Version, "config": c.Config})
 		if err != nil {
 			return 0, fmt.Errorf("publish the configuration of company %s: %w", c.CompanyID, err)

@@ -142,3 +142,28 @@ func TestAConfigurationThatWasNotPublishedIsFoundAndPublished(t *testing.T) {
 		t.Errorf("after the repair: %+v, %+v", r.Findings, r.Repairs)
 	}
 }
+
+func TestAConfigurationThatOutlivesItsCompanyIsFoundAndRemoved(t *testing.T) {
+	t.Parallel()
+	in := install(t, 1)
+	cfg, conn, ids := in.withTenants(t, 2)
+	purge := &events.Event{Key: ids[0], Envelope: events.Envelope{Source: "/test", ID: ids[0] + "end", Type: events.TypeCompanyClosed, Time: time.Now(),
+		Data: fmt.Appendf(nil, `{"company_id":%q,"purge":true}`, ids[0])}}
+	if _, err := cfg.Tenants.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default())}).Apply(t.Context(), purge, 0); err != nil {
+		t.Fatal(err)
+	}
+	// Its last configuration stays, as if it had been published late, behind the mark that there is none any more.
+	if r := runTenants(t, cfg, false); r.Differences() != 0 {
+		t.Errorf("the mark may be on its way: %+v", r.Findings)
+	}
+	execTenants(t, conn, "ALTER TABLE companies DISABLE TRIGGER version", "UPDATE companies SET updated_at = now() - interval '1 hour'")
+	if r := runTenants(t, cfg, false); r.Findings.Count(verify.StaleConfig) != 1 {
+		t.Errorf("findings %+v", r.Findings)
+	}
+	if r := runTenants(t, cfg, true); r.Differences() != 0 || r.Repairs.Configs != 1 {
+		t.Errorf("after the repair: %+v, %+v", r.Findings, r.Repairs)
+	}
+	if r := runTenants(t, cfg, false); r.Differences() != 0 || r.Companies != 1 {
+		t.Errorf("%d companies, findings %+v", r.Companies, r.Findings)
+	}
+}

@@ -36,3 +36,23 @@ func (s *Store) Configs(ctx context.Context, after string, limit int) ([]Company
 	}
 	return found, nil
 }
+
+// Purged returns those of some companies that are purged, for half a minute or longer: what there was to publish of that was
+// published since.
+func (s *Store) Purged(ctx context.Context, companies []string) ([]string, error) {
+	if len(companies) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `SELECT company_id FROM public.companies WHERE company_id = ANY ($1) AND status = 'purged'
+		AND updated_at < clock_timestamp() - interval '30 seconds' ORDER BY company_id`, companies)
+	if err != nil {
+		return nil, explain("list companies that are purged", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, explain("list companies that are purged", err)
+	}
+	return found, nil
+}
