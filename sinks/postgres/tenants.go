@@ -80,6 +80,10 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, partition int) ([]
 	if len(e.Source)+len(e.ID) > longestIdentity {
 		return nil, events.Reject(events.MalformedEnvelope, "source and id together have %d bytes, more than %d", len(e.Source)+len(e.ID), longestIdentity)
 	}
+	if e.Source == tenant.DueSource {
+		// Something due whose identity is taken could never happen, and would hold up its partition.
+		return nil, events.Reject(events.MalformedEnvelope, "the source %s is this service's own, for what happens by itself", e.Source)
+	}
 	return t.apply(ctx, &tenant.Cause{Event: e, Payload: payload, Partition: partition})
 }
 

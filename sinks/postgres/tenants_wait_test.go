@@ -85,6 +85,23 @@ func TestWhatIsDueAgainByHandDoesNotStopAnEvent(t *testing.T) {
 	b.apply(t, b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-f"`), "subscription.payment_failure_recorded")
 }
 
+func TestNobodyCanTakeTheIdentityOfWhatHappensByItself(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	forged := b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-p"`)
+	forged.Source, forged.ID = "/tenantflow/subscription", "expiry:"+b.company+":2026-02-28T10:02:00Z"
+	if _, err := b.tenants.Apply(t.Context(), forged, 3); !isRejection(err, events.MalformedEnvelope) {
+		t.Errorf("an event in this service's own name: %v", err)
+	}
+	b.clock = b.clock.AddDate(0, 2, 0)
+	done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, b.clock)
+	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.expiry_handled", "notification.requested", "company.config_changed"}) {
+		t.Errorf("what is due: %q, %v", got, err)
+	}
+}
+
 func TestAWaitingEventThatPostgresRefusesIsHeldAndStopsNobody(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
