@@ -27,6 +27,24 @@ func sizes(t *testing.T, done []postgres.Applied) {
 	}
 }
 
+func TestAPurgeLeavesNoAddressInResultsThatWereOnTheirWay(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	registered, err := b.tenants.Apply(t.Context(), b.event(events.TypeCompanyRegistered,
+		fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company)), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
+	if err := b.tenants.MarkPublished(t.Context(), registered); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.row(t, "SELECT type, published_at IS NOT NULL, result IS NULL, result::text LIKE '%acme.example%' FROM inbox ORDER BY seq"); got !=
+		"(company.registered.v1,t,t,) ; (company.closed.v1,t,f,f)" {
+		t.Errorf("inbox: %s", got)
+	}
+}
+
 func TestNoResultIsLargerThanATopicTakes(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
