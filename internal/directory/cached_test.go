@@ -169,3 +169,37 @@ func TestAUserIsShownWithTheDaysQuota(t *testing.T) {
 		t.Errorf("a block that is left out is still in %s, %v", text, err)
 	}
 }
+
+// A period that goes on by itself ends without a change in Postgres.
+func TestNoCopyOutlivesThePeriodItTellsOf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.start()
+	var user *directory.Subscription
+	var period *directory.BillingPeriod
+	company := 0
+	// On a machine that is busy a period may be over before it is looked at.
+	for margin := 2 * time.Second; user == nil || user.EndDate.After(time.Now().Add(margin)) || !user.EndDate.Equal(*period.PeriodEnd); margin *= 2 {
+		company++
+		w.register(company, "free", company, company)
+		w.exec(`UPDATE subscriptions SET period_start = now() - interval '1 month' + $2, period_end = now() + $2 WHERE company_id = $1`, w.company(company), margin)
+		user = n.must(t, w.user(company))
+		var err error
+		if period, err = n.BillingPeriod(t.Context(), w.company(company)); err != nil {
+			t.Fatal(err)
+		}
+		if margin > time.Minute {
+			t.Fatalf("%+v, %+v", user, period)
+		}
+	}
+	ends := *user.EndDate
+	for _, key := range []string{"subscription:{" + w.user(company) + "}", "billing_period:{" + w.company(company) + "}"} {
+		if left := w.redis.PTTL(t.Context(), key).Val(); left > time.Until(ends)+2*time.Second {
+			t.Errorf("%s lives for %s, and what it tells of for %s", key, left, time.Until(ends))
+		}
+	}
+	w.eventually("the next period is told", func() bool {
+		next, err := n.BillingPeriod(t.Context(), w.company(company))
+		return err == nil && next.PeriodEnd.After(ends) && n.must(t, w.user(company)).EndDate.After(ends)
+	})
+}

@@ -182,7 +182,7 @@ func (d *Directory) loadCached(batch []*flight) (left []*flight, doubtful map[st
 		switch d.known.judge(s.CompanyID, s.UserID, s.Version, s.CachedAt) {
 		case current:
 			// What the process keeps must not outlive what Dragonfly keeps.
-			d.keep(s, epoch, min(d.config.Life, SubscriptionTTL-time.Since(s.CachedAt)))
+			d.keep(s, epoch, min(d.config.Life, s.Left()))
 			d.land(f, s, nil, byDragonfly)
 		case unsure:
 			doubtful[f.user] = s
@@ -252,7 +252,7 @@ func (d *Directory) settle(flights []*flight, found map[string]*Subscription, ep
 		case s == nil:
 			d.rememberUnknown(f.user, f.user, "", epoch)
 		default:
-			d.keep(s, epoch, d.config.Life)
+			d.keep(s, epoch, min(d.config.Life, s.Left()))
 		}
 		d.land(f, s, nil, byPostgres)
 	}

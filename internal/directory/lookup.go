@@ -17,7 +17,7 @@ type documents struct {
 // transient.
 func (d *Directory) CompanyConfig(ctx context.Context, company string) (*CompanyConfig, error) {
 	return lookUp(ctx, d, company, kind[CompanyConfig]{
-		name: "configuration", ttl: CompanyConfigTTL, memory: d.configs,
+		name: "configuration", memory: d.configs, left: (*CompanyConfig).Left,
 		cached: func(ctx context.Context) (*CompanyConfig, error) { return d.config.Cache.CompanyConfig(ctx, company) },
 		origin: func(c *CompanyConfig) (int64, time.Time) { return c.Version, c.CachedAt },
 		of:     func(o documents) *CompanyConfig { return o.config },
@@ -27,7 +27,7 @@ func (d *Directory) CompanyConfig(ctx context.Context, company string) (*Company
 // BillingPeriod returns the billing period a company is in. Errors are those of CompanyConfig.
 func (d *Directory) BillingPeriod(ctx context.Context, company string) (*BillingPeriod, error) {
 	return lookUp(ctx, d, company, kind[BillingPeriod]{
-		name: "billing period", ttl: BillingPeriodTTL, memory: d.periods,
+		name: "billing period", memory: d.periods, left: (*BillingPeriod).Left,
 		cached: func(ctx context.Context) (*BillingPeriod, error) { return d.config.Cache.BillingPeriod(ctx, company) },
 		origin: func(p *BillingPeriod) (int64, time.Time) { return p.Version, p.CachedAt },
 		of:     func(o documents) *BillingPeriod { return o.period },
@@ -37,8 +37,8 @@ func (d *Directory) BillingPeriod(ctx context.Context, company string) (*Billing
 // A kind is one of the documents of a company.
 type kind[T any] struct {
 	name   string
-	ttl    time.Duration
 	memory *memory[T]
+	left   func(*T) time.Duration
 	cached func(ctx context.Context) (*T, error)
 	origin func(*T) (version int64, cachedAt time.Time)
 	of     func(documents) *T
@@ -96,7 +96,7 @@ func load[T any](d *Directory, company string, k kind[T]) (*T, error) {
 		version, cachedAt := k.origin(doubtful)
 		switch d.known.judge(company, "", version, cachedAt) {
 		case current:
-			remember(d, k.memory, company, doubtful, epoch, min(d.config.Life, k.ttl-time.Since(cachedAt)))
+			remember(d, k.memory, company, doubtful, epoch, min(d.config.Life, k.left(doubtful)))
 			d.metrics.lookups.WithLabelValues(byDragonfly).Inc()
 			return doubtful, nil
 		case outdated:
@@ -180,8 +180,8 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 			})
 		}
 		if !doubt {
-			remember(d, d.configs, id, docs.config, epoch, d.config.Life)
-			remember(d, d.periods, id, docs.period, epoch, d.config.Life)
+			remember(d, d.configs, id, docs.config, epoch, min(d.config.Life, docs.config.Left()))
+			remember(d, d.periods, id, docs.period, epoch, min(d.config.Life, docs.period.Left()))
 		}
 		return docs, nil
 	}

@@ -17,6 +17,25 @@ const (
 	BillingPeriodTTL = 24 * time.Hour
 )
 
+// left is how long a copy may still be used that was made at a time and tells of a period with an end, or of none. A period may go on
+// by itself, without a change that anybody is told. One that had ended when the copy was made stays so until it is changed.
+func left(cachedAt time.Time, ttl time.Duration, end *time.Time) time.Duration {
+	left := ttl - time.Since(cachedAt)
+	if end != nil && end.After(cachedAt) {
+		left = min(left, time.Until(*end))
+	}
+	return left
+}
+
+// Left is how long it may still be used.
+func (s *Subscription) Left() time.Duration { return left(s.CachedAt, SubscriptionTTL, s.EndDate) }
+
+// Left is how long it may still be used.
+func (c *CompanyConfig) Left() time.Duration { return left(c.CachedAt, CompanyConfigTTL, nil) }
+
+// Left is how long it may still be used.
+func (p *BillingPeriod) Left() time.Duration { return left(p.CachedAt, BillingPeriodTTL, p.PeriodEnd) }
+
 // QuotaAge is the greatest age of the quota block in a subscription that is shown to somebody.
 const QuotaAge = 15 * time.Minute
 
@@ -48,7 +67,7 @@ type Change struct {
 }
 
 // A Cache is what processes share: Dragonfly. It holds entries for a time, and may lose any of them at any time. A put
-// never replaces a newer version by an older one, and gives the entry what is left of its time since CachedAt.
+// never replaces a newer version by an older one, and gives the entry what is Left of its time.
 type Cache interface {
 	// Subscriptions returns what is cached, in the order of users: nil where there is nothing that can be read.
 	Subscriptions(ctx context.Context, users []string) ([]*Subscription, error)

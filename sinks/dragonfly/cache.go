@@ -53,7 +53,7 @@ func (c *Cache) Subscriptions(ctx context.Context, users []string) ([]*directory
 	err := c.read(ctx, keys, func(i int, text []byte) bool {
 		s := new(directory.Subscription)
 		if json.Unmarshal(text, s) != nil || s.UserID != users[i] || s.CompanyID == "" ||
-			!plausible(s.Version, s.CachedAt, directory.SubscriptionTTL) {
+			!plausible(s.Version, s.CachedAt, s.Left()) {
 			return false
 		}
 		subs[i] = s
@@ -71,7 +71,7 @@ func (c *Cache) CompanyConfig(ctx context.Context, company string) (*directory.C
 	err := c.read(ctx, []string{companyConfigKey + company + "}"}, func(_ int, text []byte) bool {
 		v := new(directory.CompanyConfig)
 		if json.Unmarshal(text, v) != nil || v.CompanyID != company ||
-			!plausible(v.Version, v.CachedAt, directory.CompanyConfigTTL) {
+			!plausible(v.Version, v.CachedAt, v.Left()) {
 			return false
 		}
 		config = v
@@ -89,7 +89,7 @@ func (c *Cache) BillingPeriod(ctx context.Context, company string) (*directory.B
 	err := c.read(ctx, []string{billingPeriodKey + company + "}"}, func(_ int, text []byte) bool {
 		v := new(directory.BillingPeriod)
 		if json.Unmarshal(text, v) != nil || v.CompanyID != company ||
-			!plausible(v.Version, v.CachedAt, directory.BillingPeriodTTL) {
+			!plausible(v.Version, v.CachedAt, v.Left()) {
 			return false
 		}
 		period = v
@@ -102,9 +102,8 @@ func (c *Cache) BillingPeriod(ctx context.Context, company string) (*directory.B
 }
 
 // plausible tells whether an entry can be one of ours that is still alive. A clock may be a little ahead of another.
-func plausible(version int64, cachedAt time.Time, ttl time.Duration) bool {
-	age := time.Since(cachedAt)
-	return version >= 1 && version <= 1<<53 && age > -5*time.Minute && age < ttl
+func plausible(version int64, cachedAt time.Time, left time.Duration) bool {
+	return version >= 1 && version <= 1<<53 && time.Since(cachedAt) > -5*time.Minute && left > 0
 }
 
 // read gets many keys and gives each value to accept, with the key's index. What accept refuses, and a key of another
@@ -146,7 +145,7 @@ func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text
 func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscription) (refused []int, err error) {
 	entries := make([]cacheEntry, len(subs))
 	for i, s := range subs {
-		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, timeLeft(s.CachedAt, directory.SubscriptionTTL)}
+		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, seconds(s.Left(), directory.SubscriptionTTL)}
 	}
 	refused, err = c.write(ctx, entries)
 	if err != nil {
@@ -159,8 +158,8 @@ func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscrip
 // newer one is there.
 func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig, period *directory.BillingPeriod) (stored bool, err error) {
 	refused, err := c.write(ctx, []cacheEntry{
-		{companyConfigKey + config.CompanyID + "}", config, config.Version, timeLeft(config.CachedAt, directory.CompanyConfigTTL)},
-		{billingPeriodKey + period.CompanyID + "}", period, period.Version, timeLeft(period.CachedAt, directory.BillingPeriodTTL)},
+		{companyConfigKey + config.CompanyID + "}", config, config.Version, seconds(config.Left(), directory.CompanyConfigTTL)},
+		{billingPeriodKey + period.CompanyID + "}", period, period.Version, seconds(period.Left(), directory.BillingPeriodTTL)},
 	})
 	if err != nil {
 		return false, fmt.Errorf("cache company %s: %w", config.CompanyID, err)
@@ -196,10 +195,9 @@ type cacheEntry struct {
 	seconds  int64 // to live; none left: it is not stored
 }
 
-// timeLeft is how many seconds of an entry's time are left, a begun one included.
-func timeLeft(cachedAt time.Time, ttl time.Duration) int64 {
-	left := min(ttl-time.Since(cachedAt), ttl)
-	return int64(math.Ceil(left.Seconds()))
+// seconds is what is left of an entry's time, a begun second included. A clock that is behind gives it no more than all.
+func seconds(left, ttl time.Duration) int64 {
+	return int64(math.Ceil(min(left, ttl).Seconds()))
 }
 
 // write stores entries, and tells by index which of them were refused because newer ones are there. An error may come
