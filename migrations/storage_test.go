@@ -115,6 +115,24 @@ func TestCleanupDeletesWhatTheTierNoLongerKeepsAndLogsEveryRun(t *testing.T) {
 	}
 }
 
+func TestADayOfACleanupIsTheSameForEverybody(t *testing.T) {
+	t.Parallel()
+	d := newTenantDB(t)
+	acme := d.company("acme", "free")
+	execPostgres(t, d.tables, fmt.Sprintf("SELECT tenant_user_put('%s', 'u', 'u@x.test', now())", acme),
+		`UPDATE subscriptions SET limits = jsonb_set(limits, '{retention_days}', '183')`)
+	// In half a year the clocks are changed once, forwards in one of the two places.
+	for _, zone := range []string{"America/New_York", "Australia/Sydney"} {
+		execPostgres(t, d.tables, fmt.Sprintf(`INSERT INTO tenant_%s.trading_positions (user_id, symbol, volume, open_price, closed_at, status)
+			SELECT 'u', s, 1, 1, now() - interval '1 hour' * (183 * 24) + m * interval '1 minute', 'closed' FROM (VALUES ('KEPT', 30), ('OLD', -30)) AS v (s, m)`, acme))
+		d.psql(d.owner, fmt.Sprintf("SET timezone = '%s'; SELECT cleanup_old_data_by_tier('%s')", zone, acme))
+		if got := d.one(d.owner, fmt.Sprintf("SELECT string_agg(symbol, ' ') FROM tenant_%s.trading_positions", acme)); got != "KEPT" {
+			t.Errorf("in %s what is left is %s", zone, got)
+		}
+		execPostgres(t, d.tables, fmt.Sprintf("DELETE FROM tenant_%s.trading_positions", acme))
+	}
+}
+
 func TestCleanupWaitsForAChangeOfTheTier(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)

@@ -232,6 +232,7 @@ func TestWhenASubscriptionIsDueFollowsFromItsColumns(t *testing.T) {
 		{"tier = 'pro'", "02-01"},
 		{"status = 'past_due', grace_until = '2026-02-05'", "02-05"},
 		{"pending_tier = 'free'", "02-01"},
+		{"grace_until = '2026-01-20'", "01-20"},
 		{"pending_tier = NULL, status = 'cancelled'", ""},
 		{"status = 'expired', previous_tier = 'pro'", ""},
 		{"status = 'active', tier = 'free', pending_tier = 'free'", "02-01"},

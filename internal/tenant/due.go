@@ -24,7 +24,7 @@ const DueSource = "/tenantflow/subscription"
 func DueCause(s *State) *Cause {
 	sub := s.Subscription
 	what := "expiry"
-	if sub.PendingTier != "" {
+	if sub.changesAtEnd() {
 		what = "period_end"
 	}
 	at := sub.Due.UTC()
@@ -36,6 +36,10 @@ func DueCause(s *State) *Cause {
 		Payload: &Due{CompanyID: s.CompanyID, At: at},
 	}
 }
+
+// changesAtEnd tells whether what is due is a change that has waited for the end of the period, and not the end of the subscription
+// or of a time of grace before that.
+func (s *Subscription) changesAtEnd() bool { return s.PendingTier != "" && !s.Due.Before(s.PeriodEnd) }
 
 // IsDue tells whether something has to happen to the company before an event of the given payload and time. What brings money
 // comes first, even if it comes a little late. An expiry that is told does not come before itself.
@@ -52,7 +56,7 @@ func IsDue(s *State, payload any, at time.Time) bool {
 // tells is whether an event tells of the very expiry that is due. Then it is the expiry: had it been done before, the answer to a
 // sender who is right would be that the subscription has not expired.
 func (s *State) tells(p *events.Expired) bool {
-	return s.Subscription.PendingTier == "" && !p.ExpiredAt.Before(*s.Subscription.Due)
+	return !s.Subscription.changesAtEnd() && !p.ExpiredAt.Before(*s.Subscription.Due)
 }
 
 // IsOver tells whether something has to happen to the company by itself by the given time.
@@ -64,7 +68,7 @@ func (s *State) IsOver(at time.Time) bool {
 func (r *Rules) due(d *Decision, s *State, held *Subscription, p *Due) (*Decision, error) {
 	next := *held
 	switch {
-	case next.PendingTier == "":
+	case next.PendingTier == "" || p.At.Before(next.PeriodEnd):
 		return r.expire(d, s, &next, p.At)
 	case next.CancelAtEnd:
 		return r.endCancelled(d, s, &next)

@@ -174,6 +174,8 @@ func due(s *tenant.Subscription) *time.Time {
 	switch {
 	case s.Status == tenant.StatusCancelled || s.Status == tenant.StatusExpired:
 		return nil
+	case s.PendingTier != "" && s.Status == tenant.StatusPastDue && s.GraceUntil.Before(s.PeriodEnd):
+		return s.GraceUntil
 	case s.PendingTier != "":
 		return &s.PeriodEnd
 	case s.Status == tenant.StatusPastDue:

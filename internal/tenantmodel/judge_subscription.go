@@ -19,6 +19,9 @@ func (s *subscription) due() (time.Time, bool) {
 	case s.status == "cancelled" || s.status == "expired":
 		return time.Time{}, false
 	case s.pending != "":
+		if s.status == pastDue && s.grace.Before(s.end) {
+			return s.grace, true
+		}
 		return s.end, true
 	}
 	return s.over(), s.status == pastDue || s.plan.price > 0
@@ -40,7 +43,7 @@ func (j *judge) settle(c *company, at time.Time, phase int) {
 			return
 		}
 		what := "expiry"
-		if c.sub.pending != "" {
+		if c.sub.pending != "" && due.Equal(c.sub.end) {
 			what = "period_end"
 		}
 		e := &event{topic: events.TopicSubscription, company: c.id, source: "/tenantflow/subscription",
@@ -244,7 +247,8 @@ func (e *event) expiredAt() time.Time {
 
 // toldBy is whether an event says that the subscription is over when it is.
 func (s *subscription) toldBy(e *event) bool {
-	return e.kind == events.TypeExpired && s.pending == "" && !e.expiredAt().Before(s.over())
+	endsAtOnce := s.pending == "" || s.over().Before(s.end)
+	return e.kind == events.TypeExpired && endsAtOnce && !e.expiredAt().Before(s.over())
 }
 
 func (j *judge) expired(e *event, c *company) string {

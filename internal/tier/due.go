@@ -28,6 +28,8 @@ func (s State) DueAt() (time.Time, bool) {
 	switch {
 	case s.Status == Cancelled || s.Status == Expired:
 		return time.Time{}, false
+	case s.PendingTier != "" && s.Status == PastDue && !s.GraceUntil.IsZero() && s.GraceUntil.Before(s.PeriodEnd):
+		return s.GraceUntil, true
 	case s.PendingTier != "":
 		return s.PeriodEnd, true
 	case s.Status == PastDue:
@@ -67,7 +69,7 @@ func (c *Catalogue) Settle(s State, at time.Time) State {
 			return s
 		}
 		switch {
-		case s.PendingTier == "":
+		case s.PendingTier == "" || due.Before(s.PeriodEnd):
 			s = after(c.Expire(s.Current, due), Expired)
 		case s.CancelAtPeriodEnd:
 			s = after(c.AtPeriodEnd(s.Current, Free), Cancelled)

@@ -32,6 +32,8 @@ func TestWhatIsDueIsAppliedInItsOrder(t *testing.T) {
 		{"and ends", tier.State{Current: paid("pro", 4900), Status: "past_due", GraceUntil: instant(t, "2024-03-04T00:00:00Z")}, "2024-03-04T00:00:00Z", "free", "expired", "2024-04-04T00:00:00Z", 0},
 		{"grace goes over into the next tier", tier.State{Current: paid("enterprise", 49900), Status: "past_due", PendingTier: "pro", GraceUntil: instant(t, "2024-03-04T00:00:00Z")},
 			"2024-03-01T00:00:00Z", "pro", "past_due", "2024-03-31T10:00:00Z", 4900},
+		{"grace ends before a change that waits", tier.State{Current: paid("enterprise", 49900), Status: "past_due", PendingTier: "pro", GraceUntil: instant(t, "2024-02-20T00:00:00Z")},
+			"2024-02-21T00:00:00Z", "free", "expired", "2024-03-20T00:00:00Z", 0},
 		{"and ends there", tier.State{Current: paid("enterprise", 49900), Status: "past_due", PendingTier: "pro", GraceUntil: instant(t, "2024-03-04T00:00:00Z")},
 			"2024-03-05T00:00:00Z", "free", "expired", "2024-04-04T00:00:00Z", 0},
 	} {

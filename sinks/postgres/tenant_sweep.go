@@ -45,8 +45,8 @@ func (t *Tenants) ApplyDue(ctx context.Context, company string, partition int, b
 	for {
 		s := &tenant.State{CompanyID: company, Subscription: &tenant.Subscription{}}
 		bounded, cancel := t.store.bounded(ctx)
-		err := t.store.pool.QueryRow(bounded, "SELECT coalesce(pending_tier, ''), due_at FROM public.subscriptions WHERE company_id = $1", company).
-			Scan(&s.Subscription.PendingTier, &s.Subscription.Due)
+		err := t.store.pool.QueryRow(bounded, "SELECT coalesce(pending_tier, ''), period_end, due_at FROM public.subscriptions WHERE company_id = $1", company).
+			Scan(&s.Subscription.PendingTier, &s.Subscription.PeriodEnd, &s.Subscription.Due)
 		cancel()
 		if err != nil {
 			return all, explain("read what is due", err)

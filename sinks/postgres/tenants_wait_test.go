@@ -85,6 +85,29 @@ func TestWhatIsDueAgainByHandDoesNotStopAnEvent(t *testing.T) {
 	b.apply(t, b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-f"`), "subscription.payment_failure_recorded")
 }
 
+func TestAChangeThatWaitsDoesNotProlongTheGrace(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeCancelRequested, ""), "subscription.cancellation_scheduled")
+	b.apply(t, b.event(events.TypePaymentFailed, `"payment_id":"`+b.company+`-p"`), "subscription.payment_failure_recorded")
+	by := time.Date(2026, 2, 8, 0, 0, 0, 0, time.UTC)
+	if due, err := b.tenants.Due(t.Context(), 3, by, 10); err != nil || !slices.Equal(due, []string{b.company}) {
+		t.Errorf("due %v: %v", due, err)
+	}
+	done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, by)
+	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.expiry_handled", "notification.requested", "company.config_changed"}) {
+		t.Errorf("when the grace is over: %q, %v", got, err)
+	}
+	if len(done) == 1 && done[0].ID != "expiry:"+b.company+":2026-02-07T10:04:00Z" {
+		t.Errorf("it is called %s", done[0].ID)
+	}
+	if got := b.subscription(t); got != "(free,expired,0,02-07,03-07,,,enterprise)" {
+		t.Errorf("then: %s", got)
+	}
+}
+
 func TestNobodyCanTakeTheIdentityOfWhatHappensByItself(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
