@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,15 @@ func TestAUserIsShownWithTheDaysQuota(t *testing.T) {
 	var cached map[string]any
 	if err := json.Unmarshal([]byte(w.redis.Get(t.Context(), "subscription:{"+w.user(1)+"}").Val()), &cached); err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range []string{"user_id", "email", "subscription_tier", "subscription_status", "subscription_start_date", "subscription_end_date",
+		"subscription_limits", "created_at", "updated_at", "last_activity", "tier_limits", "billing_status", "cached_at"} {
+		if _, ok := cached[name]; !ok {
+			t.Errorf("%s is not cached", name)
+		}
+	}
+	if !reflect.DeepEqual(cached["subscription_limits"], cached["tier_limits"]) {
+		t.Errorf("the limits of the row are %v, those of the tier %v", cached["subscription_limits"], cached["tier_limits"])
 	}
 	if block, ok := cached["usage_quota"].(map[string]any); !ok || block["api_calls"] != 7.0 || block["daily_limit"] != 1000.0 {
 		t.Errorf("the cached block is %v", cached["usage_quota"])

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"encoding/json"
 	"time"
 
 	"tenantflow/internal/tier"
@@ -33,6 +34,19 @@ type Subscription struct {
 	Version int64 `json:"version"`
 	// CachedAt is when its load from Postgres began.
 	CachedAt time.Time `json:"cached_at"`
+}
+
+// MarshalJSON adds the limits under the name they have in the user's row, all of which is to be found in the document.
+func (s Subscription) MarshalJSON() ([]byte, error) {
+	type members Subscription
+	document := struct {
+		members
+		RowLimits *tier.Limits `json:"subscription_limits"`
+	}{members: members(s)}
+	if s.Tier != "" {
+		document.RowLimits = &s.Limits
+	}
+	return json.Marshal(document)
 }
 
 // A QuotaBlock is a user's use of one UTC day.
