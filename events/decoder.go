@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,7 +207,7 @@ func describe(invalid *jsonschema.ValidationError, data any) string {
 	more := 0
 	var walk func(*jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
-		// The causes of these two say less than they do themselves.
+		// The causes of these two are not to be told one by one.
 		_, anyOf := e.ErrorKind.(*kind.AnyOf)
 		name, isName := e.ErrorKind.(*kind.PropertyNames)
 		if len(e.Causes) == 0 || anyOf || isName {
@@ -221,7 +222,7 @@ func describe(invalid *jsonschema.ValidationError, data any) string {
 				location, _ = holderOf(data, name.Property)
 			}
 			at := "/" + strings.Join(location, "/")
-			lines = append(lines, "at "+quoted(at)+": "+quoteControls(e.ErrorKind.LocalizedString(printer)))
+			lines = append(lines, "at "+quoted(at)+": "+quoteControls(violation(e, printer)))
 			return
 		}
 		for _, cause := range e.Causes {
@@ -233,6 +234,45 @@ func describe(invalid *jsonschema.ValidationError, data any) string {
 		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "; ")
+}
+
+// violation says what is wrong with one value.
+func violation(e *jsonschema.ValidationError, printer *message.Printer) string {
+	switch k := e.ErrorKind.(type) {
+	case *kind.AnyOf:
+		// Of the forms that a value may have, one is usually of its type: what that one lacks is what to mend.
+		var types, others []string
+		for _, form := range e.Causes {
+			for len(form.Causes) > 0 {
+				form = form.Causes[0]
+			}
+			if _, ok := form.ErrorKind.(*kind.Type); ok {
+				types = append(types, violation(form, printer))
+			} else {
+				others = append(others, violation(form, printer))
+			}
+		}
+		if len(others) > 0 {
+			types = others
+		}
+		return strings.Join(types, ", or ")
+	case *kind.Minimum:
+		return "minimum: got " + plain(k.Got) + ", want " + plain(k.Want)
+	case *kind.Maximum:
+		return "maximum: got " + plain(k.Got) + ", want " + plain(k.Want)
+	}
+	return e.ErrorKind.LocalizedString(printer)
+}
+
+// plain writes a number with all its digits, unless they are very many: rounded, a bound may look like what exceeds it.
+func plain(n *big.Rat) string {
+	const most = 40
+	digits, exact := n.FloatPrec()
+	if text := n.FloatString(digits); exact && len(text) <= most {
+		return text
+	}
+	f, _ := n.Float64()
+	return strconv.FormatFloat(f, 'g', -1, 64)
 }
 
 // holderOf finds the first object, in the order of names, that has a member of this name.

@@ -235,3 +235,28 @@ func TestTheFastWayTakesEveryValidFixtureAndNoInvalidOne(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has to mend an event reads nothing but these words.
+func TestARefusalSaysWhatIsWrongWithAValue(t *testing.T) {
+	t.Parallel()
+	d := newTestDecoder(t, "")
+	for member, want := range map[string]string{
+		`"revenue_attributed":"1e2"`:                `at "/revenue_attributed": '1e2' does not match pattern`,
+		`"revenue_attributed":-1`:                   `at "/revenue_attributed": minimum: got -1, want 0`,
+		`"revenue_attributed":null`:                 `at "/revenue_attributed": got null, want string, or got null, want number`,
+		`"revenue_attributed":0.0000001`:            `at "/revenue_attributed": multipleOf: `,
+		`"processing_time_ms":1000000000000000`:     `at "/processing_time_ms": maximum: got 1000000000000000, want 999999999999999.999`,
+		`"processing_time_ms":1e300`:                `at "/processing_time_ms": maximum: got 1e+300, want 999999999999999.999`,
+		`"data_points_consumed":4294967296`:         `at "/data_points_consumed": maximum: got 4294967296, want 4294967295`,
+		`"data_points_consumed":-0.5`:               `at "/data_points_consumed": got number, want integer`,
+		`"processing_time_ms":-1e-999999999`:        `at "/processing_time_ms": minimum: got -`,
+		`"revenue_attributed":"9999999999999.1"`:    `does not match pattern`,
+		`"revenue_attributed":1000000000000.000001`: `at "/revenue_attributed": maximum: got 1000000000000.000001, want 999999999999.999999`,
+	} {
+		err := d.CheckData(TypeUsageRecorded, []byte(`{"company_id":"c","user_id":"u","subscription_tier":"pro","service_name":"s","api_endpoint":"/",`+
+			`"data_points_consumed":1,"processing_time_ms":1,`+member+`}`))
+		if reasonOf(err) != InvalidData || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", member, err, want)
+		}
+	}
+}
