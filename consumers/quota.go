@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -339,17 +341,15 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) ([]DeadLetter
 			return nil, err
 		}
 	}
-	var letters []DeadLetter
+	refused := map[int64]*quotaGroup{} // by the offsets of their events
 	today := time.Now().UnixMilli() / dayMillis
 	for i := range b.groups {
 		g, sub := &b.groups[i], known[i]
 		p.entries = b.of(g, p.entries)
 		if sub != nil && sub.CompanyID != g.company {
-			refused, err := p.mismatch(ctx, g, p.entries)
-			if err != nil {
-				return nil, err
+			for _, e := range p.entries {
+				refused[e.offset] = g
 			}
-			letters = append(letters, refused...)
 			continue
 		}
 		limit := int64(tier.Unlimited)
@@ -366,22 +366,21 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) ([]DeadLetter
 			p.calls = append(p.calls, call)
 		}
 	}
-	return letters, nil
+	return p.mismatches(ctx, refused)
 }
 
-// mismatch reads the records of a group again, as dead letters. What the log no longer holds can't be one.
-func (p *quotaPartition) mismatch(ctx context.Context, g *quotaGroup, entries []quotaEntry) ([]DeadLetter, error) {
-	letters := make([]DeadLetter, 0, len(entries))
-	for _, e := range entries {
-		record, err := p.Read(ctx, e.offset)
-		if errors.Is(err, ErrNotInLog) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		letters = append(letters, DeadLetter{Record: record, Attempts: 1,
+// mismatches reads the records of refused events again, as dead letters. What the log no longer holds can't be one.
+func (p *quotaPartition) mismatches(ctx context.Context, refused map[int64]*quotaGroup) ([]DeadLetter, error) {
+	letters := make([]DeadLetter, 0, len(refused))
+	// Together: one tenant's mistake must not keep the others waiting.
+	err := readOffsets(ctx, p.group.client, p.Topic(), p.ID(), slices.Collect(maps.Keys(refused)), func(r *events.Record) error {
+		g := refused[r.Offset]
+		letters = append(letters, DeadLetter{Record: CopyRecord(r), Attempts: 1,
 			Rejection: events.Reject(events.TenantMismatch, "user %s does not belong to company %s; the event was not counted", g.user, g.company)})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the events of users who belong to another company: %w", err)
 	}
 	return letters, nil
 }

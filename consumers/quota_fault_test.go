@@ -264,6 +264,46 @@ func TestAThresholdIsPublishedOnceWhereNothingFails(t *testing.T) {
 	}
 }
 
+// The records behind dead letters and threshold events are read together, where they lie close and where they do not.
+func TestEveryDeadLetterAndThresholdOfABatchHasItsOwnRecord(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	now := time.Now()
+	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 1}
+	var messages []kafka.Message
+	for i := range 1500 {
+		user := fmt.Sprintf("u%d", i)
+		switch {
+		case i < 3 || i > 1490:
+			f.members.Company[user] = "acme" // its first call reaches both thresholds
+			messages = append(messages, used("limit of "+user, "acme", user, now), used("of a rival "+user, "rival", user, now))
+		default:
+			messages = append(messages, used(user, "acme", "stranger", now))
+		}
+	}
+	f.send(t, messages...)
+	f.count(t, quotaConsumer{rows: 10_000, interval: 200 * time.Millisecond})
+	f.awaitConsumed(t, time.Minute)
+	if got := f.letters(t)[events.TenantMismatch]; got != 12 {
+		t.Errorf("%d dead letters of 12", got)
+	}
+	f.readAll(t, events.DeadLetterTopic(f.topic), func(r *events.Record) {
+		if !bytes.Contains(r.Value, []byte(`"rival"`)) {
+			t.Errorf("a dead letter holds %s", r.Value)
+		}
+	})
+	got := f.thresholds(t)
+	if len(got) != 24 {
+		t.Errorf("%d threshold events of 24", len(got))
+	}
+	for _, e := range got {
+		user := strings.TrimPrefix(e.CausationID, "limit of ")
+		if !bytes.Contains(e.Data, []byte(`"user_id":"`+user+`"`)) {
+			t.Errorf("%s is said to be caused by %q", e.Data, e.CausationID)
+		}
+	}
+}
+
 // The clock that named the last epoch was ahead: everything was deleted, a count under way came after that, and whoever began the new
 // epoch has the right time.
 func TestACounterOfAnEpochThatIsYetToComeIsCountedAnew(t *testing.T) {

@@ -44,9 +44,13 @@ func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error
 			company[p.users[i]] = known.CompanyID
 		}
 	}
+	causes, err := p.causes(ctx, due)
+	if err != nil {
+		return err
+	}
 	results := make([]Result, 0, len(due))
 	for _, d := range due {
-		result, err := p.thresholdEvent(ctx, d, company[d.User])
+		result, err := thresholdEvent(p.quota.cfg.Topic, d, company[d.User], causes[d.Partition][d.Offset])
 		if err != nil {
 			return err
 		}
@@ -66,23 +70,41 @@ func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error
 	return nil
 }
 
-// thresholdEvent makes the event of one threshold. Its cause is the usage event that reached it, as long as that is in the
-// log.
-func (p *quotaPartition) thresholdEvent(ctx context.Context, d dragonfly.Due, company string) (Result, error) {
-	var cause *events.Envelope
-	var key string
-	err := ReadLog(ctx, p.group.client, p.Topic(), d.Partition, Range{From: d.Offset, To: d.Offset + 1}, func(r *events.Record) error {
-		record := CopyRecord(r)
-		key = string(record.Key)
-		envelope, err := events.ParseEnvelope(&record)
-		if err == nil {
-			cause = envelope
-		}
-		return nil // it was understood when it was counted; if it is not any more, the log is another one
-	})
-	if err != nil {
-		return Result{}, fmt.Errorf("read the event that reached a threshold, %s/%d/%d: %w", p.Topic(), d.Partition, d.Offset, err)
+// A cause is the usage event that has reached a threshold.
+type cause struct {
+	key   string
+	event *events.Envelope // nil: it can't be read
+}
+
+// causes reads the events that have reached thresholds, by partition and offset, as far as they are in the log.
+func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[int]map[int64]cause, error) {
+	offsets := map[int][]int64{}
+	for _, d := range due {
+		offsets[d.Partition] = append(offsets[d.Partition], d.Offset)
 	}
+	causes := make(map[int]map[int64]cause, len(offsets))
+	for partition, wanted := range offsets {
+		found := make(map[int64]cause, len(wanted))
+		err := readOffsets(ctx, p.group.client, p.Topic(), partition, wanted, func(r *events.Record) error {
+			record := CopyRecord(r)
+			c := cause{key: string(record.Key)}
+			// It was understood when it was counted; if it is not any more, the log is another one.
+			if envelope, err := events.ParseEnvelope(&record); err == nil {
+				c.event = envelope
+			}
+			found[r.Offset] = c
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read the events that reached thresholds in %s/%d: %w", p.Topic(), partition, err)
+		}
+		causes[partition] = found
+	}
+	return causes, nil
+}
+
+// thresholdEvent makes the event of one threshold.
+func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) (Result, error) {
 	date := d.Day.Format(time.DateOnly)
 	event := &events.Envelope{
 		ID:              events.QuotaEventID(d.User, date, d.Percent, d.Limit),
@@ -94,30 +116,31 @@ func (p *quotaPartition) thresholdEvent(ctx context.Context, d dragonfly.Due, co
 	if d.Percent >= 100 {
 		event.Type = events.TypeQuotaExceeded
 	}
-	if cause != nil {
-		event.Time = cause.Time.UTC()
-		event.CausationID, event.CausationSource = cause.ID, cause.Source
-		event.TraceParent, event.TraceState = cause.TraceParent, cause.TraceState
+	if e := cause.event; e != nil {
+		event.Time = e.Time.UTC()
+		event.CausationID, event.CausationSource = e.ID, e.Source
+		event.TraceParent, event.TraceState = e.TraceParent, e.TraceState
 		if company == "" {
 			var data struct {
 				CompanyID string `json:"company_id"`
 			}
-			if json.Unmarshal(cause.Data, &data) == nil {
+			if json.Unmarshal(e.Data, &data) == nil {
 				company = data.CompanyID
 			}
 		}
 	}
 	if company == "" {
-		company = key // the usual one
+		company = cause.key // the usual one
 	}
-	event.Data, err = json.Marshal(quotaEvent{
+	data, err := json.Marshal(quotaEvent{
 		CompanyID: company, UserID: d.User, Date: date, Percentage: d.Percent, CurrentUsage: d.Calls, DailyLimit: d.Limit,
 		ResetTime: d.Day.AddDate(0, 0, 1).Format(time.RFC3339),
 	})
 	if err != nil {
 		return Result{}, errors.Join(errors.New("write a threshold event"), err)
 	}
-	return Result{Topic: p.quota.cfg.Topic, Key: company, Event: event}, nil
+	event.Data = data
+	return Result{Topic: topic, Key: company, Event: event}, nil
 }
 
 type quotaMetrics struct {
