@@ -28,7 +28,6 @@ func (r *Rules) register(d *Decision, s *State, p *events.CompanyRegistered) (*D
 	r.toFree(d.Subscription, d.At, StatusActive)
 	d.Config = config
 	d.Add = &User{p.InitialUser.UserID, p.InitialUser.Email}
-	d.Seat = true
 	d.note("company.created", map[string]any{"tier": free.Name, "user": Pseudonym(s.CompanyID, p.InitialUser.UserID)})
 	d.Outputs = func(w Written) []Output {
 		return append([]Output{
@@ -102,7 +101,7 @@ func (r *Rules) addUser(d *Decision, s *State, p *events.UserAdded) *Decision {
 	case limits.MaxUsers != tier.Unlimited && s.Users >= int64(limits.MaxUsers):
 		return d.refuse(UserLimitReached, "the company has %d users, and its tier allows %s", s.Users, limits.MaxUsers)
 	}
-	d.Add, d.Seat = &User{p.UserID, p.Email}, true
+	d.Add = &User{p.UserID, p.Email} // there is a place for all, so nobody else's changes
 	d.note("company.user_added", map[string]any{"user": Pseudonym(s.CompanyID, p.UserID)})
 	d.Outputs = func(Written) []Output {
 		return []Output{{Topic: events.TopicCompanyResults, Type: events.TypeUserProvisioned, Data: map[string]any{
@@ -117,7 +116,10 @@ func (r *Rules) removeUser(d *Decision, s *State, p *events.UserRemoved) *Decisi
 	if s.UserOf != s.CompanyID {
 		return d.refuse(UnknownUser, "the company has no user %s", p.UserID)
 	}
-	d.Remove, d.Seat = p.UserID, true
+	d.Remove = p.UserID
+	if sub := s.Subscription; sub != nil {
+		d.Seat = sub.Limits.MaxUsers != tier.Unlimited && s.Users > int64(sub.Limits.MaxUsers) // else there is nobody who waits for it
+	}
 	d.note("company.user_removed", map[string]any{"user": Pseudonym(s.CompanyID, p.UserID)})
 	d.Outputs = func(w Written) []Output {
 		reactivated := []string{}

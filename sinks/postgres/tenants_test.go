@@ -237,7 +237,18 @@ func TestUsersComeAndGoWithinTheTier(t *testing.T) {
 	}
 	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u2@x")), "company.rejected user_limit_reached")
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	written := "SELECT xmin FROM \"tenant_" + b.company + "\".users WHERE user_id LIKE '%-u1'"
+	before := b.row(t, written)
 	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u2@x")), "company.user_provisioned")
+	b.apply(t, b.event(events.TypeUserAdded, user(b, 9, "u9@x")), "company.user_provisioned")
+	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"`+b.company+`-u9"`), "company.user_deprovisioned")
+	if b.row(t, written) != before {
+		t.Error("all users are written when one comes or goes, which takes the longer the more there are")
+	}
+	if got := b.row(t, `SELECT subscription_tier, subscription_status, subscription_end_date = (SELECT period_end FROM subscriptions WHERE company_id = '`+b.company+
+		`'), subscription_limits->>'max_users' FROM "tenant_`+b.company+`".users WHERE user_id LIKE '%-u2'`); got != "(pro,active,t,25)" {
+		t.Errorf("who has come: %s", got)
+	}
 	b.apply(t, b.event(events.TypeUserAdded, user(b, 2, "u3@x")), "company.rejected user_exists")
 	b.apply(t, b.event(events.TypeUserAdded, user(b, 3, "u2@x")), "company.rejected user_exists")
 	b.apply(t, b.event(events.TypeUserAdded, user(other, 1, "o@x")), "company.rejected user_exists")
