@@ -2,12 +2,16 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"time"
+
+	"tenantflow/internal/tier"
+	"tenantflow/internal/token"
 )
 
 // A Store is something outside that a command may need the address of.
@@ -133,16 +137,30 @@ func (c *Config) checkStores(k *checker) {
 		k.want(err == nil, "DRAGONFLY_URL", fmt.Sprint(err), "write redis://user:password@host:6379/0 (rediss:// for TLS), with special characters of the password percent-encoded")
 	}
 	k.want(c.BackupDir == "" || filepath.IsAbs(c.BackupDir), "BACKUP_DIR", quote(c.BackupDir)+" is not an absolute path", "write the path from / on: a relative one depends on where the service was started")
-	for _, f := range []struct{ name, path string }{{"TIERS_FILE", c.TiersFile}, {"API_TOKENS_FILE", c.APITokensFile}} {
-		if f.path == "" {
-			continue
-		}
-		info, err := os.Stat(f.path)
-		if err != nil {
-			k.want(false, f.name, fmt.Sprintf("reading %s: %v", f.path, cause(err)), "name a file the service can read")
-		} else {
-			k.want(!info.IsDir(), f.name, f.path+" is a folder", "name the file in it")
-		}
+	checkFile(k, "TIERS_FILE", c.TiersFile, func() error {
+		_, err := tier.Load(c.TiersFile)
+		return err
+	})
+	checkFile(k, "API_TOKENS_FILE", c.APITokensFile, func() error {
+		_, err := token.Open(c.APITokensFile, slog.New(slog.DiscardHandler))
+		return err
+	})
+}
+
+// checkFile checks a file that a setting names, and what is in it.
+func checkFile(k *checker, name, path string, read func() error) {
+	if path == "" {
+		return
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		k.want(false, name, fmt.Sprintf("reading %s: %v", path, cause(err)), "name a file the service can read")
+	case info.IsDir():
+		k.want(false, name, path+" is a folder", "name the file in it")
+	default:
+		err := read()
+		k.want(err == nil, name, fmt.Sprint(err), "mend the file, or name another")
 	}
 }
 

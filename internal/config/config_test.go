@@ -88,6 +88,10 @@ func TestTheEnvironmentWinsOverTheDefaults(t *testing.T) {
 func TestEveryWrongValueIsNamedWithWhatToDo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken.json")
+	if err := os.WriteFile(broken, []byte(`{"tiers":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name    string
 		environ []string
@@ -120,6 +124,8 @@ func TestEveryWrongValueIsNamedWithWhatToDo(t *testing.T) {
 		{"a Dragonfly address without a scheme", []string{"DRAGONFLY_URL=localhost:6379"}, "DRAGONFLY_URL", "redis://"},
 		{"a relative folder", []string{"BACKUP_DIR=backups"}, "BACKUP_DIR", "absolute"},
 		{"a catalogue that is not there", []string{"TIERS_FILE=" + dir + "/none.json"}, "TIERS_FILE", "no such file"},
+		{"a catalogue without a free tier", []string{"TIERS_FILE=" + broken}, "TIERS_FILE", "no tier is called"},
+		{"tokens that are no list", []string{"API_TOKENS_FILE=" + broken}, "API_TOKENS_FILE", "no JSON list"},
 		{"a token file that is a folder", []string{"API_TOKENS_FILE=" + dir}, "API_TOKENS_FILE", "folder"},
 		{"no rows", []string{"USAGE_BATCH_ROWS=0"}, "USAGE_BATCH_ROWS", "out of bounds"},
 		{"too many rows", []string{"USAGE_BATCH_ROWS=1000001"}, "USAGE_BATCH_ROWS", "out of bounds"},
