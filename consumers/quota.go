@@ -148,11 +148,11 @@ func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
 		return fmt.Errorf("count usage: not a quota batch: %T", b)
 	}
 	p.step(QuotaFormed)
-	letters, err := p.judge(ctx, batch)
+	refused, err := p.judge(ctx, batch)
 	if err != nil {
 		return err
 	}
-	if err := p.DeadLetter(ctx, letters); err != nil {
+	if err := p.mismatches(ctx, refused); err != nil {
 		return err
 	}
 	delays := retryDelays()
@@ -173,7 +173,7 @@ func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
 	}
 	p.next = r.To
 	p.quota.cfg.Activity.saw(batch.groups, p.known)
-	p.quota.metrics.count(batch, p.counted, len(letters))
+	p.quota.metrics.count(batch, p.counted, len(refused))
 	return nil
 }
 
@@ -320,8 +320,8 @@ func (p *quotaPartition) Idle(ctx context.Context) error {
 
 func (p *quotaPartition) step(s QuotaStep) { p.quota.cfg.OnStep(s) }
 
-// judge makes calls of the groups of a batch, and dead letters of those whose user belongs to another company.
-func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) ([]DeadLetter, error) {
+// judge makes calls of the groups of a batch, and returns those whose user belongs to another company, by the offsets of their events.
+func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]*quotaGroup, error) {
 	p.users, p.calls = p.users[:0], p.calls[:0]
 	for i := range b.groups {
 		p.users = append(p.users, b.groups[i].user)
@@ -341,7 +341,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) ([]DeadLetter
 			return nil, err
 		}
 	}
-	refused := map[int64]*quotaGroup{} // by the offsets of their events
+	refused := map[int64]*quotaGroup{}
 	today := time.Now().UnixMilli() / dayMillis
 	for i := range b.groups {
 		g, sub := &b.groups[i], known[i]
@@ -366,21 +366,31 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) ([]DeadLetter
 			p.calls = append(p.calls, call)
 		}
 	}
-	return p.mismatches(ctx, refused)
+	return refused, nil
 }
 
-// mismatches reads the records of refused events again, as dead letters. What the log no longer holds can't be one.
-func (p *quotaPartition) mismatches(ctx context.Context, refused map[int64]*quotaGroup) ([]DeadLetter, error) {
-	letters := make([]DeadLetter, 0, len(refused))
+// mismatches makes dead letters of refused events, whose records are read again. What the log no longer holds can't be one.
+func (p *quotaPartition) mismatches(ctx context.Context, refused map[int64]*quotaGroup) error {
+	const most = 8 << 20 // bytes held at a time: a batch may have been hundreds of megabytes in the log
+	var letters []DeadLetter
+	held := int64(0)
+	publish := func() error {
+		err := p.DeadLetter(ctx, letters)
+		letters, held = letters[:0], 0
+		return err
+	}
 	// Together: one tenant's mistake must not keep the others waiting.
 	err := readOffsets(ctx, p.group.client, p.Topic(), p.ID(), slices.Collect(maps.Keys(refused)), func(r *events.Record) error {
 		g := refused[r.Offset]
 		letters = append(letters, DeadLetter{Record: CopyRecord(r), Attempts: 1,
 			Rejection: events.Reject(events.TenantMismatch, "user %s does not belong to company %s; the event was not counted", g.user, g.company)})
-		return nil
+		if held += recordBytes(r); held < most {
+			return nil
+		}
+		return publish()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the events of users who belong to another company: %w", err)
+		return fmt.Errorf("make dead letters of the events of users who belong to another company: %w", err)
 	}
-	return letters, nil
+	return publish()
 }

@@ -72,8 +72,8 @@ func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error
 
 // A cause is the usage event that has reached a threshold.
 type cause struct {
-	key   string
-	event *events.Envelope // nil: it can't be read
+	company string           // as it says, or its key, which is the usual one
+	event   *events.Envelope // without its data; nil: it can't be read
 }
 
 // causes reads the events that have reached thresholds, by partition and offset, as far as they are in the log.
@@ -87,10 +87,16 @@ func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[i
 		found := make(map[int64]cause, len(wanted))
 		err := readOffsets(ctx, p.group.client, p.Topic(), partition, wanted, func(r *events.Record) error {
 			record := CopyRecord(r)
-			c := cause{key: string(record.Key)}
+			c := cause{company: string(record.Key)}
 			// It was understood when it was counted; if it is not any more, the log is another one.
 			if envelope, err := events.ParseEnvelope(&record); err == nil {
-				c.event = envelope
+				var data struct {
+					CompanyID string `json:"company_id"`
+				}
+				if json.Unmarshal(envelope.Data, &data) == nil && data.CompanyID != "" {
+					c.company = data.CompanyID
+				}
+				c.event, envelope.Data = envelope, nil // there may be thousands, and each may be large
 			}
 			found[r.Offset] = c
 			return nil
@@ -120,17 +126,9 @@ func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) 
 		event.Time = e.Time.UTC()
 		event.CausationID, event.CausationSource = e.ID, e.Source
 		event.TraceParent, event.TraceState = e.TraceParent, e.TraceState
-		if company == "" {
-			var data struct {
-				CompanyID string `json:"company_id"`
-			}
-			if json.Unmarshal(e.Data, &data) == nil {
-				company = data.CompanyID
-			}
-		}
 	}
 	if company == "" {
-		company = cause.key // the usual one
+		company = cause.company
 	}
 	data, err := json.Marshal(quotaEvent{
 		CompanyID: company, UserID: d.User, Date: date, Percentage: d.Percent, CurrentUsage: d.Calls, DailyLimit: d.Limit,
