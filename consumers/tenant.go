@@ -31,6 +31,8 @@ type TenantConfig struct {
 	Store       TenantStore
 	Decoder     *events.Decoder
 	TopicPrefix string
+	// FutureTolerance is how far an event's time may lie ahead of this process's clock. Default: events.DefaultFutureTolerance.
+	FutureTolerance time.Duration
 	// Applied is told of what was done before it is published. It may fill caches; what it does must not be needed.
 	// Default: nobody.
 	Applied func(ctx context.Context, done []postgres.Applied)
@@ -44,6 +46,9 @@ type TenantConfig struct {
 }
 
 func (c *TenantConfig) withDefaults() {
+	if c.FutureTolerance == 0 {
+		c.FutureTolerance = events.DefaultFutureTolerance
+	}
 	if c.Applied == nil {
 		c.Applied = func(context.Context, []postgres.Applied) {}
 	}
@@ -140,14 +145,18 @@ func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
 		if e == nil {
 			continue
 		}
-		watermark = e.Time
 		if settled[i] {
+			watermark = e.Time
 			p.config.Metrics.repeated.Inc()
 			continue
 		}
-		rejection, err := p.apply(ctx, e)
-		if err != nil {
-			return err
+		var rejection *events.Rejection
+		if !errors.As(e.CheckTime(time.Now(), p.config.FutureTolerance), &rejection) {
+			watermark = e.Time
+			var err error
+			if rejection, err = p.apply(ctx, e); err != nil {
+				return err
+			}
 		}
 		if rejection != nil {
 			letters = append(letters, DeadLetter{Record: batch.all[i], Rejection: rejection, Attempts: 1})

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -30,6 +31,15 @@ type Event struct {
 
 // Identity is what makes two events the same one.
 func (e *Event) Identity() (source, id string) { return e.Source, e.ID }
+
+// CheckTime holds the time of an event against the service's clock: what it does is dated to that time, and nothing that happens
+// to its company later is dated before it. The error is a *Rejection, timestamp_in_future.
+func (e *Event) CheckTime(now time.Time, tolerance time.Duration) error {
+	if e.Time.After(now.Add(tolerance)) {
+		return Reject(TimestampInFuture, "time %s is more than %s ahead of %s", showTime(e.Time.UnixMilli()), tolerance, showTime(now.UnixMilli()))
+	}
+	return nil
+}
 
 // A Decoder reads the events of all topics. It is meant for topics with hundreds of events a second; usage events have
 // a decoder of their own. A Decoder may be used by several goroutines at once.

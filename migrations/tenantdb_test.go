@@ -159,14 +159,25 @@ func (d *tenantDB) login(name, role string) string {
 // awaitLock waits until somebody waits for a lock in the database.
 func awaitLock(t *testing.T, d *tenantDB) {
 	t.Helper()
+	awaitWaiting(t, d, true)
+}
+
+// awaitNoLock waits until nobody does any more: a server notices late that somebody has given up.
+func awaitNoLock(t *testing.T, d *tenantDB) {
+	t.Helper()
+	awaitWaiting(t, d, false)
+}
+
+func awaitWaiting(t *testing.T, d *tenantDB, somebody bool) {
+	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(20 * time.Second)
-	for d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == "0" {
+	for (d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") != "0") != somebody {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("nobody waits for a lock")
+			t.Fatalf("somebody is to wait for a lock: %t; that has not come", somebody)
 		}
 	}
 }

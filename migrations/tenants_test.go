@@ -136,6 +136,7 @@ func TestATenantMigrationThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 	if got := versionsOf(d); got != "a3x2x3 b3x2x3 c1 d1 e1 f1" {
 		t.Errorf("it was cut off at %s", got)
 	}
+	awaitNoLock(t, d)
 	// The same when the server itself ends the connection.
 	go func() {
 		results, err := d.tables.MigrateTenants(t.Context(), migrations.TenantMigration{Concurrency: 1})

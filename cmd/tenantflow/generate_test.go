@@ -18,7 +18,7 @@ func TestGenerateCompaniesWritesWhatProduceTakes(t *testing.T) {
 		t.Fatal(out, errOut)
 	}
 	file := filepath.Join(t.TempDir(), "expected.json")
-	args := []string{"generate", "companies", "--count", "10", "--events", "200", "--now", "2026-11-23T12:00:00Z", "--prefix", "t-", "--unknown", "1", "--expected", file}
+	args := []string{"generate", "companies", "--count", "10", "--events", "200", "--now", "2025-11-23T12:00:00Z", "--prefix", "t-", "--unknown", "1", "--expected", file}
 	all, errOut, code := tenantflow(t, nil, args...)
 	if code != exitDone || errOut != "" {
 		t.Fatalf("exit code %d, %s", code, errOut)

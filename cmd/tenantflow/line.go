@@ -23,13 +23,15 @@ type lineChecker struct {
 
 	usage  *events.UsageDecoder // set for usage events: it is much faster
 	others *events.Decoder
+
+	tolerance time.Duration // how far ahead of the clock an event may be
 }
 
 // newLineChecker makes a checker for the topic with this name, given without its prefix.
 func newLineChecker(cfg *config.Config, name, mode string) (*lineChecker, error) {
-	c := &lineChecker{topic: cfg.TopicPrefix + name, mode: mode}
+	c := &lineChecker{topic: cfg.TopicPrefix + name, mode: mode, tolerance: exactly(cfg.FutureTolerance)}
 	if name == events.TopicUsage {
-		c.usage = events.NewUsageDecoder(events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance)})
+		c.usage = events.NewUsageDecoder(events.UsageLimits{FutureTolerance: c.tolerance})
 		return c, nil
 	}
 	var err error
@@ -76,8 +78,11 @@ func (c *lineChecker) decode(record *events.Record) error {
 		var u events.Usage
 		return c.usage.Decode(record, time.Now(), &u)
 	}
-	_, err := c.others.Decode(record)
-	return err
+	e, err := c.others.Decode(record)
+	if err != nil {
+		return err
+	}
+	return e.CheckTime(time.Now(), c.tolerance)
 }
 
 func rejectionOf(err error) *events.Rejection {

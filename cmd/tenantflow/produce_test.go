@@ -251,3 +251,17 @@ func distinct(all []published) int64 {
 	}
 	return int64(len(identities))
 }
+
+func TestACompanyEventOfTheFutureIsNotPublished(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "events.jsonl")
+	write(t, file, fmt.Sprintf(`{"specversion":"1.0","id":"1","source":"/test","type":"company.closed.v1","time":%q,"partitionkey":"acme","data":{"company_id":"acme"}}`,
+		time.Now().UTC().Add(2*time.Hour).Format(time.RFC3339)))
+	check := []string{"produce", "--topic", "company.events", "--file", file, "--check"}
+	if _, errOut, code := tenantflow(t, nil, check...); code != exitFailed || !strings.Contains(errOut, "timestamp_in_future: time ") {
+		t.Errorf("exit code %d, %s", code, errOut)
+	}
+	if _, errOut, code := tenantflow(t, []string{"TENANTFLOW_FUTURE_TOLERANCE=3h"}, check...); code != exitDone {
+		t.Errorf("within the tolerance: exit code %d, %s", code, errOut)
+	}
+}

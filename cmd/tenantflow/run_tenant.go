@@ -67,6 +67,8 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		TopicPrefix: cfg.TopicPrefix,
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
+
+		FutureTolerance: exactly(cfg.FutureTolerance),
 	}
 	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}
 	tenants.Companies = &consumers.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: cfg.GroupPrefix + ".company"}
