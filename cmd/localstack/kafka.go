@@ -86,6 +86,7 @@ func runKafka(cmd *cobra.Command, o kafkaOptions) error {
 		return fmt.Errorf("start the embedded broker on %s: %w", o.listen, err)
 	}
 	defer cluster.Close() // writes down what it keeps in memory
+	go watchSessions(cluster, o.listen, cmd.ErrOrStderr()).run(cmd.Context())
 	fmt.Fprintln(cmd.OutOrStdout(), "ready")
 	<-cmd.Context().Done()
 	if err := context.Cause(cmd.Context()); err != nil && !errors.Is(err, context.Canceled) {

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -259,5 +260,62 @@ func TestKafkasOwnToolSetsTheOffsetsOfAGroupBack(t *testing.T) {
 		if offset, metadata := committed(t, m.c, m); offset != 0 || metadata != "" {
 			t.Errorf("committed is %d %q, want 0 without metadata", offset, metadata)
 		}
+	})
+}
+
+func TestAMemberThatDiesWhileItJoinsIsThrownOut(t *testing.T) {
+	t.Parallel()
+	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
+		topic := enginetest.NewTopicOn(t, k, 1)
+		c := client(t, k)
+		first := &member{c: c, topic: topic, group: topic + ".group"}
+		if err := first.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// The second one's process ends while the broker waits for the first to join again.
+		alive, die := context.WithCancel(t.Context())
+		var dialer net.Dialer
+		gone := make(chan error, 1)
+		second := &member{topic: topic, group: topic + ".group", c: &kafka.Client{Addr: c.Addr, Transport: &kafka.Transport{
+			Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := dialer.DialContext(ctx, network, address)
+				if err == nil {
+					context.AfterFunc(alive, func() { _ = conn.Close() })
+				}
+				return conn, err
+			},
+		}}}
+		go func() { gone <- second.join(alive) }()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		// await waits for a state of the group in which it has some members. (What Client.Heartbeat returns does not tell: it reads
+		// the fields of the answer in another order than the broker writes them.)
+		await := func(state string, members int) {
+			t.Helper()
+			if err := enginetest.Eventually(ctx, func() bool {
+				if err := first.heartbeat(ctx); err != nil {
+					t.Fatal(err)
+				}
+				r, err := c.DescribeGroups(ctx, &kafka.DescribeGroupsRequest{GroupIDs: []string{first.group}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				group := r.Groups[0]
+				if group.GroupState == "PreparingRebalance" && state != group.GroupState {
+					if err := first.join(ctx); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return group.GroupState == state && len(group.Members) == members
+			}); err != nil {
+				t.Fatalf("%s with %d members: %v", state, members, err)
+			}
+		}
+		await("PreparingRebalance", 2)
+		die()
+		if err := <-gone; err == nil {
+			t.Fatal("the second one has joined")
+		}
+		await("Stable", 1)
 	})
 }
