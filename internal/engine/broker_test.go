@@ -276,15 +276,15 @@ func TestAMemberThatDiesWhileItJoinsIsThrownOut(t *testing.T) {
 		alive, die := context.WithCancel(t.Context())
 		var dialer net.Dialer
 		gone := make(chan error, 1)
-		second := &member{topic: topic, group: topic + ".group", c: &kafka.Client{Addr: c.Addr, Transport: &kafka.Transport{
-			Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := dialer.DialContext(ctx, network, address)
-				if err == nil {
-					context.AfterFunc(alive, func() { _ = conn.Close() })
-				}
-				return conn, err
-			},
-		}}}
+		transport := &kafka.Transport{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err == nil {
+				context.AfterFunc(alive, func() { _ = conn.Close() })
+			}
+			return conn, err
+		}}
+		t.Cleanup(transport.CloseIdleConnections)
+		second := &member{topic: topic, group: topic + ".group", c: &kafka.Client{Addr: c.Addr, Transport: transport}}
 		go func() { gone <- second.join(alive) }()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
