@@ -56,8 +56,11 @@ func TestLookUps_AnAnswerCutOffIsAnError(t *testing.T) {
 
 	for name, look := range map[string]func() (int, error){
 		"by identity and time": func() (int, error) { m, err := via.Find(t.Context(), b, b.all()); return len(m), err },
-		"by identity":          func() (int, error) { m, err := via.FindIdentity(t.Context(), "usage", 0, 0, b, b.all()); return len(m), err },
-		"by deadline":          func() (int, error) { stored, err := via.stored(t.Context(), in); return stored.lenOrZero(), err },
+		"by identity": func() (int, error) {
+			m, err := via.FindIdentity(t.Context(), "usage", 0, 0, b, b.all())
+			return len(m), err
+		},
+		"by deadline": func() (int, error) { stored, err := via.stored(t.Context(), in); return stored.lenOrZero(), err },
 	} {
 		keep.Store(-1)
 		if n, err := look(); n != 5 || err != nil {
