@@ -38,7 +38,7 @@ type Idler interface {
 }
 
 // A Closer is a BatchPartition that holds something. It is called when nothing else is called any more, with what is left of
-// the time to drain.
+// the time to drain. A BatchHandler may be one, too: it is closed when the member has left its group.
 type Closer interface {
 	Close(ctx context.Context)
 }

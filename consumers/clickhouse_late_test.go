@@ -214,12 +214,12 @@ type misled struct {
 	done   bool
 }
 
-func (s *misled) Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error) {
+func (s *misled) Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error) {
 	if !s.done {
 		if err := s.before(ctx); err != nil {
 			return clickhouse.Settled{}, err
 		}
 		s.done = true
 	}
-	return s.UsageStore.Settle(ctx, in, wait, recommit)
+	return s.UsageStore.Settle(ctx, in, how)
 }

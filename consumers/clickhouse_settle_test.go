@@ -136,9 +136,9 @@ type forgetful struct {
 	doubled atomic.Int64
 }
 
-func (s *forgetful) Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error) {
+func (s *forgetful) Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error) {
 	s.once.Do(s.lose)
-	settled, err := s.UsageStore.Settle(ctx, in, wait, recommit)
+	settled, err := s.UsageStore.Settle(ctx, in, how)
 	s.doubled.Add(int64(settled.Doubled))
 	return settled, err
 }
@@ -204,15 +204,15 @@ type brittle struct {
 	waits []bool
 }
 
-func (s *brittle) Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error) {
+func (s *brittle) Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error) {
 	s.mu.Lock()
-	s.waits = append(s.waits, wait)
+	s.waits = append(s.waits, how.Wait)
 	first := len(s.waits) == 1
 	s.mu.Unlock()
 	if first {
 		return clickhouse.Settled{}, errors.New("the connection was lost")
 	}
-	return s.UsageStore.Settle(ctx, in, wait, recommit)
+	return s.UsageStore.Settle(ctx, in, how)
 }
 
 func TestASettlingThatFailedIsTakenForUnderWay(t *testing.T) {

@@ -176,6 +176,11 @@ func (g *Group) Run(ctx context.Context) error {
 	runErr := g.generations(ctx, membership)
 	cancel(runErr)
 	<-ended
+	if c, ok := g.handler.(Closer); ok {
+		closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		c.Close(closing)
+		done()
+	}
 	if err := g.letters.Close(); err != nil && runErr == nil {
 		runErr = fmt.Errorf("close dead letter writer: %w", err)
 	}
@@ -188,6 +193,9 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 	return runErr
 }
+
+// closeTimeout bounds what a handler does at its end.
+const closeTimeout = 2 * time.Second
 
 // generations runs one generation of the group after the other.
 func (g *Group) generations(ctx context.Context, membership *kafka.ConsumerGroup) error {

@@ -172,7 +172,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 	}
 	handler := consumers.NewUsage(s, consumers.UsageConfig{
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
-		OnStep: c.onStep, FilterBytes: 8 << 20,
+		OnStep: c.onStep, FilterBytes: 8 << 20, Group: f.group,
 	})
 	transport := &kafka.Transport{Dial: c.dial}
 	defer transport.CloseIdleConnections()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -102,4 +103,48 @@ func Bounds(ctx context.Context, client *kafka.Client, topic string, partition i
 		}
 	}
 	return Range{}, fmt.Errorf("read the bounds of %s/%d: the answer does not name it", topic, partition)
+}
+
+// Ends reads the bounds of all partitions of a topic.
+func Ends(ctx context.Context, client *kafka.Client, topic string) (map[int]Range, error) {
+	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+	ends := map[int]Range{}
+	for _, t := range meta.Topics {
+		if t.Error != nil {
+			return nil, fmt.Errorf("find the partitions of %s: %w", topic, t.Error)
+		}
+		for _, p := range t.Partitions {
+			if ends[p.ID], err = Bounds(ctx, client, topic, p.ID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ends, nil
+}
+
+// Unread counts the events of each partition, up to the ends that were read before, that a group has not committed.
+func Unread(ctx context.Context, client *kafka.Client, group, topic string, ends map[int]Range) (map[int]int64, error) {
+	request := &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: slices.Collect(maps.Keys(ends))}}
+	res, err := client.OffsetFetch(ctx, request)
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the offsets of group %s: %w", group, err)
+	}
+	committed := map[int]int64{}
+	for _, p := range res.Topics[topic] {
+		if p.Error != nil {
+			return nil, fmt.Errorf("read the offset of group %s in %s/%d: %w", group, topic, p.Partition, p.Error)
+		}
+		committed[p.Partition] = p.CommittedOffset
+	}
+	unread := make(map[int]int64, len(ends))
+	for id, log := range ends {
+		unread[id] = max(0, log.To-max(committed[id], log.From))
+	}
+	return unread, nil
 }

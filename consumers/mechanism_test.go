@@ -57,7 +57,7 @@ func TestWithoutTheDeadlineALateInsertDoublesRows(t *testing.T) {
 // completed.
 type unsettled struct{ consumers.UsageStore }
 
-func (unsettled) Settle(context.Context, *clickhouse.Intent, bool, func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error) {
+func (unsettled) Settle(context.Context, *clickhouse.Intent, clickhouse.Settling) (clickhouse.Settled, error) {
 	return clickhouse.Settled{}, nil
 }
 

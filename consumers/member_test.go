@@ -132,7 +132,7 @@ func (f *fixture) usage(t *testing.T) consumers.BatchHandler {
 	t.Cleanup(func() { _ = store.Close() })
 	return consumers.NewUsage(store, consumers.UsageConfig{
 		Limits:      events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
-		FilterBytes: 8 << 20,
+		FilterBytes: 8 << 20, Group: f.group,
 	})
 }
 

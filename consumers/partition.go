@@ -96,6 +96,11 @@ func (p *Partition) ReadRange(ctx context.Context, r Range, each func(*events.Re
 	return ReadLog(ctx, p.group.client, p.topic, p.id, r, each)
 }
 
+// ReadOffsets calls each for those records at the given offsets that the log holds, in order.
+func (p *Partition) ReadOffsets(ctx context.Context, offsets []int64, each func(*events.Record) error) error {
+	return readOffsets(ctx, p.group.client, p.topic, p.id, offsets, each)
+}
+
 // session is one partition at work, from its assignment to the end of the generation.
 type session struct {
 	*Partition

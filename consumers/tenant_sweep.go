@@ -99,7 +99,6 @@ func (s *TenantSweeper) giveUp(ctx context.Context) error {
 	if s.config.Companies != nil {
 		through, err := s.config.Companies.Through(ctx)
 		if err != nil {
-			through = time.Time{}
 			s.log.LogAttrs(ctx, slog.LevelWarn, "it is not known how far company events are read, so no event is refused for an unknown company", slog.Any("error", err))
 		}
 		if through.IsZero() {

@@ -20,20 +20,22 @@ import (
 type UsageStore interface {
 	// Deadline is the time until which the server takes an insert that begins now.
 	Deadline() time.Time
-	// SyncClock measures the server's clock anew.
+	// SyncClock reads the server's clock.
 	SyncClock(ctx context.Context) error
 	// Acquire waits for permission to insert.
 	Acquire(ctx context.Context) (release func(), err error)
 	// Insert sends rows under an intent that is committed. Its error is a *clickhouse.InsertError.
 	Insert(ctx context.Context, in *clickhouse.Intent, b *clickhouse.Block, first, last int) error
 	// Settle finds out what became of an insert whose outcome is unknown, and completes it.
-	Settle(ctx context.Context, in *clickhouse.Intent, wait bool, recommit func(context.Context, *clickhouse.Intent) error) (clickhouse.Settled, error)
+	Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error)
 	// Find looks events up by identity, company, user and timestamp.
 	Find(ctx context.Context, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
 	// FindIdentity looks events up by identity alone, among those from an offset on.
 	FindIdentity(ctx context.Context, topic string, partition int, from int64, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
-	// Newest is the largest timestamp stored for a partition.
-	Newest(ctx context.Context, topic string, partition int) (int64, error)
+	// Newest is the largest timestamp that is stored, whatever place it came from.
+	Newest(ctx context.Context) (int64, error)
+	// Announce says that this process writes to the table, and returns which others do.
+	Announce(ctx context.Context, w clickhouse.Writer) (clickhouse.Writers, error)
 	// Places reads which events are stored at some offsets.
 	Places(ctx context.Context, topic string, partition int, from, to int64) ([]clickhouse.Place, error)
 }
@@ -60,6 +62,15 @@ type UsageConfig struct {
 	// FilterBytes is the memory of the recent-identity filters of all partitions together. Default: 64 MiB.
 	FilterBytes int64
 
+	// Group is the name of the consumer group. Of two groups that read one topic into one table, the later one is refused.
+	Group string
+
+	// StaleProducers is how long a producer may go on using the number of partitions of before some were added, or send
+	// to another topic whose events are stored here: the longest time its metadata lives, and its deliveries may take.
+	// Until it is over, and for events up to the future tolerance beyond it, every event is looked up in the
+	// table. Default: 15m.
+	StaleProducers time.Duration
+
 	// OnStep, if set, is called at each border between steps.
 	OnStep func(UsageStep)
 
@@ -67,7 +78,7 @@ type UsageConfig struct {
 	Registry prometheus.Registerer
 }
 
-// Usage is the handler that writes usage events to ClickHouse, each exactly once, whatever is delivered how often.
+// Usage is the handler that writes usage events to ClickHouse, each exactly once, however often it is delivered.
 //
 // For a batch, which is the range [b, c) of a partition:
 //
@@ -84,6 +95,7 @@ type Usage struct {
 	cfg     UsageConfig
 	metrics *usageMetrics
 	blocks  chan *clickhouse.Block // free ones, with their memory
+	writers *usageWriters
 }
 
 // freeBlocks is how many free blocks are kept: about as many as are full at a time. More would hold memory for nothing.
@@ -94,10 +106,16 @@ func NewUsage(store UsageStore, cfg UsageConfig) *Usage {
 	if cfg.FilterBytes == 0 {
 		cfg.FilterBytes = 64 << 20
 	}
+	if cfg.StaleProducers == 0 {
+		cfg.StaleProducers = 15 * time.Minute
+	}
 	if cfg.OnStep == nil {
 		cfg.OnStep = func(UsageStep) {}
 	}
-	return &Usage{store: store, cfg: cfg, metrics: newUsageMetrics(cfg.Registry), blocks: make(chan *clickhouse.Block, freeBlocks)}
+	return &Usage{
+		store: store, cfg: cfg, metrics: newUsageMetrics(cfg.Registry), blocks: make(chan *clickhouse.Block, freeBlocks),
+		writers: newUsageWriters(store, cfg.Group),
+	}
 }
 
 // Open settles what an earlier owner of the partition left pending, and finds out how far its events may be stored.
@@ -119,9 +137,7 @@ func (u *Usage) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 	if err := up.checkLog(ctx); err != nil {
 		return nil, err
 	}
-	// Read after the pending range is settled: whatever is stored for this partition is not newer than this, or it
-	// will be in the filter.
-	if up.stored, err = retry(ctx, up, func() (int64, error) { return u.store.Newest(ctx, p.Topic(), p.ID()) }); err != nil {
+	if err := up.findCoverage(ctx); err != nil {
 		return nil, err
 	}
 	up.seen = recent.New(int(u.cfg.FilterBytes) / max(1, p.Peers()))
@@ -135,14 +151,19 @@ type usagePartition struct {
 	usage   *Usage
 	decoder *events.UsageDecoder
 
-	// An event is surely new if its identity is not among the seen and its timestamp is newer than both stored and
+	// An event is surely new if its identity is not among the seen and its timestamp is newer than both covered and
 	// what the seen have forgotten. Everything else is looked up.
 	seen     *recent.Set
 	seenFrom int64 // the offset of the first of them
 	touched  uint32
-	stored   int64 // milliseconds
+	covered  int64 // milliseconds
 
-	deadline time.Time // the newest of this partition's inserts
+	// The number of partitions that covered holds for, and whether it has changed since. The writer's.
+	partitions    int
+	repartitioned bool
+
+	deadline time.Time // of this partition's last insert
+	refused  int       // rows that the store has refused since it accepted one
 }
 
 // checkLog compares a few events around the committed offset with what the table holds for the same places. Another
@@ -164,9 +185,7 @@ func (p *usagePartition) checkLog(ctx context.Context) error {
 	stored := map[int64]uint64{}
 	for _, at := range places {
 		if at.Offset >= log.To {
-			return &StopError{Kind: "topic_recreated", Err: fmt.Errorf("an event is stored from %s/%d/%d, and the log ends at %d: "+
-				"the topic was deleted and created again, and its offsets no longer name the stored events. The partition is stopped. "+
-				"Publish under another topic prefix, or remove the rows of the old topic from usage_tracking", p.Topic(), p.ID(), at.Offset, log.To)}
+			return topicRecreated("an event is stored from %s/%d/%d, and the log ends at %d", p.Topic(), p.ID(), at.Offset, log.To)
 		}
 		stored[at.Offset] = at.Identity
 	}
@@ -179,10 +198,15 @@ func (p *usagePartition) checkLog(ctx context.Context) error {
 		if err == nil && events.IdentityHash([]byte(envelope.Source), []byte(envelope.ID)) == want {
 			return nil
 		}
-		return &StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d/%d holds another event than the one stored from there: "+
-			"the topic was deleted and created again, and its offsets no longer name the stored events. The partition is stopped. "+
-			"Publish under another topic prefix, or remove the rows of the old topic from usage_tracking", p.Topic(), p.ID(), rec.Offset)}
+		return topicRecreated("%s/%d/%d holds another event than the one stored from there", p.Topic(), p.ID(), rec.Offset)
 	})
+}
+
+// topicRecreated stops a partition whose offsets no longer name the events that had their effects.
+func topicRecreated(format string, args ...any) error {
+	return &StopError{Kind: "topic_recreated", Err: fmt.Errorf(format+": the topic was deleted and created again, or its log was cut and has grown again, "+
+		"so its offsets no longer name the events that were stored. The partition is stopped. Publish to a new topic (TENANTFLOW_TOPIC_PREFIX): "+
+		"what is stored stays, and events of the old topic that are published again are recognised", args...)}
 }
 
 // usageBatch is the range being read: rows, suspects among them, and dead letters.
@@ -194,8 +218,16 @@ type usageBatch struct {
 	letters   []DeadLetter
 	letterLen int64
 	screened  int          // rows before this one were looked up among the seen
+	closed    time.Time    // when its last record had been read
 	usage     events.Usage // scratch
 	clock     Clock
+
+	// copies are later rows with the identity and the data of an earlier one, by that row. They are dropped, and share
+	// its fate: where it becomes a dead letter, so do they.
+	copies   map[int][]int
+	refused  []rejectedRow // by the store
+	accepted bool          // the store has taken a row
+	probed   bool          // the store was asked whether it refuses all rows
 }
 
 // Begin takes no block yet: a partition that waits for events must not hold the memory of one.
@@ -255,6 +287,7 @@ func (b *usageBatch) Add(r *events.Record) {
 
 // Close looks the last rows up among the seen.
 func (b *usageBatch) Close() {
+	b.closed = time.Now()
 	if b.block != nil {
 		b.screen()
 	}
@@ -270,7 +303,7 @@ func (b *usageBatch) screen() {
 	for row := b.screened; row < block.Len(); row++ {
 		at := block.Timestamp(row)
 		seen := p.seen.Add(block.Identity(row), at)
-		if !seen && at > max(p.stored, p.seen.Forgotten()) {
+		if !seen && at > max(p.covered, p.seen.Forgotten()) {
 			continue
 		}
 		b.suspects = append(b.suspects, row)
@@ -301,6 +334,9 @@ func (p *usagePartition) Write(ctx context.Context, b Batch, r Range) error {
 	}
 	batch.rows() // a batch of dead letters alone has none yet
 	p.step(StepFormed)
+	if err := p.checkCoverage(ctx, batch); err != nil {
+		return err
+	}
 	if err := p.dropKnown(ctx, batch); err != nil {
 		return err
 	}
@@ -315,7 +351,13 @@ func (p *usagePartition) Write(ctx context.Context, b Batch, r Range) error {
 	if err := p.insert(ctx, batch, r, 0, batch.block.Len()); err != nil {
 		return err
 	}
-	p.usage.metrics.stored.Add(float64(rows))
+	if err := p.rejectRefused(ctx, batch); err != nil {
+		return err
+	}
+	p.usage.metrics.stored.Add(float64(rows - len(batch.refused)))
+	for _, copies := range batch.copies {
+		p.usage.metrics.duplicates.Add(float64(len(copies)))
+	}
 	return nil
 }
 

@@ -8,17 +8,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"tenantflow/events"
 	"tenantflow/sinks/clickhouse"
 )
 
-// insert puts the live rows first..last-1 of a batch, which are those of the range r, into the table. It returns when
-// they are there, or went to the dead letters because the store refuses them.
+// insert puts the live rows first..last-1 of a batch, which is the range r, into the table. It returns when they are
+// there, or stand among the batch's refused rows because the store refuses them.
+//
+// Every intent names the whole range, also where only some of its rows are sent: nothing of a batch is done before all
+// of it is, its dead letters included.
 func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, first, last int) error {
 	delays := retryDelays()
+	refusals := 0
 	for {
-		in, err := p.try(ctx, b, r, first, last)
+		rows, in, err := p.try(ctx, b, r, first, last)
 		if err == nil {
+			if rows > 0 {
+				b.accepted, p.refused = true, 0
+			}
 			return nil
 		}
 		var failed *clickhouse.InsertError
@@ -32,7 +38,10 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, fir
 		p.usage.metrics.failed.Inc()
 		if failed.Outcome != clickhouse.NotSent {
 			p.step(StepUnknown)
-			if err := p.settle(ctx, in, failed.Outcome == clickhouse.Unknown); err != nil {
+			// An error in place of a verdict on the rows may be the answer to a retry of something in between, such as a
+			// proxy, and the first try may still be on its way. A verdict holds for every copy of the request.
+			wait := failed.Outcome == clickhouse.Unknown || failed.Class == clickhouse.Transient
+			if err := p.settle(ctx, in, wait); err != nil {
 				return err
 			}
 			if err := p.dropStored(ctx, b, first, last); err != nil {
@@ -41,13 +50,17 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, fir
 		}
 		switch failed.Class {
 		case clickhouse.Poison:
-			return p.isolate(ctx, b, r, first, last, failed)
+			// A lone row is not to blame for one refusal: the words may have been about something that is over.
+			if refusals++; rows > 1 || refusals > 1 {
+				return p.isolate(ctx, b, r, first, last, failed)
+			}
 		case clickhouse.Late:
 			// The rows were too slow, or our idea of the server's clock is off.
 			if _, err := retry(ctx, p, func() (struct{}, error) { return struct{}{}, p.usage.store.SyncClock(ctx) }); err != nil {
 				return err
 			}
 		case clickhouse.Transient, clickhouse.Fatal:
+			refusals = 0
 		}
 		if pause(ctx, delays.NextBackOff()) != nil {
 			return err
@@ -55,34 +68,47 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, fir
 	}
 }
 
-// try commits an intent and inserts under it, once.
-func (p *usagePartition) try(ctx context.Context, b *usageBatch, r Range, first, last int) (*clickhouse.Intent, error) {
+// try commits an intent and inserts under it, once. It returns how many rows that were.
+func (p *usagePartition) try(ctx context.Context, b *usageBatch, r Range, first, last int) (int, *clickhouse.Intent, error) {
 	in := b.block.Intent(p.Topic(), p.ID(), r.From, r.To, first, last)
 	if len(in.Parts) == 0 {
-		return in, nil
+		return 0, in, nil
 	}
+	rows := len(b.live(first, last))
 	release, err := p.usage.store.Acquire(ctx)
 	if err != nil {
-		return in, err
+		return rows, in, err
 	}
 	defer release()
 	in.InsertBy = p.nextDeadline()
 	if err := p.Commit(ctx, in.From, in.Metadata()); err != nil {
-		return in, err
+		return rows, in, err
 	}
 	p.step(StepIntended)
 	if err := p.usage.store.Insert(ctx, in, b.block, first, last); err != nil {
-		return in, err
+		return rows, in, err
 	}
 	p.step(StepInserted)
-	return in, nil
+	return rows, in, nil
 }
 
-// nextDeadline is the deadline of the next insert. It is always later than the one before, also when the clock was
-// corrected meanwhile: the deadline a row carries is what tells the inserts of a range apart.
+// live are the rows first..last-1 that are not dropped.
+func (b *usageBatch) live(first, last int) []int {
+	var rows []int
+	for i := first; i < last; i++ {
+		if !b.block.Dropped(i) {
+			rows = append(rows, i)
+		}
+	}
+	return rows
+}
+
+// nextDeadline is the deadline of the next insert. Deadlines tell the inserts of a range apart, so each differs from those
+// before it: it is later, or, where the clock was set back, much earlier. It is never raised far beyond the clock, or
+// settling would have to wait for as long as the clock once was ahead.
 func (p *usagePartition) nextDeadline() time.Time {
 	next := p.usage.store.Deadline()
-	if !next.After(p.deadline) {
+	if behind := p.deadline.Sub(next); behind >= 0 && behind < time.Second {
 		next = p.deadline.Add(time.Millisecond)
 	}
 	p.deadline = next
@@ -91,16 +117,21 @@ func (p *usagePartition) nextDeadline() time.Time {
 
 // settle resolves an insert whose outcome is unknown, for as long as it takes.
 func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait bool) error {
-	settled, err := retry(ctx, p, func() (clickhouse.Settled, error) {
-		first := wait
-		wait = true // a settling that failed may have left a resend under way
-		return p.usage.store.Settle(ctx, in, first, func(ctx context.Context, in *clickhouse.Intent) error {
+	how := clickhouse.Settling{
+		Wait:    wait,
+		Waiting: p.Waiting,
+		Recommit: func(ctx context.Context, in *clickhouse.Intent) error {
 			if err := p.Commit(ctx, in.From, in.Metadata()); err != nil {
 				return err
 			}
 			p.step(StepResending)
 			return nil
-		})
+		},
+	}
+	settled, err := retry(ctx, p, func() (clickhouse.Settled, error) {
+		settled, err := p.usage.store.Settle(ctx, in, how)
+		how.Wait = true // a settling that failed may have left a resend under way
+		return settled, err
 	})
 	if err != nil {
 		return err
@@ -114,56 +145,6 @@ func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait
 	p.Logger().InfoContext(ctx, "insert of unknown outcome settled", slog.String("range", in.Range()),
 		slog.Int("rows_found", settled.Rows), slog.Int("rows_doubled", settled.Doubled))
 	return nil
-}
-
-// isolate narrows down which row the store refuses, by halves. Each half is a range of its own, with its own intent.
-func (p *usagePartition) isolate(ctx context.Context, b *usageBatch, r Range, first, last int, cause error) error {
-	var live []int
-	for i := first; i < last; i++ {
-		if !b.block.Dropped(i) {
-			live = append(live, i)
-		}
-	}
-	switch len(live) {
-	case 0:
-		return nil
-	case 1:
-		rejection := events.Reject(events.RejectedByStore, "ClickHouse refuses the row: %v", cause)
-		if err := p.rejectRow(ctx, b, live[0], rejection); err != nil {
-			return err
-		}
-		return nil
-	}
-	half := live[len(live)/2]
-	middle := b.block.Offset(half)
-	if err := p.insert(ctx, b, Range{From: r.From, To: middle}, first, half); err != nil {
-		return err
-	}
-	return p.insert(ctx, b, Range{From: middle, To: r.To}, half, last)
-}
-
-// rejectRow sends the record of a row to the dead letters and takes the row out. The record is read from the log once
-// more: few rows end like this, so their bytes are not kept.
-func (p *usagePartition) rejectRow(ctx context.Context, b *usageBatch, row int, rejection *events.Rejection) error {
-	record, err := p.reread(ctx, b, row)
-	if err != nil {
-		return err
-	}
-	if err := p.DeadLetter(ctx, []DeadLetter{{Record: record, Rejection: rejection, Attempts: 1}}); err != nil {
-		return err
-	}
-	b.block.Drop(row)
-	return nil
-}
-
-// reread fetches the record of a row again.
-func (p *usagePartition) reread(ctx context.Context, b *usageBatch, row int) (events.Record, error) {
-	record, err := p.Read(ctx, b.block.Offset(row))
-	if errors.Is(err, ErrNotInLog) {
-		// Retention was faster. The place in the log is all that is left of the original.
-		return events.Record{Topic: p.Topic(), Partition: p.ID(), Offset: b.block.Offset(row)}, nil
-	}
-	return record, err
 }
 
 type usageMetrics struct {

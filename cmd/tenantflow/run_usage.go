@@ -29,6 +29,9 @@ func runUsage(ctx context.Context, s *service) error {
 		Limits:      events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		FilterBytes: int64(cfg.UsageFilterMemory),
 		Registry:    s.registry,
+
+		Group:          cfg.GroupPrefix + "." + name,
+		StaleProducers: cfg.UsageStaleProducers,
 	})
 	return s.consume(ctx, name, events.TopicUsage, batching{cfg.UsageBatchRows, cfg.UsageBatchInterval, cfg.UsageMemory}, handler)
 }

@@ -112,36 +112,16 @@ func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *conf
 
 // unread counts the partitions of a topic, and the events in them that a group has not committed.
 func unread(ctx context.Context, client *kafka.Client, topic, group string) (partitions int, events int64, err error) {
-	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	ends, err := consumers.Ends(ctx, client, topic)
 	if err != nil {
-		return 0, 0, fmt.Errorf("count the partitions of %s: %w", topic, err)
+		return 0, 0, err
 	}
-	var ids []int
-	for _, t := range meta.Topics {
-		if t.Error != nil {
-			return 0, 0, fmt.Errorf("count the partitions of %s: %w", topic, t.Error)
-		}
-		for _, p := range t.Partitions {
-			ids = append(ids, p.ID)
-		}
-	}
-	committed, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: ids}})
-	if err == nil {
-		err = committed.Error
-	}
+	each, err := consumers.Unread(ctx, client, group, topic, ends)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read the offsets of group %s: %w", group, err)
+		return 0, 0, err
 	}
-	at := map[int]int64{}
-	for _, p := range committed.Topics[topic] {
-		at[p.Partition] = p.CommittedOffset
+	for _, n := range each {
+		events += n
 	}
-	for _, id := range ids {
-		log, err := consumers.Bounds(ctx, client, topic, id)
-		if err != nil {
-			return 0, 0, err
-		}
-		events += log.To - max(at[id], log.From)
-	}
-	return len(ids), events, nil
+	return len(ends), events, nil
 }

@@ -173,6 +173,7 @@ func (c *Config) checkUsage(k *checker) {
 	// The deadline in the rows has whole seconds.
 	k.want(c.UsageInsertTimeout >= time.Second, "USAGE_INSERT_TIMEOUT", c.UsageInsertTimeout.String()+" is too short", "choose at least 1s")
 	k.want(c.UsageMemory >= 8<<20, "USAGE_MEMORY", c.UsageMemory.String()+" is too little to work with", "choose at least 8MiB")
+	k.want(c.UsageStaleProducers >= time.Minute, "USAGE_STALE_PRODUCERS", c.UsageStaleProducers.String()+" is too short", "choose at least 1m")
 	k.want(c.UsageFilterMemory >= 1<<20, "USAGE_FILTER_MEMORY", c.UsageFilterMemory.String()+" is too little to work with", "choose at least 1MiB")
 	notNegative := func(name string, d time.Duration) {
 		k.want(d >= 0, name, d.String()+" is negative", "choose 0s or longer")

@@ -43,18 +43,19 @@ type Config struct {
 	TopicPartitions  int    `env:"TOPIC_PARTITIONS" envDefault:"8" unit:"partitions" help:"Partitions of a topic that migrate creates."`
 	TopicReplication int    `env:"TOPIC_REPLICATION" envDefault:"1" unit:"copies" help:"Replication factor of a topic that migrate creates."`
 
-	ClickHouseDSN     SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse as clickhouse-go writes it: http://user:password@host:8123/tenantflow, or https://...?secure=true. clickhouse://user:password@host:9000/tenantflow (?secure=true for TLS) speaks the native protocol, which is tested at protocol level only. Without a database it is tenantflow."`
+	ClickHouseDSN     SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse as clickhouse-go writes it: http://user:password@host:8123/tenantflow, or https://...?secure=true. Without a database it is tenantflow."`
 	ClickHouseCluster string    `env:"CLICKHOUSE_CLUSTER" help:"Name of the ClickHouse cluster the migrations create tables on; empty: a single server."`
 	PostgresDSN       SecretURL `env:"POSTGRES_DSN" unit:"URL" help:"Postgres as pgx writes it: postgres://user:password@host:5432/tenantflow."`
 	DragonflyURL      SecretURL `env:"DRAGONFLY_URL" unit:"URL" help:"Dragonfly (or Redis) as go-redis writes it: redis://user:password@host:6379/0."`
 	BackupDir         string    `env:"BACKUP_DIR" unit:"absolute path" help:"Folder for tenants' backups; empty: no backups."`
 
-	UsageBatchRows     int           `section:"Usage" env:"USAGE_BATCH_ROWS" envDefault:"100000" unit:"rows" help:"A batch is inserted when it has this many rows."`
-	UsageBatchInterval time.Duration `env:"USAGE_BATCH_INTERVAL" envDefault:"1s" unit:"duration" help:"A batch is inserted this long after its first row, however small it is."`
-	UsageInsertTimeout time.Duration `env:"USAGE_INSERT_TIMEOUT" envDefault:"15s" unit:"duration" help:"How long one insert may take. ClickHouse itself refuses the rows after that, by its own clock."`
-	UsageMemory        Bytes         `env:"USAGE_MEMORY" envDefault:"128MiB" unit:"bytes" help:"Budget for rows held in memory, per process and whatever the number of partitions."`
-	UsageFilterMemory  Bytes         `env:"USAGE_FILTER_MEMORY" envDefault:"64MiB" unit:"bytes" help:"Memory of the recent-identity filter. A smaller one asks ClickHouse about more events; the results are the same."`
-	FutureTolerance    time.Duration `env:"FUTURE_TOLERANCE" envDefault:"1h" unit:"duration" help:"How far an event's timestamp may lie ahead of the service's clock before it is a dead letter."`
+	UsageBatchRows      int           `section:"Usage" env:"USAGE_BATCH_ROWS" envDefault:"100000" unit:"rows" help:"A batch is inserted when it has this many rows."`
+	UsageBatchInterval  time.Duration `env:"USAGE_BATCH_INTERVAL" envDefault:"1s" unit:"duration" help:"A batch is inserted this long after its first row, however small it is."`
+	UsageInsertTimeout  time.Duration `env:"USAGE_INSERT_TIMEOUT" envDefault:"15s" unit:"duration" help:"How long one insert may take. ClickHouse itself refuses the rows after that, by its own clock."`
+	UsageMemory         Bytes         `env:"USAGE_MEMORY" envDefault:"128MiB" unit:"bytes" help:"Budget for rows held in memory, per process and whatever the number of partitions."`
+	UsageStaleProducers time.Duration `env:"USAGE_STALE_PRODUCERS" envDefault:"15m" unit:"duration" help:"How long producers may go on as before after partitions were added to the topic of usage events, or after it was replaced: the longest time their metadata lives (metadata.max.age.ms) and a delivery takes. Until then every event is looked up in ClickHouse."`
+	UsageFilterMemory   Bytes         `env:"USAGE_FILTER_MEMORY" envDefault:"64MiB" unit:"bytes" help:"Memory of the recent-identity filter. A smaller one asks ClickHouse about more events; the results are the same."`
+	FutureTolerance     time.Duration `env:"FUTURE_TOLERANCE" envDefault:"1h" unit:"duration" help:"How far an event's timestamp may lie ahead of the service's clock before it is a dead letter."`
 
 	TiersFile           string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
 	QuotaLateness       time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`

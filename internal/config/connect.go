@@ -89,15 +89,18 @@ func (c *Config) saslMechanism() (sasl.Mechanism, error) {
 	return mechanism, nil
 }
 
-// ClickHouseOptions makes the options of a ClickHouse connection from the DSN: http and https mean the HTTP interface,
-// clickhouse and tcp the native protocol. What the DSN says itself (max_open_conns, dial_timeout, ...) stays.
+// ClickHouseOptions makes the options of a ClickHouse connection from the DSN. What the DSN says itself (max_open_conns,
+// dial_timeout, ...) stays.
 func (c *Config) ClickHouseOptions() (*clickhouse.Options, error) {
 	dsn := c.ClickHouseDSN.Reveal()
 	scheme, _, _ := strings.Cut(dsn, "://")
 	switch scheme {
-	case "http", "https", "clickhouse", "tcp":
+	case "http", "https":
+	case "clickhouse", "tcp":
+		return nil, errors.New("its scheme is " + scheme + ", the native protocol, over which an insert begins before its rows are sent, so that its deadline " +
+			"can't be enforced; give the address of the HTTP interface, http://host:8123/database or https://host:8443/database?secure=true")
 	default:
-		return nil, errors.New("its scheme is none of http, https, clickhouse, tcp")
+		return nil, errors.New("its scheme is none of http, https")
 	}
 	options, err := clickhouse.ParseDSN(dsn)
 	if err != nil {

@@ -25,27 +25,18 @@ func TestTheClickHouseAddressGivesItsOptions(t *testing.T) {
 	}
 }
 
-func TestTheSchemeOfTheClickHouseAddressChoosesTheProtocol(t *testing.T) {
+func TestClickHouseOptions_AreOfTheHTTPInterface(t *testing.T) {
 	t.Parallel()
-	for dsn, want := range map[string]struct {
-		protocol clickhouse.Protocol
-		secure   bool
-	}{
-		"http://h:8123/db":                       {clickhouse.HTTP, false},
-		"https://h:8443/db?secure=true":          {clickhouse.HTTP, true},
-		"clickhouse://u:p@h:9000/db":             {clickhouse.Native, false},
-		"tcp://u:p@h:9000/db":                    {clickhouse.Native, false},
-		"clickhouse://u:p@h:9440/db?secure=true": {clickhouse.Native, true},
-	} {
+	for dsn, secure := range map[string]bool{"http://h:8123/db": false, "https://h:8443/db?secure=true": true} {
 		o, err := load(t, "TENANTFLOW_CLICKHOUSE_DSN="+dsn).ClickHouseOptions()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o.Protocol != want.protocol || (o.TLS != nil) != want.secure || o.Auth.Database != "db" {
+		if o.Protocol != clickhouse.HTTP || (o.TLS != nil) != secure || o.Auth.Database != "db" {
 			t.Errorf("%s: %+v", dsn, o)
 		}
 	}
-	o, err := load(t, "TENANTFLOW_CLICKHOUSE_DSN=clickhouse://h:9000").ClickHouseOptions()
+	o, err := load(t, "TENANTFLOW_CLICKHOUSE_DSN=http://h:8123").ClickHouseOptions()
 	if err != nil {
 		t.Fatal(err)
 	}

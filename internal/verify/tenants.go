@@ -140,7 +140,8 @@ func sumOf(text []byte) [sha256.Size]byte {
 	return sha256.Sum256(text)
 }
 
-// publishConfigs publishes configurations as they are, and of a company that has none that it has none. The ids are made of company and version, so doing it twice is harmless.
+// publishConfigs publishes configurations as they are, and a tombstone for a company that has none. The ids are made of company and
+// version, so doing it twice is harmless.
 func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.CompanyConfig) (int64, error) {
 	if len(configs) == 0 {
 		return 0, nil

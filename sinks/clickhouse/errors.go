@@ -32,23 +32,17 @@ const (
 
 // ClickHouse's error codes that a branch depends on. Source: src/Common/ErrorCodes.cpp of ClickHouse.
 const (
-	codeTypeMismatch       = 53
 	codeTimeoutExceeded    = 159
 	codeViolatedConstraint = 469
 )
 
-// poisonCodes are the errors that blame the data. The list is closed and short on purpose: an error that is not
-// about the data (memory limit, too many parts, a full disk) must never cost an event its row.
+// poisonCodes are the errors that blame the data: the values of a row, or what a view makes of them. The list is closed
+// and short on purpose: an error that is not about the data (memory limit, too many parts, a full disk) must never cost
+// an event its row. Codes of parsers (CANNOT_PARSE_..., TOO_LARGE_STRING_SIZE) are not among them: rows travel in the
+// Native format, which holds no text to parse, so such an error says that the request was damaged on its way.
 var poisonCodes = map[int32]string{ //nolint:gochecknoglobals // a constant table
-	6:   "CANNOT_PARSE_TEXT",
-	26:  "CANNOT_PARSE_QUOTED_STRING",
-	27:  "CANNOT_PARSE_INPUT_ASSERTION_FAILED",
-	38:  "CANNOT_PARSE_DATE",
-	41:  "CANNOT_PARSE_DATETIME",
 	69:  "ARGUMENT_OUT_OF_BOUND",
 	70:  "CANNOT_CONVERT_TYPE",
-	72:  "CANNOT_PARSE_NUMBER",
-	131: "TOO_LARGE_STRING_SIZE",
 	321: "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
 	349: "CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN",
 	407: "DECIMAL_OVERFLOW",
@@ -79,12 +73,20 @@ func Classify(err error) Class {
 		return Transient
 	}
 	if ex.Code == codeViolatedConstraint {
-		if violated(ex.Message) == deadlineConstraint {
+		switch violated(ex.Message) {
+		case deadlineConstraint:
 			return Late
+		case "":
+			// The code came, its words did not: the connection was cut within the answer. It may have been the
+			// deadline, so the rows are not to blame until a constraint's name was read.
+			return Transient
 		}
 		return Poison
 	}
 	if _, ok := poisonCodes[ex.Code]; ok {
+		if !whole(ex) {
+			return Transient
+		}
 		return Poison
 	}
 	if _, ok := fatalCodes[ex.Code]; ok {
@@ -104,7 +106,11 @@ func violated(message string) string {
 	return name
 }
 
-// outcome tells what is known about the rows of an insert that failed with err.
+// whole reports whether the words of an exception were read to their end. Without them clickhouse-go makes an exception
+// of the code in the header alone, whose class name ("DB::Exception") is missing.
+func whole(ex *chgo.Exception) bool { return ex.Name != "" && ex.Message != "" }
+
+// outcome says what is known about the rows of an insert that failed with err.
 func outcome(err error) Outcome {
 	var ex *chgo.Exception
 	if errors.As(err, &ex) {
@@ -120,11 +126,14 @@ func outcome(err error) Outcome {
 	return Unknown
 }
 
-// timedOut tells whether the server gave an insert up because of its max_execution_time, or we did.
+// timedOut reports whether the server gave an insert up because of its max_execution_time, or we did.
 func timedOut(err error) bool {
 	var ex *chgo.Exception
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ex) && ex.Code == codeTimeoutExceeded
 }
+
+// errCutOff says that an answer ended before the row that was to be its last. It is transient.
+var errCutOff = errors.New("the answer was cut off: its end row is missing")
 
 // An InsertError is the error of Insert.
 type InsertError struct {

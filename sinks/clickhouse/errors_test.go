@@ -32,7 +32,11 @@ func asInsertError(t *testing.T, err error) *InsertError {
 func TestErrorsAreClassified(t *testing.T) {
 	t.Parallel()
 	server := func(code int32, message string) error {
-		return fmt.Errorf("insert: %w", &chgo.Exception{Code: code, Message: message})
+		ex := &chgo.Exception{Code: code, Message: message}
+		if message != "" {
+			ex.Name = "DB::Exception" // what was read whole has it
+		}
+		return fmt.Errorf("insert: %w", ex)
 	}
 	dial := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for name, c := range map[string]struct {
@@ -45,25 +49,29 @@ func TestErrorsAreClassified(t *testing.T) {
 		"refused by a constraint":      {server(469, "Constraint `c` for table tf.usage_tracking is violated at row 1. Expression: (company_id != 'x')"), Poison, Answered},
 		"refused, the values say otherwise": {server(469, "Constraint `c` for table tf.usage_tracking is violated at row 1. "+
 			"Column values: api_endpoint = 'Constraint `in_time` for'"), Poison, Answered},
-		"a bad number":             {server(72, ""), Poison, Answered},
-		"a decimal overflow":       {server(407, ""), Poison, Answered},
-		"memory limit":             {server(241, ""), Transient, Answered},
-		"too many parts":           {server(252, ""), Transient, Answered},
-		"timeout":                  {server(159, ""), Transient, Answered},
-		"no space":                 {server(243, ""), Transient, Answered},
-		"read only":                {server(242, ""), Transient, Answered},
-		"too many partitions":      {server(252, ""), Transient, Answered},
-		"an unknown code":          {server(99999, ""), Transient, Answered},
-		"no such table":            {server(60, ""), Fatal, Answered},
-		"no such column":           {server(16, ""), Fatal, Answered},
-		"wrong password":           {server(516, ""), Fatal, Answered},
-		"no connection":            {fmt.Errorf("insert: %w", dial), Transient, NotSent},
-		"no free connection":       {chgo.ErrAcquireConnTimeout, Transient, NotSent},
-		"a broken connection":      {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, Transient, Unknown},
-		"a connection closed":      {io.ErrUnexpectedEOF, Transient, Unknown},
-		"no answer in time":        {context.DeadlineExceeded, Transient, Unknown},
-		"something else":           {errors.New("something else"), Transient, Unknown},
-		"a write that was cut off": {&net.OpError{Op: "write", Err: syscall.EPIPE}, Transient, Unknown},
+		"a code without its words":              {server(469, ""), Transient, Answered},
+		"a constraint without a name":           {server(469, "Constraint"), Transient, Answered},
+		"what text is parsed for":               {server(72, "Cannot parse number"), Transient, Answered},
+		"a string too large, of a damaged body": {server(131, "Too large string size"), Transient, Answered},
+		"a decimal overflow":                    {server(407, "Decimal math overflow"), Poison, Answered},
+		"an overflow, with only the code read":  {server(407, ""), Transient, Answered},
+		"memory limit":                          {server(241, ""), Transient, Answered},
+		"too many parts":                        {server(252, ""), Transient, Answered},
+		"timeout":                               {server(159, ""), Transient, Answered},
+		"no space":                              {server(243, ""), Transient, Answered},
+		"read only":                             {server(242, ""), Transient, Answered},
+		"too many partitions":                   {server(252, ""), Transient, Answered},
+		"an unknown code":                       {server(99999, ""), Transient, Answered},
+		"no such table":                         {server(60, ""), Fatal, Answered},
+		"no such column":                        {server(16, ""), Fatal, Answered},
+		"wrong password":                        {server(516, ""), Fatal, Answered},
+		"no connection":                         {fmt.Errorf("insert: %w", dial), Transient, NotSent},
+		"no free connection":                    {chgo.ErrAcquireConnTimeout, Transient, NotSent},
+		"a broken connection":                   {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, Transient, Unknown},
+		"a connection closed":                   {io.ErrUnexpectedEOF, Transient, Unknown},
+		"no answer in time":                     {context.DeadlineExceeded, Transient, Unknown},
+		"something else":                        {errors.New("something else"), Transient, Unknown},
+		"a write that was cut off":              {&net.OpError{Op: "write", Err: syscall.EPIPE}, Transient, Unknown},
 	} {
 		if got := Classify(c.err); got != c.class {
 			t.Errorf("%s: class %d, want %d", name, got, c.class)
@@ -106,6 +114,7 @@ func TestTheAnswerOfSomethingInBetweenLeavesTheOutcomeUnknown(t *testing.T) {
 func TestAnInsertWhoseDeadlineHasPassedIsNotSent(t *testing.T) {
 	t.Parallel()
 	s := &Store{onPart: func(int) {}} // no connection to send it on
+	s.clock.Store(&reading{server: time.Now(), ours: time.Now()})
 	b := blockOf(plain(1))
 	in := s.intent(b)
 	in.InsertBy = s.Now().Add(-time.Second)

@@ -36,11 +36,11 @@ func (s *Store) Find(ctx context.Context, b *Block, rows []int) ([]Match, error)
 	// The key of the table finds the rows; the join tells which event each one is, and compares the rest.
 	// Decimals are compared by their digits: multiplying large ones into integers would overflow.
 	return s.find(ctx, keys, `
-SELECT k.n,
-       stored.subscription_tier = k.tier AND stored.service_name = k.service AND stored.api_endpoint = k.endpoint
+SELECT k.n AS n,
+       toBool(stored.subscription_tier = k.tier AND stored.service_name = k.service AND stored.api_endpoint = k.endpoint
            AND stored.data_points_consumed = k.points AND reinterpretAsInt64(stored.processing_time_ms) = k.processing
-           AND stored.billing_period = k.period AND reinterpretAsInt64(stored.revenue_attributed) = k.revenue AS same,
-       toString(stored._topic), stored._partition, stored._offset
+           AND stored.billing_period = k.period AND reinterpretAsInt64(stored.revenue_attributed) = k.revenue) AS same,
+       toString(stored._topic) AS topic, stored._partition AS partition, stored._offset AS offset
 FROM (
     SELECT * FROM usage_tracking
     WHERE (company_id, user_id, timestamp, event_id) IN (SELECT company_id, user_id, at, event_id FROM keys)
@@ -62,7 +62,7 @@ func (s *Store) FindIdentity(ctx context.Context, topic string, partition int, f
 		return nil, fmt.Errorf("look up %d identities: %w", len(rows), err)
 	}
 	return s.find(ctx, keys, `
-SELECT k.n, false AS same, toString(stored._topic), stored._partition, stored._offset
+SELECT k.n AS n, false AS same, toString(stored._topic) AS topic, stored._partition AS partition, stored._offset AS offset
 FROM (
     SELECT event_id, event_source, _topic, _partition, _offset FROM usage_tracking
     WHERE _topic = ? AND _partition = ? AND _offset >= ? AND event_id IN (SELECT event_id FROM keys)
@@ -70,8 +70,12 @@ FROM (
 INNER JOIN keys AS k ON stored.event_id = k.event_id AND stored.event_source = k.source`, topic, partition, from)
 }
 
+// find runs a look-up whose columns are those of a match. The end row behind its matches makes sure that an answer that
+// was cut off is not taken for a whole one: every match that is not seen would be stored a second time.
 func (s *Store) find(ctx context.Context, keys *ext.Table, query string, args ...any) ([]Match, error) {
-	rows, err := s.conn.Query(chgo.Context(ctx, chgo.WithExternalTable(keys)), query, args...)
+	const end = math.MaxUint32
+	query = fmt.Sprintf("SELECT n, same, topic, partition, offset FROM (%s\nUNION ALL SELECT toUInt32(%d), false, '', toUInt16(0), toInt64(0)) ORDER BY n", query, uint32(end))
+	rows, err := s.conn.Query(wholeContext(ctx, chgo.WithExternalTable(keys)), query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look up events in usage_tracking: %w", err)
 	}
@@ -83,15 +87,23 @@ func (s *Store) find(ctx context.Context, keys *ext.Table, query string, args ..
 		topic     string
 		partition uint16
 		offset    int64
+		whole     bool
 	)
 	for rows.Next() {
 		if err := rows.Scan(&n, &same, &topic, &partition, &offset); err != nil {
 			return nil, fmt.Errorf("look up events in usage_tracking: %w", err)
 		}
+		if n == end {
+			whole = true
+			continue
+		}
 		found = append(found, Match{Row: int(n), Same: same, Topic: topic, Partition: int(partition), Offset: offset})
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("look up events in usage_tracking: %w", err)
+	}
+	if !whole {
+		return nil, fmt.Errorf("look up events in usage_tracking: %w", errCutOff)
 	}
 	return found, nil
 }

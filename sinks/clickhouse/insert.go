@@ -10,7 +10,7 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// An encoder keeps the memory it takes to encode a block, from insert to insert.
+// An encoder keeps the memory it takes to encode a block, from one successful insert to the next.
 type encoder struct {
 	proto.Buffer
 	order order
@@ -74,30 +74,17 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 	defer cancel()
 
 	enc := s.encoder()
-	defer s.release(enc)
 	rows := enc.order.of(b, p.rows)
-
-	token := in.token(p.Part)
-	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{
-		// One insert is one block, written now and not gathered with others.
-		"async_insert":       0,
-		"max_insert_threads": 1,
-		// The token, and that it counts: 26.x switches deduplication of plain inserts by deduplicate_insert and
-		// ignores insert_deduplicate where that is set.
-		"insert_deduplicate":                                 1,
-		"deduplicate_insert":                                 "enable",
-		"insert_deduplication_token":                         token,
-		"deduplicate_blocks_in_dependent_materialized_views": 1,
-		"max_execution_time":                                 max(1, int(left/time.Second)),
-		"log_comment":                                        token,
-		"materialized_views_ignore_errors":                   0,
-		"optimize_on_insert":                                 1,
-	}))
-	if s.native {
-		return s.sendNative(ctx, b, rows, in.Topic, in.Partition, insertBy)
-	}
 	encodeNative(&enc.Buffer, b, rows, in.Topic, in.Partition, insertBy.UnixMilli())
-	return s.conn.InsertFormat(ctx, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
+	ctx = chgo.Context(ctx, chgo.WithSettings(oneBlock(in.token(p.Part), int(left/time.Second))))
+	err := s.conn.InsertFormat(ctx, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
+	if err != nil {
+		// net/http may go on reading the body after it has given the request up. An encoder that was used again would
+		// put other rows under the token of this one, so its memory is left to the collector.
+		return err
+	}
+	s.release(enc)
+	return nil
 }
 
 func (s *Store) encoder() *encoder {

@@ -22,6 +22,10 @@ type Intent struct {
 
 	// ResendBy is the same for the newest resend made to settle the intent; zero when there was none.
 	ResendBy time.Time
+
+	// oldToken says that the intent was committed by a version whose tokens did not have the deadline in them. To
+	// complete its views, its rows must be sent with the token they were first sent with.
+	oldToken bool
 }
 
 // A Part is what an intent inserts into one month partition as one block.
@@ -49,24 +53,39 @@ func (in *Intent) comment() string {
 	return fmt.Sprintf("tenantflow:usage_tracking:%s:%d:%d-%d:", in.Topic, in.Partition, in.From, in.To)
 }
 
-// token is the deduplication token of part p. The hash is in it because ClickHouse silently drops a block whose
-// token it has seen, whatever the block holds.
+// token is the deduplication token of part p. ClickHouse silently drops a block whose token it has seen, so the token
+// names exactly one attempt to insert exactly these rows:
+//
+//   - The hash of the identities is in it, because a known token drops a block whatever the block holds.
+//   - The deadline is in it, because a known token does not prove that the rows are there: ClickHouse writes the token to
+//     its deduplication log before it renames the part into place, and a kill or a failed rename in between leaves the
+//     token without the rows. So a new attempt, which has a new deadline, has a new token. A resend that completes
+//     the views of rows that did land keeps the token they landed with.
 func (in *Intent) token(p Part) string {
-	return fmt.Sprintf("%s%d:%016x", in.comment(), p.Month, p.Hash)
+	if in.oldToken {
+		return fmt.Sprintf("%s%d:%016x", in.comment(), p.Month, p.Hash)
+	}
+	return fmt.Sprintf("%s%d:%016x:%d", in.comment(), p.Month, p.Hash, in.InsertBy.UnixMilli())
 }
 
-// intentVersion begins the metadata, so that an older process refuses what it can't read instead of misreading it.
-const intentVersion = "tf1"
+// The version begins the metadata, so that an older process refuses what it can't read instead of misreading it.
+const (
+	intentVersion    = "tf2"
+	intentVersionOld = "tf1" // the same fields; its tokens have no deadline
+)
 
 // Metadata is the form in which an intent travels in a committed offset: version, To, InsertBy, ResendBy and the
 // parts, 25 bytes each. Months lie within the two years of the table, so it stays far below Kafka's 4096 bytes.
 func (in *Intent) Metadata() string {
 	var s strings.Builder
-	resend := int64(0)
+	version, resend := intentVersion, int64(0)
+	if in.oldToken {
+		version = intentVersionOld
+	}
 	if !in.ResendBy.IsZero() {
 		resend = in.ResendBy.UnixMilli()
 	}
-	fmt.Fprintf(&s, "%s %d %d %d", intentVersion, in.To, in.InsertBy.UnixMilli(), resend)
+	fmt.Fprintf(&s, "%s %d %d %d", version, in.To, in.InsertBy.UnixMilli(), resend)
 	for _, p := range in.Parts {
 		fmt.Fprintf(&s, " %d:%016x", p.Month, p.Hash)
 	}
@@ -82,7 +101,8 @@ func ParseIntent(topic string, partition int, offset int64, metadata string) (*I
 		return fmt.Errorf("read pending insert of %s/%d at offset %d: %s in %q", topic, partition, offset, what, metadata)
 	}
 	fields := strings.Fields(metadata)
-	if version, _, _ := strings.Cut(metadata, " "); version != intentVersion {
+	version, _, _ := strings.Cut(metadata, " ")
+	if version != intentVersion && version != intentVersionOld {
 		return nil, bad("unknown version " + strconv.Quote(version))
 	}
 	if len(fields) < 5 {
@@ -96,7 +116,7 @@ func ParseIntent(topic string, partition int, offset int64, metadata string) (*I
 		}
 		numbers[i] = n
 	}
-	in := &Intent{Topic: topic, Partition: partition, From: offset, To: numbers[0], InsertBy: time.UnixMilli(numbers[1])}
+	in := &Intent{Topic: topic, Partition: partition, From: offset, To: numbers[0], InsertBy: time.UnixMilli(numbers[1]), oldToken: version == intentVersionOld}
 	if numbers[2] != 0 {
 		in.ResendBy = time.UnixMilli(numbers[2])
 	}

@@ -18,6 +18,7 @@ func drawIntent(t *rapid.T) *Intent {
 		InsertBy:  time.UnixMilli(rapid.Int64Range(1, 1<<45).Draw(t, "insert by")),
 	}
 	in.To = in.From + rapid.Int64Range(1, 1<<32).Draw(t, "offsets")
+	in.oldToken = rapid.Bool().Draw(t, "old form")
 	if rapid.Bool().Draw(t, "resent") {
 		in.ResendBy = time.UnixMilli(rapid.Int64Range(1, 1<<45).Draw(t, "resend by"))
 	}
@@ -59,7 +60,7 @@ func TestAnIntentSurvivesItsMetadata(t *testing.T) {
 
 func TestTokensOfDifferentInsertsDiffer(t *testing.T) {
 	t.Parallel()
-	base := Intent{Topic: "usage", Partition: 1, From: 10, To: 20}
+	base := Intent{Topic: "usage", Partition: 1, From: 10, To: 20, InsertBy: time.UnixMilli(1000)}
 	part := Part{Month: 202611, Hash: 7}
 	tokens := map[string]string{"base": base.token(part)}
 	for name, change := range map[string]func(*Intent, *Part){
@@ -67,6 +68,7 @@ func TestTokensOfDifferentInsertsDiffer(t *testing.T) {
 		"partition": func(in *Intent, _ *Part) { in.Partition = 2 },
 		"from":      func(in *Intent, _ *Part) { in.From = 11 },
 		"to":        func(in *Intent, _ *Part) { in.To = 21 },
+		"deadline":  func(in *Intent, _ *Part) { in.InsertBy = in.InsertBy.Add(time.Millisecond) },
 		"month":     func(_ *Intent, p *Part) { p.Month = 202610 },
 		"hash":      func(_ *Intent, p *Part) { p.Hash = 8 },
 	} {
@@ -79,10 +81,26 @@ func TestTokensOfDifferentInsertsDiffer(t *testing.T) {
 		}
 		tokens[name] = in.token(p)
 	}
-	late := base
-	late.InsertBy, late.ResendBy = time.UnixMilli(5), time.UnixMilli(6)
-	if late.token(part) != base.token(part) {
-		t.Error("the token depends on the deadline, so a resend would not be known again")
+	resent := base
+	resent.ResendBy = time.UnixMilli(6)
+	if resent.token(part) != base.token(part) {
+		t.Error("the token depends on the deadline of the resend, so the resend would not be known again")
+	}
+}
+
+func TestIntent_OfTheOldFormKeepsItsToken(t *testing.T) {
+	t.Parallel()
+	in, err := ParseIntent("usage", 1, 10, "tf1 20 1000 2000 202611:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The form in which the version before wrote tokens. Rows that landed with it are completed with it.
+	const want = "tenantflow:usage_tracking:usage:1:10-20:202611:0000000000000007"
+	if got := in.token(in.Parts[0]); got != want {
+		t.Errorf("token %q, want %q", got, want)
+	}
+	if got := in.Metadata(); !strings.HasPrefix(got, "tf1 ") {
+		t.Errorf("committed again as %q, from which another token would be made", got)
 	}
 }
 
@@ -92,8 +110,8 @@ func TestMetadataThatIsNoIntentIsRefused(t *testing.T) {
 		t.Errorf("nothing pending: %v, %v", in, err)
 	}
 	for _, metadata := range []string{
-		" ", "tf1", "tf2 20 1000 0 202611:1", "20 1000 0 202611:1", "tf1 20 1000", "tf1 20 1000 0",
-		"tf1 x 1000 0 202611:1", "tf1 20 x 0 202611:1", "tf1 20 1000 x 202611:1", "tf1 20 1000 0 202611", "tf1 20 1000 0 x:1",
+		" ", "tf1", "tf3 20 1000 0 202611:1", "20 1000 0 202611:1", "tf2 20 1000", "tf2 20 1000 0",
+		"tf2 x 1000 0 202611:1", "tf2 20 x 0 202611:1", "tf2 20 1000 x 202611:1", "tf2 20 1000 0 202611", "tf1 20 1000 0 x:1",
 		"tf1 20 1000 0 202611:", "tf1 20 1000 0 202611:xyz", "tf1 20 1000 0 202611:11111111111111111",
 		"tf1 10 1000 0 202611:1", "tf1 9 1000 0 202611:1", "tf1 99999999999999999999 1000 0 202611:1", "somebody else's",
 	} {
@@ -104,7 +122,7 @@ func TestMetadataThatIsNoIntentIsRefused(t *testing.T) {
 }
 
 func FuzzParseIntent(f *testing.F) {
-	f.Add("tf1 20 1000 0 202611:756517a24d58d093 202609:b869463077a7bb20")
+	f.Add("tf2 20 1000 0 202611:756517a24d58d093 202609:b869463077a7bb20")
 	f.Add("tf1 20 1000 2000 202611:1")
 	f.Add(" ")
 	f.Fuzz(func(t *testing.T, metadata string) {

@@ -9,6 +9,21 @@ import (
 	"tenantflow/events"
 )
 
+// Settling says how an intent is to be settled.
+type Settling struct {
+	// Wait says that a request of the intent may still be on its way: nothing has answered for it, or what answered
+	// may have been a retry of something in between. Settle then waits until the server refuses whatever comes late.
+	// Without it, Settle waits only until no query of the intent runs.
+	Wait bool
+
+	// Recommit makes the intent, with its new ResendBy, as durable as it was before. It is called before the rows of
+	// an intent are sent once more, which is a new thing under way.
+	Recommit func(context.Context, *Intent) error
+
+	// Waiting, if set, receives about once a second what Settle waits for.
+	Waiting func(reason error)
+}
+
 // Settled says how an intent whose outcome was unknown ended.
 type Settled struct {
 	Rows    int // rows of the intent that are in the table
@@ -16,32 +31,107 @@ type Settled struct {
 }
 
 // Settle brings an intent of unknown outcome to a known state: when it returns without an error, each part of the
-// intent is either in the table and in every view it feeds, or nowhere, and nothing of it can arrive any more.
+// intent is either in the table or nowhere, and nothing of it can arrive any more.
 //
-// With wait, it first waits until the server refuses whatever may still be under way. That is unnecessary only if the
-// server itself answered the insert.
-//
-// Completing a view means sending the rows once more. That is a new thing under way, so before it, recommit is called
-// with the intent and its new deadline; it must make that as durable as the intent was.
-func (s *Store) Settle(ctx context.Context, in *Intent, wait bool, recommit func(context.Context, *Intent) error) (Settled, error) {
+// The views are completed as far as ClickHouse's deduplication log allows: it may hold the token of a view's part that
+// was never written. So before Settle returns, the range is queued for the check of totals ([Store.QueueRecheck]), which
+// compares the totals that its rows are part of with the rows, and corrects them.
+func (s *Store) Settle(ctx context.Context, in *Intent, how Settling) (Settled, error) {
 	// A wrong idea of the server's clock may be why the outcome is unknown. It would make the resend late, too.
 	if err := s.SyncClock(ctx); err != nil {
 		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
-	if wait {
-		if err := s.awaitQuiet(ctx, in); err != nil {
-			return Settled{}, err
-		}
+	if err := s.awaitQuiet(ctx, in, how); err != nil {
+		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
 	b, err := s.stored(ctx, in)
 	if err != nil {
 		return Settled{}, err
 	}
-	if b.Len() == 0 {
-		return Settled{}, nil
+	settled := Settled{Rows: b.Len()}
+	if settled.Rows > 0 {
+		if err := s.completeViews(ctx, in, b, how); err != nil {
+			return Settled{}, err
+		}
+		if settled.Doubled, err = s.deleteLaterCopies(ctx, in); err != nil {
+			return Settled{}, err
+		}
 	}
-	// The rows of a part landed atomically, but the views are fed after it: a server killed in between has the rows
-	// and not their share of the sums. The same tokens again leave the rows alone and complete the views.
+	if settled.Rows > 0 || how.Wait {
+		if err := s.QueueRecheck(ctx, recheckOf(in, settled)); err != nil {
+			return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+		}
+	}
+	return settled, nil
+}
+
+func recheckOf(in *Intent, settled Settled) Recheck {
+	r := Recheck{Topic: in.Topic, Partition: in.Partition, From: in.From, To: in.To, NotBefore: in.Deadline(), Reason: RecheckUnknown}
+	switch {
+	case settled.Doubled > 0:
+		r.Reason = RecheckDoubled
+	case settled.Rows > 0:
+		r.Reason = RecheckRowsFound
+	}
+	return r
+}
+
+// clockMargin is by how much the server's clock must be past a deadline before nothing can arrive any more: a clock that
+// is set back by less does not reopen it.
+const clockMargin = time.Second
+
+// awaitQuiet waits until nothing of the intent can arrive any more: its deadline has passed by the server's clock,
+// and no query of it runs. The second matters because the server compares the deadline with the time at which the
+// query began.
+func (s *Store) awaitQuiet(ctx context.Context, in *Intent, how Settling) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	over := in.Deadline().Add(clockMargin)
+	var said time.Time
+	for {
+		// Clocks drift: the one reading that counts is the server's, now. Ours only says when it is worth asking.
+		waits := fmt.Errorf("until %s by its clock ClickHouse may still take the rows of an insert without an answer; it is %s",
+			over.UTC().Format(timeFormat), s.Now().UTC().Format(timeFormat))
+		if !how.Wait || s.Now().After(over) {
+			passed, running, err := s.underWay(ctx, in, over)
+			switch {
+			case err != nil:
+				return err
+			case running > 0:
+				waits = fmt.Errorf("%d queries of an insert without an answer still run in ClickHouse", running)
+			case passed || !how.Wait:
+				return nil
+			}
+		}
+		if how.Waiting != nil && time.Since(said) >= time.Second {
+			how.Waiting(fmt.Errorf("settle %s: %w", in.Range(), waits))
+			said = time.Now()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// underWay reads whether a time has passed by the server's clock, and how many queries of the intent run.
+func (s *Store) underWay(ctx context.Context, in *Intent, over time.Time) (passed bool, running uint64, err error) {
+	err = s.conn.QueryRow(wholeContext(ctx), "SELECT now64(3) > fromUnixTimestamp64Milli(toInt64(?), 'UTC'), "+
+		"(SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], ?))",
+		over.UnixMilli(), in.comment()).Scan(&passed, &running)
+	if err != nil {
+		return false, 0, fmt.Errorf("wait for its inserts to end: %w", err)
+	}
+	return passed, running, nil
+}
+
+// completeViews sends the rows b of an intent that are in the table once more, with the tokens they landed with. The rows
+// of a part landed atomically, but the views are fed after it: a server killed in between has the rows and not their
+// share of the sums. The same tokens again leave the rows alone and complete the views.
+func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Settling) error {
 	parts := b.parts(0, b.Len())
 	known := map[int]Part{}
 	for _, p := range in.Parts {
@@ -50,7 +140,7 @@ func (s *Store) Settle(ctx context.Context, in *Intent, wait bool, recommit func
 	for i, p := range parts {
 		want, ok := known[p.Month]
 		if !ok {
-			return Settled{}, fmt.Errorf("settle %s: rows of month %d carry the deadline of an insert that had none there", in.Range(), p.Month)
+			return fmt.Errorf("settle %s: rows of month %d carry the deadline of an insert that had none there", in.Range(), p.Month)
 		}
 		if want.Hash != p.Hash {
 			// Rows were deleted by hand or by the TTL since. The token still names the part they landed with.
@@ -59,136 +149,112 @@ func (s *Store) Settle(ctx context.Context, in *Intent, wait bool, recommit func
 		}
 		parts[i].Part = want
 	}
-	last := in.Deadline()
-	if in.ResendBy = s.Deadline(); !in.ResendBy.After(last) {
-		in.ResendBy = last.Add(time.Millisecond) // so that copies can be told from the rows they copy
+	// Always another deadline than that of the rows, so that copies can be told from the rows they copy.
+	if in.ResendBy = s.Deadline(); in.ResendBy.Equal(in.InsertBy) {
+		in.ResendBy = in.InsertBy.Add(time.Millisecond)
 	}
-	if err := recommit(ctx, in); err != nil {
-		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+	if err := how.Recommit(ctx, in); err != nil {
+		return fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
-	if err := s.send(ctx, in, in.ResendBy, b, parts); err != nil {
-		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+	err := s.send(ctx, in, in.ResendBy, b, parts)
+	if err != nil && Classify(err) == Poison {
+		// A constraint or a view that came since refuses rows that are in the table. Sending them again can't help, and
+		// the check of totals completes the views.
+		s.log.WarnContext(ctx, "ClickHouse refuses rows that it holds already; their totals are left to the check of totals",
+			slog.String("range", in.Range()), slog.Any("error", err))
+		return nil
 	}
-	doubled, err := s.deleteLaterCopies(ctx, in)
 	if err != nil {
-		return Settled{}, err
+		return fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
-	return Settled{Rows: b.Len(), Doubled: doubled}, nil
-}
-
-// awaitQuiet waits until nothing of the intent can arrive any more: its deadline has passed by the server's clock,
-// and no query of it runs. The second matters because the server compares the deadline with the time at which the
-// query began.
-func (s *Store) awaitQuiet(ctx context.Context, in *Intent) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if s.Now().After(in.Deadline()) {
-			break
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	// Clocks drift: the one reading that counts is the server's, now.
-	for {
-		var passed bool
-		var running uint64
-		err := s.conn.QueryRow(ctx, "SELECT now64(3) > fromUnixTimestamp64Milli(toInt64(?), 'UTC'), "+
-			"(SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], ?))",
-			in.Deadline().UnixMilli(), in.comment()).Scan(&passed, &running)
-		if err != nil {
-			return fmt.Errorf("wait for inserts of %s to end: %w", in.Range(), err)
-		}
-		if passed && running == 0 {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return nil
 }
 
 // stored reads back the rows that an intent put into the table, each once and in the order of their offsets. They are
 // known by their place and by the deadline they carry, which no other insert of the partition has: the place alone would
 // also name rows of an earlier, settled insert of a range that was cut differently.
 func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
-	rows, err := s.conn.Query(ctx, `
-SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
-       toString(service_name), toString(api_endpoint), data_points_consumed, reinterpretAsInt64(processing_time_ms),
-       toString(billing_period), reinterpretAsInt64(revenue_attributed), _offset
-FROM usage_tracking
-WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) = ?
-ORDER BY _offset`, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
+	fail := func(err error) (*Block, error) { return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err) }
+	rows, err := s.conn.Query(wholeContext(ctx), storedQuery, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
 	if err != nil {
-		return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err)
+		return fail(err)
 	}
 	defer func() { _ = rows.Close() }() // Err below has said all there is
-	b := NewBlock()
+	b, whole := NewBlock(), false
 	for rows.Next() {
 		var id, source, user, company, tier, service, endpoint, period string
 		var offset int64
+		var end bool
 		var u events.Usage
 		if err := rows.Scan(&id, &source, &user, &company, &u.Timestamp, &tier, &service, &endpoint, &u.DataPoints,
-			&u.ProcessingTime, &period, &u.Revenue, &offset); err != nil {
-			return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err)
+			&u.ProcessingTime, &period, &u.Revenue, &offset, &end); err != nil {
+			return fail(err)
+		}
+		if end {
+			whole = true
+			continue
 		}
 		u.ID, u.Source, u.UserID, u.CompanyID = []byte(id), []byte(source), []byte(user), []byte(company)
 		u.Tier, u.Service, u.Endpoint, u.BillingPeriod = []byte(tier), []byte(service), []byte(endpoint), []byte(period)
 		b.Append(&u, u.IdentityHash(), offset)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err)
+		return fail(err)
+	}
+	if !whole {
+		return fail(errCutOff)
 	}
 	return b, nil
 }
 
+// storedQuery ends with an end row, so that an answer that was cut off is noticed. Duplicates of a place with one
+// deadline are one row: a server that lost its deduplication log may have taken the same request twice.
+const storedQuery = `
+SELECT * FROM (
+    SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
+           toString(service_name), toString(api_endpoint), data_points_consumed, reinterpretAsInt64(processing_time_ms),
+           toString(billing_period), reinterpretAsInt64(revenue_attributed), _offset, false AS end
+    FROM usage_tracking
+    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) = ?
+    LIMIT 1 BY _offset
+    UNION ALL
+    SELECT '', '', '', '', toInt64(0), '', '', '', toUInt32(0), toInt64(0), '', toInt64(0), toInt64(0), true
+)
+ORDER BY end, _offset`
+
 // deleteLaterCopies takes out rows that a resend put beside the ones it was to complete, which happens when the
-// server has lost its deduplication log. The views have counted them twice then; verify --repair corrects that.
+// server has lost its deduplication log. The views have counted them twice then; the check of totals corrects that.
 func (s *Store) deleteLaterCopies(ctx context.Context, in *Intent) (int, error) {
-	const place = "_topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?"
-	var doubled uint64
-	err := s.conn.QueryRow(ctx, "SELECT count() FROM (SELECT _offset FROM usage_tracking WHERE "+place+
-		" GROUP BY _offset HAVING count() > 1)", in.Topic, in.Partition, in.From, in.To).Scan(&doubled)
-	if err != nil {
-		return 0, fmt.Errorf("count copies in %s: %w", in.Range(), err)
+	copies, doubled, err := s.laterCopies(ctx, in)
+	if err != nil || doubled == 0 {
+		return 0, err
 	}
-	if doubled == 0 {
-		return 0, nil
-	}
-	s.log.ErrorContext(ctx, "ClickHouse has lost its deduplication log: rows landed twice, the later ones are deleted; "+
-		"run `tenantflow verify --repair` to correct the aggregates",
-		slog.String("range", in.Range()), slog.Uint64("rows", doubled))
-	err = s.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE "+place+
-		" AND toUnixTimestamp64Milli(_insert_by) > ? SETTINGS mutations_sync = 2",
-		in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
+	s.log.ErrorContext(ctx, "ClickHouse has lost its deduplication log: rows landed twice, the later ones are deleted, and their totals will be corrected",
+		slog.String("range", in.Range()), slog.Int("rows", doubled))
+	// The deadlines name the copies and nothing else: no other insert of the partition carries them. So a DELETE that is
+	// held up on its way, and comes when the next owner has stored other offsets of the range, finds none of its rows.
+	err = s.conn.Exec(wholeContext(ctx), "ALTER TABLE usage_tracking DELETE WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? "+
+		"AND toUnixTimestamp64Milli(_insert_by) IN ? SETTINGS mutations_sync = 2",
+		in.Topic, in.Partition, in.From, in.To, copies)
 	if err != nil {
 		return 0, fmt.Errorf("delete later copies in %s: %w", in.Range(), err)
 	}
-	return int(doubled), nil // #nosec G115 -- bounded by the rows of one batch
+	return doubled, nil
 }
 
-// Places reads which events the table holds at the offsets [from, to) of a partition.
-func (s *Store) Places(ctx context.Context, topic string, partition int, from, to int64) ([]Place, error) {
-	rows, err := s.conn.Query(ctx, "SELECT event_id, toString(event_source), _offset FROM usage_tracking "+
-		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? ORDER BY _offset", topic, partition, from, to)
+// laterCopies finds the deadlines of copies: rows that stand beside a row of the intent at the same place. It also counts
+// the places.
+func (s *Store) laterCopies(ctx context.Context, in *Intent) (deadlines []int64, places int, err error) {
+	var n uint64
+	err = s.conn.QueryRow(wholeContext(ctx), `
+SELECT groupUniqArrayArray(arrayFilter(by -> by != ?, bys)), count()
+FROM (
+    SELECT groupArray(toUnixTimestamp64Milli(_insert_by)) AS bys FROM usage_tracking
+    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?
+    GROUP BY _offset HAVING count() > 1 AND has(bys, ?)
+)`, in.InsertBy.UnixMilli(), in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli()).Scan(&deadlines, &n)
 	if err != nil {
-		return nil, fmt.Errorf("read events stored from %s/%d [%d, %d): %w", topic, partition, from, to, err)
+		return nil, 0, fmt.Errorf("look for copies in %s: %w", in.Range(), err)
 	}
-	defer func() { _ = rows.Close() }() // Err below has said all there is
-	var places []Place
-	for rows.Next() {
-		var id, source string
-		var p Place
-		if err := rows.Scan(&id, &source, &p.Offset); err != nil {
-			return nil, fmt.Errorf("read events stored from %s/%d [%d, %d): %w", topic, partition, from, to, err)
-		}
-		p.Identity = events.IdentityHash([]byte(source), []byte(id))
-		places = append(places, p)
-	}
-	return places, rows.Err()
+	return deadlines, int(n), nil // #nosec G115 -- bounded by the rows of one batch
 }

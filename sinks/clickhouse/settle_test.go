@@ -13,13 +13,13 @@ import (
 // settle settles an intent that nothing can be under way of, and fails on an error.
 func (s *Store) settle(t *testing.T, in *Intent) (settled Settled, recommitted int) {
 	t.Helper()
-	settled, err := s.Settle(t.Context(), in, false, func(_ context.Context, again *Intent) error {
+	settled, err := s.Settle(t.Context(), in, Settling{Recommit: func(_ context.Context, again *Intent) error {
 		recommitted++
 		if !again.ResendBy.After(again.InsertBy) || !again.Deadline().Equal(again.ResendBy) {
 			t.Errorf("the resend's deadline %s is not later than the insert's, %s", again.ResendBy, again.InsertBy)
 		}
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestSettleRefusesRowsThatTheIntentDoesNotName(t *testing.T) {
 	s := openStore(t)
 	in := s.insert(t, blockOf(plains(2)...))
 	in.Parts[0].Month--
-	_, err := s.Settle(t.Context(), in, false, func(context.Context, *Intent) error { t.Error("recommitted"); return nil })
+	_, err := s.Settle(t.Context(), in, Settling{Recommit: func(context.Context, *Intent) error { t.Error("recommitted"); return nil }})
 	if err == nil {
 		t.Error("no error")
 	}
@@ -215,7 +215,7 @@ func TestSettleSendsNothingBeforeItsDeadlineIsCommitted(t *testing.T) {
 	in := s.insert(t, blockOf(plains(5)...))
 	s.exec(t, "ATTACH TABLE usage_daily_feed")
 	lost := errors.New("another member has the partition")
-	if _, err := s.Settle(t.Context(), in, false, func(context.Context, *Intent) error { return lost }); !errors.Is(err, lost) {
+	if _, err := s.Settle(t.Context(), in, Settling{Recommit: func(context.Context, *Intent) error { return lost }}); !errors.Is(err, lost) {
 		t.Errorf("error %v", err)
 	}
 	if c := s.counts(t); c != (counts{rows: 5, hourly: 5, monthly: 5}) {
@@ -236,7 +236,7 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 		} {
 			in := s.intent(b)
 			set(in, s.Now().Add(500*time.Millisecond))
-			if _, err := s.Settle(t.Context(), in, true, never); err != nil {
+			if _, err := s.Settle(t.Context(), in, Settling{Wait: true, Recommit: never}); err != nil {
 				t.Fatal(err)
 			}
 			if n := s.number(t, "(SELECT toUnixTimestamp64Milli(now64(3)))"); n <= in.Deadline().UnixMilli() {
@@ -266,7 +266,7 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 			default:
 			}
 		}
-		if _, err := s.Settle(t.Context(), in, true, never); err != nil {
+		if _, err := s.Settle(t.Context(), in, Settling{Wait: true, Recommit: never}); err != nil {
 			t.Fatal(err)
 		}
 		if n := running(); n != 0 {
@@ -282,7 +282,7 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 		in.InsertBy = s.Now().Add(time.Hour)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		if _, err := s.Settle(ctx, in, true, never); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Settle(ctx, in, Settling{Wait: true, Recommit: never}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -27,7 +27,7 @@ import (
 
 // Config is what a Store needs.
 type Config struct {
-	// Options are the connection's, over HTTP or the native protocol. HTTP is the one that is tested against a server.
+	// Options are the connection's. The protocol must be HTTP.
 	Options *chgo.Options
 
 	// InsertTimeout is how long the server may take over one insert, and how far ahead the deadline of an insert
@@ -46,16 +46,15 @@ type Config struct {
 // A Store is the table usage_tracking with the views it feeds. It may be used by several goroutines at once.
 type Store struct {
 	conn     driver.Conn
-	native   bool // the protocol
 	timeout  time.Duration
 	slots    chan struct{}
 	encoders chan *encoder
 	onPart   func(month int)
 	log      *slog.Logger
 
-	// ahead is how far the server's clock is ahead of ours, in nanoseconds. Deadlines are the server's business, so
-	// they are made by its clock.
-	ahead atomic.Int64
+	// clock is the server's clock as it was read last. Deadlines are the server's business, so they are made by its
+	// clock.
+	clock atomic.Pointer[reading]
 
 	// patience multiplies the timeout: 1, and up to maxPatience while inserts come too late. A server that needs
 	// longer than the timeout for every insert would otherwise never finish one.
@@ -84,7 +83,6 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		conn:     conn,
-		native:   cfg.Options.Protocol == chgo.Native,
 		timeout:  cfg.InsertTimeout,
 		slots:    make(chan struct{}, cfg.Inserts),
 		encoders: make(chan *encoder, cfg.Inserts),
@@ -111,22 +109,38 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// SyncClock measures how far the server's clock is ahead of ours.
+// A reading is one look at the server's clock.
+type reading struct {
+	server time.Time
+	ours   time.Time // with the monotonic clock: when that was, to half of the answer's time
+}
+
+// SyncClock reads the server's clock.
 func (s *Store) SyncClock(ctx context.Context) error {
 	var server int64
 	before := time.Now()
-	if err := s.conn.QueryRow(ctx, "SELECT toUnixTimestamp64Milli(now64(3))").Scan(&server); err != nil {
+	if err := s.conn.QueryRow(wholeContext(ctx), "SELECT toUnixTimestamp64Milli(now64(3))").Scan(&server); err != nil {
 		return fmt.Errorf("read ClickHouse's clock: %w", err)
 	}
 	// The server read its clock somewhere between the two readings of ours.
-	middle := before.Add(time.Since(before) / 2)
-	s.ahead.Store(int64(time.UnixMilli(server).Sub(middle)))
+	now := reading{server: time.UnixMilli(server), ours: before.Add(time.Since(before) / 2)}
+	if s.clock.Load() != nil {
+		if step := now.server.Sub(s.Now()); step < -clockStep || step > clockStep {
+			s.log.WarnContext(ctx, "ClickHouse's clock was set, or was misread before", slog.Duration("by", step))
+		}
+	}
+	s.clock.Store(&now)
 	return nil
 }
 
-// Now is the time by the server's clock, in whole milliseconds.
+// clockStep is a difference between the server's clock and what it should be by ours that is worth a line in the log.
+const clockStep = 2 * time.Second
+
+// Now is the time by the server's clock, in whole milliseconds: what it was when it was read, and the time since then by
+// our monotonic clock. So a step of this host's clock changes nothing.
 func (s *Store) Now() time.Time {
-	return time.Now().Add(time.Duration(s.ahead.Load())).Truncate(time.Millisecond)
+	at := s.clock.Load()
+	return at.server.Add(time.Since(at.ours)).Truncate(time.Millisecond)
 }
 
 // Deadline is the time, by the server's clock, until which an insert that begins now is accepted.
@@ -143,24 +157,18 @@ func (s *Store) hurried(ranOut bool) {
 	s.patience.Store(min(maxPatience, 2*s.patience.Load()))
 }
 
-// Newest is the largest timestamp stored for a partition, in milliseconds since the epoch; math.MinInt64 when no row
-// is stored for it.
-func (s *Store) Newest(ctx context.Context, topic string, partition int) (int64, error) {
+// Newest is the largest timestamp that the table holds, whatever topic and partition it came from, in milliseconds since
+// the epoch; math.MinInt64 when the table is empty. The server answers it from the borders of the parts, however many
+// rows there are.
+func (s *Store) Newest(ctx context.Context) (int64, error) {
 	var newest int64
 	var rows uint64
-	err := s.conn.QueryRow(ctx, "SELECT toUnixTimestamp64Milli(max(timestamp)), count() FROM usage_tracking "+
-		"WHERE _topic = ? AND _partition = ?", topic, partition).Scan(&newest, &rows)
+	err := s.conn.QueryRow(wholeContext(ctx), "SELECT toUnixTimestamp64Milli(max(timestamp)), count() FROM usage_tracking").Scan(&newest, &rows)
 	if err != nil {
-		return 0, fmt.Errorf("read newest timestamp of %s/%d: %w", topic, partition, err)
+		return 0, fmt.Errorf("read the newest stored timestamp: %w", err)
 	}
 	if rows == 0 {
 		return math.MinInt64, nil
 	}
 	return newest, nil
-}
-
-// A Place is where an event stands in the log, with the hash of its identity.
-type Place struct {
-	Offset   int64
-	Identity uint64
 }

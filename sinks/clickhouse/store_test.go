@@ -151,32 +151,33 @@ func (s *Store) counts(t *testing.T) (c counts) {
 	return c
 }
 
-func TestNewestIsTheLargestTimestampOfThePartition(t *testing.T) {
+func TestNewest_IsOfTheWholeTable(t *testing.T) {
 	t.Parallel()
 	s := openStore(t)
-	newest := func(topic string, partition int) int64 {
-		ms, err := s.Newest(t.Context(), topic, partition)
+	newest := func() int64 {
+		ms, err := s.Newest(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return ms
 	}
-	if ms := newest("usage", 0); ms != math.MinInt64 {
+	if ms := newest(); ms != math.MinInt64 {
 		t.Errorf("nothing stored: newest %d", ms)
 	}
-	first, second := plain(5), plain(1)
-	second.offset = 6
-	s.insert(t, blockOf(first, second))
-	if ms := newest("usage", 0); ms != second.at {
-		t.Errorf("newest %d, want %d", ms, second.at)
-	}
-	for _, other := range []struct {
+	rows := []row{plain(5).monthsAgo(2), plain(1), plain(4)}
+	for i, place := range []struct {
 		topic     string
 		partition int
-	}{{"usage", 1}, {"other", 0}} {
-		if ms := newest(other.topic, other.partition); ms != math.MinInt64 {
-			t.Errorf("nothing stored of %v: newest %d", other, ms)
+	}{{"usage", 0}, {"renamed", 3}, {"usage", 11}} {
+		b := blockOf(rows[i])
+		in := b.Intent(place.topic, place.partition, rows[i].offset, rows[i].offset+1, 0, 1)
+		in.InsertBy = s.Deadline()
+		if err := s.Insert(t.Context(), in, b, 0, 1); err != nil {
+			t.Fatal(err)
 		}
+	}
+	if ms := newest(); ms != rows[1].at {
+		t.Errorf("newest %d, want %d", ms, rows[1].at)
 	}
 }
 
@@ -211,7 +212,7 @@ func TestPlacesAreTheStoredEventsOfARange(t *testing.T) {
 func TestTheServersClockIsMeasured(t *testing.T) {
 	t.Parallel()
 	s := openStore(t)
-	s.ahead.Store(int64(-time.Hour))
+	s.clock.Store(&reading{server: time.Now().Add(-time.Hour), ours: time.Now()})
 	b := blockOf(plains(3)...)
 	in := s.intent(b)
 	err := s.Insert(t.Context(), in, b, 0, b.Len())

@@ -27,19 +27,10 @@ func TestASubscriptionExpiresOnceAndALateRenewalReinstatesIt(t *testing.T) {
 		t.Fatalf("due in another partition %v: %v", due, err)
 	}
 	for i, want := range [][]string{{"subscription.expiry_handled", "notification.requested", "notification.requested", "notification.requested", "company.config_changed"}, {}} {
-		done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, by)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := told(t, done); !slices.Equal(got, want) {
-			t.Errorf("time %d: %q", i+1, got)
-		}
+		done := b.settle(t, by, want...)
 		if i == 0 && !strings.Contains(string(done[0].Results[0].Event.Data), `"users_suspended":{"new":["`+b.company+`-u2","`+b.company+`-u3"],"old":[]}`) &&
 			!strings.Contains(string(done[0].Results[0].Event.Data), b.company+`-u3`) {
 			t.Errorf("restrictions: %s", done[0].Results[0].Event.Data)
-		}
-		if err := b.tenants.MarkPublished(t.Context(), done); err != nil {
-			t.Fatal(err)
 		}
 	}
 	if got := b.subscription(t); got != "(free,expired,0,02-28,03-28,,,pro)" {
@@ -148,9 +139,7 @@ func TestAnExpiryThatIsToldInTimeIsItsOwnAnswer(t *testing.T) {
 	if of(said) != of(found) || !strings.HasPrefix(of(said), `(free,expired,"2026-02-28 10:02:00+00"`) {
 		t.Errorf("told: %s, found: %s", of(said), of(found))
 	}
-	if again, err := said.tenants.ApplyDue(t.Context(), said.company, 3, by); err != nil || len(again) != 0 {
-		t.Errorf("both told and found: %v, %v", again, err)
-	}
+	said.settle(t, by) // not both told and found
 	found.clock = said.clock
 	found.apply(t, found.event(events.TypeExpired, ""), "subscription.rejected not_expired") // it was found before
 
@@ -175,9 +164,7 @@ func TestAPaymentThatComesAfterThePeriodDoesNotEndTheGrace(t *testing.T) {
 	b.clock = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	b.apply(t, b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-p","amount_minor":4900,"currency":"USD","paid_at":"2026-03-02T00:00:00Z"`), "subscription.payment_recorded")
 	// Whoever has just paid is not put on the free tier before the renewal comes.
-	if done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, b.clock.Add(time.Hour)); err != nil || len(done) != 0 {
-		t.Errorf("due at once: %q, %v", told(t, done), err)
-	}
+	b.settle(t, b.clock.Add(time.Hour))
 	b.apply(t, b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-31T10:02:00Z"`), "subscription.renewal_recorded")
 	if got := b.subscription(t); got != "(pro,active,4900,02-28,03-31,,,)" {
 		t.Errorf("renewed: %s", got)

@@ -81,13 +81,30 @@ func (b *book) apply(t *testing.T, e *events.Event, want ...string) []postgres.A
 	if err != nil {
 		t.Fatalf("%s: %v", e.Type, err)
 	}
+	b.expect(t, fmt.Sprintf("%s %s", e.Type, e.Data), done, want)
+	return done
+}
+
+// settle does what is due by a time, and checks what it leads to.
+func (b *book) settle(t *testing.T, by time.Time, want ...string) []postgres.Applied {
+	t.Helper()
+	done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, by)
+	if err != nil {
+		t.Fatalf("what is due by %s: %v", by, err)
+	}
+	b.expect(t, fmt.Sprintf("what is due by %s", by), done, want)
+	return done
+}
+
+// expect checks what was done, and publishes it.
+func (b *book) expect(t *testing.T, what string, done []postgres.Applied, want []string) {
+	t.Helper()
 	if got := told(t, done); !slices.Equal(got, append([]string{}, want...)) {
-		t.Errorf("%s %s leads to %q, want %q", e.Type, e.Data, got, want)
+		t.Errorf("%s leads to %q, want %q", what, got, want)
 	}
 	if err := b.tenants.MarkPublished(t.Context(), done); err != nil {
 		t.Fatal(err)
 	}
-	return done
 }
 
 func (b *book) register(t *testing.T) {

@@ -96,10 +96,7 @@ func TestAChangeThatWaitsDoesNotProlongTheGrace(t *testing.T) {
 	if due, err := b.tenants.Due(t.Context(), 3, by, 10); err != nil || !slices.Equal(due, []string{b.company}) {
 		t.Errorf("due %v: %v", due, err)
 	}
-	done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, by)
-	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.expiry_handled", "notification.requested", "company.config_changed"}) {
-		t.Errorf("when the grace is over: %q, %v", got, err)
-	}
+	done := b.settle(t, by, "subscription.expiry_handled", "notification.requested", "company.config_changed")
 	if len(done) == 1 && done[0].ID != "expiry:"+b.company+":2026-02-07T10:04:00Z" {
 		t.Errorf("it is called %s", done[0].ID)
 	}
@@ -119,10 +116,7 @@ func TestNobodyCanTakeTheIdentityOfWhatHappensByItself(t *testing.T) {
 		t.Errorf("an event in this service's own name: %v", err)
 	}
 	b.clock = b.clock.AddDate(0, 2, 0)
-	done, err := b.tenants.ApplyDue(t.Context(), b.company, 3, b.clock)
-	if got := told(t, done); err != nil || !slices.Equal(got, []string{"subscription.expiry_handled", "notification.requested", "company.config_changed"}) {
-		t.Errorf("what is due: %q, %v", got, err)
-	}
+	b.settle(t, b.clock, "subscription.expiry_handled", "notification.requested", "company.config_changed")
 }
 
 func TestAWaitingEventThatPostgresRefusesIsHeldAndStopsNobody(t *testing.T) {

@@ -1,0 +1,77 @@
+package clickhouse
+
+import (
+	"context"
+	"maps"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+)
+
+// wholeAnswers are the settings that make every answer of the server whole or an error. A profile may say otherwise:
+// with timeout_overflow_mode = break a query that takes too long ends quietly with what it has, and an insert with none
+// of its rows; with limit = 10 every answer has at most ten rows. What a query says itself wins over the profile.
+func wholeAnswers() chgo.Settings {
+	return chgo.Settings{
+		"timeout_overflow_mode":                     "throw",
+		"timeout_overflow_mode_leaf":                "throw",
+		"read_overflow_mode":                        "throw",
+		"read_overflow_mode_leaf":                   "throw",
+		"group_by_overflow_mode":                    "throw",
+		"sort_overflow_mode":                        "throw",
+		"result_overflow_mode":                      "throw",
+		"set_overflow_mode":                         "throw",
+		"join_overflow_mode":                        "throw",
+		"transfer_overflow_mode":                    "throw",
+		"distinct_overflow_mode":                    "throw",
+		"limit":                                     0,
+		"offset":                                    0,
+		"send_progress_in_http_headers":             0, // it would send the status 200 before the outcome is known
+		"transform_null_in":                         0,
+		"join_use_nulls":                            0,
+		"apply_deleted_mask":                        1,
+		"select_sequential_consistency":             1,
+		"additional_result_filter":                  "",
+		"use_query_cache":                           0,
+		"use_query_condition_cache":                 0,
+		"empty_result_for_aggregation_by_empty_set": 0,
+	}
+}
+
+// oneBlock are the settings that make an insert one block in one part, written when it is answered, and known by its
+// token in the table and in every table that a view feeds.
+func oneBlock(token string, seconds int) chgo.Settings {
+	const never = 1 << 40 // rows or bytes of a block: far more than any batch
+	s := wholeAnswers()
+	maps.Copy(s, chgo.Settings{
+		// Written now, and not gathered with the rows of others.
+		"async_insert":       0,
+		"max_insert_threads": 1,
+		// The token, and that it counts: 26.x switches deduplication of plain inserts by deduplicate_insert and
+		// ignores insert_deduplicate where that is set.
+		"insert_deduplicate":                                 1,
+		"deduplicate_insert":                                 "enable",
+		"insert_deduplication_token":                         token,
+		"deduplicate_blocks_in_dependent_materialized_views": 1,
+		// No border of a block within the rows: each block is a part of its own, with a token of its own.
+		"max_insert_block_size":                               never,
+		"min_insert_block_size_rows":                          never,
+		"min_insert_block_size_bytes":                         never,
+		"min_insert_block_size_rows_for_materialized_views":   never,
+		"min_insert_block_size_bytes_for_materialized_views":  never,
+		"parallel_view_processing":                            0,
+		"materialized_views_ignore_errors":                    0,
+		"ignore_materialized_views_with_dropped_target_table": 0,
+		"materialized_views_squash_parallel_inserts":          1,
+		"optimize_on_insert":                                  1,
+		"throw_on_max_partitions_per_insert_block":            1,
+		"input_format_parallel_parsing":                       0,
+		"max_execution_time":                                  max(1, seconds),
+		"log_comment":                                         token,
+	})
+	return s
+}
+
+// wholeContext gives the queries of ctx the settings of wholeAnswers.
+func wholeContext(ctx context.Context, options ...chgo.QueryOption) context.Context {
+	return chgo.Context(ctx, append([]chgo.QueryOption{chgo.WithSettings(wholeAnswers())}, options...)...)
+}

@@ -1,0 +1,85 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// A Writer announces a process that writes to usage_tracking.
+type Writer struct {
+	Topic      string        // where its rows come from
+	Partitions int           // how many the topic has
+	Group      string        // its consumer group
+	ID         string        // of the process; random
+	First      time.Time     // when it was first announced, by the server's clock; zero: now
+	Lease      time.Duration // for how long others are believed after they were last seen
+	Gone       bool          // it stops writing
+}
+
+// Writers is what is known of all writers, by the server's clock. Times are zero where there is none.
+type Writers struct {
+	First      time.Time // when the asking process was first announced
+	FirstSeen  time.Time // when a writer with the same topic and number of partitions was first seen
+	OthersSeen time.Time // when a writer with another topic or number of partitions was last seen
+
+	// Rival is another consumer group that was announced for the same topic before the asking one, and whose lease lasts;
+	// empty: there is none. RivalSeen is when it was last seen.
+	Rival     string
+	RivalSeen time.Time
+}
+
+// Announce writes an announcement and then reads those of all. Of two rivals that announce themselves at the same time,
+// at least the later one sees the other.
+func (s *Store) Announce(ctx context.Context, w Writer) (Writers, error) {
+	fail := func(err error) (Writers, error) {
+		return Writers{}, fmt.Errorf("announce that %s writes to usage_tracking from %s: %w", w.Group, w.Topic, err)
+	}
+	first := int64(0)
+	if !w.First.IsZero() {
+		first = w.First.UnixMilli()
+	}
+	ctx = wholeContext(ctx)
+	err := s.conn.Exec(ctx, "INSERT INTO usage_writers (topic, partitions, group, writer, first_seen, last_seen, gone) "+
+		"SELECT ?, ?, ?, ?, if(toInt64(?) = 0, now64(3), fromUnixTimestamp64Milli(toInt64(?), 'UTC')), now64(3), ?",
+		w.Topic, w.Partitions, w.Group, w.ID, first, first, w.Gone)
+	if err != nil {
+		return fail(err)
+	}
+	var own, same, others, ours, theirs, rivalSeen int64
+	var rival string
+	err = s.conn.QueryRow(ctx, writersQuery, w.ID, w.Topic, w.Partitions, w.Topic, w.Partitions, w.Topic, w.Partitions,
+		w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Lease.Milliseconds()).
+		Scan(&own, &same, &others, &ours, &rival, &theirs, &rivalSeen)
+	if err != nil {
+		return fail(err)
+	}
+	known := Writers{First: atMilli(own), FirstSeen: atMilli(same), OthersSeen: atMilli(others)}
+	if rival != "" && (theirs < ours || theirs == ours && rival < w.Group) {
+		known.Rival, known.RivalSeen = rival, atMilli(rivalSeen)
+	}
+	return known, nil
+}
+
+// writersQuery always answers with one row, so an answer that was cut off is an error. An aggregate without rows is 0.
+const writersQuery = `
+SELECT toUnixTimestamp64Milli(minIf(first, writer = ? AND topic = ? AND partitions = ?)),
+       toUnixTimestamp64Milli(minIf(first, topic = ? AND partitions = ?)),
+       toUnixTimestamp64Milli(maxIf(last, NOT (topic = ? AND partitions = ?))),
+       toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group = ?)),
+       argMinIf(group, (first, group), live AND topic = ? AND group != ?),
+       toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group != ?)),
+       toUnixTimestamp64Milli(maxIf(last, live AND topic = ? AND group != ?))
+FROM (
+    SELECT toString(topic) AS topic, partitions, toString(group) AS group, writer, min(first_seen) AS first, max(last_seen) AS last,
+           argMax(gone, last_seen) = 0 AND dateDiff('millisecond', last, now64(3)) < ? AS live
+    FROM usage_writers GROUP BY topic, partitions, group, writer
+)`
+
+// atMilli is the time of milliseconds since the epoch; zero for 0.
+func atMilli(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
