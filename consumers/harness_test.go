@@ -247,6 +247,12 @@ func (f *fixture) publish(t testing.TB, messages []model.Message) {
 		RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond, BatchSize: 2000, BatchBytes: 900 << 10,
 	}
 	defer func() { _ = w.Close() }()
+	if err := w.WriteMessages(t.Context(), kafkaMessages(messages)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func kafkaMessages(messages []model.Message) []kafka.Message {
 	out := make([]kafka.Message, len(messages))
 	for i, m := range messages {
 		out[i] = kafka.Message{Key: m.Key, Value: m.Value}
@@ -254,9 +260,7 @@ func (f *fixture) publish(t testing.TB, messages []model.Message) {
 			out[i].Headers = append(out[i].Headers, kafka.Header{Key: h.Key, Value: h.Value})
 		}
 	}
-	if err := w.WriteMessages(t.Context(), out...); err != nil {
-		t.Fatal(err)
-	}
+	return out
 }
 
 // eventually waits for a condition.

@@ -2,6 +2,7 @@ package consumers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -33,6 +34,13 @@ func (p *usagePartition) findCoverage(ctx context.Context) error {
 	others, err := retry(ctx, p, func() (clickhouse.Writers, error) { return u.writers.announce(ctx, p.Topic(), p.partitions) })
 	if err != nil {
 		return err
+	}
+	if others.OtherTopics {
+		// They look every event up from when they learn of this topic. Until then nothing of it may be stored.
+		p.Waiting(errors.New("waiting until the writers of other topics to the same table have learned of this one"))
+		if err := pause(ctx, time.Until(u.writers.since(p.Topic()).Add(announceEvery+time.Second))); err != nil {
+			return err
+		}
 	}
 	newest, err := retry(ctx, p, func() (int64, error) { return u.store.Newest(ctx) })
 	if err != nil {
@@ -109,6 +117,7 @@ type writerKey struct {
 
 type announced struct {
 	first  time.Time // by the server's clock
+	began  time.Time // the same by ours
 	at     time.Time // ours: when it was renewed last
 	others clickhouse.Writers
 }
@@ -116,7 +125,7 @@ type announced struct {
 // How often an announcement is renewed, and how long others believe it. The lease is longer than an insert may take to
 // be refused, whatever happens to its process.
 const (
-	announceEvery = 30 * time.Second
+	announceEvery = 10 * time.Second
 	announceLease = 2 * time.Minute
 )
 
@@ -142,10 +151,11 @@ func (w *usageWriters) announce(ctx context.Context, topic string, partitions in
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := writerKey{topic, partitions}
-	began := time.Now()
+	now := time.Now()
+	began := now
 	announcement := clickhouse.Writer{Topic: topic, Partitions: partitions, Group: w.group, ID: w.id, Lease: announceLease}
 	if a := w.known[key]; a != nil && time.Since(a.at) < announceLease {
-		announcement.First = a.first
+		announcement.First, began = a.first, a.began
 	}
 	others, err := w.store.Announce(ctx, announcement)
 	if err != nil {
@@ -157,8 +167,21 @@ func (w *usageWriters) announce(ctx context.Context, topic string, partitions in
 			"Stop one of them, or give one a table of its own (TENANTFLOW_CLICKHOUSE_DSN). This one goes on when the other has been gone for %s",
 			others.Rival, topic, others.RivalSeen.UTC().Format(time.RFC3339), announceLease)
 	}
-	w.known[key] = &announced{first: others.First, at: began, others: others}
+	w.known[key] = &announced{first: others.First, began: began, at: now, others: others}
 	return others, nil
+}
+
+// since is when this process first announced that it writes from a topic, by our clock.
+func (w *usageWriters) since(topic string) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var first time.Time
+	for key, a := range w.known {
+		if key.topic == topic && (first.IsZero() || a.began.Before(first)) {
+			first = a.began
+		}
+	}
+	return first
 }
 
 // Close ends the leases of this process, so that another group need not wait for them. It is called when the member has

@@ -54,6 +54,7 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, fir
 			if refusals++; rows > 1 || refusals > 1 {
 				return p.isolate(ctx, b, r, first, last, failed)
 			}
+			continue
 		case clickhouse.Late:
 			// The rows were too slow, or our idea of the server's clock is off.
 			if _, err := retry(ctx, p, func() (struct{}, error) { return struct{}{}, p.usage.store.SyncClock(ctx) }); err != nil {

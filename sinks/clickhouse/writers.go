@@ -23,6 +23,9 @@ type Writers struct {
 	FirstSeen  time.Time // when a writer with the same topic and number of partitions was first seen
 	OthersSeen time.Time // when a writer with another topic or number of partitions was last seen
 
+	// OtherTopics says that there is a writer of another topic whose lease lasts.
+	OtherTopics bool
+
 	// Rival is another consumer group that was announced for the same topic before the asking one, and whose lease lasts;
 	// empty: there is none. RivalSeen is when it was last seen.
 	Rival     string
@@ -48,13 +51,14 @@ func (s *Store) Announce(ctx context.Context, w Writer) (Writers, error) {
 	}
 	var own, same, others, ours, theirs, rivalSeen int64
 	var rival string
+	var otherTopics bool
 	err = s.conn.QueryRow(ctx, writersQuery, w.ID, w.Topic, w.Partitions, w.Topic, w.Partitions, w.Topic, w.Partitions,
-		w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Lease.Milliseconds()).
-		Scan(&own, &same, &others, &ours, &rival, &theirs, &rivalSeen)
+		w.Topic, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Lease.Milliseconds()).
+		Scan(&own, &same, &others, &otherTopics, &ours, &rival, &theirs, &rivalSeen)
 	if err != nil {
 		return fail(err)
 	}
-	known := Writers{First: atMilli(own), FirstSeen: atMilli(same), OthersSeen: atMilli(others)}
+	known := Writers{First: atMilli(own), FirstSeen: atMilli(same), OthersSeen: atMilli(others), OtherTopics: otherTopics}
 	if rival != "" && (theirs < ours || theirs == ours && rival < w.Group) {
 		known.Rival, known.RivalSeen = rival, atMilli(rivalSeen)
 	}
@@ -66,6 +70,7 @@ const writersQuery = `
 SELECT toUnixTimestamp64Milli(minIf(first, writer = ? AND topic = ? AND partitions = ?)),
        toUnixTimestamp64Milli(minIf(first, topic = ? AND partitions = ?)),
        toUnixTimestamp64Milli(maxIf(last, NOT (topic = ? AND partitions = ?))),
+       toBool(countIf(live AND topic != ?) > 0),
        toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group = ?)),
        argMinIf(group, (first, group), live AND topic = ? AND group != ?),
        toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group != ?)),
