@@ -24,13 +24,16 @@ type serverStep struct {
 	error syscall.Errno // 0: killed
 }
 
+// viewsOf are the tables that an insert reaches, each with what the model calls the view over it.
+func viewsOf() map[string]string {
+	return map[string]string{"usage_tracking": "", "usage_hourly_store": "hourly", "usage_daily_store": "daily", "billing_monthly_store": "monthly"}
+}
+
 // serverSteps are the steps of an insert into each table that it reaches: a part is written aside, its token goes into the
 // deduplication log, the part is moved into place.
 func serverSteps() []serverStep {
 	var steps []serverStep
-	for table, view := range map[string]string{
-		"usage_tracking": "", "usage_hourly_store": "hourly", "usage_daily_store": "daily", "billing_monthly_store": "monthly",
-	} {
+	for table, view := range viewsOf() {
 		steps = append(steps,
 			serverStep{table: table, view: view, call: enginetest.Write},
 			serverStep{table: table, view: view, call: enginetest.Rename},
