@@ -14,9 +14,9 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 )
 
-// errLost says that the partition belongs to another member now, or will in a moment. Whatever is under way is
-// given up: the next owner finds it.
-var errLost = errors.New("the partition was taken over by another member of the group")
+// errLost says that this member may not commit for the partition any more: it belongs to another member now, or will in a
+// moment, or this one has to join the group again. Whatever is under way is given up: the next owner finds it.
+var errLost = errors.New("the member has lost the partition")
 
 // A StopError stops one partition until a person has acted; the others go on.
 type StopError struct {

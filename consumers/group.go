@@ -66,6 +66,10 @@ type Config struct {
 	// CommitIdle is how long after the last batch its offset is committed if nothing else carries it. Default: 500ms.
 	CommitIdle time.Duration
 
+	// CommitTimeout is how long a commit waits for the broker's answer. Without one the member leaves the group and joins it
+	// again under another id, because the commit may still arrive. Default: 10s.
+	CommitTimeout time.Duration
+
 	// Budget bounds the bytes held by all partitions. Default: 128 MiB for this group alone.
 	Budget *Budget
 
@@ -87,6 +91,7 @@ func (c *Config) withDefaults() {
 	set(&c.Drain, 20*time.Second)
 	set(&c.BatchInterval, time.Second)
 	set(&c.CommitIdle, 500*time.Millisecond)
+	set(&c.CommitTimeout, 10*time.Second)
 	if c.BatchRows == 0 {
 		c.BatchRows = 100_000
 	}
@@ -123,6 +128,10 @@ type Group struct {
 	log     *slog.Logger
 
 	stop func(error) // ends Run; set by Run
+
+	// unanswered is the last generation that ended because a commit got no answer. Generations follow each other, so they
+	// need no lock.
+	unanswered generation
 }
 
 // NewGroup returns a member that has not joined yet.
@@ -217,16 +226,22 @@ func (g *Group) generations(ctx context.Context, membership *kafka.ConsumerGroup
 }
 
 // run starts the partitions of a generation. kafka-go ends the generation as soon as one function given to Start
-// returns: the work does when the generation has ended and everything is finished, the watch when there should be
-// another generation.
+// returns: the work does when the generation has ended and everything is finished, or when this member has to leave; the
+// watch when there should be another generation.
 func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
+	g.metrics.rebalances.Inc()
+	if g.unanswered == (generation{gen.ID, gen.MemberID}) {
+		// The broker gives a follower that comes back unchanged the same generation again, and kafka-go keeps the member's id.
+		g.log.WarnContext(ctx, "joined the generation again in which a commit got no answer; leaving it", slog.Int("generation", int(gen.ID)))
+		gen.Start(func(over context.Context) { g.leave(over, gen) })
+		return
+	}
 	var places []place
 	for topic, assigned := range gen.Assignments {
 		for _, a := range assigned {
 			places = append(places, place{topic, a.ID})
 		}
 	}
-	g.metrics.rebalances.Inc()
 	var missing error
 	if len(places) == 0 {
 		missing = g.missing(ctx)
@@ -234,25 +249,31 @@ func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 	g.state.assigned(places, missing)
 	g.log.InfoContext(ctx, "joined the consumer group", slog.Int("generation", int(gen.ID)), slog.Int("partitions", len(places)))
 	started := make(chan struct{})
-	gen.Start(func(soft context.Context) {
+	gen.Start(func(over context.Context) {
 		close(started)
 		defer g.state.left()
-		g.work(soft, gen, places)
+		g.work(over, gen, places)
 		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
 	})
 	<-started
 	gen.Start(g.watch)
 }
 
-// work runs the partitions of a generation until soft is done and they have drained.
-func (g *Group) work(soft context.Context, gen *kafka.Generation, places []place) { //nolint:contextcheck // draining outlives soft
+// work runs the partitions of a generation until it is over, or a commit got no answer, and they have drained.
+func (g *Group) work(over context.Context, gen *kafka.Generation, places []place) { //nolint:contextcheck // draining outlives the generation
+	soft, end := context.WithCancelCause(over)
+	defer end(nil)
 	hard, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	context.AfterFunc(soft, func() {
 		time.AfterFunc(g.cfg.Drain, func() { cancel(errors.New("the drain time is over")) })
 	})
 	committing, stopCommitting := context.WithCancel(context.Background())
-	committer := newCommitter(g.client, gen)
+	var unanswered error
+	committer := newCommitter(g, gen, func(reason error) {
+		unanswered = reason
+		end(fmt.Errorf("a commit got no answer: %w", reason))
+	})
 	var commits errgroup.Group
 	commits.Go(func() error { committer.run(committing); return nil })
 	var partitions sync.WaitGroup
@@ -262,7 +283,34 @@ func (g *Group) work(soft context.Context, gen *kafka.Generation, places []place
 	partitions.Wait()
 	stopCommitting()
 	_ = commits.Wait() // never an error
-	<-soft.Done()
+	if unanswered == nil {
+		<-over.Done()
+		return
+	}
+	g.unanswered = committer.generation
+	g.log.WarnContext(over, "a commit got no answer and may still arrive; leaving the group, to join it under another member id",
+		slog.Int("generation", int(gen.ID)), slog.Any("reason", unanswered))
+	g.leave(over, gen)
+}
+
+// leave has the broker forget the member, so that nothing is taken from it any more, until the broker has answered or the
+// generation is over. A member that comes back with the same id has another generation, or is sent away again.
+func (g *Group) leave(over context.Context, gen *kafka.Generation) {
+	delays := retryDelays()
+	for over.Err() == nil {
+		res, err := g.client.LeaveGroup(over, &kafka.LeaveGroupRequest{GroupID: gen.GroupID, Members: []kafka.LeaveGroupRequestMember{{ID: gen.MemberID}}})
+		if err == nil {
+			err = res.Error
+			for _, m := range res.Members {
+				err = errors.Join(err, m.Error)
+			}
+		}
+		if err == nil || errors.Is(err, kafka.UnknownMemberId) {
+			return
+		}
+		g.log.WarnContext(over, "leaving the group failed; trying again", slog.Any("error", err))
+		_ = pause(over, delays.NextBackOff()) // over is looked at above
+	}
 }
 
 // keep runs one partition until soft is done, whatever happens to it: what is transient is tried again from the
@@ -287,8 +335,8 @@ func (g *Group) keep(soft, hard context.Context, committer *committer, at place)
 				log.InfoContext(hard, "partition given up before its batch was finished; its next owner goes on from there", slog.Any("reason", err))
 			}
 		case errors.Is(err, errLost):
-			log.InfoContext(hard, "partition lost to another member", slog.Any("reason", err))
-			<-soft.Done() // the heartbeat will notice as well
+			log.InfoContext(hard, "partition lost", slog.Any("reason", err))
+			<-soft.Done() // the heartbeat will notice as well, and a member without an answer leaves
 		case errors.As(err, &stop):
 			log.ErrorContext(hard, "partition stopped", slog.String("kind", stop.Kind), slog.Any("error", err))
 			g.state.stopped(at.topic, at.id, stop)

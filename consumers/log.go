@@ -18,8 +18,9 @@ import (
 var errEnough = errors.New("enough")
 
 // ReadLog calls each for the records of r that the log of a partition holds, in order, outside of any consumer group.
-// Offsets that the log does not hold, any more or yet, are passed over. The record is valid during the call only. What is
-// transient is tried again for as long as ctx lasts; an error of each ends the reading and is returned as it is.
+// Offsets that the log does not hold, any more or yet, are passed over; what lies behind the beginning of an open
+// transaction is not in the log yet. The record is valid during the call only. What is transient is tried again for as
+// long as ctx lasts; an error of each ends the reading and is returned as it is.
 func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition int, r Range, each func(*events.Record) error) error {
 	f := fetch.New(client, topic, partition)
 	defer f.Close()
@@ -56,7 +57,9 @@ func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition 
 			continue
 		}
 		delays.Reset()
-		at = max(at, got.Next)
+		if at = max(at, got.Next); at >= got.LastStable {
+			return nil
+		}
 	}
 	return nil
 }

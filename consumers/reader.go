@@ -18,7 +18,7 @@ type reader struct {
 	next    int64 // the offset to read next
 	current formed
 	began   time.Time // when the first record of the current batch came
-	end     int64     // of the log, as far as it is known
+	end     int64     // of what can be read of the log, as far as it is known
 
 	// reserved is the part of the budget that the current batch was given ahead, see reserve, and upTo the offset it
 	// was given it for; 0: nothing was.
@@ -145,8 +145,8 @@ func (r *reader) step(ctx context.Context) error {
 		r.next = got.Next
 		r.current.To = got.Next
 	}
-	g.state.ends(r.topic, r.id, got.HighWatermark)
-	r.end = got.HighWatermark
+	g.state.ends(r.topic, r.id, got.HighWatermark, got.LastStable)
+	r.end = got.LastStable
 	if r.settleClaim(claimed) {
 		return r.hand(ctx)
 	}
@@ -175,7 +175,7 @@ func (r *reader) due() bool {
 	return time.Since(r.began) >= r.group.cfg.BatchInterval
 }
 
-// behind is how many offsets of the log are still to be read.
+// behind is how many offsets of the log are still to be read, of those that can be.
 func (r *reader) behind() int64 { return r.end - r.next }
 
 // reserve claims room for what a batch could hold now, before an empty one is begun in a backlog, and waits for it.

@@ -38,11 +38,16 @@ type condition struct {
 	waiting [2]error
 	stopped *StopError
 	end     int64 // of the log, as far as is known
+	stable  int64 // the end of what can be read of it: where the first open transaction begins, or end
 	done    int64 // everything before it has had its effects
 }
 
 // lag counts what has not had its effects, read or not: a writer that is stuck with all that was read has a lag.
 func (c *condition) lag() int64 { return max(0, c.end-c.done) }
+
+// work is the part of the lag that the consumer could do something about. While a transaction is open, what lies behind its
+// beginning can't be read, and a consumer that waits for it is not stuck.
+func (c *condition) work() int64 { return max(0, min(c.end, c.stable)-c.done) }
 
 func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
 	return &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
@@ -109,26 +114,26 @@ func (s *state) stopped(topic string, id int, err *StopError) {
 // behind notes how far the log of a partition goes and how far its effects do.
 func (s *state) behind(topic string, id int, note func(*condition)) {
 	s.change(topic, id, func(c *condition) bool {
-		before := c.lag()
+		before := c.work()
 		note(c)
 		s.metrics.lag.WithLabelValues(topic, strconv.Itoa(id)).Set(float64(c.lag()))
-		return (before == 0) != (c.lag() == 0)
+		return (before == 0) != (c.work() == 0)
 	})
 }
 
 // opened begins at an offset.
 func (s *state) opened(topic string, id int, offset int64) {
-	s.behind(topic, id, func(c *condition) { c.done, c.end = offset, offset })
+	s.behind(topic, id, func(c *condition) { c.done, c.end, c.stable = offset, offset, offset })
 }
 
 // read tells that the log goes on to at least end.
 func (s *state) read(topic string, id int, end int64) {
-	s.behind(topic, id, func(c *condition) { c.end = max(c.end, end) })
+	s.behind(topic, id, func(c *condition) { c.end, c.stable = max(c.end, end), max(c.stable, end) })
 }
 
-// ends tells where the log ends.
-func (s *state) ends(topic string, id int, end int64) {
-	s.behind(topic, id, func(c *condition) { c.end = end })
+// ends notes where the log ends, and where what can be read of it ends.
+func (s *state) ends(topic string, id int, end, stable int64) {
+	s.behind(topic, id, func(c *condition) { c.end, c.stable = end, stable })
 }
 
 // wrote tells that everything before done has had its effects.
@@ -176,7 +181,7 @@ func (s *state) report() {
 	total := int64(0)
 	var stopped, waiting []string
 	for p, c := range s.partitions {
-		total += c.lag()
+		total += c.work()
 		switch {
 		case c.stopped != nil:
 			stopped = append(stopped, fmt.Sprintf("%s: %v", p, c.stopped))

@@ -1,6 +1,7 @@
 package consumers_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -10,7 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tenantflow/consumers"
+	"tenantflow/events"
 	"tenantflow/internal/engine"
+	"tenantflow/internal/model"
 )
 
 // codecs are the ways in which a producer may compress its batches.
@@ -135,6 +138,66 @@ func TestATopicThatTheBrokerCompressesIsRead(t *testing.T) {
 				t.Errorf("%s: handled %d events, want %d", name, len(got), len(all))
 			}
 			_ = m.stop()
+		}
+	})
+}
+
+// openTransaction begins a transaction with one record in partition 0, and leaves it open until the test ends.
+func (f *fixture) openTransaction(t *testing.T) *kgo.Client {
+	t.Helper()
+	open := f.producer(t, kgo.TransactionalID(f.topic+"-open"), kgo.TransactionTimeout(time.Minute))
+	if err := open.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := open.ProduceSync(t.Context(), values(0, "open")...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
+
+// The next owner looks at what the log holds around the committed offset. What it can't read yet must not keep it there.
+func TestTransaction_OpenOneHoldsUpNoTakeover(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := newFixture(t, fixtureOptions{broker: broker, partitions: 1})
+		messages, _ := traffic(t, model.Config{Seed: 21, Count: 60})
+		f.publish(t, messages[:50])
+		f.finish(t, f.start(t, faulty(1000)))
+		f.publish(t, messages[50:55])
+		open := f.openTransaction(t)
+		m := f.join(t, f.usage(t))
+		eventually(t, "what came before the transaction is stored", time.Minute, func() bool { return f.count(t, "SELECT count() FROM usage_tracking") == 55 })
+		eventually(t, "there is nothing to do", time.Minute, func() bool { return m.report().Lag == 0 })
+		if n := m.metric(t, "tenantflow_partition_lag", map[string]string{"topic": f.topic, "partition": "0"}); n == 0 {
+			t.Error("the lag does not show the record of the open transaction")
+		}
+		if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+			t.Fatal(err)
+		}
+		f.publish(t, messages[55:])
+		f.awaitConsumed(t, 2*time.Minute)
+		if n := f.count(t, "SELECT count() FROM usage_tracking"); n != 60 {
+			t.Errorf("%d rows, want 60", n)
+		}
+	})
+}
+
+func TestReadLog_EndsWhereAnOpenTransactionBegins(t *testing.T) {
+	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := newLog(t, broker, 1)
+		f.produce(t, values(0, "a", "b")...)
+		f.openTransaction(t)
+		f.produce(t, values(0, "behind")...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for _, r := range []consumers.Range{{From: 0, To: 100}, {From: 2, To: 3}} {
+			var got []string
+			err := consumers.ReadLog(ctx, f.client, f.topic, 0, r, func(rec *events.Record) error {
+				got = append(got, string(rec.Value))
+				return nil
+			})
+			if want := []string{"a", "b"}[min(r.From, 2):]; err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s holds %v, %v; want %v", r, got, err, want)
+			}
 		}
 	})
 }

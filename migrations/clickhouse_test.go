@@ -240,7 +240,8 @@ func insertBlock(ctx context.Context, c *migrations.ClickHouse, rows [][]any) er
 	if err != nil {
 		return fmt.Errorf("begin a block: %w", err)
 	}
-	statement, err := tx.PrepareContext(ctx, "INSERT INTO usage_tracking")
+	statement, err := tx.PrepareContext(ctx, "INSERT INTO usage_tracking (event_id, event_source, user_id, company_id, timestamp, subscription_tier, "+
+		"service_name, api_endpoint, data_points_consumed, processing_time_ms, billing_period, revenue_attributed, _topic, _partition, _offset, _insert_by)")
 	if err != nil {
 		return fmt.Errorf("prepare a block: %w", err)
 	}
@@ -251,6 +252,55 @@ func insertBlock(ctx context.Context, c *migrations.ClickHouse, rows [][]any) er
 		}
 	}
 	return tx.Commit()
+}
+
+// A row of sign -1 takes back the usage whose data it repeats, from every total; the latest activity stays.
+func TestViews_SumWithTheSign(t *testing.T) {
+	t.Parallel()
+	c := migrated(t)
+	g, err := model.New(model.Config{Seed: 12, Count: 500, Companies: 3, UsersPerCompany: 3, Start: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	insert(t, c, g, 500)
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := c.DB().ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	number := func(query string) (n int64) {
+		t.Helper()
+		if err := c.DB().QueryRowContext(t.Context(), "SELECT toInt64("+query+")").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const void = "INSERT INTO usage_tracking SELECT * REPLACE (toInt8(-1) AS sign, event_source AS voids_source, event_id AS voids_id, concat('void:', event_id) AS event_id, now64(3) + INTERVAL 1 MINUTE AS _insert_by) "
+	exec(void + "FROM (SELECT * FROM usage_tracking WHERE _offset % 3 = 0 AND sign = 1)")
+	const voided = 167 // of the offsets 0 to 499
+	for view, calls := range map[string]string{"usage_analytics_hourly": "total_requests", "usage_daily": "total_api_calls", "billing_monthly": "total_api_calls"} {
+		if n := number("(SELECT sum(" + calls + ") FROM " + view + ")"); n != 500-voided {
+			t.Errorf("%s adds up to %d calls, want %d", view, n, 500-voided)
+		}
+	}
+	for rows, totals := range map[string]string{
+		"sum(sign * toInt64(data_points_consumed))":  "(SELECT sum(total_data_consumption) FROM usage_daily)",
+		"sum(sign * revenue_attributed) * 1000000":   "(SELECT sum(monthly_revenue_attributed) * 1000000 FROM billing_monthly)",
+		"sum(sign * processing_time_ms) * 1000":      "(SELECT sum(total_processing_time) * 1000 FROM usage_analytics_hourly)",
+		"toUnixTimestamp64Milli(max(timestamp)) + 0": "(SELECT toUnixTimestamp64Milli(max(last_activity)) FROM usage_daily)",
+	} {
+		if a, b := number("(SELECT "+rows+" FROM usage_tracking)"), number(totals); a != b {
+			t.Errorf("%s: %d of the rows, %d of the totals", rows, a, b)
+		}
+	}
+	// Everything taken back is no usage, and nothing is divided by its zero.
+	exec(void + "FROM (SELECT * FROM usage_tracking WHERE _offset % 3 != 0 AND sign = 1)")
+	for _, view := range []string{"usage_analytics_hourly", "usage_daily", "billing_monthly"} {
+		if n := number("(SELECT count() FROM " + view + ")"); n != 0 {
+			t.Errorf("%s has %d lines of usage that was all taken back", view, n)
+		}
+	}
 }
 
 func TestARowThatComesTooLateIsRefused(t *testing.T) {

@@ -2,21 +2,16 @@ package fetch
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
-	"github.com/segmentio/kafka-go/protocol/saslauthenticate"
-	"github.com/segmentio/kafka-go/protocol/saslhandshake"
-	"github.com/segmentio/kafka-go/sasl"
+
+	"tenantflow/internal/broker"
 )
 
 // A conn is a connection to one broker. It has at most one request under way.
@@ -27,93 +22,15 @@ type conn struct {
 	request     []byte
 }
 
-// dialTimeout bounds connecting, TLS and SASL together, where the transport does not say.
-const dialTimeout = 10 * time.Second
-
 func dial(ctx context.Context, t *kafka.Transport, addr string) (*conn, error) {
-	timeout := t.DialTimeout
-	if timeout == 0 {
-		timeout = dialTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	connect := t.Dial
-	if connect == nil {
-		connect = (&net.Dialer{}).DialContext
-	}
-	raw, err := connect(ctx, "tcp", addr)
+	raw, err := broker.Dial(ctx, t, addr)
 	if err != nil {
 		return nil, err
 	}
-	if t.TLS != nil {
-		config := t.TLS
-		if config.ServerName == "" {
-			config = config.Clone()
-			config.ServerName, _, _ = net.SplitHostPort(addr) // made by JoinHostPort
-		}
-		raw = tls.Client(raw, config)
-	}
-	c := &conn{net: raw, clientID: t.ClientID}
-	if t.SASL != nil {
-		if err := c.authenticate(ctx, t.SASL, addr); err != nil {
-			c.close()
-			return nil, fmt.Errorf("authenticate at %s: %w", addr, err)
-		}
-	}
-	return c, nil
+	return &conn{net: raw, clientID: t.ClientID}, nil
 }
 
 func (c *conn) close() { _ = c.net.Close() } // nothing is lost: what was read is read
-
-// authenticate goes through the SASL exchange that the mechanism wants.
-func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism, addr string) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := c.net.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	pc := protocol.NewConn(c.net, c.clientID)
-	pc.SetVersions(map[protocol.ApiKey]int16{protocol.SaslHandshake: 1, protocol.SaslAuthenticate: 1})
-	answer, err := pc.RoundTrip(&saslhandshake.Request{Mechanism: mechanism.Name()})
-	if err != nil {
-		return err
-	}
-	if res, ok := answer.(*saslhandshake.Response); ok && res.ErrorCode != 0 {
-		return kafka.Error(res.ErrorCode)
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return err
-	}
-	session, state, err := mechanism.Start(sasl.WithMetadata(ctx, &sasl.Metadata{Host: host, Port: number}))
-	if err != nil {
-		return err
-	}
-	for done := false; !done; {
-		answer, err := pc.RoundTrip(&saslauthenticate.Request{AuthBytes: state})
-		if errors.Is(err, io.EOF) {
-			return kafka.SASLAuthenticationFailed // some brokers say no by hanging up
-		}
-		if err != nil {
-			return err
-		}
-		res, ok := answer.(*saslauthenticate.Response)
-		if !ok {
-			return fmt.Errorf("unexpected answer %T", answer)
-		}
-		if res.ErrorCode != 0 {
-			return fmt.Errorf("%w: %s", kafka.Error(res.ErrorCode), res.ErrorMessage)
-		}
-		if done, state, err = session.Next(ctx, res.AuthBytes); err != nil {
-			return err
-		}
-	}
-	return c.net.SetDeadline(time.Time{})
-}
 
 // fetchVersion 4 is the oldest that Kafka 4 speaks, and has all that is needed: read-committed fetches, record batches.
 // Source: Kafka protocol guide, Fetch API (key 1).

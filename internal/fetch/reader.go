@@ -59,6 +59,7 @@ type Result struct {
 	Next          int64 // the offset to read from next
 	Records       int   // shown to the caller
 	HighWatermark int64 // the end of the log, as far as it is replicated
+	LastStable    int64 // the end of what can be read: where the first open transaction begins, or the high watermark
 }
 
 // Fetch reads from offset on and calls each for every record, in order. The record and its bytes are valid during the
@@ -94,7 +95,7 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 	if answer.code != 0 {
 		return fail(kafka.Error(answer.code))
 	}
-	got := Result{Next: offset, HighWatermark: answer.highWatermark}
+	got := Result{Next: offset, HighWatermark: answer.highWatermark, LastStable: answer.lastStable}
 	var eachErr error
 	err = r.walk(answer, &got, func(rec *events.Record) error {
 		eachErr = each(rec)

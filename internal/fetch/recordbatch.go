@@ -18,6 +18,7 @@ import (
 type answer struct {
 	code          int16
 	highWatermark int64
+	lastStable    int64
 	aborted       []abortedTransaction
 	records       []byte
 }
@@ -37,8 +38,7 @@ func parseAnswer(b []byte) (answer, error) {
 		return answer{}, fmt.Errorf("the broker's answer speaks of %d partitions instead of 1", n)
 	}
 	in.skip(4) // partition
-	a := answer{code: in.int16(), highWatermark: in.int64()}
-	in.skip(8) // last stable offset
+	a := answer{code: in.int16(), highWatermark: in.int64(), lastStable: in.int64()}
 	for n := in.int32(); n > 0 && !in.short; n-- {
 		a.aborted = append(a.aborted, abortedTransaction{producer: in.int64(), first: in.int64()})
 	}

@@ -45,9 +45,9 @@ AS SELECT
     user_id,
     subscription_tier,
     billing_period,
-    toInt64(count()) AS api_calls,
-    toInt64(sum(data_points_consumed)) AS data_points,
-    sum(revenue_attributed) AS revenue,
+    toInt64(sum(sign)) AS api_calls,
+    toInt64(sum(sign * toInt64(data_points_consumed))) AS data_points,
+    sum(sign * revenue_attributed) AS revenue,
     max(timestamp) AS last_activity
 FROM usage_tracking
 GROUP BY
@@ -152,9 +152,9 @@ AS SELECT
     user_id,
     subscription_tier,
     toDate(timestamp) AS day,
-    toInt64(count()) AS api_calls,
-    toInt64(sum(data_points_consumed)) AS data_points,
-    sum(revenue_attributed) AS revenue,
+    toInt64(sum(sign)) AS api_calls,
+    toInt64(sum(sign * toInt64(data_points_consumed))) AS data_points,
+    sum(sign * revenue_attributed) AS revenue,
     max(timestamp) AS last_activity
 FROM usage_tracking
 GROUP BY
@@ -198,10 +198,10 @@ AS SELECT
     subscription_tier,
     service_name,
     toStartOfHour(timestamp) AS hour,
-    toInt64(count()) AS requests,
-    toInt64(sum(data_points_consumed)) AS data_points,
-    sum(usage_tracking.processing_time_ms) AS processing_time_ms,
-    sum(revenue_attributed) AS revenue
+    toInt64(sum(sign)) AS requests,
+    toInt64(sum(sign * toInt64(data_points_consumed))) AS data_points,
+    sum(sign * usage_tracking.processing_time_ms) AS processing_time_ms,
+    sum(sign * revenue_attributed) AS revenue
 FROM usage_tracking
 GROUP BY
     company_id,
@@ -232,6 +232,7 @@ CREATE TABLE usage_tracking
 (
     `event_id` String COMMENT 'CloudEvents id',
     `event_source` LowCardinality(String) COMMENT 'CloudEvents source',
+    `sign` Int8 DEFAULT 1 COMMENT '1: usage; -1: takes back the usage that voids_source and voids_id name',
     `user_id` String,
     `company_id` String,
     `timestamp` DateTime64(3, 'UTC') COMMENT 'When the usage happened' CODEC(Delta(8), LZ4),
@@ -242,6 +243,8 @@ CREATE TABLE usage_tracking
     `processing_time_ms` Decimal(18, 3),
     `billing_period` LowCardinality(String) COMMENT 'YYYY-MM',
     `revenue_attributed` Decimal(18, 6),
+    `voids_source` LowCardinality(String) DEFAULT '',
+    `voids_id` String DEFAULT '',
     `_topic` LowCardinality(String),
     `_partition` UInt16,
     `_offset` Int64,
@@ -256,4 +259,21 @@ ORDER BY (company_id, user_id, timestamp, event_id)
 TTL toDateTime(timestamp) + toIntervalYear(2)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 8192
 COMMENT 'Usage events, one row each';
+
+-- usage_writers
+CREATE TABLE usage_writers
+(
+    `topic` LowCardinality(String),
+    `partitions` UInt32 COMMENT 'How many the topic had',
+    `group` LowCardinality(String) COMMENT 'Consumer group',
+    `writer` String COMMENT 'Random id of the process',
+    `first_seen` DateTime64(3, 'UTC'),
+    `last_seen` DateTime64(3, 'UTC'),
+    `gone` UInt8 COMMENT '1: it has stopped, and its lease with it'
+)
+ENGINE = ReplacingMergeTree(last_seen)
+ORDER BY (topic, partitions, group, writer)
+TTL toDateTime(last_seen) + toIntervalDay(30)
+SETTINGS index_granularity = 8192
+COMMENT 'Processes that write to usage_tracking';
 

@@ -53,6 +53,8 @@ func oneBlock(token string, seconds int) chgo.Settings {
 		"insert_deduplication_token":                         token,
 		"deduplicate_blocks_in_dependent_materialized_views": 1,
 		// No border of a block within the rows: each block is a part of its own, with a token of its own.
+		"use_strict_insert_block_limits":                      0,
+		"max_insert_block_size_bytes":                         0,
 		"max_insert_block_size":                               never,
 		"min_insert_block_size_rows":                          never,
 		"min_insert_block_size_bytes":                         never,
