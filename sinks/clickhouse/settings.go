@@ -30,6 +30,7 @@ func wholeAnswers() chgo.Settings {
 		"join_use_nulls":                            0,
 		"apply_deleted_mask":                        1,
 		"select_sequential_consistency":             1,
+		"additional_table_filters":                  "{}", // it would hide rows from look-ups, and from the views
 		"additional_result_filter":                  "",
 		"use_query_cache":                           0,
 		"use_query_condition_cache":                 0,
