@@ -3,6 +3,7 @@ package consumers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -18,6 +19,7 @@ type reader struct {
 	next    int64 // the offset to read next
 	current formed
 	began   time.Time // when the first record of the current batch came
+	last    Mark      // the newest known of a record that was read
 	end     int64     // of what can be read of the log, as far as it is known
 
 	// reserved is the part of the budget that the current batch was given ahead, see reserve, and upTo the offset it
@@ -32,9 +34,11 @@ type reader struct {
 // first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
 // back before anybody can go on.
 func (s *session) read(ctx context.Context) error {
-	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset, end: s.bounds.To, rowBytes: 160}
+	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset, end: s.bounds.To, rowBytes: 160, last: s.mark}
+	r.fetcher.Expect(r.last)
 	r.begin()
 	defer func() {
+		s.group.read.set(place{s.topic, s.id}, r.last)
 		r.fetcher.Close()
 		s.handler.End(r.current.batch)
 		s.group.budget.release(r.current.claim)
@@ -70,8 +74,7 @@ func (r *reader) sit(ctx context.Context, d time.Duration) {
 		switch {
 		case r.empty():
 		case r.due():
-			r.unreserve()
-			r.current.batch.Close()
+			r.finish()
 			batches = r.batches
 		default:
 			due = time.After(r.group.cfg.BatchInterval - time.Since(r.began))
@@ -146,6 +149,9 @@ func (r *reader) step(ctx context.Context) error {
 		r.next = got.Next
 		r.current.To = got.Next
 	}
+	if got.Records > 0 {
+		r.last = got.Last
+	}
 	g.state.ends(r.topic, r.id, got.HighWatermark, got.LastStable)
 	r.end = got.LastStable
 	if r.settleClaim(claimed) {
@@ -187,6 +193,7 @@ func (r *reader) take(ctx context.Context, rec *events.Record) error {
 			return nil
 		}
 	}
+	r.last = fetch.MarkOf(rec)
 	return r.full(ctx)
 }
 
@@ -343,14 +350,20 @@ func (r *reader) settleClaim(fetched int64) (over bool) {
 	return over
 }
 
+// finish makes the current batch ready to be handed over. More may be added all the same.
+func (r *reader) finish() {
+	r.unreserve()
+	r.current.batch.Close()
+	r.current.mark = r.last
+}
+
 // hand waits for the writer to take the current batch. An empty one stays.
 func (r *reader) hand(ctx context.Context) error {
 	if r.empty() {
 		return nil
 	}
 	r.group.state.read(r.topic, r.id, r.next) // the fetch that tells the end of the log may not be over yet
-	r.unreserve()
-	r.current.batch.Close()
+	r.finish()
 	select {
 	case r.batches <- r.current:
 		r.begin()
@@ -362,8 +375,7 @@ func (r *reader) hand(ctx context.Context) error {
 
 // offer hands the current batch over if the writer is free. If not, it goes on growing.
 func (r *reader) offer() {
-	r.unreserve()
-	r.current.batch.Close()
+	r.finish()
 	select {
 	case r.batches <- r.current:
 		r.begin()
@@ -373,7 +385,14 @@ func (r *reader) offer() {
 
 // refused decides about an error of a fetch. The errors it returns end the session.
 func (r *reader) refused(ctx context.Context, refused *fetchError) error {
+	var changed *fetch.ChangedError
 	switch {
+	case errors.As(refused.err, &changed):
+		// What was read before still counts.
+		if err := r.hand(ctx); err != nil {
+			return err
+		}
+		return r.recreated(fmt.Sprintf("%s/%d holds another record at offset %d than the one that was read there", r.topic, r.id, changed.Offset))
 	case errors.Is(refused.err, kafka.OffsetOutOfRange):
 		log, err := Bounds(ctx, r.group.client, r.topic, r.id)
 		if err != nil || log.holds(r.next) {
@@ -384,6 +403,9 @@ func (r *reader) refused(ctx context.Context, refused *fetchError) error {
 		// What was read before the gap still counts.
 		if err := r.hand(ctx); err != nil {
 			return err
+		}
+		if r.group.cfg.OutOfRange == OutOfRangeStop && !r.last.IsZero() && log.To <= r.last.Offset {
+			return r.recreated(fmt.Sprintf("%s/%d was read up to offset %d and its log ends at %d", r.topic, r.id, r.last.Offset, log.To))
 		}
 		return r.outOfRange(ctx, r.next, log)
 	case missing(refused.err):

@@ -58,6 +58,9 @@ type Reader struct {
 	// Of the batch at hand: its first offset, its first timestamp, and when the broker appended it, in milliseconds; 0
 	// where the topic keeps the producers' times.
 	base, first, appended int64
+
+	last   Mark      // the last record shown
+	proven time.Time // when the log held it, or records behind it
 }
 
 // New returns a reader that connects when it first fetches. The client's Transport must be a *kafka.Transport or nil.
@@ -79,6 +82,7 @@ type Result struct {
 	Records       int   // shown to the caller
 	HighWatermark int64 // the end of the log, as far as it is replicated
 	LastStable    int64 // the end of what can be read: where the first open transaction begins, or the high watermark
+	Last          Mark  // the last record shown, if any
 }
 
 // Fetch reads from offset on and calls each for every record, in order. The record and its bytes are valid during the
@@ -86,10 +90,16 @@ type Result struct {
 // to wait.
 //
 // Errors: a kafka.Error where the broker answered with one (OffsetOutOfRange above all), a *CorruptError where the
-// bytes are not what the broker stored, and otherwise those of the connection. After any error the next Fetch asks for
-// the partition's leader and connects anew.
+// bytes are not what the broker stored, a *ChangedError where the log does not hold the record any more that was shown
+// last, and otherwise those of the connection. After any error the next Fetch asks for the partition's leader and connects
+// again. With every new connection, and before it shows records after a while without any, it looks whether the log still
+// holds the record that it has shown last.
 func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, each func(*events.Record) error) (Result, error) {
 	fail := func(err error) (Result, error) {
+		var claim *claimError
+		if errors.As(err, &claim) {
+			return Result{Next: offset}, claim.err // the connection is as good as before
+		}
 		r.Close()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -98,15 +108,19 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 	}
 	if r.conn == nil {
 		var err error
-		if r.conn, err = r.connect(ctx); err != nil {
+		if r.conn, err = r.connect(ctx); err == nil {
+			err = r.compare(ctx)
+		}
+		if err != nil {
 			return fail(err)
 		}
 	}
-	body, err := r.conn.fetch(ctx, r.topic, r.partition, offset, wait, min(r.MinBytes, MaxBytes))
+	body, err := r.conn.fetch(ctx, request{r.topic, r.partition, offset, wait, min(r.MinBytes, MaxBytes), MaxBytes})
 	if err != nil {
 		return fail(err)
 	}
 	defer body.release()
+	answered := time.Now() // the caller may take its time with the records
 	answer, err := parseAnswer(body.bytes)
 	if err != nil {
 		return fail(err)
@@ -115,20 +129,25 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 		return fail(kafka.Error(answer.code))
 	}
 	defer r.releaseScratch()
+	if len(answer.records) > 0 && time.Since(r.proven) > doubt {
+		if err := r.compare(ctx); err != nil {
+			return fail(err)
+		}
+	}
 	got := Result{Next: offset, HighWatermark: answer.highWatermark, LastStable: answer.lastStable}
 	var eachErr error
 	err = r.walk(answer, &got, func(rec *events.Record) error {
 		eachErr = each(rec)
 		return eachErr
 	})
-	var claim *claimError
 	switch {
 	case eachErr != nil:
 		return got, eachErr // the connection is as good as before
-	case errors.As(err, &claim):
-		return got, claim.err
 	case err != nil:
 		return fail(err)
+	}
+	if got.Records > 0 {
+		r.last, r.proven = got.Last, answered
 	}
 	return got, nil
 }

@@ -66,6 +66,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // 
 // were asked for.
 func (r *Reader) walk(a answer, got *Result, each func(*events.Record) error) error {
 	open := map[int64]bool(nil) // producers inside an aborted transaction
+	marked := 0                 // records shown before got.Last, that one included
 	for b := a.records; len(b) >= batchPrefix; {
 		base := int64(binary.BigEndian.Uint64(b))            // #nosec G115 -- bits on the wire
 		length := int(int32(binary.BigEndian.Uint32(b[8:]))) // #nosec G115 -- bits on the wire
@@ -96,12 +97,19 @@ func (r *Reader) walk(a answer, got *Result, each func(*events.Record) error) er
 				break // its transaction was aborted
 			}
 			err = r.batch(batch, base, last, attributes, got, each)
+			if err == nil && attributes&attributeCompression != 0 && got.Records > marked {
+				// Once a batch: what it was decompressed to is used for the next one.
+				got.Last, marked = MarkOf(&r.record), got.Records
+			}
 		}
 		if err != nil {
 			return err
 		}
 		// Past the whole batch, also where compaction has taken its last records out.
 		got.Next = max(got.Next, last+1)
+	}
+	if got.Records > marked {
+		got.Last = MarkOf(&r.record)
 	}
 	return nil
 }
