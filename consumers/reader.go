@@ -24,6 +24,8 @@ type reader struct {
 	// was given it for; 0: nothing was.
 	reserved, upTo int64
 	rowBytes       int64 // what a row takes, by the last batch
+
+	claimed int64 // of the budget, for the fetch under way, beside the current batch's claim
 }
 
 // read fetches, forms batches and hands them over. A batch is handed over when it is full; when the interval since its
@@ -51,9 +53,37 @@ func (s *session) read(ctx context.Context) error {
 			if err := r.refused(ctx, refused); err != nil {
 				return err
 			}
-			_ = pause(ctx, delays.NextBackOff()) // ctx is looked at above
+			r.sit(ctx, delays.NextBackOff())
 		default:
 			return err
+		}
+	}
+}
+
+// sit waits for d between two fetches that fail. What was read before them is handed over when it is due.
+func (r *reader) sit(ctx context.Context, d time.Duration) {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	for {
+		var batches chan<- formed
+		var due <-chan time.Time
+		switch {
+		case r.empty():
+		case r.due():
+			r.unreserve()
+			r.current.batch.Close()
+			batches = r.batches
+		default:
+			due = time.After(r.group.cfg.BatchInterval - time.Since(r.began))
+		}
+		select {
+		case batches <- r.current:
+			r.begin()
+		case <-due:
+		case <-over.C:
+			return
+		case <-ctx.Done(): // which the caller looks at
+			return
 		}
 	}
 }
@@ -75,38 +105,17 @@ func (e *fetchError) Unwrap() error { return e.err }
 // step makes one fetch and takes in what it brought.
 func (r *reader) step(ctx context.Context) error {
 	g := r.group
-	claimed := int64(0)
 	if r.empty() && r.reserved == 0 {
 		if err := r.reserve(ctx); err != nil {
 			return err
 		}
 	}
 	if r.current.claim-r.current.batch.Bytes() < fetch.MaxBytes {
-		if !g.budget.tryAcquire(fetch.MaxBytes) {
-			if err := r.hand(ctx); err != nil {
-				return err
-			}
-			if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
-				return err
-			}
-		}
-		claimed = fetch.MaxBytes
-	}
-	// full hands the batch over in the midst of a fetch, with its share of the budget, and claims anew for the rest.
-	full := func() error {
-		r.settleClaim(claimed)
-		claimed = 0
-		if err := r.hand(ctx); err != nil {
+		if g.budget.tryAcquire(fetch.MaxBytes) {
+			r.claimed = fetch.MaxBytes
+		} else if err := r.yield(ctx, fetch.MaxBytes, nil); err != nil {
 			return err
 		}
-		if err := r.reserve(ctx); err != nil || r.reserved > 0 {
-			return err
-		}
-		if err := g.budget.acquire(ctx, fetch.MaxBytes); err != nil {
-			return err
-		}
-		claimed = fetch.MaxBytes
-		return nil
 	}
 	var handErr error
 	r.fetcher.MinBytes = 0
@@ -114,25 +123,17 @@ func (r *reader) step(ctx context.Context) error {
 		// The batch is due at its time, so until then what comes need not be fetched piece by piece.
 		r.fetcher.MinBytes = fetch.MaxBytes / 2
 	}
+	r.fetcher.Claim = func(n int64) (func(), error) {
+		var release func()
+		release, handErr = r.claimInflating(ctx, n)
+		return release, handErr
+	}
 	got, err := r.fetcher.Fetch(ctx, r.next, r.wait(), func(rec *events.Record) error {
-		if r.empty() {
-			r.began = time.Now()
-		}
-		r.current.batch.Add(rec)
-		r.next = rec.Offset + 1
-		r.current.To = r.next
-		switch {
-		case r.current.batch.Rows() >= g.cfg.BatchRows:
-			handErr = full()
-		case r.current.batch.Bytes() > r.current.claim+claimed: // compressed records turn out large
-			if g.budget.tryAcquire(fetch.MaxBytes) {
-				r.current.claim += fetch.MaxBytes
-			} else {
-				handErr = full()
-			}
-		}
+		handErr = r.take(ctx, rec)
 		return handErr
 	})
+	claimed := r.claimed
+	r.claimed = 0
 	if handErr != nil || err != nil {
 		g.budget.release(claimed)
 		if handErr != nil {
@@ -157,6 +158,109 @@ func (r *reader) step(ctx context.Context) error {
 		r.offer()
 	}
 	return nil
+}
+
+// take adds a record to the current batch, and hands the batch over in the midst of a fetch when it is full or there is no
+// room for more.
+func (r *reader) take(ctx context.Context, rec *events.Record) error {
+	const much = 64 << 10 // of which a batch may hold all, as of a dead letter
+	if n := int64(r.fetcher.RecordBytes); n > much {
+		if err := r.makeRoom(ctx, n); err != nil {
+			return err
+		}
+	}
+	if r.empty() {
+		r.began = time.Now()
+	}
+	r.current.batch.Add(rec)
+	r.next = rec.Offset + 1
+	r.current.To = r.next
+	over := r.current.batch.Bytes() - r.current.claim - r.claimed
+	switch {
+	case r.current.batch.Rows() >= r.group.cfg.BatchRows:
+	case over <= 0:
+		return nil
+	default: // compressed records turn out large
+		over = max(over, fetch.MaxBytes)
+		if r.group.budget.tryAcquire(over) {
+			r.current.claim += r.group.budget.clamp(over)
+			return nil
+		}
+	}
+	return r.full(ctx)
+}
+
+// full hands the batch over in the midst of a fetch, with its share of the budget, and claims again for the rest.
+func (r *reader) full(ctx context.Context) error {
+	r.settleClaim(r.claimed)
+	r.claimed = 0
+	if err := r.hand(ctx); err != nil {
+		return err
+	}
+	if err := r.reserve(ctx); err != nil || r.reserved > 0 {
+		return err
+	}
+	if err := r.group.budget.acquire(ctx, fetch.MaxBytes); err != nil {
+		return err
+	}
+	r.claimed = fetch.MaxBytes
+	return nil
+}
+
+// makeRoom makes sure, before a record of n bytes is added, that the batch has claimed as much.
+func (r *reader) makeRoom(ctx context.Context, n int64) error {
+	short := r.current.batch.Bytes() + n - r.current.claim - r.claimed
+	if short <= 0 {
+		return nil
+	}
+	if r.group.budget.tryAcquire(short) {
+		r.current.claim += r.group.budget.clamp(short)
+		return nil
+	}
+	return r.yield(ctx, max(n, fetch.MaxBytes), nil)
+}
+
+// yield hands the batch over, gives back all that is claimed, waits for something else, if that is not nil, and claims n
+// bytes for what is read next: whoever waits holds nothing that others may wait for.
+func (r *reader) yield(ctx context.Context, n int64, wait func() error) error {
+	r.settleClaim(r.claimed)
+	r.claimed = 0
+	if err := r.hand(ctx); err != nil {
+		return err
+	}
+	r.unreserve()
+	if wait != nil {
+		if err := wait(); err != nil {
+			return err
+		}
+	}
+	if err := r.group.budget.acquire(ctx, n); err != nil {
+		return err
+	}
+	r.claimed = r.group.budget.clamp(n)
+	return nil
+}
+
+// claimInflating claims memory to decompress a batch.
+func (r *reader) claimInflating(ctx context.Context, n int64) (release func(), err error) {
+	b := r.group.budget
+	n = min(n, b.inflatingSize)
+	release = func() { b.inflating.Release(n) }
+	if b.inflating.TryAcquire(n) {
+		return release, nil
+	}
+	acquired := false
+	if err := r.yield(ctx, fetch.MaxBytes, func() error {
+		err := b.inflating.Acquire(ctx, n)
+		acquired = err == nil
+		return err
+	}); err != nil {
+		if acquired {
+			release()
+		}
+		return nil, err
+	}
+	return release, nil
 }
 
 // due says whether the current batch need not grow any further before it is handed over. In a backlog it takes what was

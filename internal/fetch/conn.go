@@ -92,7 +92,7 @@ func (c *conn) fetch(ctx context.Context, topic string, partition int, offset in
 	}
 	body := takeBuffer(int(size) - 4)
 	if _, err := io.ReadFull(c.net, body.bytes); err != nil {
-		c.release(body)
+		body.release()
 		return nil, err
 	}
 	return body, nil
@@ -117,7 +117,7 @@ func takeBuffer(size int) *buffer {
 	return b
 }
 
-func (c *conn) release(b *buffer) {
+func (b *buffer) release() {
 	if cap(b.bytes) <= 8*MaxBytes { // a giant is left to the collector
 		buffers.Put(b)
 	}

@@ -4,6 +4,12 @@
 // kafka-go. It exists because reading is the hot path of the service: kafka-go's own client allocates every header of
 // every record, and its Conn does not check record batches against their checksum. What a read-committed consumer must
 // not see, it does not show: control records, and records of aborted transactions.
+//
+// Compressed batches are decompressed as a stream, so a batch may hold any number of bytes. What is in memory of one is at
+// most a record of LargestRecord bytes, and what its codec needs: 32 KiB for gzip, blocks of at most 4 MiB for lz4, the
+// window of a zstd frame (Kafka's own producer: 2 MiB at the default level, 8 MiB at level 19), the whole block for
+// snappy, which has no window; a block holds at most 22 times its compressed bytes. Reader.Claim bounds what all readers
+// together use of that.
 package fetch
 
 import (
@@ -22,11 +28,23 @@ import (
 // MaxBytes is how much one fetch asks for. The broker sends at least one record batch, however large.
 const MaxBytes = 1 << 20
 
+// LargestRecord is the largest record that is shown with its bytes: key, value and headers, as they are encoded, with 40
+// bytes for each header. Of a larger one it shows sizes and hashes, see events.Record.Large. It is far above what brokers
+// take by default (1 MiB, compressed), and small beside the memory budget of a consumer.
+const LargestRecord = 8 << 20
+
 // A Reader reads one partition. It has one connection, to the partition's leader, and is for one goroutine.
 type Reader struct {
 	// MinBytes is how much the broker gathers before it answers, if that does not take longer than the wait. 0: whatever
 	// there is.
 	MinBytes int
+
+	// Claim, if set, is called before more than a mebibyte is used to decompress a batch, with the number of bytes. Release
+	// is called when they are not needed any more. An error ends the fetch and is returned as it is.
+	Claim func(bytes int64) (release func(), err error)
+
+	// RecordBytes is how many bytes the record at hand holds: key, value and headers.
+	RecordBytes int
 
 	client    *kafka.Client
 	topic     string
@@ -35,10 +53,11 @@ type Reader struct {
 	conn    *conn
 	keys    names         // header names seen so far
 	record  events.Record // filled anew for every record
-	inflate []byte        // decompressed records
+	scratch *buffer       // what the record at hand was decompressed to
 
-	// appended is when the broker appended the batch, in milliseconds; 0 where the topic keeps the producers' times.
-	appended int64
+	// Of the batch at hand: its first offset, its first timestamp, and when the broker appended it, in milliseconds; 0
+	// where the topic keeps the producers' times.
+	base, first, appended int64
 }
 
 // New returns a reader that connects when it first fetches. The client's Transport must be a *kafka.Transport or nil.
@@ -87,7 +106,7 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 	if err != nil {
 		return fail(err)
 	}
-	defer r.conn.release(body)
+	defer body.release()
 	answer, err := parseAnswer(body.bytes)
 	if err != nil {
 		return fail(err)
@@ -95,15 +114,19 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 	if answer.code != 0 {
 		return fail(kafka.Error(answer.code))
 	}
+	defer r.releaseScratch()
 	got := Result{Next: offset, HighWatermark: answer.highWatermark, LastStable: answer.lastStable}
 	var eachErr error
 	err = r.walk(answer, &got, func(rec *events.Record) error {
 		eachErr = each(rec)
 		return eachErr
 	})
+	var claim *claimError
 	switch {
 	case eachErr != nil:
 		return got, eachErr // the connection is as good as before
+	case errors.As(err, &claim):
+		return got, claim.err
 	case err != nil:
 		return fail(err)
 	}
