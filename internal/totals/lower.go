@@ -3,6 +3,7 @@ package totals
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,10 @@ type Lowering struct {
 	// Explained are rows that were counted twice and stand only once now. A total may be lowered by what they add up to.
 	Explained Sums
 
+	// Repeated are, of each insert that was sent once more, what its rows add up to: a view may have counted it twice. A
+	// total may be lowered by exactly that, of one of them.
+	Repeated []Sums
+
 	// Held: every event since Since is in the log, and the log was compared with the rows and none is missing. A total
 	// whose rows are all from after Since may be lowered. The zero time: every event there ever was.
 	Held  bool
@@ -31,13 +36,14 @@ func (l *Lowering) Mark(wrong []Total) {
 	}
 }
 
+// lowers reports whether a total would become smaller by being corrected.
+func (t *Total) lowers() bool {
+	return t.lowersLast() || slices.ContainsFunc(t.diff, func(d string) bool { return strings.HasPrefix(d, "-") })
+}
+
 // allows reports whether a total may be made what the rows add up to.
 func (l *Lowering) allows(t *Total) bool {
-	lowers := t.lowersLast()
-	for _, d := range t.diff {
-		lowers = lowers || strings.HasPrefix(d, "-")
-	}
-	if !lowers || l.All || l.Explained.cover(t) {
+	if !t.lowers() || l.All || l.Explained.cover(t) || slices.ContainsFunc(l.Repeated, func(s Sums) bool { return s.equal(t) }) {
 		return true
 	}
 	return l.Held && (l.Since.IsZero() || t.begin.After(l.Since))
@@ -74,6 +80,18 @@ func (s Sums) cover(t *Total) bool {
 	for i, d := range t.diff {
 		diff, err := decimal.NewFromString(d)
 		if err != nil || diff.Neg().GreaterThan(sums[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// equal reports whether a total is higher than its rows by exactly these sums.
+func (s Sums) equal(t *Total) bool {
+	sums := s[t.of.view][t.Name()]
+	for i, d := range t.diff {
+		diff, err := decimal.NewFromString(d)
+		if err != nil || sums == nil || !diff.Neg().Equal(sums[i]) {
 			return false
 		}
 	}

@@ -33,7 +33,7 @@ type WatchConfig struct {
 
 // A Watcher corrects the totals of inserts that had to be settled. It takes the ranges of offsets from the queue,
 // compares the totals that their rows are part of, and corrects what is wrong: raising without further reason, lowering
-// only by what rows that stood there twice add up to. Every process of the service may run one.
+// only by what rows add up to that stood there twice, or were sent once more. Every process of the service may run one.
 type Watcher struct {
 	c         *Checker
 	queue     Queue
@@ -127,13 +127,9 @@ func (w *Watcher) recheck(ctx context.Context, ranges []clickhouse.Recheck) (all
 	if err := w.c.judge(ctx, found, border); err != nil {
 		return false, err
 	}
-	doubled := slices.DeleteFunc(slices.Clone(ranges), func(r clickhouse.Recheck) bool { return r.Reason != clickhouse.RecheckDoubled })
-	why := &Lowering{Explained: Sums{}}
-	if len(doubled) > 0 {
-		condition, args := Places(doubled)
-		if why.Explained, err = w.c.SumsOf(ctx, condition, args...); err != nil {
-			return false, err
-		}
+	why, err := w.why(ctx, ranges, found)
+	if err != nil {
+		return false, err
 	}
 	all = true
 	for _, s := range found {
@@ -151,6 +147,30 @@ func (w *Watcher) recheck(ctx context.Context, ranges []clickhouse.Recheck) (all
 		all = all && done.Open == 0
 	}
 	return all, nil
+}
+
+// why finds out by how much the totals of some ranges may be lowered. Where rows stood there twice, by what they add up to.
+// Where rows were sent once more, to complete their totals, the server may have forgotten that a view has them already:
+// by exactly what the rows of one such range add up to.
+func (w *Watcher) why(ctx context.Context, ranges []clickhouse.Recheck, found []*suspects) (*Lowering, error) {
+	why := &Lowering{Explained: Sums{}}
+	lowers := func(s *suspects) bool { return slices.ContainsFunc(s.wrong, func(t Total) bool { return t.lowers() }) }
+	if !slices.ContainsFunc(found, lowers) {
+		return why, nil
+	}
+	for _, r := range ranges {
+		condition, args := Places([]clickhouse.Recheck{r})
+		sums, err := w.c.SumsOf(ctx, condition, args...)
+		if err != nil {
+			return nil, err
+		}
+		if r.Reason == clickhouse.RecheckDoubled {
+			why.Explained.Add(sums)
+		} else {
+			why.Repeated = append(why.Repeated, sums)
+		}
+	}
+	return why, nil
 }
 
 // MaxRanges is how many ranges of offsets a query names at most.
