@@ -51,10 +51,10 @@ func (r *Reader) claim(n int64) (release func(), err error) {
 
 // inflated hands the records of a compressed batch to use, as a stream.
 func (r *Reader) inflated(body []byte, c compress.Compression, use func(*stream) error) error {
-	switch c {
-	case compress.Snappy:
+	if c == compress.Snappy {
 		return r.inflateSnappy(body, use)
-	case compress.Zstd:
+	}
+	if c == compress.Zstd {
 		err := r.inflateZstd(body, false, use)
 		if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
 			err = r.inflateZstd(body, true, use) // what was shown of it is not shown again
