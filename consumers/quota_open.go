@@ -150,7 +150,7 @@ func (p *quotaPartition) outrank(ctx context.Context, err error) error {
 }
 
 func (p *quotaPartition) beginAt(ctx context.Context, found dragonfly.Progress, reason string, at time.Time) error {
-	n, err := p.partitions(ctx)
+	n, err := p.PartitionCount(ctx, time.Now())
 	if err != nil {
 		return err
 	}
@@ -219,18 +219,4 @@ func (p *quotaPartition) offsetAt(ctx context.Context, at time.Time) (int64, err
 		return p.bounds.To, nil
 	}
 	return 0, fmt.Errorf("%s: the answer does not name it", what)
-}
-
-// partitions is how many the topic has.
-func (p *Partition) partitions(ctx context.Context) (int, error) {
-	res, err := p.group.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{p.Topic()}})
-	if err != nil {
-		return 0, fmt.Errorf("count the partitions of %s: %w", p.Topic(), err)
-	}
-	for _, t := range res.Topics {
-		if t.Name == p.Topic() && t.Error == nil && len(t.Partitions) > 0 {
-			return len(t.Partitions), nil
-		}
-	}
-	return 0, fmt.Errorf("count the partitions of %s: the answer does not name it", p.Topic())
 }
