@@ -77,6 +77,7 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 	rows := enc.order.of(b, p.rows)
 	encodeNative(&enc.Buffer, b, rows, in.Topic, in.Partition, insertBy.UnixMilli())
 	ctx = chgo.Context(ctx, chgo.WithSettings(oneBlock(in.token(p.Part), int(left/time.Second))))
+	//nolint:contextcheck // undated is ctx: it ends with it and carries its values
 	err := s.conn.InsertFormat(undated{ctx}, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
 	if err != nil {
 		// net/http may go on reading the body after it has given the request up. An encoder that was used again would

@@ -27,6 +27,7 @@ func WholeAnswers() chgo.Settings {
 		"offset":                                    0,
 		"send_progress_in_http_headers":             0, // it would send the status 200 before the outcome is known
 		"transform_null_in":                         0,
+		"join_default_strictness":                   "ALL",
 		"join_use_nulls":                            0,
 		"apply_deleted_mask":                        1,
 		"select_sequential_consistency":             1,
