@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/verify"
@@ -66,6 +69,32 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 	}
 	if out, _ = run(exitDone, "verify"); !strings.Contains(out, "passed") {
 		t.Errorf("after the repair: %s", out)
+	}
+	if _, errOut = run(exitInvalid, "verify", "--lower"); !strings.Contains(errOut, "--repair") {
+		t.Errorf("got %s", errOut)
+	}
+
+	// A total of which nothing can be said, because the group's metadata says that its insert is not settled.
+	topic, group := cfg.TopicPrefix+events.TopicUsage, cfg.GroupPrefix+".usage"
+	for _, statement := range []string{`INSERT INTO usage_tracking VALUES ('id', '/s', 'u', 'acme', now64(3), 'pro', 's', '/', 1, 1, '2026-10', 1, '` + topic + `', 0, 0, now64(3) + INTERVAL 5 SECOND)`,
+		"TRUNCATE TABLE billing_monthly_store"} {
+		if _, err := tables.DB().ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...)}
+	if _, err := client.Produce(t.Context(), &kafka.ProduceRequest{Topic: topic, RequiredAcks: kafka.RequireAll,
+		Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes([]byte("the event of that row"))})}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: group, GenerationID: -1,
+		Topics: map[string][]kafka.OffsetCommit{topic: {{Partition: 0, Offset: 0, Metadata: "tf1 1 1 0 202610:0000000000000001"}}}})
+	if err != nil || res.Topics[topic][0].Error != nil {
+		t.Fatal(err, res)
+	}
+	out, errOut = run(exitFailed, "verify")
+	if !strings.Contains(out, "NOT PROVEN") || !strings.Contains(errOut, "1 totals could not be judged") {
+		t.Errorf("a total that can't be judged:\n%s\n%s", out, errOut)
 	}
 	if _, errOut = run(exitInvalid, "verify", "--samples", "-1"); !strings.Contains(errOut, "--samples") {
 		t.Errorf("got %s", errOut)

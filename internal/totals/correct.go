@@ -22,7 +22,7 @@ type Corrected struct {
 }
 
 // perClaim is how many keys are claimed and corrected together.
-const perClaim = 200
+const perClaim = 500
 
 // Correct makes totals what the rows add up to: those that are still as wrong as when they were compared, and as far as
 // they may be lowered. A sum is corrected by inserting the difference into the store behind the view, a largest timestamp

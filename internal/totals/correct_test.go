@@ -116,7 +116,9 @@ func TestCorrect_HeldStatementDoesNotCount(t *testing.T) {
 				t.Fatal("the correction ended:", err)
 			}
 			cancel()
-			<-ended
+			if err := <-ended; err == nil {
+				t.Fatal("a correction that was given up says that it is done")
+			}
 			// The second one need not wait for the first one's deadline.
 			if _, err := f.c.Correct(t.Context(), f.wrong(t), &Lowering{All: true}, "test"); err != nil {
 				t.Fatal(err)
@@ -138,9 +140,9 @@ func TestCorrect_HeldStatementDoesNotCount(t *testing.T) {
 
 func TestCorrect_ManyProcessesCorrectOnce(t *testing.T) {
 	t.Parallel()
-	f, wrong := tampered(t)
+	f, _ := tampered(t)
 	f.exec(t, "TRUNCATE TABLE usage_daily_store")
-	wrong = f.wrong(t)
+	wrong := f.wrong(t)
 	ended := make(chan error, 4)
 	for range cap(ended) {
 		c := f.checker(t, f.options)

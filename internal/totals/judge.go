@@ -47,7 +47,7 @@ const (
 	// rounds is how often suspects are looked at, with a wait between two rounds.
 	rounds = 4
 	// keysPerLook is how many keys are looked at together: the fewer, the shorter the moment in which no insert may run.
-	keysPerLook = 500
+	keysPerLook = 1000
 	// triesPerLook is how often a look is repeated because an insert ran during it.
 	triesPerLook = 20
 )

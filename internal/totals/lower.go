@@ -3,6 +3,7 @@ package totals
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +69,16 @@ func (s Sums) Add(more Sums) {
 			}
 			s[view][key] = total
 		}
+	}
+}
+
+// Replace takes further sums in, which stand for the same rows where a key has some already.
+func (s Sums) Replace(more Sums) {
+	for view, keys := range more {
+		if s[view] == nil {
+			s[view] = map[string][]decimal.Decimal{}
+		}
+		maps.Copy(s[view], keys)
 	}
 }
 

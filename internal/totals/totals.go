@@ -139,8 +139,11 @@ func (c *Checker) Compare(ctx context.Context) (*Comparison, error) {
 		a.Different += int64(len(s.wrong))
 		a.Busy += int64(len(s.cases))
 		a.Expired += s.expired
+		// They differed at first sight, and were not looked at one by one.
 		if len(s.wrong) > 0 {
-			a.Different += s.unlisted // they differed at first sight, if not one by one
+			a.Different += s.unlisted
+		} else {
+			a.Busy += s.unlisted
 		}
 		result.Wrong = append(result.Wrong, s.wrong...)
 	}

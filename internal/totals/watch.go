@@ -135,10 +135,7 @@ func (w *Watcher) recheck(ctx context.Context, ranges []clickhouse.Recheck) (all
 	for _, s := range found {
 		all = all && len(s.cases) == 0 && s.unlisted == 0
 		why.Mark(s.wrong)
-		for i := range s.wrong {
-			w.log.ErrorContext(ctx, "a total is not what the rows add up to",
-				slog.String("total", s.wrong[i].View()+" "+s.wrong[i].Name()), slog.String("what", s.wrong[i].String()), slog.Bool("corrected", s.wrong[i].Correctable()))
-		}
+		w.tell(ctx, s.wrong)
 		done, err := w.c.Correct(ctx, s.wrong, why, "recheck")
 		w.corrected.Add(float64(done.Added + done.Lowered))
 		if err != nil {
@@ -171,6 +168,19 @@ func (w *Watcher) why(ctx context.Context, ranges []clickhouse.Recheck, found []
 		}
 	}
 	return why, nil
+}
+
+// tell logs what is wrong: a few of many.
+func (w *Watcher) tell(ctx context.Context, wrong []Total) {
+	const samples = 10
+	for i := range wrong[:min(samples, len(wrong))] {
+		t := &wrong[i]
+		w.log.ErrorContext(ctx, "a total is not what the rows add up to",
+			slog.String("total", t.View()+" "+t.Name()), slog.String("difference", t.String()), slog.Bool("is_corrected", t.Correctable()))
+	}
+	if more := len(wrong) - samples; more > 0 {
+		w.log.ErrorContext(ctx, "more totals of the view are not what the rows add up to", slog.String("view", wrong[0].View()), slog.Int("totals", more))
+	}
 }
 
 // MaxRanges is how many ranges of offsets a query names at most.

@@ -28,6 +28,7 @@ func (v *Verifier) repair(ctx context.Context, t *todo, removed totals.Sums) (Re
 				return mended, err
 			}
 			wrong = compared.Wrong
+			t.why.Explained.Replace(removed)
 		}
 	}
 	published, err := v.publishConfigs(ctx, t.configs)
@@ -62,15 +63,7 @@ func (v *Verifier) lowering(ctx context.Context, at *positions, report *Report, 
 		}
 		why.Explained.Add(sums)
 	}
-	// These are as certain, and stand for the same rows where both are there.
-	for view, keys := range removed {
-		for key, sums := range keys {
-			if why.Explained[view] == nil {
-				why.Explained[view] = keys
-			}
-			why.Explained[view][key] = sums
-		}
-	}
+	why.Explained.Replace(removed)
 	why.Held, why.Since, err = v.heldSince(ctx, report)
 	return why, err
 }
