@@ -76,7 +76,8 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 
 	// A total of which nothing can be said, because the group's metadata says that its insert is not settled.
 	topic, group := cfg.TopicPrefix+events.TopicUsage, cfg.GroupPrefix+".usage"
-	for _, statement := range []string{`INSERT INTO usage_tracking VALUES ('id', '/s', 'u', 'acme', now64(3), 'pro', 's', '/', 1, 1, '2026-10', 1, '` + topic + `', 0, 0, now64(3) + INTERVAL 5 SECOND)`,
+	for _, statement := range []string{`INSERT INTO usage_tracking (event_id, event_source, user_id, company_id, timestamp, subscription_tier, service_name, api_endpoint, data_points_consumed,
+		processing_time_ms, billing_period, revenue_attributed, _topic, _partition, _offset, _insert_by) VALUES ('id', '/s', 'u', 'acme', now64(3), 'pro', 's', '/', 1, 1, '2026-10', 1, '` + topic + `', 0, 0, now64(3) + INTERVAL 5 SECOND)`,
 		"TRUNCATE TABLE billing_monthly_store"} {
 		if _, err := tables.DB().ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)

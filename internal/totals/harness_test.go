@@ -82,7 +82,8 @@ func (f *fixture) number(t *testing.T, query string) int64 {
 // rows inserts the rows of the offsets [from, to), ten users in turn, and through the views their totals.
 func (f *fixture) rows(t *testing.T, from, to int) {
 	t.Helper()
-	f.exec(t, fmt.Sprintf(`INSERT INTO usage_tracking SELECT concat('e', toString(number)), '/s', concat('it\'s \\ u', toString(number %% 10)), 'acme',
+	f.exec(t, fmt.Sprintf(`INSERT INTO usage_tracking (event_id, event_source, user_id, company_id, timestamp, subscription_tier, service_name, api_endpoint,
+		data_points_consumed, processing_time_ms, billing_period, revenue_attributed, _topic, _partition, _offset, _insert_by) SELECT concat('e', toString(number)), '/s', concat('it\'s \\ u', toString(number %% 10)), 'acme',
 		toDateTime64('2026-10-05 10:00:00', 3, 'UTC') + INTERVAL number SECOND, 'pro', 'svc', '/v1', number, '1.5', '2026-10', '0.25',
 		'%s', 0, number, now64(3) + INTERVAL 10 SECOND FROM numbers(%d, %d)`, f.topic, from, to-from))
 }
