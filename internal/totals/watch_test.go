@@ -104,26 +104,33 @@ func TestWatcher_WaitsUntilTheRangeIsCommitted(t *testing.T) {
 	f.right(t)
 }
 
-func TestWatcher_LowersOnlyWhatWasDoubled(t *testing.T) {
+func TestWatcher_LowersOnlyWhatWasCountedTwice(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
-	store := f.store(t)
-	f.rows(t, 0, 50)
-	f.rows(t, 20, 30) // twice: the views count these ten again
-	f.exec(t, "ALTER TABLE usage_tracking DELETE WHERE _offset >= 20 AND _offset < 30 AND _insert_by > (SELECT min(_insert_by) FROM usage_tracking) SETTINGS mutations_sync = 2")
-	f.commit(t, 50, "")
-	if n := len(f.wrong(t)); n != 21 {
-		t.Fatalf("%d totals are wrong, want 21", n)
+	// Rows that stood there twice explain what is too much up to what they add up to; rows that were sent once more, exactly
+	// what they add up to: a view had forgotten that it had them.
+	for _, reason := range []clickhouse.RecheckReason{clickhouse.RecheckDoubled, clickhouse.RecheckRowsFound} {
+		t.Run(string(reason), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			store := f.store(t)
+			f.rows(t, 0, 50)
+			f.rows(t, 20, 30) // twice: the views count these ten again
+			f.exec(t, "ALTER TABLE usage_tracking DELETE WHERE _offset >= 20 AND _offset < 30 AND _insert_by > (SELECT min(_insert_by) FROM usage_tracking) SETTINGS mutations_sync = 2")
+			f.commit(t, 50, "")
+			if n := len(f.wrong(t)); n != 21 {
+				t.Fatalf("%d totals are wrong, want 21", n)
+			}
+			f.watch(t, store)
+			f.queue(t, store, 10, 20, clickhouse.RecheckRowsFound) // other rows, of the same keys
+			eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
+			if n := len(f.wrong(t)); n != 21 {
+				t.Errorf("%d totals are wrong, want 21: rows may be missing", n)
+			}
+			f.queue(t, store, 20, 30, reason)
+			eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
+			f.right(t)
+		})
 	}
-	f.watch(t, store)
-	f.queue(t, store, 20, 30, clickhouse.RecheckRowsFound)
-	eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
-	if n := len(f.wrong(t)); n != 21 {
-		t.Errorf("%d totals are wrong, want 21: rows may be missing", n)
-	}
-	f.queue(t, store, 20, 30, clickhouse.RecheckDoubled)
-	eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
-	f.right(t)
 }
 
 func TestRecheck_IsReadAsItWasWritten(t *testing.T) {
