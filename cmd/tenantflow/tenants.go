@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -74,10 +73,6 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	}
 	t.directory = directory.New(directory.Config{
 		Loader: t.postgres, Cache: dragonfly.NewCache(t.counters.Client()), Members: t.postgres.Members, Log: s.log, Metrics: s.registry,
-		Counters: func(ctx context.Context, user string, day time.Time) (int64, int64, error) {
-			c, err := t.counters.Counters(ctx, user, day)
-			return c.APICalls, c.DataPoints, err
-		},
 	})
 	t.metrics = t.counters.Collector()
 	s.registry.MustRegister(t.metrics)

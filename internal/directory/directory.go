@@ -20,9 +20,7 @@ type Config struct {
 	Loader Loader
 	// Cache is Dragonfly. Nil: there is none, and what the process does not hold itself is asked of Postgres.
 	Cache Cache
-	// Counters reads what a user has used on the UTC day in which the time lies. Nil: User returns no quota block.
-	Counters func(ctx context.Context, user string, day time.Time) (apiCalls, dataPoints int64, err error)
-	Log      *slog.Logger
+	Log   *slog.Logger
 	// Metrics is where the metrics are registered. Nil: nowhere.
 	Metrics prometheus.Registerer
 
@@ -30,6 +28,10 @@ type Config struct {
 	// it a change of a company deletes its users' entries from Dragonfly, for those who read the keys by themselves. A
 	// Directory has no need of that: it sees by their versions that they are old. Nil: they stay there until they expire.
 	Members func(ctx context.Context, company, after string, limit int) ([]string, error)
+
+	// Applied returns the time up to which company events, by the times of their records, are applied in Postgres: what
+	// consumers.TopicReading follows. Nil: AppliedThrough knows nothing.
+	Applied func(ctx context.Context) (time.Time, error)
 
 	// MaxUsers is about how many users the process holds in its own memory, at around 1 KiB each. Default 100,000.
 	MaxUsers int
@@ -91,6 +93,8 @@ type Directory struct {
 	configs *memory[CompanyConfig]
 	periods *memory[BillingPeriod]
 	unknown *memory[struct{}] // users by id, companies by ":" and id
+	show    shower
+	applied applied
 
 	cacheDownUntil atomic.Int64 // nanoseconds since started; 0: it was well last time
 	lastRead       atomic.Int64 // of the feed: nanoseconds since started
@@ -118,6 +122,7 @@ func New(c Config) *Directory {
 		users: newMemory[Subscription](c.MaxUsers), unknown: newMemory[struct{}](maxUnknown),
 		configs: newMemory[CompanyConfig](maxCompanies), periods: newMemory[BillingPeriod](maxCompanies),
 		flights: map[string]*flight{}, companyLoads: make(chan struct{}, c.Loads),
+		show: shower{wake: make(chan struct{}, 1)},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.metrics = newMetrics(c.Metrics, d)
@@ -151,9 +156,18 @@ func (d *Directory) Close() {
 func (d *Directory) now() int64 { return int64(time.Since(d.started)) }
 
 // Resolve looks up many users at once: out[i] is what is known of users[i], nil if there is no such user. The
-// subscriptions are shared with others, and their quota block may be old: use User for that. An error is transient; out is
-// then incomplete. out must be as long as users.
+// subscriptions are shared with others. An error is transient; out is then incomplete. out must be as long as users.
 func (d *Directory) Resolve(ctx context.Context, users []string, out []*Subscription) error {
+	err := d.resolve(ctx, users, out)
+	for i, s := range out {
+		if s != nil && s.former() {
+			out[i] = nil
+		}
+	}
+	return err
+}
+
+func (d *Directory) resolve(ctx context.Context, users []string, out []*Subscription) error {
 	if len(out) != len(users) {
 		return fmt.Errorf("resolve %d users into %d places", len(users), len(out))
 	}
@@ -183,8 +197,7 @@ func (d *Directory) Resolve(ctx context.Context, users []string, out []*Subscrip
 	return nil
 }
 
-// User looks up one user, with the current day's use in the quota block if the counters can be read. The error is
-// ErrUnknown if there is no such user; any other one is transient.
+// User looks up one user. The error is ErrUnknown if there is no such user; any other one is transient.
 func (d *Directory) User(ctx context.Context, id string) (*Subscription, error) {
 	one := [1]*Subscription{}
 	if err := d.Resolve(ctx, []string{id}, one[:]); err != nil {
@@ -193,7 +206,7 @@ func (d *Directory) User(ctx context.Context, id string) (*Subscription, error) 
 	if one[0] == nil {
 		return nil, fmt.Errorf("user %q: %w", id, ErrUnknown)
 	}
-	return d.withQuota(ctx, one[0]), nil
+	return one[0], nil
 }
 
 // usable returns the entry if it may still be used, else nil.

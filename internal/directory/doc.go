@@ -7,5 +7,5 @@
 //	defer d.Close()
 //	subs := make([]*directory.Subscription, len(users))
 //	err = d.Resolve(ctx, users, subs)
-//	sub, err := d.User(ctx, "u-1") // with the day's quota in it
+//	sub, err := d.User(ctx, "u-1")
 package directory

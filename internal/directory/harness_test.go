@@ -40,7 +40,12 @@ var worlds atomic.Int64 //nolint:gochecknoglobals // ids must differ over the wh
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	dsn := postgrestest.New(t)
+	return newWorldOn(t, postgrestest.New(t))
+}
+
+// newWorldOn makes a world of a database that is there.
+func newWorldOn(t testing.TB, dsn string) *world {
+	t.Helper()
 	w := &world{t: t, id: fmt.Sprintf("w%d", worlds.Add(1))}
 	pool, err := pgxpool.New(t.Context(), dsn)
 	if err != nil {
@@ -216,13 +221,13 @@ func (l *loader) Company(ctx context.Context, id string) (directory.Company, err
 	return c, err
 }
 
-func (l *loader) Changes(ctx context.Context, since directory.Position) ([]directory.Change, directory.Position, error) {
-	changes, position, err := l.Store.Changes(ctx, since)
+func (l *loader) Changes(ctx context.Context, since directory.Position) (directory.Feed, error) {
+	page, err := l.Store.Changes(ctx, since)
 	if err == nil {
 		// Counted when the next one begins at the earliest: the directory takes them in after this.
 		defer l.polls.Add(1)
 	}
-	return changes, position, err
+	return page, err
 }
 
 // logLines keeps what is logged.

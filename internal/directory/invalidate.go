@@ -23,6 +23,7 @@ type invalidator struct {
 	wake chan struct{} // holds one element while there is something new
 
 	mu        sync.Mutex
+	origin    string           // of the versions
 	users     map[string]int64 // what they must be as new as to stay
 	companies map[string]int64
 }
@@ -31,8 +32,8 @@ func newInvalidator(d *Directory) *invalidator {
 	return &invalidator{d: d, wake: make(chan struct{}, 1), users: map[string]int64{}, companies: map[string]int64{}}
 }
 
-// add has users and companies deleted soon.
-func (v *invalidator) add(users, companies map[string]int64) {
+// add has users and companies deleted soon, where Dragonfly has older versions of them or versions of another origin.
+func (v *invalidator) add(users, companies map[string]int64, origin string) {
 	if v.d.config.Cache == nil || len(users)+len(companies) == 0 {
 		return
 	}
@@ -40,6 +41,9 @@ func (v *invalidator) add(users, companies map[string]int64) {
 	if owed := len(v.users) + len(v.companies); owed > maxOwed {
 		v.d.log.Warn("changed users and companies could not be deleted from the cache", slog.Int("entries", owed))
 		v.users, v.companies = map[string]int64{}, map[string]int64{}
+	}
+	if v.origin != origin { // what was owed is due to every entry of the old origin anyway, when it is next asked for
+		v.origin, v.users, v.companies = origin, map[string]int64{}, map[string]int64{}
 	}
 	merge(v.users, users)
 	merge(v.companies, companies)
@@ -68,16 +72,16 @@ func (v *invalidator) run(ctx context.Context) {
 		case <-again.C:
 		}
 		v.mu.Lock()
-		users, companies := v.users, v.companies
+		users, companies, origin := v.users, v.companies, v.origin
 		v.users, v.companies = map[string]int64{}, map[string]int64{}
 		v.mu.Unlock()
-		if v.delete(ctx, users, companies) != nil {
-			v.owe(users, companies)
+		if v.delete(ctx, users, companies, origin) != nil {
+			v.owe(users, companies, origin)
 			continue
 		}
 		for company, version := range companies {
-			if v.deleteMembers(ctx, company, version) != nil {
-				v.owe(nil, companies)
+			if v.deleteMembers(ctx, company, version, origin) != nil {
+				v.owe(nil, companies, origin)
 				break
 			}
 			delete(companies, company)
@@ -86,14 +90,16 @@ func (v *invalidator) run(ctx context.Context) {
 }
 
 // owe takes back what could not be deleted.
-func (v *invalidator) owe(users, companies map[string]int64) {
+func (v *invalidator) owe(users, companies map[string]int64, origin string) {
 	v.mu.Lock()
-	merge(v.users, users)
-	merge(v.companies, companies)
-	v.mu.Unlock()
+	defer v.mu.Unlock()
+	if v.origin == origin {
+		merge(v.users, users)
+		merge(v.companies, companies)
+	}
 }
 
-func (v *invalidator) deleteMembers(ctx context.Context, company string, version int64) error {
+func (v *invalidator) deleteMembers(ctx context.Context, company string, version int64, origin string) error {
 	for after, more := "", v.d.config.Members != nil; more; {
 		var ids []string
 		err := v.d.askPostgres(ctx, func(ctx context.Context) (err error) {
@@ -107,7 +113,7 @@ func (v *invalidator) deleteMembers(ctx context.Context, company string, version
 		for _, id := range ids {
 			users[id] = version
 		}
-		if err := v.delete(ctx, users, nil); err != nil {
+		if err := v.delete(ctx, users, nil, origin); err != nil {
 			return err
 		}
 		if more = len(ids) == membersPage; more {
@@ -117,11 +123,11 @@ func (v *invalidator) deleteMembers(ctx context.Context, company string, version
 	return nil
 }
 
-func (v *invalidator) delete(ctx context.Context, users, companies map[string]int64) error {
+func (v *invalidator) delete(ctx context.Context, users, companies map[string]int64, origin string) error {
 	if len(users)+len(companies) == 0 {
 		return nil
 	}
 	return v.d.ask(ctx, byDragonfly, invalidateTimeout, func(ctx context.Context) error {
-		return v.d.config.Cache.Invalidate(ctx, users, companies)
+		return v.d.config.Cache.Invalidate(ctx, users, companies, origin)
 	})
 }

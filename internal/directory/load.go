@@ -124,10 +124,13 @@ func (d *Directory) load(batch []*flight) {
 		certain := make([]*Subscription, 0, len(found))
 		for _, s := range found {
 			s.CachedAt, s.Quota = began, QuotaBlock{}
+			if s.former() { // for this process alone: what Dragonfly holds is of users who belong to a company
+				continue
+			}
 			// In this order: a change that was told since the query began may be missing in the rows, which must not get its
 			// version. Others would take them for what came after it.
 			newest := d.known.newestOf(s.CompanyID, s.UserID)
-			if !d.known.changedSince(s.CompanyID, s.UserID, epoch) {
+			if d.known.from(s.Origin) && !d.known.changedSince(s.CompanyID, s.UserID, epoch) {
 				s.Version = max(s.Version, newest)
 				certain = append(certain, s)
 			}
@@ -153,7 +156,7 @@ func (d *Directory) overrule(newer map[string]bool) {
 	for user := range newer {
 		users[user] = anyVersion
 	}
-	_ = d.askCache(d.ctx, func(ctx context.Context) error { return d.config.Cache.Invalidate(ctx, users, nil) })
+	_ = d.askCache(d.ctx, func(ctx context.Context) error { return d.config.Cache.Invalidate(ctx, users, nil, d.known.source()) })
 }
 
 // loadCached lands the flights that Dragonfly has a current entry for. Of the others it also returns the entries that
@@ -179,8 +182,9 @@ func (d *Directory) loadCached(batch []*flight) (left []*flight, doubtful map[st
 			left = append(left, f)
 			continue
 		}
-		switch d.known.judge(s.CompanyID, s.UserID, s.Version, s.CachedAt) {
+		switch d.known.judge(s.CompanyID, s.UserID, vintage{s.Version, s.CachedAt, s.Origin}) {
 		case current:
+			s.Quota = QuotaBlock{} // for those who read the keys
 			// What the process keeps must not outlive what Dragonfly keeps.
 			d.keep(s, epoch, min(d.config.Life, s.Left()))
 			d.land(f, s, nil, byDragonfly)
@@ -234,15 +238,16 @@ func (d *Directory) putCached(subs []*Subscription) map[string]bool {
 }
 
 // settle lands the flights whose answer from Postgres is certain, and returns those that must be loaded again, because
-// something was changed after the load had begun. The last time all are landed.
+// something was changed after the load had begun, or another server has answered than the one whose feed is followed. The last time
+// all are landed.
 func (d *Directory) settle(flights []*flight, found map[string]*Subscription, epoch uint64, newer map[string]bool, last bool) (again []*flight) {
 	for _, f := range flights {
 		s := found[f.user]
-		company := ""
+		company, astray := "", false
 		if s != nil {
-			company = s.CompanyID
+			company, astray = s.CompanyID, !d.known.from(s.Origin)
 		}
-		doubt := newer[f.user] || d.known.changedSince(company, f.user, epoch)
+		doubt := astray || newer[f.user] || d.known.changedSince(company, f.user, epoch)
 		switch {
 		case doubt && !last:
 			d.metrics.reloads.Inc()

@@ -145,7 +145,7 @@ func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text
 func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscription) (refused []int, err error) {
 	entries := make([]cacheEntry, len(subs))
 	for i, s := range subs {
-		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, seconds(s.Left(), directory.SubscriptionTTL)}
+		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, s.Origin, seconds(s.Left(), directory.SubscriptionTTL)}
 	}
 	refused, err = c.write(ctx, entries)
 	if err != nil {
@@ -158,8 +158,8 @@ func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscrip
 // newer one is there.
 func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig, period *directory.BillingPeriod) (stored bool, err error) {
 	refused, err := c.write(ctx, []cacheEntry{
-		{companyConfigKey + config.CompanyID + "}", config, config.Version, seconds(config.Left(), directory.CompanyConfigTTL)},
-		{billingPeriodKey + period.CompanyID + "}", period, period.Version, seconds(period.Left(), directory.BillingPeriodTTL)},
+		{companyConfigKey + config.CompanyID + "}", config, config.Version, config.Origin, seconds(config.Left(), directory.CompanyConfigTTL)},
+		{billingPeriodKey + period.CompanyID + "}", period, period.Version, period.Origin, seconds(period.Left(), directory.BillingPeriodTTL)},
 	})
 	if err != nil {
 		return false, fmt.Errorf("cache company %s: %w", config.CompanyID, err)
@@ -168,15 +168,15 @@ func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig,
 }
 
 // Invalidate deletes the subscriptions of users, and the configurations and periods of companies, if they are older than
-// the given versions.
-func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int64) error {
+// the given versions or of another origin.
+func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int64, origin string) error {
 	calls := make([]scriptCall, 0, len(users)+2*len(companies))
 	for user, version := range users {
-		calls = append(calls, scriptCall{subscriptionKey + user + "}", []any{version}})
+		calls = append(calls, scriptCall{subscriptionKey + user + "}", []any{version, origin}})
 	}
 	for company, version := range companies {
-		calls = append(calls, scriptCall{companyConfigKey + company + "}", []any{version}},
-			scriptCall{billingPeriodKey + company + "}", []any{version}})
+		calls = append(calls, scriptCall{companyConfigKey + company + "}", []any{version, origin}},
+			scriptCall{billingPeriodKey + company + "}", []any{version, origin}})
 	}
 	const atOnce = 1000 // so that one pipeline does not keep others of this server waiting
 	for part := range slices.Chunk(calls, atOnce) {
@@ -192,6 +192,7 @@ type cacheEntry struct {
 	key      string
 	document any
 	version  int64
+	origin   string
 	seconds  int64 // to live; none left: it is not stored
 }
 
@@ -211,7 +212,7 @@ func (c *Cache) write(ctx context.Context, entries []cacheEntry) (refused []int,
 			return nil, fmt.Errorf("encode %s: %w", e.key, err)
 		}
 		if e.seconds > 0 {
-			calls = append(calls, scriptCall{e.key, []any{text, e.version, e.seconds}})
+			calls = append(calls, scriptCall{e.key, []any{text, e.version, e.origin, e.seconds}})
 			indexes = append(indexes, i)
 		}
 	}
