@@ -38,8 +38,8 @@ type Config struct {
 	// Life is how long the process answers from its own memory without looking further, even if no change is told.
 	// Default 5 minutes.
 	Life time.Duration
-	// Loads bounds the queries to Postgres at the same time: those for users, and as many again for companies. Two more may
-	// be made for the changes. Default 2, so that changes find a connection in a pool of pgx' usual size.
+	// Loads bounds the queries to Postgres at the same time: those for users, as many again for companies, and as many for users in a
+	// scope. Two more may be made for the changes. Default 2, so that changes find a connection in a pool of pgx' usual size.
 	Loads int
 	// LoadUsers is how many users one query asks for at most. Default 500.
 	LoadUsers int
@@ -93,6 +93,7 @@ type Directory struct {
 	configs *memory[CompanyConfig]
 	periods *memory[BillingPeriod]
 	unknown *memory[struct{}] // users by id, companies by ":" and id
+	outside *memory[struct{}] // by the key of a scope and a user's id
 	show    shower
 	applied applied
 
@@ -111,6 +112,8 @@ type Directory struct {
 
 	companyFlights singleflight.Group
 	companyLoads   chan struct{} // a semaphore
+	scopedFlights  singleflight.Group
+	scopedLoads    chan struct{} // likewise
 }
 
 // New makes a directory. It answers at once, from Dragonfly only after Run has read the change feed for the first time,
@@ -119,9 +122,9 @@ func New(c Config) *Directory {
 	c = c.withDefaults()
 	d := &Directory{
 		config: c, log: c.Log, started: time.Now(), known: newKnown(),
-		users: newMemory[Subscription](c.MaxUsers), unknown: newMemory[struct{}](maxUnknown),
+		users: newMemory[Subscription](c.MaxUsers), unknown: newMemory[struct{}](maxUnknown), outside: newMemory[struct{}](maxUnknown),
 		configs: newMemory[CompanyConfig](maxCompanies), periods: newMemory[BillingPeriod](maxCompanies),
-		flights: map[string]*flight{}, companyLoads: make(chan struct{}, c.Loads),
+		flights: map[string]*flight{}, companyLoads: make(chan struct{}, c.Loads), scopedLoads: make(chan struct{}, c.Loads),
 		show: shower{wake: make(chan struct{}, 1)},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())

@@ -57,6 +57,7 @@ func (d *Directory) Run(ctx context.Context) error {
 			d.configs.rotate()
 			d.periods.rotate()
 			d.unknown.rotate()
+			d.outside.rotate()
 		}
 	}
 }

@@ -44,6 +44,10 @@ func (s *script) Users(context.Context, []string) ([]Subscription, error) {
 	return []Subscription{{UserID: "u", CompanyID: "c", Version: s.version, Origin: s.origin}}, nil
 }
 
+func (s *script) UserOf(context.Context, string, []string) (Subscription, error) {
+	return Subscription{}, ErrUnknown
+}
+
 func (s *script) Company(context.Context, string) (Company, error) { return Company{}, ErrUnknown }
 
 func (s *script) Changes(_ context.Context, since Position) (Feed, error) {

@@ -123,15 +123,7 @@ func (d *Directory) load(batch []*flight) {
 		}
 		certain := make([]*Subscription, 0, len(found))
 		for _, s := range found {
-			s.CachedAt, s.Quota = began, QuotaBlock{}
-			if s.former() { // for this process alone: what Dragonfly holds is of users who belong to a company
-				continue
-			}
-			// In this order: a change that was told since the query began may be missing in the rows, which must not get its
-			// version. Others would take them for what came after it.
-			newest := d.known.newestOf(s.CompanyID, s.UserID)
-			if d.known.from(s.Origin) && !d.known.changedSince(s.CompanyID, s.UserID, epoch) {
-				s.Version = max(s.Version, newest)
+			if d.date(s, epoch, began) && !s.former() { // what Dragonfly holds is of users who belong to a company
 				certain = append(certain, s)
 			}
 		}
@@ -141,6 +133,20 @@ func (d *Directory) load(batch []*flight) {
 		}
 		left = d.settle(left, found, epoch, newer, last)
 	}
+}
+
+// date gives a subscription from Postgres the time and the version of its load, and reports whether it is certain that no change was
+// told since the load began.
+func (d *Directory) date(s *Subscription, epoch uint64, began time.Time) bool {
+	s.CachedAt, s.Quota = began, QuotaBlock{}
+	// In this order: a change that was told since the query began may be missing in the rows, which must not get its
+	// version. Others would take them for what came after it.
+	newest := d.known.newestOf(s.CompanyID, s.UserID)
+	if !d.known.from(s.Origin) || d.known.changedSince(s.CompanyID, s.UserID, epoch) {
+		return false
+	}
+	s.Version = max(s.Version, newest)
+	return true
 }
 
 // anyVersion is newer than every version.
@@ -184,9 +190,10 @@ func (d *Directory) loadCached(batch []*flight) (left []*flight, doubtful map[st
 		}
 		switch d.known.judge(s.CompanyID, s.UserID, vintage{s.Version, s.CachedAt, s.Origin}) {
 		case current:
-			s.Quota = QuotaBlock{} // for those who read the keys
 			// What the process keeps must not outlive what Dragonfly keeps.
-			d.keep(s, epoch, min(d.config.Life, s.Left()))
+			life := min(d.config.Life, s.Left())
+			s.Quota = QuotaBlock{} // it is for those who read the keys
+			d.keep(s, epoch, life)
 			d.land(f, s, nil, byDragonfly)
 		case unsure:
 			doubtful[f.user] = s

@@ -53,6 +53,9 @@ type Loader interface {
 	// Users returns those of the users that are known, in any order. Quota and CachedAt are left empty, Origin is set. Those
 	// who belong to no company any more have only their UserID and Memberships.
 	Users(ctx context.Context, ids []string) ([]Subscription, error)
+	// UserOf returns a user who belongs to one of the companies, or an error that is ErrUnknown. It takes as long for a user of another
+	// company as for one who does not exist.
+	UserOf(ctx context.Context, id string, companies []string) (Subscription, error)
 	// Company returns a company, or an error that is ErrUnknown.
 	Company(ctx context.Context, id string) (Company, error)
 	// Changes reads a page of the change feed, from a position that an earlier page has given, or from the empty one.
@@ -91,6 +94,8 @@ type Change struct {
 type Cache interface {
 	// Subscriptions returns what is cached, in the order of users: nil where there is nothing that can be read.
 	Subscriptions(ctx context.Context, users []string) ([]*Subscription, error)
+	// SubscriptionOf returns what is cached of a user, if the company is allowed: nil otherwise, as if there were nothing.
+	SubscriptionOf(ctx context.Context, user string, allowed func(company string) bool) (*Subscription, error)
 	// PutSubscriptions tells by index which of the subscriptions it has not stored, because a newer one is there.
 	PutSubscriptions(ctx context.Context, subs []*Subscription) (refused []int, err error)
 	// CompanyConfig returns nil if there is nothing that can be read.

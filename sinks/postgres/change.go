@@ -81,25 +81,31 @@ func (s *Store) page(ctx context.Context, conn *pgx.Conn, at *place) (changes []
 	n := 0
 	if len(spans) > 0 {
 		low, high := bounds(spans)
-		rows, err := conn.Query(ctx, changesSQL, low, high, at.XID, at.Version, s.changesPage)
-		if err != nil {
-			return nil, false, err
-		}
 		var c directory.Change
 		last := map[directory.Change]int{} // places in changes, by what they concern
-		_, err = pgx.ForEachRow(rows, []any{&at.XID, &c.Version, &c.CompanyID, &c.UserID}, func() error {
-			n++
-			at.Version = c.Version
-			concerned := directory.Change{CompanyID: c.CompanyID, UserID: c.UserID}
-			if i, again := last[concerned]; again {
-				changes[i].Version = max(changes[i].Version, c.Version)
+		take := func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&at.XID, &c.Version, &c.CompanyID, &c.UserID}, func() error {
+				n++
+				at.Version = c.Version
+				concerned := directory.Change{CompanyID: c.CompanyID, UserID: c.UserID}
+				if i, again := last[concerned]; again {
+					changes[i].Version = max(changes[i].Version, c.Version)
+					return nil
+				}
+				last[concerned] = len(changes)
+				changes = append(changes, c)
 				return nil
-			}
-			last[concerned] = len(changes)
-			changes = append(changes, c)
-			return nil
-		})
-		if err != nil {
+			})
+			return err
+		}
+		// Before the table is analysed, the planner takes a backlog of millions for a few rows and sorts them all for every page.
+		b := &pgx.Batch{}
+		b.Queue("BEGIN READ ONLY")
+		b.Queue("SET LOCAL enable_seqscan = off")
+		b.Queue("SET LOCAL enable_bitmapscan = off")
+		b.Queue(changesSQL, low, high, at.XID, at.Version, s.changesPage).Query(take)
+		b.Queue("COMMIT")
+		if err := conn.SendBatch(ctx, b).Close(); err != nil {
 			return nil, false, err
 		}
 	}
