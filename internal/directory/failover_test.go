@@ -92,6 +92,9 @@ func failover(t *testing.T, promote func(t *testing.T, data string)) {
 	w.eventually("the new server takes over", func() (writes bool) {
 		return w.sql.QueryRow(t.Context(), "SELECT NOT pg_is_in_recovery()").Scan(&writes) == nil && writes
 	})
+	w.eventually("what others read by themselves is not the old primary's", func() bool {
+		return w.redis.Exists(t.Context(), "subscription:{"+w.user(2)+"}", "company_config:{"+w.company(1)+"}").Val() == 0
+	})
 	// Below the ids and versions that the old one had reached.
 	w.setTier(1, "pro")
 	for _, n := range []*node{n, other, w.start()} {

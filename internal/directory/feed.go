@@ -92,10 +92,11 @@ func (f *follower) poll(ctx context.Context) (more bool) {
 		f.begun, f.began = began, began
 		d.known.begin(page.Origin, began)
 		d.applied.doubt()
+		f.invalidator.begin(page.Origin)
 	}
 	users, companies := d.known.tell(page.Changes, time.Now())
 	d.metrics.changes.Add(float64(len(users) + len(companies)))
-	f.invalidator.add(users, companies, page.Origin)
+	f.invalidator.add(users, companies)
 	f.position = page.Next
 	if page.More {
 		return true

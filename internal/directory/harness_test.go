@@ -25,10 +25,10 @@ import (
 // patience is how long a test waits for what should take a second.
 const patience = 10 * time.Second
 
-// A world is a database of the test's own and the shared Redis, each behind a proxy that can be shut.
+// A world is a database and a Redis of the test's own, each behind a proxy that can be shut.
 type world struct {
 	t        testing.TB
-	id       string // part of every user's and company's id, as Redis is shared
+	id       string // part of every user's and company's id
 	sql      *pgxpool.Pool
 	redis    *redis.Client // past the proxy
 	postgres *engine.Proxy
@@ -62,8 +62,10 @@ func newWorldOn(t testing.TB, dsn string) *world {
 	address.Host = w.postgres.Addr()
 	w.dsn = address.String()
 
-	w.cache = enginetest.Proxy(t, enginetest.SharedRedis(t).Addr())
-	w.redis = redis.NewClient(&redis.Options{Addr: enginetest.SharedRedis(t).Addr()})
+	// Its own: a directory deletes from Dragonfly what is of another database.
+	own := enginetest.Redis(t).Addr()
+	w.cache = enginetest.Proxy(t, own)
+	w.redis = redis.NewClient(&redis.Options{Addr: own})
 	t.Cleanup(func() { w.redis.Close() })
 	return w
 }

@@ -24,6 +24,7 @@ type invalidator struct {
 
 	mu        sync.Mutex
 	origin    string           // of the versions
+	sweep     bool             // what is of another origin is still to be deleted
 	users     map[string]int64 // what they must be as new as to stay
 	companies map[string]int64
 }
@@ -32,8 +33,8 @@ func newInvalidator(d *Directory) *invalidator {
 	return &invalidator{d: d, wake: make(chan struct{}, 1), users: map[string]int64{}, companies: map[string]int64{}}
 }
 
-// add has users and companies deleted soon, where Dragonfly has older versions of them or versions of another origin.
-func (v *invalidator) add(users, companies map[string]int64, origin string) {
+// add has users and companies deleted soon, where Dragonfly has older versions of them.
+func (v *invalidator) add(users, companies map[string]int64) {
 	if v.d.config.Cache == nil || len(users)+len(companies) == 0 {
 		return
 	}
@@ -42,12 +43,26 @@ func (v *invalidator) add(users, companies map[string]int64, origin string) {
 		v.d.log.Warn("changed users and companies could not be deleted from the cache", slog.Int("entries", owed))
 		v.users, v.companies = map[string]int64{}, map[string]int64{}
 	}
-	if v.origin != origin { // what was owed is due to every entry of the old origin anyway, when it is next asked for
-		v.origin, v.users, v.companies = origin, map[string]int64{}, map[string]int64{}
-	}
 	merge(v.users, users)
 	merge(v.companies, companies)
 	v.mu.Unlock()
+	v.wakeUp()
+}
+
+// begin has everything deleted that is of another origin. A Directory does not use it; those who read the keys by themselves would, until
+// it expires.
+func (v *invalidator) begin(origin string) {
+	if v.d.config.Cache == nil {
+		return
+	}
+	v.mu.Lock()
+	v.origin, v.sweep = origin, true
+	v.users, v.companies = map[string]int64{}, map[string]int64{} // they are older than the origin
+	v.mu.Unlock()
+	v.wakeUp()
+}
+
+func (v *invalidator) wakeUp() {
 	select {
 	case v.wake <- struct{}{}:
 	default:
@@ -72,9 +87,14 @@ func (v *invalidator) run(ctx context.Context) {
 		case <-again.C:
 		}
 		v.mu.Lock()
-		users, companies, origin := v.users, v.companies, v.origin
+		users, companies, origin, sweep := v.users, v.companies, v.origin, v.sweep
 		v.users, v.companies = map[string]int64{}, map[string]int64{}
 		v.mu.Unlock()
+		if sweep && v.deleteOthers(ctx, origin) == nil {
+			v.mu.Lock()
+			v.sweep = v.origin != origin
+			v.mu.Unlock()
+		}
 		if v.delete(ctx, users, companies, origin) != nil {
 			v.owe(users, companies, origin)
 			continue
@@ -85,6 +105,19 @@ func (v *invalidator) run(ctx context.Context) {
 				break
 			}
 			delete(companies, company)
+		}
+	}
+}
+
+// deleteOthers deletes what is of another origin.
+func (v *invalidator) deleteOthers(ctx context.Context, origin string) error {
+	for cursor := uint64(0); ; {
+		err := v.d.ask(ctx, byDragonfly, invalidateTimeout, func(ctx context.Context) (err error) {
+			cursor, err = v.d.config.Cache.Sweep(ctx, origin, cursor)
+			return err
+		})
+		if err != nil || cursor == 0 {
+			return err
 		}
 	}
 }

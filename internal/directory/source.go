@@ -107,4 +107,6 @@ type Cache interface {
 	// Invalidate deletes the subscriptions of the users, and the configurations and periods of the companies, if they are
 	// older than the given versions or of another origin.
 	Invalidate(ctx context.Context, users, companies map[string]int64, origin string) error
+	// Sweep deletes the entries of other origins from a part of the cache, and returns where to go on; 0: this was the last part.
+	Sweep(ctx context.Context, origin string, cursor uint64) (next uint64, err error)
 }

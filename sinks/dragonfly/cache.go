@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -212,6 +213,25 @@ func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int6
 		}
 	}
 	return nil
+}
+
+// Sweep deletes entries of other origins from a part of the keys, and returns where to go on; 0: this was the last part.
+func (c *Cache) Sweep(ctx context.Context, origin string, cursor uint64) (next uint64, err error) {
+	const atOnce = 1000 // keys looked at; counters are among them
+	keys, next, err := c.client.Scan(ctx, cursor, "*:{*}", atOnce).Result()
+	if err != nil {
+		return cursor, fmt.Errorf("look for cached users and companies: %w", err)
+	}
+	var calls []scriptCall
+	for _, key := range keys {
+		if strings.HasPrefix(key, subscriptionKey) || strings.HasPrefix(key, companyConfigKey) || strings.HasPrefix(key, billingPeriodKey) {
+			calls = append(calls, scriptCall{key, []any{0, origin}})
+		}
+	}
+	if _, err := c.run(ctx, c.drop, calls); err != nil {
+		return cursor, fmt.Errorf("delete %d cached users and companies of another origin: %w", len(calls), err)
+	}
+	return next, nil
 }
 
 // A cacheEntry is a document on its way into the cache.

@@ -249,6 +249,47 @@ func TestCache_DocumentsAreNotParsed(t *testing.T) {
 	}
 }
 
+func TestCache_SweepLeavesTheOrigin(t *testing.T) {
+	t.Parallel()
+	client := redis.NewClient(&redis.Options{Addr: enginetest.Redis(t).Addr()})
+	defer client.Close()
+	cache := dragonfly.NewCache(client)
+	subs := make([]*directory.Subscription, 3000)
+	for i := range subs {
+		subs[i] = subscriptionOf(fmt.Sprint("u", i), int64(1+i), 0)
+		if i%3 == 0 {
+			subs[i].Origin = "other"
+		}
+		if err := client.HSet(t.Context(), fmt.Sprintf("quota:{u%d}:2026-11-23", i), "api_calls", 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := cache.PutSubscriptions(t.Context(), subs); err != nil {
+		t.Fatal(err)
+	}
+	period := &directory.BillingPeriod{CompanyID: "c", Version: 1, Origin: "other", CachedAt: time.Now()}
+	config := &directory.CompanyConfig{CompanyID: "c", Version: 1, Origin: "o", CachedAt: time.Now()}
+	if _, err := cache.PutCompany(t.Context(), config, period); err != nil {
+		t.Fatal(err)
+	}
+	for cursor, rounds := uint64(0), 0; ; rounds++ {
+		var err error
+		if cursor, err = cache.Sweep(t.Context(), "o", cursor); err != nil {
+			t.Fatal(err)
+		}
+		if cursor == 0 {
+			break
+		}
+	}
+	if n := client.DBSize(t.Context()).Val(); n != 3000+2000+1 {
+		t.Errorf("%d keys are left", n)
+	}
+	left, err := cache.Subscriptions(t.Context(), []string{"u0", "u1", "u2", "u3"})
+	if err != nil || left[0] != nil || left[1] == nil || left[2] == nil || left[3] != nil || client.Exists(t.Context(), "company_config:{c}").Val() != 1 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestCache_DocumentsBeginWithVersionAndOrigin(t *testing.T) {
 	t.Parallel()
 	settings := map[string]json.RawMessage{"a": json.RawMessage(`1`), "version2": json.RawMessage(`2`)}
