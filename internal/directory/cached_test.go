@@ -120,7 +120,7 @@ func TestShowUse_BlockIsInTheCachedSubscription(t *testing.T) {
 		}
 		return document
 	}
-	for _, name := range []string{"version", "origin", "user_id", "email", "subscription_tier", "subscription_status", "subscription_start_date",
+	for _, name := range []string{"version", "cached_from", "user_id", "email", "subscription_tier", "subscription_status", "subscription_start_date",
 		"subscription_end_date", "subscription_limits", "created_at", "updated_at", "last_activity", "tier_limits", "billing_status", "cached_at"} {
 		if _, ok := cached()[name]; !ok {
 			t.Errorf("%s is not cached", name)

@@ -54,7 +54,7 @@ type CompanyConfig struct {
 // configFields are the members of the object that are not Settings. Version and origin are the first, as in a Subscription.
 type configFields struct {
 	Version         int64      `json:"version"`
-	Origin          string     `json:"origin"`
+	Origin          string     `json:"cached_from"`
 	CompanyID       string     `json:"company_id"`
 	Tier            string     `json:"subscription_tier"`
 	MaxUsers        tier.Limit `json:"max_users"`
@@ -66,7 +66,7 @@ type configFields struct {
 
 // configNames are the names of configFields.
 var configNames = []string{ //nolint:gochecknoglobals // a constant table
-	"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "origin", "cached_at",
+	"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "cached_from", "cached_at",
 }
 
 // MarshalJSON makes one flat object.
@@ -115,7 +115,7 @@ func settings(text []byte) (map[string]json.RawMessage, error) {
 // A BillingPeriod is what stands in billing_period:{<company_id>}. Treat it as read-only.
 type BillingPeriod struct {
 	Version     int64      `json:"version"`
-	Origin      string     `json:"origin"`
+	Origin      string     `json:"cached_from"`
 	CompanyID   string     `json:"company_id"`
 	PeriodStart *time.Time `json:"period_start"`
 	PeriodEnd   *time.Time `json:"period_end"` // null: it does not end by itself

@@ -14,7 +14,7 @@ type Subscription struct {
 	// first in the JSON: that is where the scripts of the cache look for them.
 	Version int64 `json:"version"`
 	// Origin is the run of Postgres that the version belongs to.
-	Origin    string `json:"origin"`
+	Origin    string `json:"cached_from"`
 	UserID    string `json:"user_id"`
 	CompanyID string `json:"company_id"`
 	Email     string `json:"email"`

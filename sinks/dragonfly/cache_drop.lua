@@ -15,7 +15,7 @@
 -- pcall: the key may hold a list or a hash of another program, and GETRANGE is then an error.
 local present = redis.pcall('GETRANGE', KEYS[1], 0, 255)
 if type(present) == 'string' then
-  local version, origin = string.match(present, '^{"version":(%d+),"origin":"([^"\\]*)"')
+  local version, origin = string.match(present, '^{"version":(%d+),"cached_from":"([^"\\]*)"')
   if version and origin == ARGV[2] and (#version < 16 or #version == 16 and version <= '9007199254740992') and tonumber(version) >= tonumber(ARGV[1]) then
     return 0
   end

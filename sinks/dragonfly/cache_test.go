@@ -191,12 +191,12 @@ func TestTheCachesScriptsReplaceWhatTheyCanNotRead(t *testing.T) {
 		"huge":      func(key string) { client.Set(t.Context(), key, `{"version":1e300}`, 0) },
 		"null":      func(key string) { client.Set(t.Context(), key, `{"version":null}`, 0) },
 		"nested":    func(key string) { client.Set(t.Context(), key, strings.Repeat("[", 5000), 0) },
-		"elsewhere": func(key string) { client.Set(t.Context(), key, `{"version":900,"origin":"another"}`, 0) },
-		"beyond":    func(key string) { client.Set(t.Context(), key, `{"version":9007199254740993,"origin":"o"}`, 0) },
+		"elsewhere": func(key string) { client.Set(t.Context(), key, `{"version":900,"cached_from":"another"}`, 0) },
+		"beyond":    func(key string) { client.Set(t.Context(), key, `{"version":9007199254740993,"cached_from":"o"}`, 0) },
 		"endless": func(key string) {
-			client.Set(t.Context(), key, `{"version":`+strings.Repeat("9", 400)+`,"origin":"o"}`, 0)
+			client.Set(t.Context(), key, `{"version":`+strings.Repeat("9", 400)+`,"cached_from":"o"}`, 0)
 		},
-		"later": func(key string) { client.Set(t.Context(), key, `{"user_id":"u","version":900,"origin":"o"}`, 0) },
+		"later": func(key string) { client.Set(t.Context(), key, `{"user_id":"u","version":900,"cached_from":"o"}`, 0) },
 		"list":  func(key string) { client.RPush(t.Context(), key, "a") },
 		"hash":  func(key string) { client.HSet(t.Context(), key, "a", "b") },
 	}
@@ -228,7 +228,7 @@ func TestCache_DocumentsAreNotParsed(t *testing.T) {
 	client := cacheClient(t)
 	cache := dragonfly.NewCache(client)
 	const key = "subscription:{cache-deep}"
-	deep := `{"version":9,"origin":"o","x":` + strings.Repeat("[", 100_000)
+	deep := `{"version":9,"cached_from":"o","x":` + strings.Repeat("[", 100_000)
 	if err := client.Set(t.Context(), key, deep, time.Minute).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestCache_DocumentsBeginWithVersionAndOrigin(t *testing.T) {
 		subscriptionOf("u", 7, 0), &directory.CompanyConfig{Version: 7, Origin: "o", Settings: settings}, &directory.CompanyConfig{Version: 7, Origin: "o"},
 		&directory.BillingPeriod{Version: 7, Origin: "o"},
 	} {
-		if text, err := json.Marshal(document); err != nil || !strings.HasPrefix(string(text), `{"version":7,"origin":"o","`) || !json.Valid(text) {
+		if text, err := json.Marshal(document); err != nil || !strings.HasPrefix(string(text), `{"version":7,"cached_from":"o","`) || !json.Valid(text) {
 			t.Errorf("%s, %v", text, err)
 		}
 	}
@@ -320,7 +320,7 @@ func TestTheCachesScriptsRunByHand(t *testing.T) {
 	} {
 		arguments := []string{step.script, key, ",", step.version, "a"}
 		if step.script == "cache_put.lua" {
-			arguments = []string{step.script, key, ",", `{"version":` + step.version + `,"origin":"a"}`, step.version, "a", "3600"}
+			arguments = []string{step.script, key, ",", `{"version":` + step.version + `,"cached_from":"a"}`, step.version, "a", "3600"}
 		}
 		if got := eval(arguments...); got != step.want {
 			t.Errorf("%s with version %s answers %s", step.script, step.version, got)

@@ -110,8 +110,8 @@ func (r scriptCalls) next(present *redis.Client) scriptCall {
 			version = "9007199254740992"
 		}
 		origin := []string{"a", "a", "a", "b"}[r.IntN(4)]
-		documents := []string{`{"version":` + version + `,"origin":"` + origin + `"}`, "[" + version + "]", `{"version":"x","origin":"a"}`,
-			`{"version":99999999999999999999,"origin":"a"}`, "no document", `{"version":2.5,"origin":"a"}`, ""}
+		documents := []string{`{"version":` + version + `,"cached_from":"` + origin + `"}`, "[" + version + "]", `{"version":"x","cached_from":"a"}`,
+			`{"version":99999999999999999999,"cached_from":"a"}`, "no document", `{"version":2.5,"cached_from":"a"}`, ""}
 		return scriptCall{"cache_put.lua", []string{document}, []any{documents[max(0, r.IntN(12)-5)], version, origin, "7000"}}
 	case 5:
 		if r.IntN(4) == 0 {
