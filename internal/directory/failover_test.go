@@ -20,7 +20,7 @@ func TestFeed_FailoverToAStandbyWithoutTheTail(t *testing.T) {
 		// As a standby that is promoted: on a timeline of its own.
 		"promoted": func(t *testing.T, data string) {
 			t.Helper()
-			if err := os.WriteFile(filepath.Join(data, "recovery.signal"), nil, 0o644); err != nil { //nolint:gosec // the server's user reads it
+			if err := os.WriteFile(filepath.Join(data, "recovery.signal"), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			settings, err := os.OpenFile(filepath.Join(data, "postgresql.auto.conf"), os.O_APPEND|os.O_WRONLY, 0)

@@ -171,11 +171,12 @@ func (k *known) source() string {
 	return k.origin
 }
 
-// from reports whether an answer of Postgres comes from where the feed does. Without a feed there is no telling.
+// from reports whether an answer of Postgres comes from where the feed does. One without an origin does not: it may be old. Without a
+// feed there is no telling.
 func (k *known) from(origin string) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return k.origin == "" || k.origin == origin
+	return origin != "" && (k.origin == "" || k.origin == origin)
 }
 
 func (l *ledger) covers(at time.Time) bool { return !at.Before(l.horizon) }

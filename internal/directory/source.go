@@ -50,8 +50,9 @@ const FeedReach = 2 * time.Hour
 
 // A Loader reads from Postgres, where the truth is.
 type Loader interface {
-	// Users returns those of the users that are known, in any order. Quota and CachedAt are left empty, Origin is set. Those
-	// who belong to no company any more have only their UserID and Memberships.
+	// Users returns those of the users that are known, in any order. Quota and CachedAt are left empty. Origin is empty if what the
+	// server holds may be old; the answer is then used once and not kept. Those who belong to no company any more have only their
+	// UserID and Memberships.
 	Users(ctx context.Context, ids []string) ([]Subscription, error)
 	// UserOf returns a user who belongs to one of the companies, or an error that is ErrUnknown. It takes as long for a user of another
 	// company as for one who does not exist.

@@ -46,10 +46,10 @@ func (s *Store) Changes(ctx context.Context, since directory.Position) (director
 	}
 	defer conn.Release()
 	var origin, now string
-	if err := conn.QueryRow(ctx, "SELECT public.data_origin(), pg_current_snapshot()::text").Scan(&origin, &now); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT coalesce(public.data_origin(), ''), pg_current_snapshot()::text").Scan(&origin, &now); err != nil {
 		return directory.Feed{}, explain("read the changes", err)
 	}
-	if origin == standby {
+	if origin == "" {
 		return directory.Feed{}, errors.New("read the changes in Postgres: the server is a standby, which may be behind the primary")
 	}
 	feed := directory.Feed{Origin: origin, Begun: at.Origin != origin}
@@ -68,9 +68,6 @@ func (s *Store) Changes(ctx context.Context, since directory.Position) (director
 	feed.Next, err = at.position()
 	return feed, err
 }
-
-// standby is the origin of a server that follows another one.
-const standby = "standby"
 
 // page reads one page and moves the place behind it. It reports whether there are more.
 func (s *Store) page(ctx context.Context, conn *pgx.Conn, at *place) (changes []directory.Change, more bool, err error) {

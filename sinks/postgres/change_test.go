@@ -318,7 +318,14 @@ func TestChanges_AnOpenTransactionCostsNothing(t *testing.T) {
 func TestChanges_AStandbyIsNotRead(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	w.exec(t, "CREATE OR REPLACE FUNCTION public.data_origin() RETURNS text LANGUAGE sql AS $$ SELECT 'standby' $$")
+	w.exec(t, "CREATE OR REPLACE FUNCTION public.data_origin() RETURNS text LANGUAGE sql AS $$ SELECT NULL::text $$")
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')", "INSERT INTO user_directory (user_id, company_id) VALUES ('u', 'acme')")
+	if users, err := w.store.Users(t.Context(), []string{"u"}); err != nil || len(users) != 1 || users[0].Origin != "" {
+		t.Errorf("%+v, %v", users, err)
+	}
+	if c, err := w.store.Company(t.Context(), "acme"); err != nil || c.Origin != "" {
+		t.Errorf("%+v, %v", c, err)
+	}
 	if page, err := w.store.Changes(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "standby") {
 		t.Errorf("%+v, %v", page, err)
 	}

@@ -82,7 +82,7 @@ func TestErrorsThatNeedAPersonAreFatalAndSayWhatToDo(t *testing.T) {
 	expect(t, "no right to read", err, postgres.Fatal, "grant the user")
 
 	// The rights that docs/tables.md asks for are enough.
-	w.exec(t, "GRANT SELECT ON companies, company_config, user_directory, subscriptions, subscription_tiers, changes TO "+role, "GRANT DELETE ON changes TO "+role)
+	w.exec(t, "GRANT SELECT ON companies, company_config, user_directory, user_memberships, subscriptions, subscription_tiers, changes TO "+role, "GRANT DELETE ON changes TO "+role)
 	if _, err := stranger.Users(t.Context(), []string{"u"}); err != nil {
 		t.Error(err)
 	}

@@ -20,7 +20,7 @@ SELECT
     m.until,
     o.origin
 FROM public.user_directory AS u
-CROSS JOIN (SELECT public.data_origin() AS origin) AS o -- once, for all rows
+CROSS JOIN (SELECT coalesce(public.data_origin(), '') AS origin) AS o -- once, for all rows
 JOIN public.companies AS c ON c.company_id = u.company_id
 LEFT JOIN public.company_config AS f ON f.company_id = u.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = u.company_id
