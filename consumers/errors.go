@@ -12,6 +12,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+
+	"tenantflow/internal/fetch"
 )
 
 // errLost says that this member may not commit for the partition any more: it belongs to another member now, or will in a
@@ -28,8 +30,12 @@ func (e *StopError) Error() string { return e.Err.Error() }
 
 func (e *StopError) Unwrap() error { return e.Err }
 
-// A movedError ends a session of a partition: by the operator's word it goes on at another offset.
-type movedError struct{ to int64 }
+// A movedError ends a session of a partition, which goes on at another offset. Cut: by the operator's word, because the log
+// no longer holds what was read.
+type movedError struct {
+	to  int64
+	cut bool
+}
 
 func (e *movedError) Error() string { return fmt.Sprintf("going on at offset %d", e.to) }
 
@@ -77,6 +83,10 @@ func missing(err error) bool {
 
 // kafkaTransient tells whether an error of the broker or of the way to it may go away by itself.
 func kafkaTransient(err error) bool {
+	var changed *fetch.ChangedError
+	if errors.As(err, &changed) {
+		return false
+	}
 	var code kafka.Error
 	if errors.As(err, &code) {
 		switch code {

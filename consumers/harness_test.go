@@ -276,7 +276,8 @@ func eventually(t testing.TB, what string, within time.Duration, condition func(
 // position is what the group has committed for a partition, and the end of its log.
 type position struct {
 	committed, first, end int64
-	metadata              string
+	metadata              string // the handler's
+	mark                  consumers.Mark
 }
 
 func (f *fixture) positions(t testing.TB) map[int]position {
@@ -297,7 +298,9 @@ func (f *fixture) positions(t testing.TB) map[int]position {
 		return nil
 	}
 	for _, p := range committed.Topics[f.topic] {
-		out[p.Partition] = position{committed: p.CommittedOffset, metadata: p.Metadata}
+		at := position{committed: p.CommittedOffset}
+		at.mark, at.metadata = consumers.SplitMark(p.Metadata)
+		out[p.Partition] = at
 	}
 	for _, p := range log.Topics[f.topic] {
 		at := out[p.Partition]
