@@ -49,7 +49,7 @@ func (d *Directory) ShowUse(uses []Use) {
 	var ready []shown
 	for _, u := range uses {
 		e := usable(d, d.users.get(u.User), now)
-		if e == nil || !u.Day.UTC().Truncate(24*time.Hour).Equal(midnight) {
+		if e == nil || e.value.former() || !u.Day.UTC().Truncate(24*time.Hour).Equal(midnight) {
 			continue
 		}
 		if last := e.shown.Load(); last != 0 && now-last < int64(showEvery) || !e.shown.CompareAndSwap(last, now) {
