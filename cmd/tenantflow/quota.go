@@ -178,7 +178,7 @@ func readUser(ctx context.Context, cfg *config.Config, user string) (*directory.
 	}
 	defer store.Close()
 	users, err := store.Users(ctx, []string{user})
-	if err != nil || len(users) == 0 {
+	if err != nil || len(users) == 0 || users[0].CompanyID == "" { // the last: one who belongs to no company any more
 		return nil, err
 	}
 	return &users[0], nil

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
 
+	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
@@ -29,6 +32,7 @@ type tenants struct {
 	unfollow  context.CancelFunc // ends the following of changes
 	followed  *sync.WaitGroup
 	metrics   prometheus.Collector
+	kafka     *kafka.Transport // of those who ask how far company events are applied; nil: nobody does
 }
 
 // openTenants opens Dragonfly, Postgres and the directory for a part, waiting for what is down. done is to be called when
@@ -72,12 +76,14 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	if err != nil || t.postgres == nil {
 		return false, errors.Join(err, t.counters.Close())
 	}
+	applied, err := t.applied(s)
+	if err != nil {
+		t.postgres.Close()
+		return false, errors.Join(err, t.counters.Close())
+	}
 	t.directory = directory.New(directory.Config{
-		Loader: t.postgres, Cache: dragonfly.NewCache(t.counters.Client()), Members: t.postgres.Members, Log: s.log, Metrics: s.registry,
-		Counters: func(ctx context.Context, user string, day time.Time) (int64, int64, error) {
-			c, err := t.counters.Counters(ctx, user, day)
-			return c.APICalls, c.DataPoints, err
-		},
+		Applied: applied,
+		Loader:  t.postgres, Cache: dragonfly.NewCache(t.counters.Client()), Members: t.postgres.Members, Log: s.log, Metrics: s.registry,
 	})
 	t.metrics = t.counters.Collector()
 	s.registry.MustRegister(t.metrics)
@@ -93,11 +99,30 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	return true, nil
 }
 
+// applied returns what says how far company events are applied, which decides whether usage under another company is refused for good;
+// nil where no usage is counted.
+func (t *tenants) applied(s *service) (func(context.Context) (time.Time, error), error) {
+	t.kafka = nil
+	if !slices.ContainsFunc(s.parts, func(p part) bool { return p.name == "quota" }) {
+		return nil, nil
+	}
+	var err error
+	if t.kafka, err = s.cfg.KafkaTransport(); err != nil {
+		return nil, err
+	}
+	reading := &consumers.TopicReading{Client: &kafka.Client{Addr: kafka.TCP(s.cfg.KafkaBrokers...), Transport: t.kafka},
+		Topic: s.cfg.TopicPrefix + events.TopicCompany, Group: s.cfg.GroupPrefix + ".company"}
+	return reading.Through, nil
+}
+
 func (t *tenants) close(registry *prometheus.Registry, log *slog.Logger) {
 	registry.Unregister(t.metrics)
 	t.unfollow()
 	t.followed.Wait()
 	t.directory.Close()
+	if t.kafka != nil {
+		t.kafka.CloseIdleConnections()
+	}
 	t.postgres.Close()
 	if err := t.counters.Close(); err != nil {
 		log.Warn("closing Dragonfly", slog.Any("error", err))

@@ -1,9 +1,7 @@
 package directory_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -84,7 +82,7 @@ func TestEveryKeyExpires(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register(1, "pro", 1, 50)
-	n := w.start(func(c *directory.Config) { c.Counters = counters(7, 70) })
+	n := w.start()
 	for i := range 50 {
 		n.must(t, w.user(1+i))
 		if i == 25 {
@@ -109,74 +107,76 @@ func TestEveryKeyExpires(t *testing.T) {
 	}
 }
 
-// counters reads the same for every user.
-func counters(calls, points int64) func(context.Context, string, time.Time) (int64, int64, error) {
-	return func(context.Context, string, time.Time) (int64, int64, error) { return calls, points, nil }
-}
-
-func TestAUserIsShownWithTheDaysQuota(t *testing.T) {
+func TestShowUse_BlockIsInTheCachedSubscription(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register(1, "free", 1, 3)
-	n := w.start(func(c *directory.Config) { c.Counters = counters(7, 70) })
-	today := func(q directory.QuotaBlock) bool {
-		return q.APICalls == 7 && q.DataPoints == 70 && q.DailyLimit == 1000 && time.Since(q.AsOf) < time.Minute &&
-			q.Date == q.AsOf.Format(time.DateOnly)
+	n := w.start()
+	n.must(t, w.user(1))
+	key := "subscription:{" + w.user(1) + "}"
+	cached := func() (document map[string]any) {
+		if err := json.Unmarshal([]byte(w.redis.Get(t.Context(), key).Val()), &document); err != nil {
+			t.Fatal(err)
+		}
+		return document
 	}
-	if s := n.must(t, w.user(1)); !today(s.Quota) {
-		t.Errorf("the block is %+v", s.Quota)
-	}
-	var cached map[string]any
-	if err := json.Unmarshal([]byte(w.redis.Get(t.Context(), "subscription:{"+w.user(1)+"}").Val()), &cached); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"user_id", "email", "subscription_tier", "subscription_status", "subscription_start_date", "subscription_end_date",
-		"subscription_limits", "created_at", "updated_at", "last_activity", "tier_limits", "billing_status", "cached_at"} {
-		if _, ok := cached[name]; !ok {
+	for _, name := range []string{"version", "cached_from", "user_id", "email", "subscription_tier", "subscription_status", "subscription_start_date",
+		"subscription_end_date", "subscription_limits", "created_at", "updated_at", "last_activity", "tier_limits", "billing_status", "cached_at"} {
+		if _, ok := cached()[name]; !ok {
 			t.Errorf("%s is not cached", name)
 		}
 	}
-	if !reflect.DeepEqual(cached["subscription_limits"], cached["tier_limits"]) {
-		t.Errorf("the limits of the row are %v, those of the tier %v", cached["subscription_limits"], cached["tier_limits"])
+	if document := cached(); !reflect.DeepEqual(document["subscription_limits"], document["tier_limits"]) || document["usage_quota"] != nil {
+		t.Errorf("before anything was counted, it is %v", document)
 	}
-	if block, ok := cached["usage_quota"].(map[string]any); !ok || block["api_calls"] != 7.0 || block["daily_limit"] != 1000.0 {
-		t.Errorf("the cached block is %v", cached["usage_quota"])
-	}
-
-	// Blocks that somebody has cached long ago, or yesterday.
-	for user, block := range map[int]directory.QuotaBlock{
-		2: {Date: time.Now().UTC().Format(time.DateOnly), APICalls: 1, DailyLimit: 1000, AsOf: time.Now().Add(-901 * time.Second)},
-		3: {Date: time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly), APICalls: 1, DailyLimit: 1000, AsOf: time.Now()},
-	} {
-		s := *n.must(t, w.user(user))
-		s.Quota = block
-		if _, err := n.cache.PutSubscriptions(t.Context(), []*directory.Subscription{&s}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	failing := w.start(func(c *directory.Config) {
-		c.Counters = func(context.Context, string, time.Time) (int64, int64, error) { return 0, 0, errors.New("no counters") }
+	queries := n.queries.Load()
+	now := time.Now()
+	n.ShowUse([]directory.Use{
+		{User: w.user(2), Day: now, APICalls: 1, DataPoints: 1}, // not held by the process
+		{User: w.user(1), Day: now.AddDate(0, 0, -1), APICalls: 900, DataPoints: 1},
+		{User: w.user(1), Day: now, APICalls: 7, DataPoints: 70},
 	})
-	without := w.start()
-	other := w.start(func(c *directory.Config) { c.Counters = counters(7, 70) })
-	for user := 2; user <= 3; user++ {
-		for name, n := range map[string]*node{"counters that fail": failing, "no counters": without} {
-			if s := n.must(t, w.user(user)); s.Tier != "free" || s.Quota != (directory.QuotaBlock{}) {
-				t.Errorf("with %s user %d is %+v", name, user, s)
-			}
-		}
+	w.eventually("the block is written", func() bool { return cached()["usage_quota"] != nil })
+	if block := cached()["usage_quota"].(map[string]any); block["api_calls"] != 7.0 || block["data_points"] != 70.0 || block["daily_limit"] != 1000.0 ||
+		block["date"] != now.UTC().Format(time.DateOnly) {
+		t.Errorf("the cached block is %v", block)
 	}
-	for user := 2; user <= 3; user++ {
-		if s := other.must(t, w.user(user)); !today(s.Quota) {
-			t.Errorf("the block of user %d is %+v", user, s.Quota)
-		}
+	if ttl := w.redis.TTL(t.Context(), key).Val(); ttl > directory.QuotaAge || ttl < directory.QuotaAge-time.Minute {
+		t.Errorf("with a block the entry lives for %s", ttl)
 	}
-	if other.queries.Load() > 0 {
-		t.Error("Postgres was asked for a new block")
+	// Within minutes the user's next uses cost a look into memory, nothing else.
+	for i := range 1000 {
+		n.ShowUse([]directory.Use{{User: w.user(1), Day: now, APICalls: int64(8 + i)}})
 	}
-	text, err := json.Marshal(without.must(t, w.user(3)))
-	if err != nil || strings.Contains(string(text), "usage_quota") {
-		t.Errorf("a block that is left out is still in %s, %v", text, err)
+	n.must(t, w.user(3))
+	if block := cached()["usage_quota"].(map[string]any); block["api_calls"] != 7.0 {
+		t.Errorf("the block was written again: %v", block)
+	}
+	if w.redis.Exists(t.Context(), "subscription:{"+w.user(2)+"}").Val() != 0 || n.queries.Load() != queries+1 {
+		t.Error("a user was looked up to show a block")
+	}
+	// It is of no concern to who asks here.
+	other := w.start()
+	if s := other.must(t, w.user(1)); s.Quota != (directory.QuotaBlock{}) || other.queries.Load() != 0 {
+		t.Errorf("another process has %+v after %d queries", s.Quota, other.queries.Load())
+	}
+}
+
+func TestSubscription_ExpiresWithItsQuotaBlock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "free", 1, 1)
+	n := w.start()
+	s := *n.must(t, w.user(1))
+	s.Quota = directory.QuotaBlock{Date: time.Now().UTC().Format(time.DateOnly), APICalls: 1, AsOf: time.Now().Add(-901 * time.Second)}
+	if err := w.redis.Del(t.Context(), "subscription:{"+w.user(1)+"}").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.cache.PutSubscriptions(t.Context(), []*directory.Subscription{&s}); err != nil {
+		t.Fatal(err)
+	}
+	if text := w.redis.Get(t.Context(), "subscription:{"+w.user(1)+"}").Val(); text != "" {
+		t.Errorf("a block of 901 s ago is stored: %s", text)
 	}
 }
 

@@ -23,8 +23,9 @@ type Company struct {
 	// nothing is configured.
 	Config json.RawMessage
 	Period Period
-	// Version is the greatest of the rows all this comes from.
+	// Version is the greatest of the rows all this comes from, Origin the run of Postgres that it belongs to.
 	Version int64
+	Origin  string
 }
 
 // A Period is the billing period a subscription is in.
@@ -46,37 +47,39 @@ type CompanyConfig struct {
 	// Settings is everything else the company has configured, by its name.
 	Settings map[string]json.RawMessage
 	Version  int64
+	Origin   string
 	CachedAt time.Time
 }
 
-// configFields are the members of the object that are not Settings.
+// configFields are the members of the object that are not Settings. Version and origin are the first, as in a Subscription.
 type configFields struct {
+	Version         int64      `json:"version"`
+	Origin          string     `json:"cached_from"`
 	CompanyID       string     `json:"company_id"`
 	Tier            string     `json:"subscription_tier"`
 	MaxUsers        tier.Limit `json:"max_users"`
 	BillingEmail    string     `json:"billing_email"`
 	FeaturesEnabled []string   `json:"features_enabled"`
 	SupportLevel    string     `json:"support_level"`
-	Version         int64      `json:"version"`
 	CachedAt        time.Time  `json:"cached_at"`
 }
 
 // configNames are the names of configFields.
 var configNames = []string{ //nolint:gochecknoglobals // a constant table
-	"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "cached_at",
+	"company_id", "subscription_tier", "max_users", "billing_email", "features_enabled", "support_level", "version", "cached_from", "cached_at",
 }
 
 // MarshalJSON makes one flat object.
 func (c CompanyConfig) MarshalJSON() ([]byte, error) {
-	own, err := json.Marshal(configFields{c.CompanyID, c.Tier, c.MaxUsers, c.BillingEmail, c.FeaturesEnabled, c.SupportLevel, c.Version, c.CachedAt})
+	own, err := json.Marshal(configFields{c.Version, c.Origin, c.CompanyID, c.Tier, c.MaxUsers, c.BillingEmail, c.FeaturesEnabled, c.SupportLevel, c.CachedAt})
 	if err != nil || len(c.Settings) == 0 {
 		return own, err
 	}
-	flat := maps.Clone(c.Settings)
-	if err := json.Unmarshal(own, &flat); err != nil {
+	settings, err := json.Marshal(c.Settings)
+	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(flat)
+	return append(append(own[:len(own)-1], ','), settings[1:]...), nil
 }
 
 // UnmarshalJSON reads what MarshalJSON makes.
@@ -89,7 +92,7 @@ func (c *CompanyConfig) UnmarshalJSON(text []byte) error {
 	if err != nil {
 		return err
 	}
-	*c = CompanyConfig{f.CompanyID, f.Tier, f.MaxUsers, f.BillingEmail, f.FeaturesEnabled, f.SupportLevel, settings, f.Version, f.CachedAt}
+	*c = CompanyConfig{f.CompanyID, f.Tier, f.MaxUsers, f.BillingEmail, f.FeaturesEnabled, f.SupportLevel, settings, f.Version, f.Origin, f.CachedAt}
 	return nil
 }
 
@@ -111,11 +114,12 @@ func settings(text []byte) (map[string]json.RawMessage, error) {
 
 // A BillingPeriod is what stands in billing_period:{<company_id>}. Treat it as read-only.
 type BillingPeriod struct {
+	Version     int64      `json:"version"`
+	Origin      string     `json:"cached_from"`
 	CompanyID   string     `json:"company_id"`
 	PeriodStart *time.Time `json:"period_start"`
 	PeriodEnd   *time.Time `json:"period_end"` // null: it does not end by itself
 	Status      string     `json:"status"`     // active, past_due, cancelled or expired; closed: the company is
-	Version     int64      `json:"version"`
 	CachedAt    time.Time  `json:"cached_at"`
 }
 
@@ -130,8 +134,8 @@ func (c *Company) documents(version int64, at time.Time) (*CompanyConfig, *Billi
 		features = []string{}
 	}
 	config := &CompanyConfig{CompanyID: c.CompanyID, Tier: c.Tier, MaxUsers: c.Limits.MaxUsers, BillingEmail: c.BillingEmail,
-		FeaturesEnabled: features, SupportLevel: c.SupportLevel, Settings: settings, Version: version, CachedAt: at}
+		FeaturesEnabled: features, SupportLevel: c.SupportLevel, Settings: settings, Version: version, Origin: c.Origin, CachedAt: at}
 	period := &BillingPeriod{CompanyID: c.CompanyID, PeriodStart: c.Period.Start, PeriodEnd: c.Period.End, Status: c.Period.Status,
-		Version: version, CachedAt: at}
+		Version: version, Origin: c.Origin, CachedAt: at}
 	return config, period, nil
 }

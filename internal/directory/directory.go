@@ -20,9 +20,7 @@ type Config struct {
 	Loader Loader
 	// Cache is Dragonfly. Nil: there is none, and what the process does not hold itself is asked of Postgres.
 	Cache Cache
-	// Counters reads what a user has used on the UTC day in which the time lies. Nil: User returns no quota block.
-	Counters func(ctx context.Context, user string, day time.Time) (apiCalls, dataPoints int64, err error)
-	Log      *slog.Logger
+	Log   *slog.Logger
 	// Metrics is where the metrics are registered. Nil: nowhere.
 	Metrics prometheus.Registerer
 
@@ -31,13 +29,17 @@ type Config struct {
 	// Directory has no need of that: it sees by their versions that they are old. Nil: they stay there until they expire.
 	Members func(ctx context.Context, company, after string, limit int) ([]string, error)
 
+	// Applied returns the time up to which company events, by the times of their records, are applied in Postgres: what
+	// consumers.TopicReading follows. Nil: AppliedThrough knows nothing.
+	Applied func(ctx context.Context) (time.Time, error)
+
 	// MaxUsers is about how many users the process holds in its own memory, at around 1 KiB each. Default 100,000.
 	MaxUsers int
 	// Life is how long the process answers from its own memory without looking further, even if no change is told.
 	// Default 5 minutes.
 	Life time.Duration
-	// Loads bounds the queries to Postgres at the same time: those for users, and as many again for companies. Two more may
-	// be made for the changes. Default 2, so that changes find a connection in a pool of pgx' usual size.
+	// Loads bounds the queries to Postgres at the same time: those for users, as many again for companies, and as many for users in a
+	// scope. Two more may be made for the changes. Default 2, so that changes find a connection in a pool of pgx' usual size.
 	Loads int
 	// LoadUsers is how many users one query asks for at most. Default 500.
 	LoadUsers int
@@ -91,6 +93,9 @@ type Directory struct {
 	configs *memory[CompanyConfig]
 	periods *memory[BillingPeriod]
 	unknown *memory[struct{}] // users by id, companies by ":" and id
+	outside *memory[struct{}] // by the key of a scope and a user's id
+	show    shower
+	applied applied
 
 	cacheDownUntil atomic.Int64 // nanoseconds since started; 0: it was well last time
 	lastRead       atomic.Int64 // of the feed: nanoseconds since started
@@ -107,6 +112,8 @@ type Directory struct {
 
 	companyFlights singleflight.Group
 	companyLoads   chan struct{} // a semaphore
+	scopedFlights  singleflight.Group
+	scopedLoads    chan struct{} // likewise
 }
 
 // New makes a directory. It answers at once, from Dragonfly only after Run has read the change feed for the first time,
@@ -115,9 +122,10 @@ func New(c Config) *Directory {
 	c = c.withDefaults()
 	d := &Directory{
 		config: c, log: c.Log, started: time.Now(), known: newKnown(),
-		users: newMemory[Subscription](c.MaxUsers), unknown: newMemory[struct{}](maxUnknown),
+		users: newMemory[Subscription](c.MaxUsers), unknown: newMemory[struct{}](maxUnknown), outside: newMemory[struct{}](maxUnknown),
 		configs: newMemory[CompanyConfig](maxCompanies), periods: newMemory[BillingPeriod](maxCompanies),
-		flights: map[string]*flight{}, companyLoads: make(chan struct{}, c.Loads),
+		flights: map[string]*flight{}, companyLoads: make(chan struct{}, c.Loads), scopedLoads: make(chan struct{}, c.Loads),
+		show: shower{wake: make(chan struct{}, 1)},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.metrics = newMetrics(c.Metrics, d)
@@ -151,9 +159,18 @@ func (d *Directory) Close() {
 func (d *Directory) now() int64 { return int64(time.Since(d.started)) }
 
 // Resolve looks up many users at once: out[i] is what is known of users[i], nil if there is no such user. The
-// subscriptions are shared with others, and their quota block may be old: use User for that. An error is transient; out is
-// then incomplete. out must be as long as users.
+// subscriptions are shared with others. An error is transient; out is then incomplete. out must be as long as users.
 func (d *Directory) Resolve(ctx context.Context, users []string, out []*Subscription) error {
+	err := d.resolve(ctx, users, out)
+	for i, s := range out {
+		if s != nil && s.former() {
+			out[i] = nil
+		}
+	}
+	return err
+}
+
+func (d *Directory) resolve(ctx context.Context, users []string, out []*Subscription) error {
 	if len(out) != len(users) {
 		return fmt.Errorf("resolve %d users into %d places", len(users), len(out))
 	}
@@ -183,8 +200,7 @@ func (d *Directory) Resolve(ctx context.Context, users []string, out []*Subscrip
 	return nil
 }
 
-// User looks up one user, with the current day's use in the quota block if the counters can be read. The error is
-// ErrUnknown if there is no such user; any other one is transient.
+// User looks up one user. The error is ErrUnknown if there is no such user; any other one is transient.
 func (d *Directory) User(ctx context.Context, id string) (*Subscription, error) {
 	one := [1]*Subscription{}
 	if err := d.Resolve(ctx, []string{id}, one[:]); err != nil {
@@ -193,7 +209,7 @@ func (d *Directory) User(ctx context.Context, id string) (*Subscription, error) 
 	if one[0] == nil {
 		return nil, fmt.Errorf("user %q: %w", id, ErrUnknown)
 	}
-	return d.withQuota(ctx, one[0]), nil
+	return one[0], nil
 }
 
 // usable returns the entry if it may still be used, else nil.

@@ -7,5 +7,9 @@
 //	defer d.Close()
 //	subs := make([]*directory.Subscription, len(users))
 //	err = d.Resolve(ctx, users, subs)
-//	sub, err := d.User(ctx, "u-1") // with the day's quota in it
+//	sub, err := d.User(ctx, "u-1")
+//	sub, err = d.UserIn(ctx, "u-1", grant) // for a caller who may know of some companies only
+//
+// Whoever counts usage asks ResolveMembers and BelongedTo whose a user was at the usage's time, AppliedThrough whether that is final, and
+// tells ShowUse what was counted.
 package directory

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,8 @@ type script struct {
 	down     bool
 	changes  []Change
 	position Position
+	origin   string
+	more     int // pages that are not the last
 	asked    []Position
 	version  int64
 	loads    int
@@ -38,19 +41,27 @@ func (s *script) Users(context.Context, []string) ([]Subscription, error) {
 		return nil, errors.New("down")
 	}
 	s.loads++
-	return []Subscription{{UserID: "u", CompanyID: "c", Version: s.version}}, nil
+	return []Subscription{{UserID: "u", CompanyID: "c", Version: s.version, Origin: s.origin}}, nil
+}
+
+func (s *script) UserOf(context.Context, string, []string) (Subscription, error) {
+	return Subscription{}, ErrUnknown
 }
 
 func (s *script) Company(context.Context, string) (Company, error) { return Company{}, ErrUnknown }
 
-func (s *script) Changes(_ context.Context, since Position) ([]Change, Position, error) {
+func (s *script) Changes(_ context.Context, since Position) (Feed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
-		return nil, since, errors.New("down")
+		return Feed{}, errors.New("down")
 	}
 	s.asked = append(s.asked, since)
-	return s.changes, s.position, nil
+	page := Feed{Changes: s.changes, Next: Position(s.origin) + s.position, Origin: s.origin, More: s.more > 0,
+		Begun: since == "" || !strings.HasPrefix(string(since), s.origin)}
+	s.more = max(s.more-1, 0)
+	s.changes = nil // told once
+	return page, nil
 }
 
 // lines keeps what is logged.
@@ -107,7 +118,7 @@ func pass(d time.Duration) {
 func TestABlindFeedIsToldOnceAndGoesOnFromWhereItWas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{position: 50, version: 1}
+		s := &script{origin: "a", position: "50", version: 1}
 		d, log, stop := following(t, s)
 		defer stop()
 		pass(time.Second)
@@ -134,7 +145,7 @@ func TestABlindFeedIsToldOnceAndGoesOnFromWhereItWas(t *testing.T) {
 		}
 		s.set(func() { s.down, s.changes, s.version, s.asked = false, []Change{{"c", "", 7}}, 7, nil })
 		pass(time.Second)
-		if asked := s.began(); asked[0] != 50 {
+		if asked := s.began(); asked[0] != "a50" {
 			t.Errorf("it goes on from %v", asked)
 		}
 		if u, err := d.User(t.Context(), "u"); err != nil || u.Version != 7 {
@@ -150,7 +161,7 @@ func TestWhatWasLoadedAfterAChangeIsOfItsVersionWhateverIsLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		// The change was a row's end, say: what is left has lower versions.
-		s := &script{position: 50, version: 3, changes: []Change{{"c", "", 7}, {"c", "u", 6}}}
+		s := &script{origin: "a", position: "50", version: 3, changes: []Change{{"c", "", 7}, {"c", "u", 6}}}
 		d, _, stop := following(t, s)
 		defer stop()
 		pass(time.Second)
@@ -163,7 +174,7 @@ func TestWhatWasLoadedAfterAChangeIsOfItsVersionWhateverIsLeft(t *testing.T) {
 func TestAFeedUnreadForLongerThanItReachesIsBegunAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{position: 50, version: 1}
+		s := &script{origin: "a", position: "50", version: 1}
 		d, _, stop := following(t, s)
 		defer stop()
 		pass(time.Second)
@@ -172,7 +183,7 @@ func TestAFeedUnreadForLongerThanItReachesIsBegunAnew(t *testing.T) {
 		pass(3 * time.Hour)
 		s.set(func() { s.down, s.asked = false, nil })
 		pass(time.Second)
-		if asked := s.began(); asked[0] != 0 || asked[1] != 50 {
+		if asked := s.began(); asked[0] != "" || asked[1] != "a50" {
 			t.Errorf("it goes on from %v", asked)
 		}
 		if !d.known.changedSince("c", "u", epoch) {
@@ -181,26 +192,82 @@ func TestAFeedUnreadForLongerThanItReachesIsBegunAnew(t *testing.T) {
 	})
 }
 
-func TestAFeedThatGoesBackMakesEverythingOld(t *testing.T) {
+func TestFeed_AnotherOriginMakesEverythingStale(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{position: 50, version: 900}
+		s := &script{origin: "a", position: "50", version: 900}
 		d, log, stop := following(t, s)
 		defer stop()
 		pass(time.Second)
 		if _, err := d.User(t.Context(), "u"); err != nil {
 			t.Fatal(err)
 		}
-		s.set(func() { s.position, s.version = 20, 300 })
+		s.set(func() { s.origin, s.version = "b", 300 })
 		pass(time.Second)
 		if u, err := d.User(t.Context(), "u"); err != nil || u.Version != 300 {
 			t.Errorf("the user is %+v, %v", u, err)
 		}
-		if v := d.known.judge("c", "u", 900, time.Now().Add(-time.Minute)); v != unsure {
-			t.Errorf("what was cached before is judged %v", v)
+		if v := d.known.judge("c", "u", vintage{900, time.Now(), "a"}); v != unsure {
+			t.Errorf("what another process has just cached from the server of before is judged %v", v)
 		}
-		if strings.Count(log.String(), "gone back") != 1 {
-			t.Errorf("told: %s", log)
+		if v := d.known.judge("c", "u", vintage{300, time.Now(), "b"}); v != current {
+			t.Errorf("what is cached from the server that answers is judged %v", v)
+		}
+		if strings.Count(log.String(), "another server has taken over") != 1 {
+			t.Errorf("logged: %s", log)
+		}
+	})
+}
+
+func TestFeed_DragonflyWaitsForTheLastPage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{origin: "a", position: "50", version: 1, more: math.MaxInt32}
+		d := New(Config{Loader: s, Log: slog.New(slog.DiscardHandler)})
+		defer d.Close()
+		f := &follower{d: d, invalidator: newInvalidator(d)}
+		entry := vintage{1, time.Now().Add(-time.Minute), "a"}
+		for range 3 {
+			if !f.poll(t.Context()) || d.known.judge("c", "u", entry) != unsure || !d.AsOf().IsZero() {
+				t.Fatal("entries are used before the pages that may say that they are stale")
+			}
+		}
+		pass(time.Second)
+		s.set(func() { s.more = 0 })
+		if f.poll(t.Context()) || d.known.judge("c", "u", entry) != current {
+			t.Error("after the last page an entry is not used")
+		}
+		if age := d.FeedAge(); age < time.Second {
+			t.Errorf("the feed counts as read %s ago: its first page was read before", age)
+		}
+	})
+}
+
+func TestApplied_FinalOnceReadAfterwards(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{origin: "a", position: "50"}
+		through := time.Now().Add(-time.Minute)
+		d := New(Config{Loader: s, Log: slog.New(slog.DiscardHandler), Applied: func(context.Context) (time.Time, error) { return through, nil }})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = d.Run(ctx) })
+		defer func() { cancel(); running.Wait(); d.Close() }()
+		pass(500 * time.Millisecond)
+		s.set(func() { s.down = true })
+		pass(time.Minute)
+		if at := d.AppliedThrough(); !at.IsZero() {
+			t.Errorf("without a read of the feed since, it says %s", at)
+		}
+		s.set(func() { s.down = false })
+		pass(time.Second)
+		if at := d.AppliedThrough(); !at.Equal(through) {
+			t.Errorf("it says %s, want %s", at, through)
+		}
+		s.set(func() { s.origin, s.down = "b", false })
+		pass(300 * time.Millisecond)
+		if at := d.AppliedThrough(); !at.IsZero() {
+			t.Errorf("after a failover it says %s", at)
 		}
 	})
 }
@@ -221,7 +288,7 @@ func TestADirectoryLeavesItsMetricsToTheNext(t *testing.T) {
 func TestAnEntryIsLookedUpAgainAfterItsLife(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{position: 50, version: 1}
+		s := &script{origin: "a", position: "50", version: 1}
 		d, _, stop := following(t, s)
 		defer stop()
 		pass(time.Second)

@@ -25,10 +25,10 @@ import (
 // patience is how long a test waits for what should take a second.
 const patience = 10 * time.Second
 
-// A world is a database of the test's own and the shared Redis, each behind a proxy that can be shut.
+// A world is a database and a Redis of the test's own, each behind a proxy that can be shut.
 type world struct {
 	t        testing.TB
-	id       string // part of every user's and company's id, as Redis is shared
+	id       string // part of every user's and company's id
 	sql      *pgxpool.Pool
 	redis    *redis.Client // past the proxy
 	postgres *engine.Proxy
@@ -40,7 +40,12 @@ var worlds atomic.Int64 //nolint:gochecknoglobals // ids must differ over the wh
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	dsn := postgrestest.New(t)
+	return newWorldOn(t, postgrestest.New(t))
+}
+
+// newWorldOn makes a world of a database that is there.
+func newWorldOn(t testing.TB, dsn string) *world {
+	t.Helper()
 	w := &world{t: t, id: fmt.Sprintf("w%d", worlds.Add(1))}
 	pool, err := pgxpool.New(t.Context(), dsn)
 	if err != nil {
@@ -57,8 +62,10 @@ func newWorld(t testing.TB) *world {
 	address.Host = w.postgres.Addr()
 	w.dsn = address.String()
 
-	w.cache = enginetest.Proxy(t, enginetest.SharedRedis(t).Addr())
-	w.redis = redis.NewClient(&redis.Options{Addr: enginetest.SharedRedis(t).Addr()})
+	// Its own: a directory deletes from Dragonfly what is of another database.
+	own := enginetest.Redis(t).Addr()
+	w.cache = enginetest.Proxy(t, own)
+	w.redis = redis.NewClient(&redis.Options{Addr: own})
 	t.Cleanup(func() { w.redis.Close() })
 	return w
 }
@@ -216,13 +223,13 @@ func (l *loader) Company(ctx context.Context, id string) (directory.Company, err
 	return c, err
 }
 
-func (l *loader) Changes(ctx context.Context, since directory.Position) ([]directory.Change, directory.Position, error) {
-	changes, position, err := l.Store.Changes(ctx, since)
+func (l *loader) Changes(ctx context.Context, since directory.Position) (directory.Feed, error) {
+	page, err := l.Store.Changes(ctx, since)
 	if err == nil {
 		// Counted when the next one begins at the earliest: the directory takes them in after this.
 		defer l.polls.Add(1)
 	}
-	return changes, position, err
+	return page, err
 }
 
 // logLines keeps what is logged.

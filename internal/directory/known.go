@@ -11,14 +11,14 @@ import (
 //
 // Time is counted in epochs: every poll that tells something new begins one. A load from Postgres that began in epoch n
 // has seen all changes told up to n, whatever their versions are; one told later may have been missed. An entry of the
-// process carries its epoch. One in Dragonfly can't, as epochs mean nothing to others: it carries its version and the
-// time of its load.
+// process carries its epoch. One in Dragonfly can't, as epochs mean nothing to others: it carries its vintage.
 type known struct {
 	epoch     atomic.Uint64
 	mu        sync.RWMutex
 	users     ledger
 	companies ledger
-	last      map[Change]struct{} // of the last poll, which the next one may tell again
+	origin    string // of the feed; empty: it was never read
+	whole     bool   // everything that the feed holds of the origin has been told
 }
 
 // A ledger is the newest change by user or by company, in two generations like memory: older ones are forgotten, and
@@ -30,7 +30,7 @@ type ledger struct {
 
 	from      time.Time // when the newer generation began
 	fromEpoch uint64    // the epoch before it
-	horizon   time.Time // every change committed since then is in the ledger; zero: none surely is
+	horizon   time.Time // every change committed since then is in the ledger
 	forgotten uint64    // changes told before this epoch may be missing
 }
 
@@ -52,36 +52,45 @@ func newKnown() *known {
 	return k
 }
 
-// tell takes in what a poll has told, and returns whose entries have become old by it, with the versions they lack. A poll that did not go on from
-// the one before says from when on it has told everything: what was known before has no meaning any more, and all entries
-// of the process become old.
-func (k *known) tell(changes []Change, everythingSince, now time.Time) (users, companies map[string]int64) {
+// begin makes everything stale that was known or loaded before: the feed begins at its beginning, perhaps with another origin.
+func (k *known) begin(origin string, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.origin, k.whole = origin, false
+	epoch := k.epoch.Load() + 1
+	for _, l := range []*ledger{&k.users, &k.companies} {
+		l.newer, l.older = map[string]told{}, nil
+		l.from, l.fromEpoch, l.horizon, l.forgotten = now, epoch, now, epoch
+	}
+	k.epoch.Store(epoch)
+}
+
+// cover notes that all changes that were committed since a time have been told, unless some of them have been forgotten again.
+func (k *known) cover(since time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.whole = true
+	for _, l := range []*ledger{&k.users, &k.companies} {
+		if l.older == nil { // none is forgotten
+			l.from, l.horizon = since, since
+		}
+	}
+}
+
+// tell takes in a page of the feed, and returns whose entries are stale now, with the versions they lack.
+func (k *known) tell(changes []Change, now time.Time) (users, companies map[string]int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	users, companies = map[string]int64{}, map[string]int64{}
-	last := make(map[Change]struct{}, len(changes))
 	epoch := k.epoch.Load() + 1
-	anew := !everythingSince.IsZero()
-	if anew {
-		for _, l := range []*ledger{&k.users, &k.companies} {
-			l.newer, l.older = map[string]told{}, nil
-			l.from, l.fromEpoch, l.horizon, l.forgotten = everythingSince, epoch, everythingSince, epoch
-		}
-	}
 	for _, c := range changes {
-		last[c] = struct{}{}
-		if _, again := k.last[c]; again {
-			continue
-		}
 		if c.UserID != "" {
 			users[c.UserID] = k.users.tell(c.UserID, c.Version, epoch)
 		} else {
 			companies[c.CompanyID] = k.companies.tell(c.CompanyID, c.Version, epoch)
 		}
 	}
-	// A change is told again only for as long as a poll overlaps with the one before.
-	k.last = last
-	if anew || len(users)+len(companies) > 0 {
+	if len(changes) > 0 {
 		// After the ledgers: whoever sees the epoch finds its changes.
 		k.epoch.Store(epoch)
 	}
@@ -133,20 +142,44 @@ const (
 	unsure           // it comes from a time of which not all changes are known: better than nothing
 )
 
-func (k *known) judge(company, user string, version int64, cachedAt time.Time) verdict {
+// A vintage is what an entry in Dragonfly says of its age.
+type vintage struct {
+	version  int64
+	cachedAt time.Time
+	origin   string
+}
+
+func (k *known) judge(company, user string, v vintage) verdict {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	switch {
-	case version < k.newest(company, user):
+	case v.origin != k.origin || !k.whole: // versions say nothing
+		return unsure
+	case v.version < k.newest(company, user):
 		return outdated
-	case user != "" && !k.users.covers(cachedAt) || !k.companies.covers(cachedAt):
+	case user != "" && !k.users.covers(v.cachedAt) || !k.companies.covers(v.cachedAt):
 		return unsure
 	default:
 		return current
 	}
 }
 
-func (l *ledger) covers(at time.Time) bool { return !l.horizon.IsZero() && !at.Before(l.horizon) }
+// source returns the origin of the feed.
+func (k *known) source() string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.origin
+}
+
+// from reports whether an answer of Postgres comes from where the feed does. One without an origin does not: it may be old. Without a
+// feed there is no telling.
+func (k *known) from(origin string) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return origin != "" && (k.origin == "" || k.origin == origin)
+}
+
+func (l *ledger) covers(at time.Time) bool { return !at.Before(l.horizon) }
 
 // newestOf returns the version of the newest change known of a company and its user; 0: none. What was loaded after that
 // was told is at least of this version, even if the rows that are left say less: one was deleted.

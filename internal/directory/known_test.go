@@ -6,21 +6,26 @@ import (
 	"time"
 )
 
+// started has the feed begun and read to its end.
+func started(k *known, since, now time.Time, changes ...Change) {
+	k.begin("o", now)
+	k.tell(changes, now)
+	k.cover(since)
+}
+
 func TestAnEpochBeginsWithEveryChangeThatIsNews(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	k := newKnown()
-	k.tell(nil, now.Add(-time.Hour), now)
+	started(k, now.Add(-time.Hour), now)
 	start := k.epoch.Load()
 	user, company := Change{CompanyID: "c", UserID: "u", Version: 5}, Change{CompanyID: "c", Version: 6}
-	users, companies := k.tell([]Change{user, company}, time.Time{}, now)
+	users, companies := k.tell([]Change{user, company}, now)
 	if len(users) != 1 || users["u"] != 5 || len(companies) != 1 || companies["c"] != 6 || k.epoch.Load() != start+1 {
 		t.Errorf("told users %v, companies %v, epoch %d after %d", users, companies, k.epoch.Load(), start)
 	}
-	for range 3 {
-		if users, companies = k.tell([]Change{user, company}, time.Time{}, now); len(users)+len(companies) > 0 || k.epoch.Load() != start+1 {
-			t.Errorf("what was told before is news again: %v, %v", users, companies)
-		}
+	if k.tell(nil, now); k.epoch.Load() != start+1 {
+		t.Error("nothing is news")
 	}
 	for _, c := range []struct {
 		company, user string
@@ -40,10 +45,10 @@ func TestAnEntryOfDragonflyIsJudgedByVersionAndTime(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	k := newKnown()
-	if v := k.judge("c", "u", 1, now); v != unsure {
+	if v := k.judge("c", "u", vintage{1, now, "o"}); v != unsure {
 		t.Errorf("before the feed was read: %v", v)
 	}
-	k.tell([]Change{{CompanyID: "c", UserID: "u", Version: 5}, {CompanyID: "c", Version: 3}, {CompanyID: "d", Version: 9}}, now.Add(-time.Hour), now)
+	started(k, now.Add(-time.Hour), now, Change{CompanyID: "c", UserID: "u", Version: 5}, Change{CompanyID: "c", Version: 3}, Change{CompanyID: "d", Version: 9})
 	for _, c := range []struct {
 		company, user string
 		version       int64
@@ -54,7 +59,7 @@ func TestAnEntryOfDragonflyIsJudgedByVersionAndTime(t *testing.T) {
 		{"c", "", 3, 0, current}, {"d", "u", 8, 0, outdated}, {"e", "v", 1, 0, current},
 		{"e", "v", 1, 2 * time.Hour, unsure}, {"c", "u", 4, 2 * time.Hour, outdated}, {"c", "", 9, 2 * time.Hour, unsure},
 	} {
-		if got := k.judge(c.company, c.user, c.version, now.Add(-c.age)); got != c.want {
+		if got := k.judge(c.company, c.user, vintage{c.version, now.Add(-c.age), "o"}); got != c.want {
 			t.Errorf("%+v is judged %v", c, got)
 		}
 	}
@@ -65,11 +70,11 @@ func TestWhatIsForgottenIsNoLongerVouchedFor(t *testing.T) {
 	now := time.Now()
 	k := newKnown()
 	k.users.most, k.companies.most = 100, 100
-	k.tell(nil, now.Add(-time.Hour), now)
+	started(k, now.Add(-time.Hour), now)
 	epoch := k.epoch.Load()
 	for i := range 1000 {
 		now = now.Add(time.Second)
-		k.tell([]Change{{CompanyID: fmt.Sprint("c", i), Version: int64(10 + i)}, {CompanyID: "x", UserID: fmt.Sprint("u", i), Version: int64(5000 + i)}}, time.Time{}, now)
+		k.tell([]Change{{CompanyID: fmt.Sprint("c", i), Version: int64(10 + i)}, {CompanyID: "x", UserID: fmt.Sprint("u", i), Version: int64(5000 + i)}}, now)
 		if n := len(k.users.newer) + len(k.users.older) + len(k.companies.newer) + len(k.companies.older); n > 400 {
 			t.Fatalf("%d changes are remembered", n)
 		}
@@ -80,16 +85,16 @@ func TestWhatIsForgottenIsNoLongerVouchedFor(t *testing.T) {
 	if k.changedSince("y", "v", k.epoch.Load()) {
 		t.Error("an entry of now counts as old")
 	}
-	if v := k.judge("c0", "", 1, now.Add(-15*time.Minute)); v == current {
+	if v := k.judge("c0", "", vintage{1, now.Add(-15 * time.Minute), "o"}); v == current {
 		t.Error("an entry whose change was forgotten counts as current")
 	}
-	if v := k.judge("y", "", 1, now); v != current {
+	if v := k.judge("y", "", vintage{1, now, "o"}); v != current {
 		t.Errorf("a new entry is judged %v", v)
 	}
 	// Also when nothing happens for days.
 	for range 10 {
 		now = now.Add(24 * time.Hour)
-		k.tell(nil, time.Time{}, now)
+		k.tell(nil, now)
 		if k.changedSince("y", "v", k.epoch.Load()) {
 			t.Fatal("an entry of now counts as old")
 		}
@@ -100,16 +105,16 @@ func TestAFeedThatBeginsAnewMakesEverythingOld(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	k := newKnown()
-	k.tell([]Change{{CompanyID: "c", Version: 1000}}, now.Add(-time.Hour), now)
+	started(k, now.Add(-time.Hour), now, Change{CompanyID: "c", Version: 1000})
 	epoch := k.epoch.Load()
-	k.tell([]Change{{CompanyID: "c", Version: 7}}, now, now)
+	started(k, now, now, Change{CompanyID: "c", Version: 7})
 	if !k.changedSince("d", "u", epoch) {
 		t.Error("an entry from before counts as new")
 	}
-	if v := k.judge("c", "", 1000, now.Add(-time.Second)); v != unsure {
+	if v := k.judge("c", "", vintage{1000, now.Add(-time.Second), "o"}); v != unsure {
 		t.Errorf("a cached entry from before is judged %v", v)
 	}
-	if v := k.judge("c", "", 7, now); v != current {
+	if v := k.judge("c", "", vintage{7, now, "o"}); v != current {
 		t.Errorf("a cached entry from after is judged %v", v)
 	}
 }

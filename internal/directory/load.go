@@ -123,12 +123,7 @@ func (d *Directory) load(batch []*flight) {
 		}
 		certain := make([]*Subscription, 0, len(found))
 		for _, s := range found {
-			s.CachedAt, s.Quota = began, QuotaBlock{}
-			// In this order: a change that was told since the query began may be missing in the rows, which must not get its
-			// version. Others would take them for what came after it.
-			newest := d.known.newestOf(s.CompanyID, s.UserID)
-			if !d.known.changedSince(s.CompanyID, s.UserID, epoch) {
-				s.Version = max(s.Version, newest)
+			if d.date(s, epoch, began) && !s.former() { // what Dragonfly holds is of users who belong to a company
 				certain = append(certain, s)
 			}
 		}
@@ -138,6 +133,20 @@ func (d *Directory) load(batch []*flight) {
 		}
 		left = d.settle(left, found, epoch, newer, last)
 	}
+}
+
+// date gives a subscription from Postgres the time and the version of its load, and reports whether it is certain that no change was
+// told since the load began.
+func (d *Directory) date(s *Subscription, epoch uint64, began time.Time) bool {
+	s.CachedAt, s.Quota = began, QuotaBlock{}
+	// In this order: a change that was told since the query began may be missing in the rows, which must not get its
+	// version. Others would take them for what came after it.
+	newest := d.known.newestOf(s.CompanyID, s.UserID)
+	if !d.known.from(s.Origin) || d.known.changedSince(s.CompanyID, s.UserID, epoch) {
+		return false
+	}
+	s.Version = max(s.Version, newest)
+	return true
 }
 
 // anyVersion is newer than every version.
@@ -153,7 +162,7 @@ func (d *Directory) overrule(newer map[string]bool) {
 	for user := range newer {
 		users[user] = anyVersion
 	}
-	_ = d.askCache(d.ctx, func(ctx context.Context) error { return d.config.Cache.Invalidate(ctx, users, nil) })
+	_ = d.askCache(d.ctx, func(ctx context.Context) error { return d.config.Cache.Invalidate(ctx, users, nil, d.known.source()) })
 }
 
 // loadCached lands the flights that Dragonfly has a current entry for. Of the others it also returns the entries that
@@ -179,10 +188,12 @@ func (d *Directory) loadCached(batch []*flight) (left []*flight, doubtful map[st
 			left = append(left, f)
 			continue
 		}
-		switch d.known.judge(s.CompanyID, s.UserID, s.Version, s.CachedAt) {
+		switch d.known.judge(s.CompanyID, s.UserID, vintage{s.Version, s.CachedAt, s.Origin}) {
 		case current:
 			// What the process keeps must not outlive what Dragonfly keeps.
-			d.keep(s, epoch, min(d.config.Life, s.Left()))
+			life := min(d.config.Life, s.Left())
+			s.Quota = QuotaBlock{} // it is for those who read the keys
+			d.keep(s, epoch, life)
 			d.land(f, s, nil, byDragonfly)
 		case unsure:
 			doubtful[f.user] = s
@@ -234,15 +245,16 @@ func (d *Directory) putCached(subs []*Subscription) map[string]bool {
 }
 
 // settle lands the flights whose answer from Postgres is certain, and returns those that must be loaded again, because
-// something was changed after the load had begun. The last time all are landed.
+// something was changed after the load had begun, or another server has answered than the one whose feed is followed. The last time
+// all are landed.
 func (d *Directory) settle(flights []*flight, found map[string]*Subscription, epoch uint64, newer map[string]bool, last bool) (again []*flight) {
 	for _, f := range flights {
 		s := found[f.user]
-		company := ""
+		company, astray := "", false
 		if s != nil {
-			company = s.CompanyID
+			company, astray = s.CompanyID, !d.known.from(s.Origin)
 		}
-		doubt := newer[f.user] || d.known.changedSince(company, f.user, epoch)
+		doubt := astray || newer[f.user] || d.known.changedSince(company, f.user, epoch)
 		switch {
 		case doubt && !last:
 			d.metrics.reloads.Inc()

@@ -18,9 +18,9 @@ type documents struct {
 func (d *Directory) CompanyConfig(ctx context.Context, company string) (*CompanyConfig, error) {
 	return lookUp(ctx, d, company, kind[CompanyConfig]{
 		name: "configuration", memory: d.configs, left: (*CompanyConfig).Left,
-		cached: func(ctx context.Context) (*CompanyConfig, error) { return d.config.Cache.CompanyConfig(ctx, company) },
-		origin: func(c *CompanyConfig) (int64, time.Time) { return c.Version, c.CachedAt },
-		of:     func(o documents) *CompanyConfig { return o.config },
+		cached:  func(ctx context.Context) (*CompanyConfig, error) { return d.config.Cache.CompanyConfig(ctx, company) },
+		vintage: func(c *CompanyConfig) vintage { return vintage{c.Version, c.CachedAt, c.Origin} },
+		of:      func(o documents) *CompanyConfig { return o.config },
 	})
 }
 
@@ -28,20 +28,20 @@ func (d *Directory) CompanyConfig(ctx context.Context, company string) (*Company
 func (d *Directory) BillingPeriod(ctx context.Context, company string) (*BillingPeriod, error) {
 	return lookUp(ctx, d, company, kind[BillingPeriod]{
 		name: "billing period", memory: d.periods, left: (*BillingPeriod).Left,
-		cached: func(ctx context.Context) (*BillingPeriod, error) { return d.config.Cache.BillingPeriod(ctx, company) },
-		origin: func(p *BillingPeriod) (int64, time.Time) { return p.Version, p.CachedAt },
-		of:     func(o documents) *BillingPeriod { return o.period },
+		cached:  func(ctx context.Context) (*BillingPeriod, error) { return d.config.Cache.BillingPeriod(ctx, company) },
+		vintage: func(p *BillingPeriod) vintage { return vintage{p.Version, p.CachedAt, p.Origin} },
+		of:      func(o documents) *BillingPeriod { return o.period },
 	})
 }
 
 // A kind is one of the documents of a company.
 type kind[T any] struct {
-	name   string
-	memory *memory[T]
-	left   func(*T) time.Duration
-	cached func(ctx context.Context) (*T, error)
-	origin func(*T) (version int64, cachedAt time.Time)
-	of     func(documents) *T
+	name    string
+	memory  *memory[T]
+	left    func(*T) time.Duration
+	cached  func(ctx context.Context) (*T, error)
+	vintage func(*T) vintage
+	of      func(documents) *T
 }
 
 func lookUp[T any](ctx context.Context, d *Directory, company string, k kind[T]) (*T, error) {
@@ -93,8 +93,7 @@ func load[T any](d *Directory, company string, k kind[T]) (*T, error) {
 		return err
 	})
 	if err == nil && doubtful != nil {
-		version, cachedAt := k.origin(doubtful)
-		switch d.known.judge(company, "", version, cachedAt) {
+		switch d.known.judge(company, "", k.vintage(doubtful)) {
 		case current:
 			remember(d, k.memory, company, doubtful, epoch, min(d.config.Life, k.left(doubtful)))
 			d.metrics.lookups.WithLabelValues(byDragonfly).Inc()
@@ -146,7 +145,7 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 		var docs documents
 		stored := true
 		newest := d.known.newestOf(id, "")
-		overtaken := d.known.changedSince(id, "", epoch) // after newest, as in Directory.load
+		overtaken := d.known.changedSince(id, "", epoch) || !unknown && !d.known.from(c.Origin) // after newest, as in Directory.load
 		if !unknown {
 			if overtaken {
 				newest = 0
@@ -176,7 +175,7 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 		}
 		if !stored { // as in Directory.overrule
 			_ = d.askCache(d.ctx, func(ctx context.Context) error {
-				return d.config.Cache.Invalidate(ctx, nil, map[string]int64{id: anyVersion})
+				return d.config.Cache.Invalidate(ctx, nil, map[string]int64{id: anyVersion}, d.known.source())
 			})
 		}
 		if !doubt {

@@ -14,6 +14,8 @@ type entry[T any] struct {
 	expires int64  // nanoseconds since the directory's start
 	// seen is the epoch of changes up to which the entry is known to be as new as they are.
 	seen atomic.Uint64
+	// shown is when a quota block was last handed over for it, as expires is counted; 0: never.
+	shown atomic.Int64
 }
 
 // shards is how many locks a memory has, a power of two. There are more of them than processors, so that two readers
@@ -74,16 +76,6 @@ func (m *memory[T]) put(key string, e *entry[T]) {
 	s := m.shard(key)
 	s.mu.Lock()
 	s.put(key, e, m.each)
-	s.mu.Unlock()
-}
-
-// replace puts an entry where another one is, and does nothing if that is no longer there.
-func (m *memory[T]) replace(key string, present, e *entry[T]) {
-	s := m.shard(key)
-	s.mu.Lock()
-	if s.newer[key] == present {
-		s.newer[key] = e
-	}
 	s.mu.Unlock()
 }
 

@@ -38,18 +38,6 @@ func TestAMemoryForgetsWhatNobodyAsksFor(t *testing.T) {
 	}
 }
 
-func TestAReplacementDoesNotUndoWhatCameBetween(t *testing.T) {
-	t.Parallel()
-	m := newMemory[int](1000)
-	first, second, third := &entry[int]{}, &entry[int]{}, &entry[int]{}
-	m.put("key", first)
-	m.replace("key", first, second)
-	m.replace("key", first, third)
-	if m.get("key") != second {
-		t.Error("an entry was replaced that was no longer there")
-	}
-}
-
 func TestAMemoryServesManyAtOnce(t *testing.T) {
 	t.Parallel()
 	m := newMemory[int](256)

@@ -16,8 +16,7 @@ const (
 
 // What else may fail.
 const (
-	byCounters = "counters" // of quotas
-	byFeed     = "feed"
+	byFeed = "feed"
 )
 
 // metrics are the directory's counters. Every name begins with tenantflow_directory_.
@@ -58,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, d *Directory) *metrics {
 	for _, store := range []string{byDragonfly, byPostgres} {
 		m.loads.WithLabelValues(store)
 	}
-	for _, source := range []string{byDragonfly, byPostgres, byCounters, byFeed} {
+	for _, source := range []string{byDragonfly, byPostgres, byFeed} {
 		m.errors.WithLabelValues(source)
 	}
 	m.all = []prometheus.Collector{m.lookups, m.loads, m.loadSeconds, m.errors, m.reloads, m.changes,

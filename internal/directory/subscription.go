@@ -10,6 +10,11 @@ import (
 // A Subscription is what is known of one user. As JSON it is what stands in subscription:{<user_id>}. What Resolve and
 // User return is shared: treat it as read-only.
 type Subscription struct {
+	// Version rises with every change of what is below: the greatest version of the rows it is made of. It and the origin come
+	// first in the JSON: that is where the scripts of the cache look for them.
+	Version int64 `json:"version"`
+	// Origin is the run of Postgres that the version belongs to.
+	Origin    string `json:"cached_from"`
 	UserID    string `json:"user_id"`
 	CompanyID string `json:"company_id"`
 	Email     string `json:"email"`
@@ -25,13 +30,13 @@ type Subscription struct {
 	LastActivity *time.Time `json:"last_activity"`
 	// Limits are those of the company's subscription: copied into it when its period began.
 	Limits tier.Limits `json:"tier_limits"`
-	// Quota is how much of the day's quota was used when it was last looked at, at most QuotaAge ago. It is left out
-	// where nobody has asked for it, or the counters can't be read.
+	// Memberships are the companies the user belonged to, the last 32, the newest first.
+	Memberships []Membership `json:"memberships"`
+	// Quota is how much of the day's quota was used, as ShowUse was last told, at most QuotaAge ago. It is in what Dragonfly
+	// holds only, and left out where nothing was counted lately.
 	Quota QuotaBlock `json:"usage_quota,omitzero"`
 	// BillingStatus is the status of the company's subscription: active, past_due, cancelled or expired; closed if the company is.
 	BillingStatus string `json:"billing_status"`
-	// Version rises with every change of what is above: the greatest version of the rows it is made of.
-	Version int64 `json:"version"`
 	// CachedAt is when its load from Postgres began.
 	CachedAt time.Time `json:"cached_at"`
 }
@@ -56,9 +61,4 @@ type QuotaBlock struct {
 	DataPoints int64      `json:"data_points"`
 	DailyLimit tier.Limit `json:"daily_limit"` // API calls
 	AsOf       time.Time  `json:"as_of"`
-}
-
-// fresh tells whether the block may be shown at the time now.
-func (q *QuotaBlock) fresh(now time.Time) bool {
-	return q.Date == now.UTC().Format(time.DateOnly) && now.Sub(q.AsOf) < QuotaAge
 }

@@ -40,6 +40,9 @@ const (
 type Subscriptions interface {
 	// User returns a user's subscription, which is shared and must not be changed, or directory.ErrUnknown.
 	User(ctx context.Context, id string) (*directory.Subscription, error)
+	// UserIn is User for a caller who may know of the users of some companies only. All others are directory.ErrUnknown, in every way
+	// alike.
+	UserIn(ctx context.Context, id string, scope directory.Scope) (*directory.Subscription, error)
 }
 
 // Quotas knows what users have used. *dragonfly.Store does.

@@ -43,7 +43,9 @@ func (a *API) companyConfig(ctx context.Context, w http.ResponseWriter, r *http.
 	if err := json.Unmarshal(text, &members); err != nil {
 		return err
 	}
-	delete(members, "cached_at") // which is the cache's and not the company's
+	for _, own := range []string{"cached_from", "cached_at"} { // which are the cache's and not the company's
+		delete(members, own)
+	}
 	return answerJSON(w, members)
 }
 

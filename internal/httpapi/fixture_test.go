@@ -61,6 +61,14 @@ func (w *world) User(ctx context.Context, id string) (*directory.Subscription, e
 	return s, nil
 }
 
+func (w *world) UserIn(ctx context.Context, id string, scope directory.Scope) (*directory.Subscription, error) {
+	s, err := w.User(ctx, id)
+	if err == nil && !scope.Allows(s.CompanyID) {
+		return nil, fmt.Errorf("look up user %s: %w", id, directory.ErrUnknown)
+	}
+	return s, err
+}
+
 func (w *world) Counters(_ context.Context, user string, day time.Time) (dragonfly.Counters, error) {
 	w.asked.Add(1)
 	w.mu.Lock()

@@ -166,6 +166,35 @@ func TestWithoutCountersAQuotaIsNotKnownAndASubscriptionIs(t *testing.T) {
 	}
 }
 
+// A user the process holds costs no request to a store but the counters of a quota, which /subscription does not show.
+func TestSubscription_AHeldUserCostsNoRequest(t *testing.T) {
+	t.Parallel()
+	f := setupStores(t)
+	eventually(t, func() bool { return f.get("/v1/users/u-1/subscription").json["valid"] == true })
+	calls := func() (all string) {
+		stats, err := f.counters.Info(t.Context(), "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(stats) {
+			for _, command := range []string{"get", "hmget", "hgetall", "evalsha", "eval"} {
+				if n, found := strings.CutPrefix(line, "cmdstat_"+command+":"); found {
+					n, _, _ = strings.Cut(n, ",")
+					all += command + " " + n + " "
+				}
+			}
+		}
+		return all
+	}
+	before := calls()
+	for range 50 {
+		f.get("/v1/users/u-1/subscription")
+	}
+	if after := calls(); after != before {
+		t.Errorf("it took %s, before %s", after, before)
+	}
+}
+
 func TestWithoutPostgresKnownUsersAreAnsweredAndOthersAre503(t *testing.T) {
 	t.Parallel()
 	f := setupStores(t)

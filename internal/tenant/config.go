@@ -20,7 +20,7 @@ const maxConfig = 64 << 10
 // decided are the fields of a configuration that the tier decides. reserved are names under which readers find something else.
 var (
 	decided  = []string{"company_id", "subscription_tier", "max_users", "features_enabled", "support_level"} //nolint:gochecknoglobals // a constant table
-	reserved = []string{"version", "cached_at"}                                                              //nolint:gochecknoglobals // a constant table
+	reserved = []string{"version", "cached_at", "cached_from"}                                               //nolint:gochecknoglobals // a constant table
 	email    = regexp.MustCompile(`^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$`)
 )
 

@@ -27,6 +27,8 @@ type Grant struct {
 
 	all       bool
 	companies map[string]struct{}
+	ids       []string // of companies, sorted
+	key       string
 }
 
 // All is the grant to ask about every company, for callers that are let in without a token.
@@ -40,6 +42,15 @@ func (g *Grant) Allows(company string) bool {
 	_, ok := g.companies[company]
 	return ok
 }
+
+// Everything reports whether the bearer may ask about every company.
+func (g *Grant) Everything() bool { return g.all }
+
+// Companies lists the companies the bearer may ask about, where that is not every one. It must not be changed.
+func (g *Grant) Companies() []string { return g.ids }
+
+// Key is the same for grants to ask about the same companies only.
+func (g *Grant) Key() string { return g.key }
 
 // A Set is the tokens of one file. It does not change, and may be used by many goroutines at once.
 type Set struct {
@@ -198,7 +209,11 @@ func (p *parser) scope(number int, text []byte, grant *Grant) bool {
 			good = false
 		}
 		grant.companies[id] = struct{}{}
+		grant.ids = append(grant.ids, id)
 	}
+	slices.Sort(grant.ids)
+	sum := sha256.Sum256([]byte(strings.Join(grant.ids, "\n")))
+	grant.key = string(sum[:])
 	return good
 }
 

@@ -1,6 +1,7 @@
 package dragonfly
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -51,18 +53,44 @@ func (c *Cache) Subscriptions(ctx context.Context, users []string) ([]*directory
 	}
 	subs := make([]*directory.Subscription, len(users))
 	err := c.read(ctx, keys, func(i int, text []byte) bool {
-		s := new(directory.Subscription)
-		if json.Unmarshal(text, s) != nil || s.UserID != users[i] || s.CompanyID == "" ||
-			!plausible(s.Version, s.CachedAt, s.Left()) {
-			return false
-		}
-		subs[i] = s
-		return true
+		subs[i] = readSubscription(users[i], text)
+		return subs[i] != nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read %d cached subscriptions: %w", len(users), err)
 	}
 	return subs, nil
+}
+
+// SubscriptionOf returns what is cached of a user, if the company is allowed. What is not allowed is not even decoded: it looks, and
+// takes about as long, as if there were nothing.
+func (c *Cache) SubscriptionOf(ctx context.Context, user string, allowed func(company string) bool) (*directory.Subscription, error) {
+	text, err := c.client.Get(ctx, subscriptionKey+user+"}").Bytes()
+	switch {
+	case errors.Is(err, redis.Nil), redis.HasErrorPrefix(err, "WRONGTYPE"):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the cached subscription of user %s: %w", user, err)
+	}
+	const name, front = `"company_id":"`, 400 // it stands behind version, origin and user_id
+	_, rest, _ := bytes.Cut(text[:min(len(text), front)], []byte(name))
+	company, _, found := bytes.Cut(rest, []byte{'"'})
+	if !found || !allowed(string(company)) {
+		return nil, nil
+	}
+	if s := readSubscription(user, text); s != nil && allowed(s.CompanyID) {
+		return s, nil
+	}
+	return nil, nil
+}
+
+// readSubscription reads an entry; nil: it is none of ours, or too old.
+func readSubscription(user string, text []byte) *directory.Subscription {
+	s := new(directory.Subscription)
+	if json.Unmarshal(text, s) != nil || s.UserID != user || s.CompanyID == "" || !plausible(s.Version, s.CachedAt, s.Left()) {
+		return nil
+	}
+	return s
 }
 
 // CompanyConfig returns the cached configuration of a company, or nil if there is none that can be read.
@@ -145,7 +173,7 @@ func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text
 func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscription) (refused []int, err error) {
 	entries := make([]cacheEntry, len(subs))
 	for i, s := range subs {
-		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, seconds(s.Left(), directory.SubscriptionTTL)}
+		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, s.Origin, seconds(s.Left(), directory.SubscriptionTTL)}
 	}
 	refused, err = c.write(ctx, entries)
 	if err != nil {
@@ -158,8 +186,8 @@ func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscrip
 // newer one is there.
 func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig, period *directory.BillingPeriod) (stored bool, err error) {
 	refused, err := c.write(ctx, []cacheEntry{
-		{companyConfigKey + config.CompanyID + "}", config, config.Version, seconds(config.Left(), directory.CompanyConfigTTL)},
-		{billingPeriodKey + period.CompanyID + "}", period, period.Version, seconds(period.Left(), directory.BillingPeriodTTL)},
+		{companyConfigKey + config.CompanyID + "}", config, config.Version, config.Origin, seconds(config.Left(), directory.CompanyConfigTTL)},
+		{billingPeriodKey + period.CompanyID + "}", period, period.Version, period.Origin, seconds(period.Left(), directory.BillingPeriodTTL)},
 	})
 	if err != nil {
 		return false, fmt.Errorf("cache company %s: %w", config.CompanyID, err)
@@ -168,15 +196,15 @@ func (c *Cache) PutCompany(ctx context.Context, config *directory.CompanyConfig,
 }
 
 // Invalidate deletes the subscriptions of users, and the configurations and periods of companies, if they are older than
-// the given versions.
-func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int64) error {
+// the given versions or of another origin.
+func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int64, origin string) error {
 	calls := make([]scriptCall, 0, len(users)+2*len(companies))
 	for user, version := range users {
-		calls = append(calls, scriptCall{subscriptionKey + user + "}", []any{version}})
+		calls = append(calls, scriptCall{subscriptionKey + user + "}", []any{version, origin}})
 	}
 	for company, version := range companies {
-		calls = append(calls, scriptCall{companyConfigKey + company + "}", []any{version}},
-			scriptCall{billingPeriodKey + company + "}", []any{version}})
+		calls = append(calls, scriptCall{companyConfigKey + company + "}", []any{version, origin}},
+			scriptCall{billingPeriodKey + company + "}", []any{version, origin}})
 	}
 	const atOnce = 1000 // so that one pipeline does not keep others of this server waiting
 	for part := range slices.Chunk(calls, atOnce) {
@@ -187,11 +215,31 @@ func (c *Cache) Invalidate(ctx context.Context, users, companies map[string]int6
 	return nil
 }
 
+// Sweep deletes entries of other origins from a part of the keys, and returns where to go on; 0: this was the last part.
+func (c *Cache) Sweep(ctx context.Context, origin string, cursor uint64) (next uint64, err error) {
+	const atOnce = 1000 // keys looked at; counters are among them
+	keys, next, err := c.client.Scan(ctx, cursor, "*:{*}", atOnce).Result()
+	if err != nil {
+		return cursor, fmt.Errorf("look for cached users and companies: %w", err)
+	}
+	var calls []scriptCall
+	for _, key := range keys {
+		if strings.HasPrefix(key, subscriptionKey) || strings.HasPrefix(key, companyConfigKey) || strings.HasPrefix(key, billingPeriodKey) {
+			calls = append(calls, scriptCall{key, []any{0, origin}})
+		}
+	}
+	if _, err := c.run(ctx, c.drop, calls); err != nil {
+		return cursor, fmt.Errorf("delete %d cached users and companies of another origin: %w", len(calls), err)
+	}
+	return next, nil
+}
+
 // A cacheEntry is a document on its way into the cache.
 type cacheEntry struct {
 	key      string
 	document any
 	version  int64
+	origin   string
 	seconds  int64 // to live; none left: it is not stored
 }
 
@@ -211,7 +259,7 @@ func (c *Cache) write(ctx context.Context, entries []cacheEntry) (refused []int,
 			return nil, fmt.Errorf("encode %s: %w", e.key, err)
 		}
 		if e.seconds > 0 {
-			calls = append(calls, scriptCall{e.key, []any{text, e.version, e.seconds}})
+			calls = append(calls, scriptCall{e.key, []any{text, e.version, e.origin, e.seconds}})
 			indexes = append(indexes, i)
 		}
 	}

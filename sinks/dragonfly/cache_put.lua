@@ -1,34 +1,28 @@
 -- Puts a JSON document with a version into the cache, unless a newer one is there.
 --
 -- KEYS[1]  the key, for example subscription:{u-1}
--- ARGV[1]  the document, a JSON object
+-- ARGV[1]  the document, a JSON object that begins with {"version":7,"cached_from":"a"
 -- ARGV[2]  its version, an integer from 1 to 2^53
--- ARGV[3]  the seconds it lives, from 1 on
+-- ARGV[3]  its origin: which run of Postgres the version belongs to
+-- ARGV[4]  the seconds it lives, from 1 on
 --
--- Returns 1 if it was stored, 0 if a document with a higher version is there. The same version is stored again: it
--- holds the same rows, and may have a newer quota block. What can't be read as a document with a version is replaced,
--- whatever its type.
+-- Returns 1 if it was stored, 0 if a document of the same origin with a higher version is there. The same version is stored again: it
+-- holds the same rows, and may have a newer quota block. Whatever else is there is replaced.
 --
 -- By hand:
---   redis-cli --eval cache_put.lua 'subscription:{u-1}' , '{"user_id":"u-1","version":7}' 7 3600
+--   redis-cli --eval cache_put.lua 'subscription:{u-1}' , '{"version":7,"cached_from":"a","user_id":"u-1"}' 7 a 3600
 --
--- Runs on Lua 5.1 (Redis) and 5.4 (Dragonfly): no integer division, no integer turned into a float, no nil in an answer.
+-- The document is not parsed: JSON that is nested deeply enough, which anybody who reaches the server could write there, ends a whole
+-- Dragonfly. Runs on Lua 5.1 (Redis) and 5.4 (Dragonfly): no integer division, no integer turned into a float, no nil in an answer.
 
-local function version_of(text)
-  local readable, document = pcall(cjson.decode, text)
-  if readable and type(document) == 'table' and type(document.version) == 'number' then
-    -- Above 2^53 numbers are not exact any more, and no counter of ours gets there.
-    if document.version >= 1 and document.version <= 9007199254740992 then
-      return document.version
-    end
+-- pcall: the key may hold a list or a hash of another program, and GETRANGE is then an error.
+local present = redis.pcall('GETRANGE', KEYS[1], 0, 255)
+if type(present) == 'string' then
+  local version, origin = string.match(present, '^{"version":(%d+),"cached_from":"([^"\\]*)"')
+  -- Above 2^53 numbers are not exact any more, and no counter of ours gets there: compared as text, of equal length.
+  if version and origin == ARGV[3] and (#version < 16 or #version == 16 and version <= '9007199254740992') and tonumber(version) > tonumber(ARGV[2]) then
+    return 0
   end
-  return 0
 end
-
--- pcall: the key may hold a list or a hash of somebody else's, and GET is then an error.
-local present = redis.pcall('GET', KEYS[1])
-if type(present) == 'string' and version_of(present) > tonumber(ARGV[2]) then
-  return 0
-end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[4])
 return 1

@@ -3,7 +3,6 @@ package dragonfly_test
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -110,13 +109,15 @@ func (r scriptCalls) next(present *redis.Client) scriptCall {
 		if r.IntN(8) == 0 {
 			version = "9007199254740992"
 		}
-		documents := []string{`{"version":` + version + `}`, "[" + version + "]", `{"version":"x"}`, `{"version":1e300}`, "no document", `{"version":2.5}`, ""}
-		return scriptCall{"cache_put.lua", []string{document}, []any{documents[max(0, r.IntN(12)-5)], version, "7000"}}
+		origin := []string{"a", "a", "a", "b"}[r.IntN(4)]
+		documents := []string{`{"version":` + version + `,"cached_from":"` + origin + `"}`, "[" + version + "]", `{"version":"x","cached_from":"a"}`,
+			`{"version":99999999999999999999,"cached_from":"a"}`, "no document", `{"version":2.5,"cached_from":"a"}`, ""}
+		return scriptCall{"cache_put.lua", []string{document}, []any{documents[max(0, r.IntN(12)-5)], version, origin, "7000"}}
 	case 5:
 		if r.IntN(4) == 0 {
-			return scriptCall{"cache_drop.lua", []string{counters}, []any{"1"}} // no string
+			return scriptCall{"cache_drop.lua", []string{counters}, []any{"1", "a"}} // no string
 		}
-		return scriptCall{"cache_drop.lua", []string{document}, []any{r.number(1, 9)}}
+		return scriptCall{"cache_drop.lua", []string{document}, []any{r.number(1, 9), []string{"a", "b"}[r.IntN(2)]}}
 	default:
 		return r.count(counters, user)
 	}
@@ -234,13 +235,6 @@ func (l *lua54) run(source string, keys []string, args []any) (string, error) {
 			default:
 				line = luaValue(answer)
 			}
-		case "decode":
-			var document any
-			if err := json.Unmarshal([]byte(values[0]), &document); err != nil {
-				line = "{err = " + luaText(err.Error()) + "}"
-			} else {
-				line = "{value = " + luaValue(document) + "}"
-			}
 		case "answer":
 			return strings.Join(values, " "), nil
 		default:
@@ -287,7 +281,7 @@ func luaText(s string) string {
 	return b.String()
 }
 
-// luaValue is a value as an expression of Lua: nothing is false, and a number from JSON a float, as cjson makes it.
+// luaValue is a value as an expression of Lua: nothing is false.
 func luaValue(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -296,8 +290,6 @@ func luaValue(v any) string {
 		return luaText(v)
 	case int64:
 		return strconv.FormatInt(v, 10)
-	case float64:
-		return strconv.FormatFloat(v, 'e', -1, 64)
 	case []string:
 		var items []string
 		for _, item := range v {
@@ -308,12 +300,6 @@ func luaValue(v any) string {
 		var items []string
 		for _, item := range v {
 			items = append(items, luaValue(item))
-		}
-		return "{" + strings.Join(items, ", ") + "}"
-	case map[string]any:
-		var items []string
-		for key, item := range v {
-			items = append(items, "["+luaText(key)+"] = "+luaValue(item))
 		}
 		return "{" + strings.Join(items, ", ") + "}"
 	default:

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -88,8 +87,7 @@ func (s *Store) check(ctx context.Context) error {
 		return err
 	}
 	if info.Evicts != "" {
-		return &ConfigError{fmt.Sprintf("the server evicts keys (%s): a counter that is evicted begins again at zero. "+
-			"Set maxmemory-policy noeviction (Redis), or start Dragonfly without --cache_mode", info.Evicts)}
+		return evictsError(info.Evicts)
 	}
 	return nil
 }
@@ -106,28 +104,16 @@ func (s *Store) Memory(ctx context.Context) (Memory, error) {
 	if err != nil {
 		return Memory{}, fmt.Errorf("ask the counter store about its memory: %w", err)
 	}
-	var m Memory
-	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch name {
-		case "used_memory":
-			m.Used, err = strconv.ParseInt(value, 10, 64)
-		case "maxmemory":
-			m.Max, err = strconv.ParseInt(value, 10, 64)
-		case "maxmemory_policy":
-			if value != "noeviction" {
-				m.Evicts = line
-			}
-		case "cache_mode": // Dragonfly
-			if value == "cache" {
-				m.Evicts = line
-			}
+	fields := infoFields(text)
+	m := Memory{Evicts: evictionPolicy(fields)}
+	for name, to := range map[string]*int64{"used_memory": &m.Used, "maxmemory": &m.Max} {
+		if fields[name] == "" {
+			continue // not said
 		}
-		if err != nil {
-			return Memory{}, fmt.Errorf("ask the counter store about its memory: %q: %w", line, err)
+		if *to, err = strconv.ParseInt(fields[name], 10, 64); err != nil {
+			return Memory{}, fmt.Errorf("ask the counter store about its memory: %s: %w", name, err)
 		}
 	}
-	m.Evicts = strings.TrimSpace(m.Evicts)
 	return m, nil
 }
 

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -14,67 +15,102 @@ import (
 var (
 	//go:embed changes.sql
 	changesSQL string
-	//go:embed changes_lately.sql
-	changesLatelySQL string
 	//go:embed prune.sql
 	pruneSQL string
 )
 
 const (
+	// changesPage is how many changes one statement reads at most.
+	changesPage = 10_000
 	// changesKept is how long a change is kept: as far back as a new reader looks, and a while more.
 	changesKept = directory.FeedReach + 10*time.Minute
 	// pruneRows is how many changes one statement removes, so that none of them takes long.
 	pruneRows = 10_000
 )
 
-// Changes returns the committed changes since a position, and the position to ask from next time. From zero on, they are
-// those of the last directory.FeedReach. For each user, and for each company as a whole, only the last of several changes
-// is told. One that commits late is told when it does. A change is told once, but for an old position, or one of another
-// Store, which may be told it again.
-//
-// If the new position is lower than the old one, the database was replaced or has gone back in time; the changes are then
-// those from zero on. Ask at least once in directory.FeedReach: older changes are removed.
-func (s *Store) Changes(ctx context.Context, since directory.Position) ([]directory.Change, directory.Position, error) {
+// Changes reads the next page of the change feed. From the empty position, and from one of another origin, it begins with everything
+// that is kept, which is the last directory.FeedReach and a little more. Each change is told once; of several in a page that concern the
+// same user or the same company, only the last. One that commits late is told when it does. Ask at least once in
+// directory.FeedReach: older changes are removed.
+func (s *Store) Changes(ctx context.Context, since directory.Position) (directory.Feed, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	before := since
-	changes, seen, err := s.changes(ctx, since)
-	if err == nil && seen.oldest < oldestAt(since) {
-		// The ids of transactions only rise.
-		s.snapshots.forget()
-		changes, seen, err = s.changes(ctx, 0)
-		since = 0
-	}
+	at, err := readPlace(since)
 	if err != nil {
-		return nil, before, explain("read the changes", err)
+		return directory.Feed{}, err
 	}
-	return changes, s.snapshots.keep(since, seen), nil
+	// Both statements on one connection: it is one server's, whatever the address leads to meanwhile.
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return directory.Feed{}, explain("read the changes", err)
+	}
+	defer conn.Release()
+	var origin, now string
+	if err := conn.QueryRow(ctx, "SELECT coalesce(public.data_origin(), ''), pg_current_snapshot()::text").Scan(&origin, &now); err != nil {
+		return directory.Feed{}, explain("read the changes", err)
+	}
+	if origin == "" {
+		return directory.Feed{}, errors.New("read the changes in Postgres: the server is a standby, which may be behind the primary")
+	}
+	feed := directory.Feed{Origin: origin, Begun: at.Origin != origin}
+	if feed.Begun {
+		at = place{Origin: origin}
+		if since != "" {
+			s.pool.Reset() // the other connections may lead to the server of before
+		}
+	}
+	if at.Target == "" {
+		at.Target = now
+	}
+	if feed.Changes, feed.More, err = s.page(ctx, conn.Conn(), &at); err != nil {
+		return directory.Feed{}, explain("read the changes", err)
+	}
+	feed.Next, err = at.position()
+	return feed, err
 }
 
-func (s *Store) changes(ctx context.Context, since directory.Position) ([]directory.Change, snapshot, error) {
-	query, from := changesSQL, []any{oldestAt(since), s.snapshots.at(since)}
-	if since == 0 {
-		query, from = changesLatelySQL, []any{directory.FeedReach}
-	}
-	rows, err := s.pool.Query(ctx, query, from...)
+// page reads one page and moves the place behind it. It reports whether there are more.
+func (s *Store) page(ctx context.Context, conn *pgx.Conn, at *place) (changes []directory.Change, more bool, err error) {
+	spans, err := at.left()
 	if err != nil {
-		return nil, snapshot{}, err
+		return nil, false, err
 	}
-	var text string
-	var company, user *string
-	var version *int64
-	var changes []directory.Change
-	_, err = pgx.ForEachRow(rows, []any{&text, &company, &user, &version}, func() error {
-		if company != nil {
-			changes = append(changes, directory.Change{CompanyID: *company, UserID: *user, Version: *version})
+	n := 0
+	if len(spans) > 0 {
+		low, high := bounds(spans)
+		var c directory.Change
+		last := map[directory.Change]int{} // places in changes, by what they concern
+		take := func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&at.XID, &c.Version, &c.CompanyID, &c.UserID}, func() error {
+				n++
+				at.Version = c.Version
+				concerned := directory.Change{CompanyID: c.CompanyID, UserID: c.UserID}
+				if i, again := last[concerned]; again {
+					changes[i].Version = max(changes[i].Version, c.Version)
+					return nil
+				}
+				last[concerned] = len(changes)
+				changes = append(changes, c)
+				return nil
+			})
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, snapshot{}, err
+		// Before the table is analysed, the planner takes a backlog of millions for a few rows and sorts them all for every page.
+		b := &pgx.Batch{}
+		b.Queue("BEGIN READ ONLY")
+		b.Queue("SET LOCAL enable_seqscan = off")
+		b.Queue("SET LOCAL enable_bitmapscan = off")
+		b.Queue(changesSQL, low, high, at.XID, at.Version, s.changesPage).Query(take)
+		b.Queue("COMMIT")
+		if err := conn.SendBatch(ctx, b).Close(); err != nil {
+			return nil, false, err
+		}
 	}
-	seen, err := readSnapshot(text)
-	return changes, seen, err
+	if n == s.changesPage {
+		return changes, true, nil
+	}
+	*at = place{Origin: at.Origin, Seen: at.Target}
+	return changes, false, nil
 }
 
 // PruneChanges removes changes that no reader needs any more and returns how many. Call it every few minutes: it removes

@@ -3,8 +3,12 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,30 +23,34 @@ type reader struct {
 	at    directory.Position
 }
 
-// told returns what a poll tells, as company or company/user, sorted.
+// told returns what the feed tells up to its end, as company or company/user, sorted.
 func (r *reader) told(t *testing.T) []string {
 	t.Helper()
-	changes, next, err := r.store.Changes(t.Context(), r.at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if next < r.at {
-		t.Errorf("the position went from %d back to %d", r.at, next)
-	}
-	r.at = next
 	names := []string{}
-	for _, c := range changes {
-		name := c.CompanyID
-		if c.UserID != "" {
-			name += "/" + c.UserID
+	for {
+		page, err := r.store.Changes(t.Context(), r.at)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if c.Version == 0 {
-			t.Errorf("%s has no version", name)
+		if page.Begun != (r.at == "") || page.Next == "" || page.Origin == "" {
+			t.Errorf("from %q the page is %+v", r.at, page)
 		}
-		names = append(names, name)
+		r.at = page.Next
+		for _, c := range page.Changes {
+			name := c.CompanyID
+			if c.UserID != "" {
+				name += "/" + c.UserID
+			}
+			if c.Version == 0 {
+				t.Errorf("%s has no version", name)
+			}
+			names = append(names, name)
+		}
+		if !page.More {
+			slices.Sort(names)
+			return names
+		}
 	}
-	slices.Sort(names)
-	return names
 }
 
 func (r *reader) tells(t *testing.T, want ...string) {
@@ -122,28 +130,6 @@ func TestATransactionThatCommitsLateIsToldThen(t *testing.T) {
 	}
 }
 
-func TestAPositionOfAnotherStoreIsNotGoneBackFrom(t *testing.T) {
-	t.Parallel()
-	w := setup(t)
-	held, err := w.conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = held.Rollback(context.Background()) }()
-	// A transaction that is under way all the time: the oldest one stays the same.
-	if _, err := held.Exec(t.Context(), "INSERT INTO companies (company_id, name, billing_email) VALUES ('held', 'H', 'h@x')"); err != nil {
-		t.Fatal(err)
-	}
-	r := &reader{store: w.store}
-	for range 5 {
-		r.told(t)
-	}
-	other := &reader{store: open(t, postgres.Config{DSN: w.dsn}), at: r.at}
-	for range 3 {
-		other.told(t) // it says where a position goes back
-	}
-}
-
 func TestNoChangeIsMissedWhileManyCommitInAnyOrder(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
@@ -170,7 +156,8 @@ func TestNoChangeIsMissedWhileManyCommitInAnyOrder(t *testing.T) {
 			done <- nil
 		}()
 	}
-	r := &reader{store: w.store}
+	// Pages of two: a read goes over many of them while others commit.
+	r := &reader{store: open(t, postgres.Config{DSN: w.dsn, ChangesPage: 2})}
 	seen := map[string]bool{}
 	poll := func() {
 		for _, name := range r.told(t) {
@@ -226,35 +213,158 @@ func TestOldChangesAreRemovedOnceEverybodyCouldReadThem(t *testing.T) {
 	}
 }
 
-func TestChangesThatCameWithABackupOfAnotherServerAreRemoved(t *testing.T) {
+func TestChanges_OfAnotherServersFutureAreRemoved(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	r := &reader{store: w.store}
+	// As they come with a backup of another server.
 	w.exec(t, "INSERT INTO changes (version, company_id, xid) SELECT n, 'c' || n, (1000000000000 + n)::text::xid8 FROM generate_series(1, 10001) AS n")
-	if n := len(r.told(t)); n != 10_001 { // once cannot be wrong
-		t.Errorf("%d changes are told", n)
-	}
 	r.tells(t)
 	if removed, err := w.store.PruneChanges(t.Context()); err != nil || removed != 10_001 {
 		t.Errorf("removed %d: %v", removed, err)
 	}
 }
 
-func TestAPositionOfAnotherServerStartsTheFeedAgain(t *testing.T) {
+func TestChanges_PagesLeaveNothingOut(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')")
-	changes, next, err := w.store.Changes(t.Context(), 1<<60)
-	if err != nil || len(changes) != 1 || next == 0 || next >= 1<<60 {
-		t.Errorf("told %v, position %d, %v", changes, next, err)
+	paged := &reader{store: open(t, postgres.Config{DSN: w.dsn, ChangesPage: 7})}
+	paged.told(t)
+	held, err := w.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	r := &reader{store: w.store, at: next}
-	r.tells(t)
-	w.exec(t, "UPDATE companies SET name = 'n'")
-	r.tells(t, "acme")
+	if _, err := held.Exec(t.Context(), "INSERT INTO companies (company_id, name, billing_email) SELECT 'h' || n, '', '' FROM generate_series(1, 50) AS n"); err != nil {
+		t.Fatal(err)
+	}
+	other := connect(t, w.dsn)
+	for n := range 60 {
+		if _, err := other.Exec(t.Context(), "INSERT INTO companies (company_id, name, billing_email) VALUES ($1, '', '')", fmt.Sprint("c", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := paged.store.Changes(t.Context(), paged.at)
+	if err != nil || !first.More || len(first.Changes) != 7 || first.Begun {
+		t.Fatalf("the first page is %+v, %v", first, err)
+	}
+	// What commits between two pages is told behind what was committed before.
+	if err := held.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	paged.at = first.Next
+	if got := paged.told(t); len(got) != 53 || strings.HasPrefix(got[len(got)-1], "h") {
+		t.Errorf("behind the first page %d are told: %q", len(got), got)
+	}
+	if got := paged.told(t); len(got) != 50 || !strings.HasPrefix(got[0], "h") {
+		t.Errorf("then %d are told: %q", len(got), got)
+	}
+	paged.tells(t)
+	// Another process goes on from any page, and one that begins is told all.
+	next := &reader{store: w.store, at: first.Next}
+	if got := next.told(t); len(got) != 53 {
+		t.Errorf("another process is told %d", len(got))
+	}
+	late := &reader{store: paged.store}
+	if got := late.told(t); len(got) != 110 {
+		t.Errorf("one that begins is told %d", len(got))
+	}
+}
+
+// A transaction that is open for an hour, in any database of the server, must not make every poll read the changes of that hour.
+func TestChanges_AnOpenTransactionCostsNothing(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	r := &reader{store: w.store}
+	r.told(t)
+	held, err := w.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Rollback(context.Background()) }()
+	if _, err := held.Exec(t.Context(), "INSERT INTO changes (version, company_id) VALUES (1, 'held')"); err != nil {
+		t.Fatal(err)
+	}
+	other := connect(t, w.dsn)
+	if _, err := other.Exec(t.Context(), "INSERT INTO changes (version, company_id, user_id) SELECT n, 'c', 'u' || n FROM generate_series(1, 20000) AS n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.told(t); len(got) != 20_000 {
+		t.Fatalf("%d are told", len(got))
+	}
+	read := func() (blocks int64) {
+		// Of the table and its indexes, by all who have reported so far.
+		if _, err := other.Exec(t.Context(), "SELECT pg_stat_clear_snapshot()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.QueryRow(t.Context(), `SELECT coalesce(sum(idx_tup_fetch), 0)::bigint + coalesce(sum(seq_tup_read), 0)::bigint
+			FROM pg_stat_user_tables WHERE relname = 'changes'`).Scan(&blocks); err != nil {
+			t.Fatal(err)
+		}
+		return blocks
+	}
+	before := read()
+	for range 100 {
+		r.tells(t)
+	}
+	w.store.Close() // so that its connections report
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_ = enginetest.Eventually(ctx, func() bool { return read()-before > 100_000 })
+	if rows := read() - before; rows > 100_000 { // the reads of before may be reported late
+		t.Errorf("100 polls have read %d rows", rows)
+	}
+}
+
+func TestChanges_AStandbyIsNotRead(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t, "CREATE OR REPLACE FUNCTION public.data_origin() RETURNS text LANGUAGE sql AS $$ SELECT NULL::text $$")
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')", "INSERT INTO user_directory (user_id, company_id) VALUES ('u', 'acme')")
+	if users, err := w.store.Users(t.Context(), []string{"u"}); err != nil || len(users) != 1 || users[0].Origin != "" {
+		t.Errorf("%+v, %v", users, err)
+	}
+	if c, err := w.store.Company(t.Context(), "acme"); err != nil || c.Origin != "" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if page, err := w.store.Changes(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "standby") {
+		t.Errorf("%+v, %v", page, err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, same, err := w.store.Changes(ctx, next); err == nil || same != next {
-		t.Errorf("a poll that fails moves the position to %d: %v", same, err)
+	if _, err := w.store.Changes(ctx, ""); err == nil {
+		t.Error("a poll that is cancelled succeeds")
+	}
+	if _, err := w.store.Changes(t.Context(), "no position"); err == nil {
+		t.Error("what is no position is taken for one")
+	}
+}
+
+// The number of rows at which a poll of the whole could not be done in its time was 3.7 million: set TENANTFLOW_TEST_CHANGES to it.
+func TestChanges_ABacklogIsReadInBoundedSteps(t *testing.T) {
+	t.Parallel()
+	rows := 60_000
+	if n, err := strconv.Atoi(os.Getenv("TENANTFLOW_TEST_CHANGES")); err == nil {
+		rows = n
+	}
+	w := setup(t)
+	r := &reader{store: w.store}
+	r.told(t)
+	w.exec(t, fmt.Sprintf("INSERT INTO changes (version, company_id, user_id) SELECT i, 'c' || i %% 5000, 'user-' || i FROM generate_series(1, %d) AS i", rows))
+	for _, from := range []directory.Position{r.at, ""} {
+		told, pages, longest, began := 0, 0, time.Duration(0), time.Now()
+		for more := true; more; pages++ {
+			start := time.Now()
+			page, err := w.store.Changes(t.Context(), from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			longest = max(longest, time.Since(start))
+			told += len(page.Changes)
+			from, more = page.Next, page.More
+		}
+		if told != rows || pages != rows/10_000+1 {
+			t.Errorf("%d of %d rows are told in %d pages", told, rows, pages)
+		}
+		t.Logf("%d rows in %d pages: %s, the longest page %s", rows, pages, time.Since(began).Round(time.Millisecond), longest.Round(time.Millisecond))
 	}
 }

@@ -1,10 +1,13 @@
--- The changes that a reader has not seen whose last snapshot was $2, of which the oldest transaction under way was $1;
--- without $2, those since $1, of which he may have seen some. The snapshot is given back: it is that of this one statement, so
--- what is not in it is not in the answer either. The first row is always there; its change may be null.
-WITH read AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot)
-SELECT read.snapshot::text, c.company_id, coalesce(c.user_id, ''), max(c.version)
-FROM read
-LEFT JOIN public.changes AS c
-    ON c.xid >= $1 AND c.xid < pg_snapshot_xmax(read.snapshot) -- not what a restored backup says of another server's future
-    AND NOT coalesce(pg_visible_in_snapshot(c.xid, nullif($2::text, '')::pg_snapshot), false)
-GROUP BY read.snapshot::text, c.company_id, c.user_id
+-- One page of the change feed, in its order: changes made by transactions in any of the ranges that begin with $1 and end with $2, behind
+-- the place of transaction $3 and version $4, at most $5 of them. By hand:
+--   psql -v ON_ERROR_STOP=1 -c "PREPARE page AS $(cat changes.sql)" -c "EXECUTE page ('{0}', '{9223372036854775807}', '0', 0, 100)"
+SELECT c.xid, c.version, c.company_id, coalesce(c.user_id, '')
+FROM unnest($1::xid8[], $2::xid8[]) AS r (low, high)
+CROSS JOIN LATERAL (
+    SELECT c.xid, c.version, c.company_id, c.user_id
+    FROM public.changes AS c
+    WHERE c.xid >= r.low AND c.xid <= r.high AND (c.xid, c.version) > ($3::xid8, $4)
+    ORDER BY c.xid, c.version
+    LIMIT $5) AS c
+ORDER BY c.xid, c.version
+LIMIT $5

@@ -10,7 +10,8 @@ SELECT
     p.ends,
     CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
-    greatest(c.version, f.version, s.version)
+    greatest(c.version, f.version, s.version),
+    coalesce(public.data_origin(), '')
 FROM public.companies AS c
 LEFT JOIN public.company_config AS f ON f.company_id = c.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = c.company_id

@@ -31,6 +31,9 @@ type Config struct {
 	// Timeout is how long one look-up may take, with the wait for a connection. Default: 5s.
 	Timeout time.Duration
 
+	// ChangesPage is how many changes Changes reads at once. Default: 10,000.
+	ChangesPage int
+
 	Logger *slog.Logger
 }
 
@@ -49,8 +52,8 @@ type Store struct {
 	log     *slog.Logger
 
 	// prunable is the oldest transaction at the time of the last PruneChanges: everybody has read up to it by now.
-	prunable  atomic.Uint64
-	snapshots snapshots
+	prunable    atomic.Uint64
+	changesPage int
 	// unlisted are the tiers of which was said that they are not in the catalogue.
 	unlisted sync.Map
 }
@@ -62,6 +65,9 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
+	}
+	if cfg.ChangesPage == 0 {
+		cfg.ChangesPage = changesPage
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -80,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, explain("open the tables", err)
 	}
-	s := &Store{pool: pool, timeout: cfg.Timeout, log: cfg.Logger}
+	s := &Store{pool: pool, timeout: cfg.Timeout, log: cfg.Logger, changesPage: cfg.ChangesPage}
 	if err := s.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, err

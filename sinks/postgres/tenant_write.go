@@ -87,6 +87,7 @@ func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) 
 		b.Queue("SELECT public.tenant_schema_version($1)", company).QueryRow(func(row pgx.Row) error { return row.Scan(&w.Schema) })
 	}
 	if d.Remove != "" {
+		b.Queue("SELECT set_config('tenantflow.effective_at', $1::timestamptz::text, true)", d.At) // the user belongs to it until then
 		b.Queue("SELECT public.tenant_user_remove($1, $2, $3)", company, d.Remove, d.At)
 	}
 	if d.Add != nil {
@@ -148,6 +149,7 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 		return
 	}
 	b.Queue("SELECT public.drop_company_schema($1)", company)
+	b.Queue("SELECT set_config('tenantflow.effective_at', $1::timestamptz::text, true)", d.At) // its users belong to it until then
 	for _, table := range []string{"user_directory", "subscriptions", "company_config"} {
 		b.Queue("DELETE FROM public."+table+" WHERE company_id = $1", company)
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +18,8 @@ import (
 var (
 	//go:embed users.sql
 	usersSQL string
+	//go:embed users_former.sql
+	formerSQL string
 	//go:embed company.sql
 	companySQL string
 	//go:embed members.sql
@@ -24,7 +28,8 @@ var (
 
 var _ directory.Loader = (*Store)(nil)
 
-// Users returns those of the users that are known, in any order, in one query. Quota and CachedAt are left empty.
+// Users returns those of the users that are known, in any order. Quota and CachedAt are left empty. Of one who belongs to no
+// company any more, only UserID, Memberships and Origin are set.
 //
 // A user whose company has no subscription has an empty tier, an empty billing status and limits of zero. The billing
 // status of a company that is closed is closed, whatever its subscription says.
@@ -34,23 +39,58 @@ func (s *Store) Users(ctx context.Context, ids []string) ([]directory.Subscripti
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, usersSQL, ids)
+	known, err := s.members(ctx, usersSQL, ids)
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[string]struct{}, len(known))
+	for i := range known {
+		there[known[i].UserID] = struct{}{}
+	}
+	missing := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, ok := there[id]; return ok })
+	if len(missing) == 0 {
+		return known, nil
+	}
+	slices.Sort(missing)
+	return s.former(ctx, slices.Compact(missing), known)
+}
+
+// UserOf returns a user who belongs to one of the companies. For any other, known or not, the query does the same work: it finds no
+// row. The error is then directory.ErrUnknown.
+func (s *Store) UserOf(ctx context.Context, id string, companies []string) (directory.Subscription, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	found, err := s.members(ctx, usersSQL+" AND u.company_id = ANY ($2)", []string{id}, companies)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("look user %q up in Postgres: %w", id, directory.ErrUnknown)
+	}
+	if err != nil {
+		return directory.Subscription{}, err
+	}
+	return found[0], nil
+}
+
+// members runs a query of users.sql.
+func (s *Store) members(ctx context.Context, query string, arguments ...any) ([]directory.Subscription, error) {
+	rows, err := s.pool.Query(ctx, query, arguments...)
 	if err != nil {
 		return nil, explain("look users up", err)
 	}
 	limits := limitsReader{}
-	known, err := pgx.AppendRows(make([]directory.Subscription, 0, len(ids)), rows, func(row pgx.CollectableRow) (directory.Subscription, error) {
+	known, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (directory.Subscription, error) {
 		var u directory.Subscription
 		var text []byte
 		var notInCatalogue bool
+		var m memberships
 		err := row.Scan(&u.UserID, &u.CompanyID, &u.Email, &u.Status, &u.StartDate, &u.EndDate, &u.CreatedAt, &u.UpdatedAt, &u.LastActivity,
-			&u.Tier, &u.BillingStatus, &text, &notInCatalogue, &u.Version)
+			&u.Tier, &u.BillingStatus, &text, &notInCatalogue, &u.Version, &m.companies, &m.since, &m.until, &u.Origin)
 		if err != nil {
 			return u, err
 		}
 		if notInCatalogue {
 			s.sayUnlisted(u.Tier, u.CompanyID)
 		}
+		u.Memberships = m.list()
 		u.Limits, err = limits.read(text)
 		return u, err
 	})
@@ -58,6 +98,42 @@ func (s *Store) Users(ctx context.Context, ids []string) ([]directory.Subscripti
 		return nil, explain("look users up", err)
 	}
 	return known, nil
+}
+
+// former adds those of the users who have belonged to a company.
+func (s *Store) former(ctx context.Context, ids []string, known []directory.Subscription) ([]directory.Subscription, error) {
+	rows, err := s.pool.Query(ctx, formerSQL, ids)
+	if err == nil {
+		known, err = pgx.AppendRows(known, rows, func(row pgx.CollectableRow) (directory.Subscription, error) {
+			var u directory.Subscription
+			var m memberships
+			err := row.Scan(&u.UserID, &m.companies, &m.since, &m.until, &u.Origin)
+			u.Memberships = m.list()
+			return u, err
+		})
+	}
+	if err != nil {
+		return nil, explain("look up whose users were", err)
+	}
+	return known, nil
+}
+
+// memberships are a user's as columns.
+type memberships struct {
+	companies []string
+	since     []time.Time
+	until     []*time.Time
+}
+
+func (m memberships) list() []directory.Membership {
+	all := make([]directory.Membership, len(m.companies))
+	for i := range all {
+		all[i] = directory.Membership{CompanyID: m.companies[i], Since: m.since[i].UTC()}
+		if m.until[i] != nil {
+			all[i].Until = m.until[i].UTC()
+		}
+	}
+	return all
 }
 
 // Company returns what is known of a company. An unknown one is directory.ErrUnknown. Without a subscription, tier and
@@ -69,7 +145,7 @@ func (s *Store) Company(ctx context.Context, id string) (directory.Company, erro
 	var text []byte
 	var notInCatalogue bool
 	err := s.pool.QueryRow(ctx, companySQL, id).Scan(&c.CompanyID, &c.BillingEmail, &c.Tier, &text, &c.SupportLevel, &c.Config,
-		&c.Period.Start, &c.Period.End, &c.Period.Status, &notInCatalogue, &c.Version)
+		&c.Period.Start, &c.Period.End, &c.Period.Status, &notInCatalogue, &c.Version, &c.Origin)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, fmt.Errorf("look company %q up in Postgres: %w", id, directory.ErrUnknown)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -45,9 +46,10 @@ func TestUsersAreWhatTheirCompanyHasSubscribedTo(t *testing.T) {
 	}
 	u := got[0]
 	want := directory.Subscription{UserID: "u1", CompanyID: "acme", Email: "u1@acme", Tier: "enterprise", Status: "active", StartDate: day("2026-01-02T01:04:05Z"),
-		EndDate: day("2026-12-01T00:00:00Z"), CreatedAt: *day("2026-01-01T00:00:00Z"), LastActivity: day("2026-11-20T10:00:00Z"), BillingStatus: "past_due",
+		Memberships: []directory.Membership{{CompanyID: "acme", Since: *day("2026-01-01T00:00:00Z")}},
+		EndDate:     day("2026-12-01T00:00:00Z"), CreatedAt: *day("2026-01-01T00:00:00Z"), LastActivity: day("2026-11-20T10:00:00Z"), BillingStatus: "past_due",
 		Limits: tier.Limits{DailyAPICalls: tier.Unlimited, StorageMB: tier.Unlimited, MaxUsers: tier.Unlimited, RetentionDays: 1095, Features: []string{"all_features"}}}
-	if u.Version == 0 || time.Since(u.UpdatedAt).Abs() > time.Minute {
+	if u.Version == 0 || u.Origin == "" || time.Since(u.UpdatedAt).Abs() > time.Minute {
 		t.Errorf("version %d, updated at %s", u.Version, u.UpdatedAt)
 	}
 	if text, wanted := asJSON(t, u, true), asJSON(t, want, true); text != wanted {
@@ -67,11 +69,93 @@ func TestUsersAreWhatTheirCompanyHasSubscribedTo(t *testing.T) {
 	}
 }
 
+func TestUsers_MembershipsFollowTheDirectory(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('bolt', 'B', 'b@x')",
+		"SELECT tenant_user_put('acme', 'u1', 'u1@x', '2026-03-01 08:00+00')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('u2', 'acme')")
+	history := func(user string) string {
+		t.Helper()
+		users, err := w.store.Users(t.Context(), []string{user, "nobody"})
+		if err != nil || len(users) != 1 {
+			t.Fatalf("%d users, %v", len(users), err)
+		}
+		var all []string
+		for _, m := range users[0].Memberships {
+			text := m.CompanyID + " " + m.Since.Format("01-02T15")
+			if !m.Until.IsZero() {
+				text += " to " + m.Until.Format("01-02T15")
+			}
+			all = append(all, text)
+		}
+		return strings.Join(all, ", ")
+	}
+	remove := func(company, user, at string) {
+		t.Helper()
+		w.exec(t, "BEGIN", "SELECT set_config('tenantflow.effective_at', '"+at+"', true)",
+			fmt.Sprintf("SELECT tenant_user_remove('%s', '%s', '%s')", company, user, at), "COMMIT")
+	}
+	for i, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() {}, "acme 03-01T08"},
+		{func() {
+			w.exec(t, "UPDATE user_directory SET email = 'other', last_activity = now() WHERE user_id = 'u1'")
+		}, "acme 03-01T08"},
+		{func() { remove("acme", "u1", "2026-03-02 12:00+00") }, "acme 03-01T08 to 03-02T12"},
+		{func() { w.exec(t, "SELECT tenant_user_put('bolt', 'u1', 'u1@x', '2026-03-02 13:00+00')") }, "bolt 03-02T13, acme 03-01T08 to 03-02T12"},
+		{func() { remove("acme", "u1", "2026-03-03 12:00+00") }, "bolt 03-02T13, acme 03-01T08 to 03-02T12"}, // is not one of acme
+		// An event that is dated before the beginning ends it with the beginning, and the same again begins it again.
+		{func() { remove("bolt", "u1", "2026-03-02 12:30+00") }, "bolt 03-02T13 to 03-02T13, acme 03-01T08 to 03-02T12"},
+		{func() { w.exec(t, "SELECT tenant_user_put('bolt', 'u1', 'u1@x', '2026-03-02 13:00+00')") }, "bolt 03-02T13, acme 03-01T08 to 03-02T12"},
+		{func() {
+			w.exec(t, "BEGIN", "SELECT set_config('tenantflow.effective_at', '2026-03-05 09:00+00', true)",
+				"UPDATE user_directory SET company_id = 'acme' WHERE user_id = 'u1'", "COMMIT")
+		}, "acme 03-05T09, bolt 03-02T13 to 03-05T09, acme 03-01T08 to 03-02T12"},
+	} {
+		step.do()
+		if got := history("u1"); got != step.want {
+			t.Errorf("after step %d it is %s, want %s", i, got, step.want)
+		}
+	}
+	w.exec(t, "TRUNCATE user_directory") // by hand: now
+	users, err := w.store.Users(t.Context(), []string{"u1", "u2"})
+	if err != nil || len(users) != 2 {
+		t.Fatalf("%+v, %v", users, err)
+	}
+	for _, u := range users {
+		if u.CompanyID != "" || u.Origin == "" || time.Since(u.Memberships[0].Until).Abs() > time.Minute {
+			t.Errorf("after all were removed: %+v", u)
+		}
+	}
+	w.exec(t, "INSERT INTO user_memberships SELECT 'u1', 'c' || n, '2020-01-01 00:00+00'::timestamptz + n * interval '1 day', '2025-01-01 00:00+00' FROM generate_series(1, 100) AS n")
+	if users, err := w.store.Users(t.Context(), []string{"u1"}); err != nil || len(users[0].Memberships) != 32 || users[0].Memberships[0].CompanyID != "acme" {
+		t.Errorf("of a hundred moves: %+v, %v", users, err)
+	}
+}
+
+func TestUserOf_OthersAreNotFound(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('bolt', 'B', 'b@x')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('u1', 'acme'), ('u2', 'bolt'), ('u3', 'acme')", "DELETE FROM user_directory WHERE user_id = 'u3'")
+	for user, companies := range map[string][]string{"u1": {"bolt"}, "u2": {"acme", "cord"}, "u3": {"acme", "bolt"}, "u4": {"acme", "bolt"}} {
+		if u, err := w.store.UserOf(t.Context(), user, companies); !errors.Is(err, directory.ErrUnknown) {
+			t.Errorf("%s of %s is %+v, %v", user, companies, u, err)
+		}
+	}
+	if u, err := w.store.UserOf(t.Context(), "u1", []string{"bolt", "acme"}); err != nil || u.UserID != "u1" || u.CompanyID != "acme" {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
 // asJSON writes a subscription, without what differs every time.
 func asJSON(t *testing.T, s directory.Subscription, stable bool) string {
 	t.Helper()
 	if stable {
-		s.Version, s.UpdatedAt = 0, time.Time{}
+		s.Version, s.Origin, s.UpdatedAt = 0, "", time.Time{}
 	}
 	for _, at := range []*time.Time{s.StartDate, s.EndDate, s.LastActivity, &s.CreatedAt} {
 		if at != nil {

@@ -1,4 +1,4 @@
--- What is known of users ($1: their ids). The version is that of the newest row the answer is made of; a change of any of
+-- What is known of users ($1: their ids), with the last companies they belonged to. The version is that of the newest row the answer is made of; a change of any of
 -- them is told with that version in the table changes.
 SELECT
     u.user_id,
@@ -14,11 +14,21 @@ SELECT
     CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
     s.limits,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
-    greatest(u.version, c.version, f.version, s.version)
+    greatest(u.version, c.version, f.version, s.version),
+    m.companies,
+    m.since,
+    m.until,
+    o.origin
 FROM public.user_directory AS u
+CROSS JOIN (SELECT coalesce(public.data_origin(), '') AS origin) AS o -- once, for all rows
 JOIN public.companies AS c ON c.company_id = u.company_id
 LEFT JOIN public.company_config AS f ON f.company_id = u.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = u.company_id
 LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
 LEFT JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p ON s.company_id IS NOT NULL
+CROSS JOIN LATERAL (
+    SELECT array_agg(m.company_id) AS companies, array_agg(m.since) AS since, array_agg(m.until) AS until
+    FROM (
+        SELECT company_id, since, until FROM public.user_memberships
+        WHERE user_id = u.user_id ORDER BY since DESC, company_id LIMIT 32) AS m) AS m
 WHERE u.user_id = ANY ($1)

@@ -4,8 +4,8 @@
 -- It reads lines, each a Lua expression, and writes one for each: its kind and the number of its values, and then a line
 -- with type and length before each value.
 --
---   {source, keys, args}  runs a script. Until its answer ("answer" or "error") it may send "call" and "decode", whose
---                         answers it reads as the next line.
+--   {source, keys, args}  runs a script. Until its answer ("answer" or "error") it may send "call", whose answer it
+--                         reads as the next line.
 
 local function send(kind, values)
   io.write(kind, ' ', #values, '\n')
@@ -37,17 +37,6 @@ redis = {
       error(answer.err)
     end
     return answer
-  end,
-}
-
-cjson = {
-  decode = function(text)
-    send('decode', { text })
-    local answer = receive()
-    if answer.err then
-      error(answer.err)
-    end
-    return answer.value
   end,
 }
 

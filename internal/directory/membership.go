@@ -1,0 +1,66 @@
+package directory
+
+import (
+	"context"
+	"time"
+)
+
+// A Membership is a time in which a user belonged to a company, by the times of the events that said so.
+type Membership struct {
+	CompanyID string    `json:"company_id"`
+	Since     time.Time `json:"since"`          // the first moment
+	Until     time.Time `json:"until,omitzero"` // the first one in which it was over; zero: it is not
+}
+
+func (m Membership) holds(at time.Time) bool {
+	return !at.Before(m.Since) && (m.Until.IsZero() || at.Before(m.Until))
+}
+
+// A Belonging says whose a user was at a time.
+type Belonging int
+
+// What can be said of a user, a company and a time.
+const (
+	// BelongsToNone is also what a user is who was not known then, or is not at all.
+	BelongsToNone Belonging = iota
+	Belongs
+	BelongsElsewhere
+)
+
+// BelongedTo reports whether the user belonged to a company at a time, or to another one. Nil, an unknown user, belongs to none. It
+// knows the user's last 32 memberships.
+func (s *Subscription) BelongedTo(company string, at time.Time) Belonging {
+	if s == nil {
+		return BelongsToNone
+	}
+	answer := BelongsToNone
+	for i := range s.Memberships {
+		m := &s.Memberships[i]
+		switch {
+		case !m.holds(at):
+		case m.CompanyID == company:
+			return Belongs
+		default:
+			answer = BelongsElsewhere
+		}
+	}
+	return answer
+}
+
+// former reports whether the user belongs to no company any more, so that only the memberships are known.
+func (s *Subscription) former() bool { return s.CompanyID == "" }
+
+// ResolveMembers is Resolve for those who ask whose users were in the past: it also finds those who belong to no company any more. Of
+// them only UserID and Memberships are set.
+func (d *Directory) ResolveMembers(ctx context.Context, users []string, out []*Subscription) error {
+	return d.resolve(ctx, users, out)
+}
+
+// AsOf is the time up to which everything that was committed to Postgres is in the answers that begin now: that of the last read of the
+// change feed that came to its end. Zero: it was never read.
+func (d *Directory) AsOf() time.Time {
+	if at := d.lastRead.Load(); at != 0 {
+		return d.started.Add(time.Duration(at))
+	}
+	return time.Time{}
+}

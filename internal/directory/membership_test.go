@@ -1,0 +1,86 @@
+package directory_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"tenantflow/internal/directory"
+)
+
+func TestBelongedTo_IsAMatterOfTheTime(t *testing.T) {
+	t.Parallel()
+	at := func(hour int) time.Time { return time.Date(2026, 11, 23, hour, 0, 0, 0, time.UTC) }
+	s := &directory.Subscription{Memberships: []directory.Membership{
+		{CompanyID: "b", Since: at(11)}, // before a was told of the move
+		{CompanyID: "a", Since: at(8), Until: at(12)},
+	}}
+	for _, c := range []struct {
+		company string
+		hour    int
+		want    directory.Belonging
+	}{
+		{"a", 7, directory.BelongsToNone}, {"a", 8, directory.Belongs}, {"b", 10, directory.BelongsElsewhere},
+		{"a", 11, directory.Belongs}, {"b", 11, directory.Belongs}, {"c", 11, directory.BelongsElsewhere},
+		{"a", 12, directory.BelongsElsewhere}, {"b", 23, directory.Belongs},
+	} {
+		if got := s.BelongedTo(c.company, at(c.hour)); got != c.want {
+			t.Errorf("to %s at %d: %v, want %v", c.company, c.hour, got, c.want)
+		}
+	}
+	if got := (*directory.Subscription)(nil).BelongedTo("a", at(9)); got != directory.BelongsToNone {
+		t.Errorf("an unknown user: %v", got)
+	}
+}
+
+func TestResolveMembers_KnowsThoseWhoHaveLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register(1, "free", 1, 3)
+	w.register(2, "free", 4, 4)
+	n, other := w.start(), w.start()
+	morning := time.Now()
+	users := []string{w.user(1), w.user(2), w.user(3), w.user(9)}
+	belonging := func(n *node, user int, company int, at time.Time) directory.Belonging {
+		t.Helper()
+		out := make([]*directory.Subscription, len(users))
+		if err := n.ResolveMembers(t.Context(), users, out); err != nil {
+			t.Fatal(err)
+		}
+		return out[user-1].BelongedTo(w.company(company), at)
+	}
+	for _, n := range []*node{n, other} {
+		if got := belonging(n, 1, 1, morning); got != directory.Belongs {
+			t.Errorf("in the morning: %v", got)
+		}
+	}
+	w.exec(`UPDATE user_directory SET company_id = $2 WHERE user_id = $1`, w.user(1), w.company(2))
+	w.exec(`DELETE FROM user_directory WHERE user_id = $1`, w.user(2))
+	for _, n := range []*node{n, other, w.start()} {
+		w.eventually("the move is seen", func() bool { return belonging(n, 1, 2, time.Now()) == directory.Belongs })
+		w.eventually("the removal is seen", func() bool { return belonging(n, 2, 1, time.Now()) == directory.BelongsToNone })
+		for user := 1; user <= 2; user++ {
+			if got := belonging(n, user, 1, morning); got != directory.Belongs {
+				t.Errorf("user %d, of the morning in the evening: %v", user, got)
+			}
+			if got := belonging(n, user, 2, morning); got != directory.BelongsElsewhere {
+				t.Errorf("user %d, another company's claim of the morning: %v", user, got)
+			}
+		}
+		if _, err := n.User(t.Context(), w.user(2)); !errors.Is(err, directory.ErrUnknown) {
+			t.Errorf("one who has left is looked up with %v", err)
+		}
+		queries := n.queries.Load()
+		for range 100 {
+			belonging(n, 3, 1, morning)
+		}
+		if more := n.queries.Load() - queries; more > 5 { // for the one who was never there
+			t.Errorf("a hundred look-ups made %d queries", more)
+		}
+	}
+	if w.redis.Exists(t.Context(), "subscription:{"+w.user(2)+"}").Val() != 0 {
+		t.Error("one who has left is in Dragonfly")
+	}
+	w.exec(`INSERT INTO user_directory (user_id, company_id) VALUES ($1, $2)`, w.user(2), w.company(2))
+	w.eventually("the return is seen", func() bool { return n.tierOf(t.Context(), w.user(2)) == "free" })
+}
