@@ -28,8 +28,12 @@ func (e *StopError) Error() string { return e.Err.Error() }
 
 func (e *StopError) Unwrap() error { return e.Err }
 
-// A movedError ends a session of a partition: by the operator's word it goes on at another offset.
-type movedError struct{ to int64 }
+// A movedError ends a session of a partition: it goes on at another offset, which is committed with metadata, because the
+// operator says so or because a store does.
+type movedError struct {
+	to       int64
+	metadata string
+}
 
 func (e *movedError) Error() string { return fmt.Sprintf("going on at offset %d", e.to) }
 

@@ -323,7 +323,7 @@ func (g *Group) keep(soft, hard context.Context, committer *committer, at place)
 		err := g.session(soft, hard, committer, at, log)
 		var moved *movedError
 		if errors.As(err, &moved) {
-			if err = committer.commit(hard, at.topic, at.id, moved.to, ""); err == nil {
+			if err = committer.commit(hard, at.topic, at.id, moved.to, moved.metadata); err == nil {
 				continue
 			}
 		}

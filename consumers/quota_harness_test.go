@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 
@@ -98,11 +99,14 @@ type quotaConsumer struct {
 	interval time.Duration
 	session  time.Duration
 	url      string        // of Redis; default: the fixture's
-	bucket   time.Duration // default: the store's
+	window   time.Duration // of resends; default: the consumer's
+	records  int           // likewise
+	outside  consumers.OutOfRange
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
 	activity *consumers.Activity
+	registry prometheus.Registerer
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 }
@@ -132,7 +136,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	var store *dragonfly.Store
 	for {
 		var err error
-		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.topic, Bucket: c.bucket, Logger: c.log}); err == nil {
+		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.topic, Logger: c.log}); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -148,7 +152,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			}
 			return s
 		},
-		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity,
+		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafka.Transport{}
@@ -156,7 +160,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	return consumers.NewGroup(consumers.Config{
 		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, Logger: c.log,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Logger: c.log,
 	}, handler).Run(ctx)
 }
 
