@@ -16,12 +16,19 @@ import (
 type Budget struct {
 	sem  *semaphore.Weighted
 	size int64
+
+	// inflating bounds, beside the budget, what decompressing takes beyond what a fetch claims. It is apart because who
+	// decompresses waits for the budget meanwhile, and must not hold a part of it that others wait for: whoever waits for
+	// this one holds nothing of either.
+	inflating     *semaphore.Weighted
+	inflatingSize int64
 }
 
-// NewBudget returns a budget of size bytes, at least what one fetch may bring.
+// NewBudget returns a budget of size bytes, at least what one fetch may bring. A quarter of it more may be used to
+// decompress what is read; where one batch alone needs more than that, one at a time is decompressed.
 func NewBudget(size int64) *Budget {
 	size = max(size, fetch.MaxBytes)
-	return &Budget{sem: semaphore.NewWeighted(size), size: size}
+	return &Budget{sem: semaphore.NewWeighted(size), size: size, inflating: semaphore.NewWeighted(size / 4), inflatingSize: size / 4}
 }
 
 func (b *Budget) tryAcquire(n int64) bool { return b.sem.TryAcquire(b.clamp(n)) }

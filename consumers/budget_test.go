@@ -74,20 +74,22 @@ func TestMemoryIsBoundedByTheBudgetWhateverTheNumberOfPartitions(t *testing.T) {
 	const budget = 4 << 20
 	for _, load := range []struct {
 		name              string
-		partitions, count int // records of 1 KiB in each partition
+		partitions, count int // records in each partition
+		size              int // of a record
 		codec             kgo.CompressionCodec
 		budget            int64
 	}{
-		{"many partitions", 32, 600, kgo.NoCompression(), budget},
+		{"many partitions", 32, 600, 1 << 10, kgo.NoCompression(), budget},
 		// The broker sends whole batches, and these grow a hundredfold when they are read.
-		{"records that compress well", 8, 6000, kgo.ZstdCompression(), budget},
-		{"a budget below one fetch", 4, 1200, kgo.NoCompression(), 1000},
+		{"records that compress well", 8, 6000, 1 << 10, kgo.ZstdCompression(), budget},
+		{"a budget below one fetch", 4, 1200, 1 << 10, kgo.NoCompression(), 1000},
+		{"records larger than a fetch", 4, 12, 3 << 20, kgo.ZstdCompression(), 8 << 20},
 	} {
 		t.Run(load.name, func(t *testing.T) {
 			t.Parallel()
 			f := newLog(t, enginetest.SharedKafka(t), load.partitions)
-			client := f.producer(t, kgo.ProducerBatchCompression(load.codec))
-			value := bytes.Repeat([]byte("budget 1"), 128)
+			client := f.producer(t, kgo.ProducerBatchCompression(load.codec), kgo.ProducerBatchMaxBytes(int32(max(1_000_000, 2*load.size))))
+			value := bytes.Repeat([]byte("budget 1"), load.size/8)
 			for p := range load.partitions {
 				records := make([]*kgo.Record, load.count)
 				for i := range records {

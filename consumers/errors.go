@@ -12,6 +12,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+
+	"tenantflow/internal/fetch"
 )
 
 // errLost says that this member may not commit for the partition any more: it belongs to another member now, or will in a
@@ -28,10 +30,11 @@ func (e *StopError) Error() string { return e.Err.Error() }
 
 func (e *StopError) Unwrap() error { return e.Err }
 
-// A movedError ends a session of a partition: it goes on at another offset, which is committed with metadata, because the
-// operator says so or because a store does.
+// A movedError ends a session of a partition, which goes on at another offset. It is committed with the handler's metadata.
+// Cut: by the operator's word, because the log no longer holds what was read.
 type movedError struct {
 	to       int64
+	cut      bool
 	metadata string
 }
 
@@ -81,6 +84,10 @@ func missing(err error) bool {
 
 // kafkaTransient tells whether an error of the broker or of the way to it may go away by itself.
 func kafkaTransient(err error) bool {
+	var changed *fetch.ChangedError
+	if errors.As(err, &changed) {
+		return false
+	}
 	var code kafka.Error
 	if errors.As(err, &code) {
 		switch code {

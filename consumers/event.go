@@ -14,6 +14,8 @@ type EventHandler interface {
 	// Handle brings all effects of one record into the stores; when it returns nil they are durable. A record may
 	// come again, and must then change nothing. The record is valid during the call only.
 	//
+	// A record that is Large goes to the dead letters without being handled.
+	//
 	// Errors: an *events.Rejection sends the record to the dead letters; a *StopError stops the partition; a
 	// *FatalError the consumer; anything else is transient, and the record comes again after a while. Nothing
 	// behind it in its partition is handled before it.
@@ -70,6 +72,9 @@ func (p *eventPartition) Write(ctx context.Context, b Batch, _ Range) error {
 }
 
 func (p *eventPartition) handle(ctx context.Context, r *events.Record) error {
+	if r.Large != nil {
+		return p.DeadLetter(ctx, []DeadLetter{{Record: *r, Rejection: r.Large.Rejection(), Attempts: 1}})
+	}
 	delays := retryDelays()
 	for attempt := 1; ; attempt++ {
 		err := p.handler.Handle(ctx, r)

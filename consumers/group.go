@@ -132,6 +132,8 @@ type Group struct {
 	// unanswered is the last generation that ended because a commit got no answer. Generations follow each other, so they
 	// need no lock.
 	unanswered generation
+
+	read marks
 }
 
 // NewGroup returns a member that has not joined yet.
@@ -323,9 +325,7 @@ func (g *Group) keep(soft, hard context.Context, committer *committer, at place)
 		err := g.session(soft, hard, committer, at, log)
 		var moved *movedError
 		if errors.As(err, &moved) {
-			if err = committer.commit(hard, at.topic, at.id, moved.to, moved.metadata); err == nil {
-				continue
-			}
+			continue
 		}
 		var stop *StopError
 		var failure *FatalError
@@ -357,7 +357,7 @@ func (g *Group) keep(soft, hard context.Context, committer *committer, at place)
 	}
 }
 
-// session runs one partition from its committed position.
+// session runs one partition from its committed position. Its *movedError: there is another position now.
 func (g *Group) session(soft, hard context.Context, committer *committer, at place, log *slog.Logger) error {
 	offset, metadata, err := g.position(soft, at)
 	if err != nil {
@@ -367,9 +367,25 @@ func (g *Group) session(soft, hard context.Context, committer *committer, at pla
 	if err != nil {
 		return err
 	}
-	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, metadata: metadata, bounds: bounds, peers: g.state.count(), log: log}
+	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: offset, bounds: bounds, peers: g.state.count(), log: log}
+	p.mark, p.metadata = SplitMark(metadata)
+	if p.mark.IsZero() {
+		p.mark = g.read.of(at)
+	}
 	log.DebugContext(soft, "partition opened", slog.Int64("offset", offset), slog.String("metadata", metadata))
-	return p.run(soft, hard)
+	err = p.run(soft, hard)
+	var moved *movedError
+	if !errors.As(err, &moved) {
+		return err
+	}
+	if moved.cut {
+		p.mark = Mark{}
+		g.read.set(at, p.mark)
+	}
+	if err := p.Commit(hard, moved.to, moved.metadata); err != nil {
+		return err
+	}
+	return moved
 }
 
 // position reads the committed offset and its metadata. Without one the partition begins at the start of its log.

@@ -17,11 +17,14 @@ type Partition struct {
 	topic     string
 	id        int
 	offset    int64
-	metadata  string
-	bounds    Range // of the log, before the handler looked at it
+	metadata  string // the handler's own
+	bounds    Range  // of the log, before the handler looked at it
 	peers     int
 	log       *slog.Logger
 	committed time.Time // when something was committed last
+
+	mark    Mark   // of a record that has had its effects, the last one if that is known
+	writing formed // the batch that is being written
 }
 
 // Topic is the partition's topic, prefix included.
@@ -33,7 +36,7 @@ func (p *Partition) ID() int { return p.id }
 // Offset is the committed position: everything before it has had its effects.
 func (p *Partition) Offset() int64 { return p.offset }
 
-// Metadata is what was committed with the offset.
+// Metadata is what the handler has committed with the offset.
 func (p *Partition) Metadata() string { return p.metadata }
 
 // Peers is how many partitions this member has, this one included, among which it divides what it has once.
@@ -42,11 +45,15 @@ func (p *Partition) Peers() int { return p.peers }
 // Logger names the partition in every line.
 func (p *Partition) Logger() *slog.Logger { return p.log }
 
-// Commit makes offset the group's position of the partition, with metadata of at most 4096 bytes. Only the current
-// owner can: for anybody else it fails.
+// Commit makes offset the group's position of the partition, with metadata of at most 4000 bytes, before which a [Mark] is
+// put. Only the current owner can: for anybody else it fails.
 func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {
 	p.committed = time.Now()
-	return p.committer.commit(ctx, p.topic, p.id, offset, metadata)
+	mark := p.mark
+	if w := &p.writing; offset >= w.To && !w.mark.IsZero() {
+		mark = w.mark
+	}
+	return p.committer.commit(ctx, p.topic, p.id, offset, joinMark(mark, metadata))
 }
 
 // DeadLetter publishes records that can't be taken, and returns when they are durable.
@@ -114,6 +121,7 @@ type formed struct {
 	batch Batch
 	Range
 	claim int64
+	mark  Mark // of its last record, or of one before that
 }
 
 // run works on the partition until soft is done, and then finishes what is under way for as long as hard allows.
@@ -128,6 +136,9 @@ func (p *Partition) run(soft, hard context.Context) error {
 	s := &session{Partition: p, handler: opened, batches: make(chan formed), done: p.offset}
 	p.group.state.opened(p.topic, p.id, p.offset)
 	p.Waiting(nil)
+	if err := p.checkEnd(soft); err != nil {
+		return err
+	}
 	if !p.bounds.holds(p.offset) {
 		return s.outOfRange(soft, p.offset, p.bounds)
 	}
@@ -164,10 +175,10 @@ func (s *session) outOfRange(ctx context.Context, next int64, log Range) error {
 	switch s.group.cfg.OutOfRange {
 	case OutOfRangeEarliest:
 		s.log.ErrorContext(ctx, "going on at the earliest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.From-next)))
-		return &movedError{to: log.From}
+		return &movedError{to: log.From, cut: true}
 	case OutOfRangeLatest:
 		s.log.ErrorContext(ctx, "going on at the latest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.To-next)))
-		return &movedError{to: log.To}
+		return &movedError{to: log.To, cut: true}
 	case OutOfRangeStop:
 	}
 	return &StopError{Kind: "offset_out_of_range", Err: fmt.Errorf("%s: it was truncated or recreated, and events may be lost. "+
@@ -247,10 +258,15 @@ func (s *session) writeOne(hard context.Context, b formed) error {
 		return fmt.Errorf("write %s/%d %s: the batch begins before %d, which is done", s.topic, s.id, b.Range, s.done)
 	}
 	began := time.Now()
+	s.writing = b
 	if err := s.handler.Write(hard, b.batch, b.Range); err != nil {
 		return err
 	}
 	s.done = b.To
+	if !b.mark.IsZero() {
+		s.mark = b.mark
+	}
+	s.writing = formed{}
 	s.group.state.wrote(s.topic, s.id, s.done)
 	s.Waiting(nil)
 	s.group.state.progress()

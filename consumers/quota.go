@@ -142,10 +142,9 @@ func (p *quotaPartition) Close(ctx context.Context) {
 	p.quota.metrics.remembered.DeleteLabelValues(p.label())
 }
 
-// Metadata is committed to Kafka with every offset: the epoch, which a store that was emptied forgets, and what shows that
-// the log is the same.
+// Metadata is committed to Kafka with every offset.
 func (p *quotaPartition) Metadata() string {
-	return quotaMetadata{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation, Record: p.record}.String()
+	return quotaMetadata{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation}.String()
 }
 
 // Write counts a batch.

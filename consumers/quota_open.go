@@ -18,32 +18,24 @@ import (
 
 // quotaMetadata is committed with every offset.
 type quotaMetadata struct {
-	Epoch       int64
-	Incarnation int64
-	Record      dragonfly.Record
+	Epoch       int64 // which a store that was emptied forgets
+	Incarnation int64 // of the log
 }
 
-func (m quotaMetadata) String() string {
-	return fmt.Sprintf("q1 %d %d %d %s", m.Epoch, m.Incarnation, m.Record.Offset, strconv.FormatUint(m.Record.Hash, 36))
-}
+func (m quotaMetadata) String() string { return fmt.Sprintf("q1 %d %d", m.Epoch, m.Incarnation) }
 
 // parseQuotaMetadata reads what String wrote. Nothing, and what another version has written, is nothing.
 func parseQuotaMetadata(text string) quotaMetadata {
-	none := quotaMetadata{Record: dragonfly.Record{Offset: -1}}
 	part := strings.Fields(text)
-	if len(part) != 5 || part[0] != "q1" {
-		return none
+	if len(part) != 3 || part[0] != "q1" {
+		return quotaMetadata{}
 	}
-	var m quotaMetadata
-	var errs [4]error
-	m.Epoch, errs[0] = strconv.ParseInt(part[1], 10, 64)
-	m.Incarnation, errs[1] = strconv.ParseInt(part[2], 10, 64)
-	m.Record.Offset, errs[2] = strconv.ParseInt(part[3], 10, 64)
-	m.Record.Hash, errs[3] = strconv.ParseUint(part[4], 36, 64)
-	if errors.Join(errs[:]...) != nil {
-		return none
+	epoch, err := strconv.ParseInt(part[1], 10, 64)
+	incarnation, err2 := strconv.ParseInt(part[2], 10, 64)
+	if err != nil || err2 != nil {
+		return quotaMetadata{}
 	}
-	return m
+	return quotaMetadata{epoch, incarnation}
 }
 
 // Open finds out where to go on: at the lowest progress of the sentinels, whatever Kafka says. Where a sentinel has none,
@@ -123,7 +115,8 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		next.Until = max(next.Until, min(p.Offset(), p.bounds.To))
 	}
 	next.Incarnation = max(found.Latest.Incarnation, committed.Incarnation)
-	if next, err = p.checkLog(ctx, next, found, committed); err != nil {
+	next, another, err := p.checkLog(ctx, next, found)
+	if err != nil {
 		return err
 	}
 	if next.Offset < p.bounds.From {
@@ -137,6 +130,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	p.noted, p.next, p.record, p.tended = next, next.Offset, next.Record, time.Now()
 	p.step(QuotaNoted)
 	switch {
+	case another:
 	case next.Offset < p.Offset():
 		p.Logger().WarnContext(ctx, "the counters do not hold all that was counted; counting from there again",
 			slog.Int64("from", next.Offset), slog.Int64("to", next.Until), slog.Int64("epoch", next.Epoch))
@@ -148,7 +142,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	default:
 		return nil
 	}
-	return &movedError{to: next.Offset, metadata: p.Metadata()}
+	return &movedError{to: next.Offset, cut: another, metadata: p.Metadata()}
 }
 
 // gone tells that events which should be counted again are no longer in the log.
@@ -191,25 +185,16 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 	return begin, nil
 }
 
-// checkLog compares the last record that is known to be counted with what the log holds there. Another identity, or an end
-// before it, means that the topic was deleted and created again, or cut. That stops the partition, until
+// checkLog compares the last record that the sentinels know to be counted with what the log holds there. Another identity,
+// or an end before it, means that the topic was deleted and created again, or cut. That stops the partition, until
 // TENANTFLOW_OFFSET_OUT_OF_RANGE says where to go on: then it is another incarnation of the log, with a share of its own.
-func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State, committed quotaMetadata) (dragonfly.Progress, error) {
-	same := true
-	if found.Latest.Incarnation == next.Incarnation {
-		var err error
-		if same, err = p.holds(ctx, found.Latest.Record); err != nil {
-			return next, err
-		}
+// The runtime compares the mark that is committed to Kafka, which is gone where a deleted topic's offsets are.
+func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State) (checked dragonfly.Progress, another bool, err error) {
+	if found.Latest.Incarnation < next.Incarnation {
+		return next, false, nil // taken as another one since
 	}
-	if same && committed.Incarnation == next.Incarnation {
-		var err error
-		if same, err = p.holds(ctx, committed.Record); err != nil {
-			return next, err
-		}
-	}
-	if same {
-		return next, nil
+	if same, err := p.holds(ctx, found.Latest.Record); err != nil || same {
+		return next, false, err
 	}
 	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.bounds.From, Until: p.bounds.To, Record: dragonfly.Record{Offset: -1}}
 	switch p.group.cfg.OutOfRange {
@@ -217,13 +202,13 @@ func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, 
 	case OutOfRangeLatest:
 		next.Offset = p.bounds.To
 	case OutOfRangeStop:
-		return next, &StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d holds another event than the one counted from there: the topic was deleted and created again, "+
+		return next, true, &StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d holds another event than the one counted from there: the topic was deleted and created again, "+
 			"or its log was cut and has grown again. The partition is stopped: its offsets no longer name the events that were counted. To count the log as a new one, beside what "+
 			"was counted before, set TENANTFLOW_OFFSET_OUT_OF_RANGE=earliest (or latest) for one start", p.Topic(), p.ID())}
 	}
 	p.Logger().ErrorContext(ctx, "the log is another one; counting it as such, as configured", slog.Int64("from", next.Offset), slog.Int64("incarnation", next.Incarnation))
 	p.quota.metrics.rewinds.WithLabelValues("log_recreated").Inc()
-	return next, nil
+	return next, true, nil
 }
 
 // holds reports whether the log may hold a record: it does not if there is another one in its place, or the log ends before
@@ -297,7 +282,8 @@ func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]Range) (
 			return 0, false, fmt.Errorf("read what was committed for %s/%d: %w", p.Topic(), one.Partition, one.Error)
 		}
 		fresh = fresh && one.CommittedOffset < 0
-		highest = max(highest, parseQuotaMetadata(one.Metadata).Epoch)
+		_, metadata := SplitMark(one.Metadata)
+		highest = max(highest, parseQuotaMetadata(metadata).Epoch)
 	}
 	return highest, fresh, nil
 }

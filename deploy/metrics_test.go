@@ -20,6 +20,7 @@ import (
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
+	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -80,6 +81,7 @@ func metrics(t *testing.T) *listener {
 	httpapi.New(httpapi.Options{Health: tracker, Metrics: http, Log: log, API: httpapi.NewAPI(tokens, log)})
 	l.MustRegister(
 		http,
+		new(clickhouse.Store).Collector(),
 		new(dragonfly.Store).Collector(),
 		tracker.Collector(),
 		telemetry.NewRegistry(telemetry.Build{}),

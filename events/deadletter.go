@@ -33,11 +33,11 @@ func headersOfDeadLetters() []string {
 		HeaderFailedAt, HeaderGroup, HeaderNull}
 }
 
-const (
-	maxErrorBytes = 1024
-	// maxKeptBytes is how much key and headers together may be in a too_large dead letter before they, too, are left out.
-	maxKeptBytes = 16 << 10
-)
+const maxErrorBytes = 1024
+
+// LargeRecordKeeps is how many bytes key and headers together may have before they, too, are left out where a LargeRecord
+// stands for a record.
+const LargeRecordKeeps = 16 << 10
 
 // A LargeRecord stands, as JSON, for the bytes of a record that fits into no dead letter.
 type LargeRecord struct {
@@ -53,13 +53,22 @@ type LargeRecord struct {
 	OriginalTime string `json:"original_time"`
 }
 
+// Rejection says that the record is too large for its reader.
+func (l *LargeRecord) Rejection() *Rejection {
+	return Reject(TooLarge, "the record is larger than what is read: a key of %d bytes, headers of %d, a value of %d",
+		l.KeyBytes, l.HeaderBytes, l.ValueBytes)
+}
+
 // NewDeadLetter makes the record that goes to the dead letter topic of rec's topic: original key, headers and bytes,
 // and the dlq- headers behind them. The result shares rec's bytes. With reason too_large the value is a LargeRecord as
-// JSON in place of the bytes.
+// JSON in place of the bytes; a record that is Large has no other reason.
 //
 // Group is the consumer group that gave up, attempts how often it had tried, failedAt when it stopped.
 func NewDeadLetter(rec *Record, group string, rejection *Rejection, attempts int, failedAt time.Time) (key, value []byte, headers []Header) {
 	key, value, headers = rec.Key, rec.Value, slices.Clip(slices.Clone(rec.Headers))
+	if rec.Large != nil && rejection.Reason != TooLarge {
+		rejection = Reject(TooLarge, "%s: %s", rejection.Reason, rejection.Detail)
+	}
 	if rejection.Reason == TooLarge {
 		key, value, headers = largeRecord(rec)
 	}
@@ -72,7 +81,7 @@ func NewDeadLetter(rec *Record, group string, rejection *Rejection, attempts int
 	add(HeaderAttempts, strconv.Itoa(attempts))
 	add(HeaderFailedAt, failedAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
 	add(HeaderGroup, group)
-	if rec.Value == nil {
+	if rec.Value == nil && rec.Large == nil {
 		add(HeaderNull, "value")
 	}
 	return key, value, headers
@@ -88,8 +97,11 @@ func largeRecord(rec *Record) (key, value []byte, headers []Header) {
 	for _, h := range rec.Headers {
 		large.HeaderBytes += len(h.Key) + len(h.Value)
 	}
-	if large.KeyBytes+large.HeaderBytes <= maxKeptBytes {
-		large.KeyKept = true
+	large.KeyKept = large.KeyBytes+large.HeaderBytes <= LargeRecordKeeps
+	if rec.Large != nil {
+		large = *rec.Large
+	}
+	if large.KeyKept {
 		key, headers = rec.Key, slices.Clip(slices.Clone(rec.Headers))
 	}
 	value, err := json.Marshal(large)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -163,5 +164,32 @@ func TestTopicsOfDeadLettersAreNamedAfterTheirTopics(t *testing.T) {
 	}
 	if _, ok := DeadLettersOf(TopicUsage); ok {
 		t.Error("an input topic was taken for one of dead letters")
+	}
+}
+
+// Nothing that was not read can be understood, whatever there is of it.
+func TestLargeRecord_IsRefusedByEveryDecoder(t *testing.T) {
+	t.Parallel()
+	large := LargeRecord{Topic: "usage.events", Partition: 3, Offset: 9, KeyBytes: 4, HeaderBytes: 20_000, ValueBytes: 9 << 20, KeySHA256: "a", ValueSHA256: "b"}
+	rec := &Record{Topic: "usage.events", Partition: 3, Offset: 9, Large: &large}
+	general, err := NewDecoder("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = general.Decode(rec)
+	var usage Usage
+	for name, err := range map[string]error{"general": err, "usage": NewUsageDecoder(UsageLimits{}).Decode(rec, time.Now(), &usage)} {
+		var rejection *Rejection
+		if !errors.As(err, &rejection) || rejection.Reason != TooLarge || !strings.Contains(rejection.Detail, "9437184") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	key, value, headers := NewDeadLetter(rec, "g", Reject(Conflict, "words"), 1, time.Now())
+	letter, err := ParseDeadLetter(&Record{Key: key, Value: value, Headers: headers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if letter.Reason != TooLarge || letter.Detail != "conflict: words" || letter.Large == nil || *letter.Large != large || letter.Key != nil {
+		t.Errorf("the dead letter is %+v: %+v", letter, letter.Large)
 	}
 }

@@ -79,8 +79,11 @@ func (e *Envelope) attribute(name string) *string {
 //     encoding/json),
 //   - data is UTF-8 whatever its content type says.
 //
-// The error is a *Rejection: malformed_envelope before missing_attribute.
+// The error is a *Rejection: too_large, then malformed_envelope before missing_attribute.
 func ParseEnvelope(r *Record) (*Envelope, error) {
+	if r.Large != nil {
+		return nil, r.Large.Rejection()
+	}
 	if r.Value == nil {
 		return nil, Reject(MalformedEnvelope, "the record is a tombstone (it has no value)")
 	}

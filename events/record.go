@@ -26,4 +26,8 @@ type Record struct {
 	Key     []byte
 	Value   []byte
 	Headers []Header
+
+	// Large is set for a record that is larger than its reader keeps in memory, and stands for the bytes that are not here:
+	// Value is nil, and Key and Headers are there only if Large.KeyKept says so.
+	Large *LargeRecord
 }

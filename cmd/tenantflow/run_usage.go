@@ -25,6 +25,7 @@ func runUsage(ctx context.Context, s *service) error {
 		}
 	}()
 
+	s.registry.MustRegister(store.Collector())
 	handler := consumers.NewUsage(store, consumers.UsageConfig{
 		Limits:      events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		FilterBytes: int64(cfg.UsageFilterMemory),

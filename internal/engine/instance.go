@@ -23,6 +23,7 @@ type instance struct {
 	dir     string
 	lock    *os.File // held as long as the instance may run
 	port    *port
+	env     []string
 	command func() (*exec.Cmd, error)       // a run's command, made anew for each
 	probe   func(ctx context.Context) error // one real request
 	stopSig syscall.Signal
@@ -74,6 +75,7 @@ func (e *instance) launch(ctx context.Context, log *os.File) (*child, error) {
 			return nil, err
 		}
 		cmd.Stdout, cmd.Stderr = log, log
+		cmd.Env = append(cmd.Environ(), e.env...)
 		run, err := spawn(cmd)
 		for _, f := range cmd.ExtraFiles {
 			f.Close()
@@ -243,7 +245,7 @@ func open(name string, o Options) (*instance, error) {
 		lock.Close()
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	return &instance{name: name, dir: dir, lock: lock, port: p, stopSig: syscall.SIGTERM}, nil
+	return &instance{name: name, dir: dir, lock: lock, port: p, env: o.Env, stopSig: syscall.SIGTERM}, nil
 }
 
 // begin starts the engine for the first time, and gives up its reservations when that fails.

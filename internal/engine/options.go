@@ -31,6 +31,9 @@ type Options struct {
 	// Persistence of Redis; default AppendOnly.
 	Persistence Persistence
 
+	// Env is added to the environment of the engine's process, as NAME=VALUE.
+	Env []string
+
 	// Unsynced leaves out PostgreSQL's and the embedded broker's fsync: faster, and as durable against the death of
 	// the process, but not of the machine.
 	Unsynced bool

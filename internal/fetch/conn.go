@@ -46,12 +46,22 @@ const answerLimit = 1 << 30
 // slack is what an answer may take beyond the wait that was asked for.
 const slack = 30 * time.Second
 
+// A request asks for the records of a partition from an offset on: at least so many bytes, if they come within the wait,
+// and at most so many, or one record batch.
+type request struct {
+	topic       string
+	partition   int
+	offset      int64
+	wait        time.Duration
+	least, most int
+}
+
 // fetch sends one request and reads its answer. The buffer goes back with release.
-func (c *conn) fetch(ctx context.Context, topic string, partition int, offset int64, wait time.Duration, least int) (*buffer, error) {
+func (c *conn) fetch(ctx context.Context, r request) (*buffer, error) {
 	// A context that ends interrupts the reading, which has no other way to notice.
 	stop := context.AfterFunc(ctx, func() { _ = c.net.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := c.net.SetDeadline(time.Now().Add(wait + slack)); err != nil {
+	if err := c.net.SetDeadline(time.Now().Add(r.wait + slack)); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil { // the deadline set just now may have overwritten the interruption
@@ -63,18 +73,18 @@ func (c *conn) fetch(ctx context.Context, topic string, partition int, offset in
 	b = binary.BigEndian.AppendUint16(b, fetchVersion)
 	b = binary.BigEndian.AppendUint32(b, uint32(c.correlation)) // #nosec G115 -- bits on the wire
 	b = appendString(b, c.clientID)
-	b = binary.BigEndian.AppendUint32(b, ^uint32(0))                    // replica: a client
-	b = binary.BigEndian.AppendUint32(b, uint32(wait/time.Millisecond)) // #nosec G115 -- seconds at most
-	b = binary.BigEndian.AppendUint32(b, uint32(max(1, least)))         // #nosec G115 -- at most MaxBytes
-	b = binary.BigEndian.AppendUint32(b, MaxBytes)                      // in all
-	b = append(b, byte(kafka.ReadCommitted))                            // isolation
-	b = binary.BigEndian.AppendUint32(b, 1)                             // topics
-	b = appendString(b, topic)                                          //
-	b = binary.BigEndian.AppendUint32(b, 1)                             // partitions
-	b = binary.BigEndian.AppendUint32(b, uint32(partition))             // #nosec G115 -- bits on the wire
-	b = binary.BigEndian.AppendUint64(b, uint64(offset))                // #nosec G115 -- bits on the wire
-	b = binary.BigEndian.AppendUint32(b, MaxBytes)                      // of the partition
-	binary.BigEndian.PutUint32(b, uint32(len(b)-4))                     // #nosec G115 -- short
+	b = binary.BigEndian.AppendUint32(b, ^uint32(0))                      // replica: a client
+	b = binary.BigEndian.AppendUint32(b, uint32(r.wait/time.Millisecond)) // #nosec G115 -- seconds at most
+	b = binary.BigEndian.AppendUint32(b, uint32(max(1, r.least)))         // #nosec G115 -- at most MaxBytes
+	b = binary.BigEndian.AppendUint32(b, uint32(r.most))                  // in all; #nosec G115 -- at most MaxBytes
+	b = append(b, byte(kafka.ReadCommitted))                              // isolation
+	b = binary.BigEndian.AppendUint32(b, 1)                               // topics
+	b = appendString(b, r.topic)                                          //
+	b = binary.BigEndian.AppendUint32(b, 1)                               // partitions
+	b = binary.BigEndian.AppendUint32(b, uint32(r.partition))             // #nosec G115 -- bits on the wire
+	b = binary.BigEndian.AppendUint64(b, uint64(r.offset))                // #nosec G115 -- bits on the wire
+	b = binary.BigEndian.AppendUint32(b, uint32(r.most))                  // of the partition; #nosec G115 -- as above
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))                       // #nosec G115 -- short
 	c.request = b
 	if _, err := c.net.Write(b); err != nil {
 		return nil, err
@@ -92,7 +102,7 @@ func (c *conn) fetch(ctx context.Context, topic string, partition int, offset in
 	}
 	body := takeBuffer(int(size) - 4)
 	if _, err := io.ReadFull(c.net, body.bytes); err != nil {
-		c.release(body)
+		body.release()
 		return nil, err
 	}
 	return body, nil
@@ -117,7 +127,7 @@ func takeBuffer(size int) *buffer {
 	return b
 }
 
-func (c *conn) release(b *buffer) {
+func (b *buffer) release() {
 	if cap(b.bytes) <= 8*MaxBytes { // a giant is left to the collector
 		buffers.Put(b)
 	}

@@ -4,6 +4,12 @@
 // kafka-go. It exists because reading is the hot path of the service: kafka-go's own client allocates every header of
 // every record, and its Conn does not check record batches against their checksum. What a read-committed consumer must
 // not see, it does not show: control records, and records of aborted transactions.
+//
+// Compressed batches are decompressed as a stream, so a batch may hold any number of bytes. What is in memory of one is at
+// most a record of LargestRecord bytes, and what its codec needs: 32 KiB for gzip, blocks of at most 4 MiB for lz4, the
+// window of a zstd frame (Kafka's own producer: 2 MiB at the default level, 8 MiB at level 19), the whole block for
+// snappy, which has no window; a block holds at most 22 times its compressed bytes. Reader.Claim bounds what all readers
+// together use of that.
 package fetch
 
 import (
@@ -22,11 +28,23 @@ import (
 // MaxBytes is how much one fetch asks for. The broker sends at least one record batch, however large.
 const MaxBytes = 1 << 20
 
+// LargestRecord is the largest record that is shown with its bytes: key, value and headers, as they are encoded, with 40
+// bytes for each header. Of a larger one it shows sizes and hashes, see events.Record.Large. It is far above what brokers
+// take by default (1 MiB, compressed), and small beside the memory budget of a consumer.
+const LargestRecord = 8 << 20
+
 // A Reader reads one partition. It has one connection, to the partition's leader, and is for one goroutine.
 type Reader struct {
 	// MinBytes is how much the broker gathers before it answers, if that does not take longer than the wait. 0: whatever
 	// there is.
 	MinBytes int
+
+	// Claim, if set, is called before more than a mebibyte is used to decompress a batch, with the number of bytes. Release
+	// is called when they are not needed any more. An error ends the fetch and is returned as it is.
+	Claim func(bytes int64) (release func(), err error)
+
+	// RecordBytes is how many bytes the record at hand holds: key, value and headers.
+	RecordBytes int
 
 	client    *kafka.Client
 	topic     string
@@ -35,10 +53,14 @@ type Reader struct {
 	conn    *conn
 	keys    names         // header names seen so far
 	record  events.Record // filled anew for every record
-	inflate []byte        // decompressed records
+	scratch *buffer       // what the record at hand was decompressed to
 
-	// appended is when the broker appended the batch, in milliseconds; 0 where the topic keeps the producers' times.
-	appended int64
+	// Of the batch at hand: its first offset, its first timestamp, and when the broker appended it, in milliseconds; 0
+	// where the topic keeps the producers' times.
+	base, first, appended int64
+
+	last   Mark      // the last record shown
+	proven time.Time // when the log held it, or records behind it
 }
 
 // New returns a reader that connects when it first fetches. The client's Transport must be a *kafka.Transport or nil.
@@ -60,6 +82,7 @@ type Result struct {
 	Records       int   // shown to the caller
 	HighWatermark int64 // the end of the log, as far as it is replicated
 	LastStable    int64 // the end of what can be read: where the first open transaction begins, or the high watermark
+	Last          Mark  // the last record shown, if any
 }
 
 // Fetch reads from offset on and calls each for every record, in order. The record and its bytes are valid during the
@@ -67,10 +90,16 @@ type Result struct {
 // to wait.
 //
 // Errors: a kafka.Error where the broker answered with one (OffsetOutOfRange above all), a *CorruptError where the
-// bytes are not what the broker stored, and otherwise those of the connection. After any error the next Fetch asks for
-// the partition's leader and connects anew.
+// bytes are not what the broker stored, a *ChangedError where the log does not hold the record any more that was shown
+// last, and otherwise those of the connection. After any error the next Fetch asks for the partition's leader and connects
+// again. With every new connection, and before it shows records after a while without any, it looks whether the log still
+// holds the record that it has shown last.
 func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, each func(*events.Record) error) (Result, error) {
 	fail := func(err error) (Result, error) {
+		var claim *claimError
+		if errors.As(err, &claim) {
+			return Result{Next: offset}, claim.err // the connection is as good as before
+		}
 		r.Close()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -79,21 +108,31 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 	}
 	if r.conn == nil {
 		var err error
-		if r.conn, err = r.connect(ctx); err != nil {
+		if r.conn, err = r.connect(ctx); err == nil {
+			err = r.compare(ctx)
+		}
+		if err != nil {
 			return fail(err)
 		}
 	}
-	body, err := r.conn.fetch(ctx, r.topic, r.partition, offset, wait, min(r.MinBytes, MaxBytes))
+	body, err := r.conn.fetch(ctx, request{r.topic, r.partition, offset, wait, min(r.MinBytes, MaxBytes), MaxBytes})
 	if err != nil {
 		return fail(err)
 	}
-	defer r.conn.release(body)
+	defer body.release()
+	answered := time.Now() // the caller may take its time with the records
 	answer, err := parseAnswer(body.bytes)
 	if err != nil {
 		return fail(err)
 	}
 	if answer.code != 0 {
 		return fail(kafka.Error(answer.code))
+	}
+	defer r.releaseScratch()
+	if len(answer.records) > 0 && time.Since(r.proven) > doubt {
+		if err := r.compare(ctx); err != nil {
+			return fail(err)
+		}
 	}
 	got := Result{Next: offset, HighWatermark: answer.highWatermark, LastStable: answer.lastStable}
 	var eachErr error
@@ -106,6 +145,9 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 		return got, eachErr // the connection is as good as before
 	case err != nil:
 		return fail(err)
+	}
+	if got.Records > 0 {
+		r.last, r.proven = got.Last, answered
 	}
 	return got, nil
 }

@@ -1,13 +1,10 @@
 package fetch
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"time"
 
 	"github.com/segmentio/kafka-go/compress"
 
@@ -69,6 +66,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // 
 // were asked for.
 func (r *Reader) walk(a answer, got *Result, each func(*events.Record) error) error {
 	open := map[int64]bool(nil) // producers inside an aborted transaction
+	marked := 0                 // records shown before got.Last, that one included
 	for b := a.records; len(b) >= batchPrefix; {
 		base := int64(binary.BigEndian.Uint64(b))            // #nosec G115 -- bits on the wire
 		length := int(int32(binary.BigEndian.Uint32(b[8:]))) // #nosec G115 -- bits on the wire
@@ -98,13 +96,20 @@ func (r *Reader) walk(a answer, got *Result, each func(*events.Record) error) er
 			if attributes&attributeTransactional != 0 && open[producer] {
 				break // its transaction was aborted
 			}
-			err = r.batch(batch, base, attributes, got, each)
+			err = r.batch(batch, base, last, attributes, got, each)
+			if err == nil && attributes&attributeCompression != 0 && got.Records > marked {
+				// Once a batch: what it was decompressed to is used for the next one.
+				got.Last, marked = MarkOf(&r.record), got.Records
+			}
 		}
 		if err != nil {
 			return err
 		}
 		// Past the whole batch, also where compaction has taken its last records out.
 		got.Next = max(got.Next, last+1)
+	}
+	if got.Records > marked {
+		got.Last = MarkOf(&r.record)
 	}
 	return nil
 }
@@ -144,30 +149,48 @@ func (r *Reader) control(batch []byte, producer int64, open map[int64]bool) erro
 }
 
 // batch shows the records of one batch, from the offset that is wanted.
-func (r *Reader) batch(batch []byte, base int64, attributes uint16, got *Result, each func(*events.Record) error) error {
-	first := int64(binary.BigEndian.Uint64(batch[27:])) // #nosec G115 -- bits on the wire
-	r.appended = 0
+func (r *Reader) batch(batch []byte, base, last int64, attributes uint16, got *Result, each func(*events.Record) error) error {
+	if last < got.Next {
+		return nil // all of it is before the offset that was asked for
+	}
+	r.first = int64(binary.BigEndian.Uint64(batch[27:])) // #nosec G115 -- bits on the wire
+	r.base, r.appended = base, 0
 	if attributes&attributeLogAppendTime != 0 {
 		r.appended = int64(binary.BigEndian.Uint64(batch[35:])) // #nosec G115 -- as above
 	}
 	count := int(binary.BigEndian.Uint32(batch[57:]))
 	body := batch[batchHeader:]
 	if code := attributes & attributeCompression; code != 0 {
-		var err error
-		if body, err = r.decompress(body, compress.Compression(code)); err != nil {
-			return &CorruptError{base, err}
-		}
+		return r.inflated(body, compress.Compression(code), func(s *stream) error { return r.records(s, count, got, each) })
 	}
-	in := input{b: body}
+	return r.records(&stream{b: body}, count, got, each)
+}
+
+// records shows the records of a batch one by one.
+func (r *Reader) records(s *stream, count int, got *Result, each func(*events.Record) error) error {
 	for range count {
-		length := in.varint()
-		if in.short || length < 0 || int64(len(in.b)) < length {
-			return &CorruptError{base, errShort}
+		length, ok := s.varint()
+		if !ok || length < 0 {
+			return &CorruptError{r.base, s.failed()}
 		}
-		record := input{b: in.b[:length]}
-		in.b = in.b[length:]
-		if err := r.parse(&record, base, first); err != nil {
-			return &CorruptError{base, err}
+		if length > LargestRecord {
+			if err := r.large(s, length, got.Next); err != nil {
+				return &CorruptError{r.base, err}
+			}
+		} else {
+			body, ok := s.take(int(length))
+			if !ok {
+				return &CorruptError{r.base, s.failed()}
+			}
+			in := input{b: body}
+			if err := r.parse(&in); err != nil {
+				if errors.Is(err, errManyHeaders) {
+					err = r.large(&stream{b: body}, length, got.Next)
+				}
+				if err != nil {
+					return &CorruptError{r.base, err}
+				}
+			}
 		}
 		if r.record.Offset < got.Next {
 			continue // a batch may begin before the offset that was asked for
@@ -179,138 +202,4 @@ func (r *Reader) batch(batch []byte, base int64, attributes uint16, got *Result,
 		got.Next = r.record.Offset + 1
 	}
 	return nil
-}
-
-// parse fills r.record from one record of a batch.
-func (r *Reader) parse(in *input, base, first int64) error {
-	rec := &r.record
-	in.skip(1) // attributes, unused
-	rec.Topic, rec.Partition = r.topic, r.partition
-	at := first + in.varint()
-	if r.appended != 0 {
-		at = r.appended
-	}
-	rec.Time = time.UnixMilli(at)
-	rec.Offset = base + in.varint()
-	rec.Key = in.nullable()
-	rec.Value = in.nullable()
-	rec.Headers = rec.Headers[:0]
-	for n := in.varint(); n > 0 && !in.short; n-- {
-		key := in.bytes(int(in.varint()))
-		rec.Headers = append(rec.Headers, events.Header{Key: r.keys.of(key), Value: in.nullable()})
-	}
-	if in.short {
-		return errShort
-	}
-	return nil
-}
-
-// inflateLimit bounds what one batch may hold decompressed, so that a few bytes can't claim all memory.
-const inflateLimit = 256 << 20
-
-func (r *Reader) decompress(b []byte, c compress.Compression) ([]byte, error) {
-	codec := c.Codec()
-	if codec == nil {
-		return nil, fmt.Errorf("its compression %d is unknown", c)
-	}
-	d := codec.NewReader(bytes.NewReader(b))
-	defer func() { _ = d.Close() }() // it was read to its end, or failed
-	out := bytes.NewBuffer(r.inflate[:0])
-	if _, err := io.Copy(out, io.LimitReader(d, inflateLimit+1)); err != nil {
-		return nil, fmt.Errorf("decompress it (%s): %w", c, err)
-	}
-	if out.Len() > inflateLimit {
-		return nil, fmt.Errorf("it holds more than %d bytes decompressed", inflateLimit)
-	}
-	r.inflate = out.Bytes()
-	if cap(r.inflate) > 8*MaxBytes {
-		r.inflate = nil // used once more, by the caller, and then left to the collector
-	}
-	return out.Bytes(), nil
-}
-
-// An input is bytes to be read from the front. Reading past the end gives zeros and sets short.
-type input struct {
-	b     []byte
-	short bool
-}
-
-func (in *input) bytes(n int) []byte {
-	if n < 0 || n > len(in.b) {
-		in.short, in.b = true, nil
-		return nil
-	}
-	v := in.b[:n:n]
-	in.b = in.b[n:]
-	return v
-}
-
-func (in *input) skip(n int) { in.bytes(n) }
-
-func (in *input) int16() int16 {
-	if v := in.bytes(2); v != nil {
-		return int16(binary.BigEndian.Uint16(v)) // #nosec G115 -- bits on the wire
-	}
-	return 0
-}
-
-func (in *input) int32() int32 {
-	if v := in.bytes(4); v != nil {
-		return int32(binary.BigEndian.Uint32(v)) // #nosec G115 -- bits on the wire
-	}
-	return 0
-}
-
-func (in *input) int64() int64 {
-	if v := in.bytes(8); v != nil {
-		return int64(binary.BigEndian.Uint64(v)) // #nosec G115 -- bits on the wire
-	}
-	return 0
-}
-
-// varint reads a zigzag varint. Most have one byte.
-func (in *input) varint() int64 {
-	if len(in.b) > 0 && in.b[0] < 0x80 {
-		v := in.b[0]
-		in.b = in.b[1:]
-		return int64(v>>1) ^ -int64(v&1)
-	}
-	v, n := binary.Varint(in.b)
-	if n <= 0 {
-		in.short, in.b = true, nil
-		return 0
-	}
-	in.b = in.b[n:]
-	return v
-}
-
-// nullable reads a length and as many bytes; a negative length is null.
-func (in *input) nullable() []byte {
-	n := in.varint()
-	if n < 0 {
-		return nil
-	}
-	return in.bytes(int(n))
-}
-
-// names keeps the few header names that occur, so that naming one costs no allocation.
-type names struct {
-	known map[string]string
-}
-
-// knownNames bounds what is kept: header names are the producers' to choose.
-const knownNames = 256
-
-func (n *names) of(b []byte) string {
-	if s, ok := n.known[string(b)]; ok {
-		return s
-	}
-	s := string(b)
-	if n.known == nil {
-		n.known = make(map[string]string, 16)
-	}
-	if len(n.known) < knownNames && len(s) <= 64 {
-		n.known[s] = s
-	}
-	return s
 }

@@ -1,9 +1,12 @@
 package fetch
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"github.com/segmentio/kafka-go/compress"
 
 	"tenantflow/events"
 )
@@ -27,7 +30,7 @@ func usageRecord(offset int) []byte {
 	return append(binary.AppendVarint(nil, int64(len(b))), b...)
 }
 
-// An operation is a record batch of 1 MB: checksum, records, headers.
+// An operation is a record batch of 1 MB before compression: checksum, records, headers.
 func BenchmarkWalk(b *testing.B) {
 	var records []byte
 	count := 0
@@ -35,15 +38,32 @@ func BenchmarkWalk(b *testing.B) {
 		records = append(records, usageRecord(count)...)
 		count++
 	}
-	batch := batchOf(records, count, 0)
-	r := &Reader{topic: "usage.events"}
-	b.SetBytes(int64(len(batch)))
-	b.ReportAllocs()
-	for b.Loop() {
-		n := 0
-		if err := r.walk(answer{records: batch}, &Result{}, func(*events.Record) error { n++; return nil }); err != nil || n != count {
-			b.Fatal(n, err)
+	for _, c := range []compress.Compression{0, compress.Gzip, compress.Snappy, compress.Lz4, compress.Zstd} {
+		body, name := records, "none"
+		if codec := c.Codec(); codec != nil {
+			name = codec.Name()
+			var out bytes.Buffer
+			w := codec.NewWriter(&out)
+			if _, err := w.Write(records); err != nil {
+				b.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				b.Fatal(err)
+			}
+			body = out.Bytes()
 		}
+		b.Run(name, func(b *testing.B) {
+			batch := batchOf(body, count, uint16(c))
+			r := &Reader{topic: "usage.events"}
+			b.SetBytes(int64(len(records)))
+			b.ReportAllocs()
+			for b.Loop() {
+				n := 0
+				if err := r.walk(answer{records: batch}, &Result{}, func(*events.Record) error { n++; return nil }); err != nil || n != count {
+					b.Fatal(n, err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(count), "ns/row")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(count), "ns/row")
 }

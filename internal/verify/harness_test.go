@@ -131,7 +131,8 @@ func (in *installation) awaitConsumed(t testing.TB, within time.Duration) {
 		}
 		for _, p := range res.Topics[in.topic] {
 			log, err := consumers.Bounds(ctx, in.client, in.topic, p.Partition)
-			if err != nil || p.Metadata != "" || p.CommittedOffset != log.To && !(p.CommittedOffset < 0 && log.To == 0) {
+			_, pending := consumers.SplitMark(p.Metadata)
+			if err != nil || pending != "" || p.CommittedOffset != log.To && !(p.CommittedOffset < 0 && log.To == 0) {
 				return false
 			}
 		}

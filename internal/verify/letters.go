@@ -173,8 +173,11 @@ func (l *letters) of(partition int, from, to int64) []letter {
 	return l.held[find(from):find(to)]
 }
 
-// preserves tells whether a letter holds the very bytes of a record.
+// preserves tells whether a letter holds the very bytes of a record, or their hashes.
 func (l *letter) preserves(r *events.Record) bool {
+	if r.Large != nil {
+		return l.large && l.bytes == largeOf(r.Large.KeySHA256, r.Large.ValueSHA256)
+	}
 	if l.large {
 		key, value := sha256.Sum256(r.Key), sha256.Sum256(r.Value)
 		return l.bytes == largeOf(hex.EncodeToString(key[:]), hex.EncodeToString(value[:]))

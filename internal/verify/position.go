@@ -54,8 +54,8 @@ func (v *Verifier) positions(ctx context.Context) (*positions, error) {
 	}
 	for _, p := range res {
 		to := p.CommittedOffset
-		if p.Metadata != "" {
-			in, err := clickhouse.ParseIntent(v.cfg.Topic, p.Partition, p.CommittedOffset, p.Metadata)
+		if _, metadata := consumers.SplitMark(p.Metadata); metadata != "" {
+			in, err := clickhouse.ParseIntent(v.cfg.Topic, p.Partition, p.CommittedOffset, metadata)
 			if err != nil {
 				// What can't be read could mean any range.
 				at.notes = append(at.notes, fmt.Sprintf("everything from the committed offset on counts as pending: %v", err))

@@ -1,5 +1,10 @@
 -- A usage that was recorded wrongly is taken back by a row of sign -1, which repeats its data and names it. Nothing is
 -- rewritten or deleted: everything that adds rows up multiplies by the sign. The largest timestamp counts both signs.
+--
+-- Each feed is renamed and named back after its query was changed. Measured on 26.7: MODIFY QUERY leaves the server with
+-- another idea of the feed than the one it reads at its next start, and a view that is not the same has forgotten its
+-- deduplication tokens: a block sent again after that start would be counted twice. The rename makes it read the new
+-- definition at once. No block misses the feed meanwhile (8,000 rows beside 438 renames), unlike with DETACH and ATTACH.
 
 -- +goose NO TRANSACTION
 -- +goose Up
@@ -8,6 +13,10 @@ ALTER TABLE usage_tracking
     ADD COLUMN IF NOT EXISTS `sign` Int8 DEFAULT 1 COMMENT '1: usage; -1: takes back the usage that voids_source and voids_id name' AFTER `event_source`,
     ADD COLUMN IF NOT EXISTS `voids_source` LowCardinality(String) DEFAULT '' AFTER `revenue_attributed`,
     ADD COLUMN IF NOT EXISTS `voids_id` String DEFAULT '' AFTER `voids_source`;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE IF EXISTS usage_hourly_feed_changed TO usage_hourly_feed;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
@@ -26,6 +35,18 @@ GROUP BY company_id, subscription_tier, service_name, hour;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+RENAME TABLE usage_hourly_feed TO usage_hourly_feed_changed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE usage_hourly_feed_changed TO usage_hourly_feed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE IF EXISTS usage_daily_feed_changed TO usage_daily_feed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 ALTER TABLE usage_daily_feed MODIFY QUERY
 SELECT
     company_id,
@@ -41,6 +62,18 @@ GROUP BY company_id, user_id, subscription_tier, day;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+RENAME TABLE usage_daily_feed TO usage_daily_feed_changed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE usage_daily_feed_changed TO usage_daily_feed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE IF EXISTS billing_monthly_feed_changed TO billing_monthly_feed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 ALTER TABLE billing_monthly_feed MODIFY QUERY
 SELECT
     company_id,
@@ -53,4 +86,12 @@ SELECT
     max(timestamp) AS last_activity
 FROM usage_tracking
 GROUP BY company_id, user_id, subscription_tier, billing_period;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE billing_monthly_feed TO billing_monthly_feed_changed;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+RENAME TABLE billing_monthly_feed_changed TO billing_monthly_feed;
 -- +goose StatementEnd

@@ -231,15 +231,23 @@ func (s *Store) deleteLaterCopies(ctx context.Context, in *Intent) (int, error) 
 	}
 	s.log.ErrorContext(ctx, "ClickHouse has lost its deduplication log: rows landed twice, the later ones are deleted, and their totals will be corrected",
 		slog.String("range", in.Range()), slog.Int("rows", doubled))
-	// The deadlines name the copies and nothing else: no other insert of the partition carries them. So a DELETE that is
-	// held up on its way, and comes when the next owner has stored other offsets of the range, finds none of its rows.
-	err = s.conn.Exec(wholeContext(ctx), "ALTER TABLE usage_tracking DELETE WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? "+
-		"AND toUnixTimestamp64Milli(_insert_by) IN ? SETTINGS mutations_sync = 2",
-		in.Topic, in.Partition, in.From, in.To, copies)
-	if err != nil {
-		return 0, fmt.Errorf("delete later copies in %s: %w", in.Range(), err)
+	if err := s.deleteCopies(ctx, in, copies); err != nil {
+		return 0, err
 	}
 	return doubled, nil
+}
+
+// deleteCopies deletes the rows of a range that carry one of some deadlines. The deadlines name the copies and nothing
+// else: no other insert of the partition carries them. So a DELETE that is held up on its way, and comes when the next
+// owner has stored other offsets of the range, finds none of its rows.
+func (s *Store) deleteCopies(ctx context.Context, in *Intent, deadlines []int64) error {
+	err := s.conn.Exec(wholeContext(ctx), "ALTER TABLE usage_tracking DELETE WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? "+
+		"AND toUnixTimestamp64Milli(_insert_by) IN ? SETTINGS mutations_sync = 2",
+		in.Topic, in.Partition, in.From, in.To, deadlines)
+	if err != nil {
+		return fmt.Errorf("delete copies in %s: %w", in.Range(), err)
+	}
+	return nil
 }
 
 // laterCopies finds the deadlines of copies: rows that stand beside a row of the intent at the same place. It also counts

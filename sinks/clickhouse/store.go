@@ -23,6 +23,7 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config is what a Store needs.
@@ -54,7 +55,9 @@ type Store struct {
 
 	// clock is the server's clock as it was read last. Deadlines are the server's business, so they are made by its
 	// clock.
-	clock atomic.Pointer[reading]
+	clock    atomic.Pointer[reading]
+	reopened atomic.Pointer[reopening] // nil: the clock was not set back lately
+	steps    atomic.Int64              // how often the clock was set
 
 	// patience multiplies the timeout: 1, and up to maxPatience while inserts come too late. A server that needs
 	// longer than the timeout for every insert would otherwise never finish one.
@@ -100,6 +103,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // Close closes the connections.
 func (s *Store) Close() error { return s.conn.Close() }
 
+// Collector gives the metrics of the store.
+func (s *Store) Collector() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tenantflow_clickhouse_clock_steps_total",
+		Help: "How often ClickHouse's clock was found to have been set, forwards or back.",
+	}, func() float64 { return float64(s.steps.Load()) })
+}
+
 // Ping asks the server for an answer.
 func (s *Store) Ping(ctx context.Context) error {
 	var one uint8
@@ -107,45 +118,6 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("ping ClickHouse: %w", err)
 	}
 	return nil
-}
-
-// A reading is one look at the server's clock.
-type reading struct {
-	server time.Time
-	ours   time.Time // with the monotonic clock: when that was, to half of the answer's time
-}
-
-// SyncClock reads the server's clock.
-func (s *Store) SyncClock(ctx context.Context) error {
-	var server int64
-	before := time.Now()
-	if err := s.conn.QueryRow(wholeContext(ctx), "SELECT toUnixTimestamp64Milli(now64(3))").Scan(&server); err != nil {
-		return fmt.Errorf("read ClickHouse's clock: %w", err)
-	}
-	// The server read its clock somewhere between the two readings of ours.
-	now := reading{server: time.UnixMilli(server), ours: before.Add(time.Since(before) / 2)}
-	if s.clock.Load() != nil {
-		if step := now.server.Sub(s.Now()); step < -clockStep || step > clockStep {
-			s.log.WarnContext(ctx, "ClickHouse's clock was set, or was misread before", slog.Duration("by", step))
-		}
-	}
-	s.clock.Store(&now)
-	return nil
-}
-
-// clockStep is a difference between the server's clock and what it should be by ours that is worth a line in the log.
-const clockStep = 2 * time.Second
-
-// Now is the time by the server's clock, in whole milliseconds: what it was when it was read, and the time since then by
-// our monotonic clock. So a step of this host's clock changes nothing.
-func (s *Store) Now() time.Time {
-	at := s.clock.Load()
-	return at.server.Add(time.Since(at.ours)).Truncate(time.Millisecond)
-}
-
-// Deadline is the time, by the server's clock, until which an insert that begins now is accepted.
-func (s *Store) Deadline() time.Time {
-	return s.Now().Add(time.Duration(s.patience.Load()) * s.timeout)
 }
 
 // hurried notes whether an insert ran out of time.

@@ -43,21 +43,26 @@ func (s *Store) Announce(ctx context.Context, w Writer) (Writers, error) {
 		first = w.First.UnixMilli()
 	}
 	ctx = wholeContext(ctx)
+	if err := s.sweepReopened(ctx); err != nil {
+		return fail(err)
+	}
 	err := s.conn.Exec(ctx, "INSERT INTO usage_writers (topic, partitions, group, writer, first_seen, last_seen, gone) "+
 		"SELECT ?, ?, ?, ?, if(toInt64(?) = 0, now64(3), fromUnixTimestamp64Milli(toInt64(?), 'UTC')), now64(3), ?",
 		w.Topic, w.Partitions, w.Group, w.ID, first, first, w.Gone)
 	if err != nil {
 		return fail(err)
 	}
-	var own, same, others, ours, theirs, rivalSeen int64
+	began := time.Now()
+	var own, same, others, ours, theirs, rivalSeen, now int64
 	var rival string
 	var otherTopics bool
 	err = s.conn.QueryRow(ctx, writersQuery, w.ID, w.Topic, w.Partitions, w.Topic, w.Partitions, w.Topic, w.Partitions,
 		w.Topic, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Lease.Milliseconds()).
-		Scan(&own, &same, &others, &otherTopics, &ours, &rival, &theirs, &rivalSeen)
+		Scan(&own, &same, &others, &otherTopics, &ours, &rival, &theirs, &rivalSeen, &now)
 	if err != nil {
 		return fail(err)
 	}
+	s.observe(ctx, began, time.UnixMilli(now))
 	known := Writers{First: atMilli(own), FirstSeen: atMilli(same), OthersSeen: atMilli(others), OtherTopics: otherTopics}
 	if rival != "" && (theirs < ours || theirs == ours && rival < w.Group) {
 		known.Rival, known.RivalSeen = rival, atMilli(rivalSeen)
@@ -74,7 +79,8 @@ SELECT toUnixTimestamp64Milli(minIf(first, writer = ? AND topic = ? AND partitio
        toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group = ?)),
        argMinIf(group, (first, group), live AND topic = ? AND group != ?),
        toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group != ?)),
-       toUnixTimestamp64Milli(maxIf(last, live AND topic = ? AND group != ?))
+       toUnixTimestamp64Milli(maxIf(last, live AND topic = ? AND group != ?)),
+       toUnixTimestamp64Milli(now64(3))
 FROM (
     SELECT toString(topic) AS topic, partitions, toString(group) AS group, writer, min(first_seen) AS first, max(last_seen) AS last,
            argMax(gone, last_seen) = 0 AND dateDiff('millisecond', last, now64(3)) < ? AS live

@@ -1,0 +1,97 @@
+package fetch
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+)
+
+// A Mark names a record: its offset, and a hash of key, value and headers. It tells whether a log still holds the record
+// there that was read. The zero Mark names none.
+type Mark struct {
+	Offset int64
+	Hash   uint64
+}
+
+// IsZero reports whether the mark names no record.
+func (m Mark) IsZero() bool { return m == Mark{} }
+
+// MarkOf is the mark of a record. Absent and empty bytes count as the same.
+func MarkOf(r *events.Record) Mark {
+	var d xxhash.Digest
+	d.Reset()
+	var length [8]byte
+	part := func(b []byte) {
+		binary.LittleEndian.PutUint64(length[:], uint64(len(b)))
+		d.Write(length[:])
+		d.Write(b)
+	}
+	part(r.Key)
+	part(r.Value)
+	for _, h := range r.Headers {
+		binary.LittleEndian.PutUint64(length[:], uint64(len(h.Key)))
+		d.Write(length[:])
+		_, _ = d.WriteString(h.Key) // never fails
+		part(h.Value)
+	}
+	if l := r.Large; l != nil {
+		_, _ = d.WriteString(l.KeySHA256 + l.ValueSHA256) // never fails
+	}
+	return Mark{Offset: r.Offset, Hash: d.Sum64()}
+}
+
+// A ChangedError says that a log holds another record at an offset than it did: the topic was deleted and created again, or
+// the log lost its end and has grown since.
+type ChangedError struct{ Offset int64 }
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("the log holds another record at offset %d than before", e.Offset)
+}
+
+// Expect says which record the log is to hold. The reader looks whether it does before it shows anything.
+func (r *Reader) Expect(m Mark) { r.last = m }
+
+// doubt is after which time without records the next ones are shown only if the log still holds the last one shown. In
+// less, no topic is deleted, created again, and filled again past that place.
+const doubt = 500 * time.Millisecond
+
+// compare looks whether the log still holds the record that was shown last. One that retention or compaction has taken away
+// is no difference. Whether the log ends before it, a fetch of what follows tells.
+func (r *Reader) compare(ctx context.Context) error {
+	if r.last.IsZero() {
+		return nil
+	}
+	body, err := r.conn.fetch(ctx, request{topic: r.topic, partition: r.partition, offset: r.last.Offset, most: 1})
+	if err != nil {
+		return err
+	}
+	defer body.release()
+	answer, err := parseAnswer(body.bytes)
+	switch {
+	case err != nil:
+		return err
+	case errors.Is(kafka.Error(answer.code), kafka.OffsetOutOfRange):
+		return nil
+	case answer.code != 0:
+		return kafka.Error(answer.code)
+	}
+	enough := errors.New("the record was compared")
+	err = r.walk(answer, &Result{Next: r.last.Offset}, func(rec *events.Record) error {
+		if rec.Offset == r.last.Offset && MarkOf(rec) != r.last {
+			return &ChangedError{rec.Offset}
+		}
+		return enough
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return err
+	}
+	r.proven = time.Now()
+	return nil
+}
