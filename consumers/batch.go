@@ -38,9 +38,9 @@ type Idler interface {
 }
 
 // An Annotator is a BatchPartition that has metadata committed with every offset, of at most 4096 bytes. It is called between
-// two calls of Write.
+// two calls of Write. It is not called Metadata, which a handler's partition has from Partition: what was committed before.
 type Annotator interface {
-	Metadata() string
+	Annotation() string
 }
 
 // A Closer is a BatchPartition that holds something. It is called when nothing else is called any more, with what is left of

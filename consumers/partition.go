@@ -195,7 +195,7 @@ func (s *session) write(hard context.Context) error {
 	commit := func() error {
 		note := ""
 		if annotator != nil {
-			note = annotator.Metadata()
+			note = annotator.Annotation()
 		}
 		if s.done == committed && s.metadata == note {
 			return nil

@@ -142,8 +142,8 @@ func (p *quotaPartition) Close(ctx context.Context) {
 	p.quota.metrics.remembered.DeleteLabelValues(p.label())
 }
 
-// Metadata is committed to Kafka with every offset.
-func (p *quotaPartition) Metadata() string {
+// Annotation is committed to Kafka with every offset.
+func (p *quotaPartition) Annotation() string {
 	return quotaMetadata{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation}.String()
 }
 
@@ -247,7 +247,7 @@ func (p *quotaPartition) reopen(ctx context.Context, reason error) error {
 			p.Logger().InfoContext(ctx, "a later epoch was not begun; it is tried again with the next call", slog.Any("reason", err))
 		}
 	}
-	return &movedError{to: p.next, metadata: p.Metadata()}
+	return &movedError{to: p.next, metadata: p.Annotation()}
 }
 
 // tendEvery is how often the sentinels are looked at, and the progress noted.

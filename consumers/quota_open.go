@@ -102,7 +102,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	}
 	p.state = found
 	next := found.Lowest
-	committed := parseQuotaMetadata(p.Partition.Metadata())
+	committed := parseQuotaMetadata(p.Metadata())
 	switch {
 	case next.Epoch == 0:
 		if next, err = p.dayBegins(ctx); err != nil {
@@ -142,7 +142,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	default:
 		return nil
 	}
-	return &movedError{to: next.Offset, cut: another, metadata: p.Metadata()}
+	return &movedError{to: next.Offset, cut: another, metadata: p.Annotation()}
 }
 
 // gone tells that events which should be counted again are no longer in the log.
