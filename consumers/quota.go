@@ -225,11 +225,26 @@ func (p *quotaPartition) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !found.SameServer(p.state) || !found.Covers(p.state.Epoch.Number, p.noted.Offset) {
-		return fmt.Errorf("look at the sentinels over a new connection: %w", dragonfly.ErrMoved)
+	if err := p.compare(ctx, found); err != nil {
+		return err
 	}
 	p.state = found
 	return nil
+}
+
+// compare sees whether the store is as it was left. On another server the partition goes back with the progress; where the
+// same one has less than it had, it has gone back under living connections, and calls may have been made over the gap.
+func (p *quotaPartition) compare(ctx context.Context, found *dragonfly.State) error {
+	same := found.SameServer(p.state)
+	if same && found.Covers(p.state.Epoch.Number, p.noted.Offset) {
+		return nil
+	}
+	if same && found.Doubt == "" && found.Epoch.Number == p.state.Epoch.Number {
+		if err := p.begin(ctx, found, "went_back", 0); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("look at the sentinels of %s/%d: %w", p.Topic(), p.ID(), dragonfly.ErrMoved)
 }
 
 // reopen ends the session because the store is not what it was. A counter of a later epoch tells that it has begun, which
@@ -262,8 +277,8 @@ func (p *quotaPartition) tend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !found.SameServer(p.state) || !found.Covers(p.state.Epoch.Number, p.noted.Offset) {
-		return fmt.Errorf("look at the sentinels: %w", dragonfly.ErrMoved)
+	if err := p.compare(ctx, found); err != nil {
+		return err
 	}
 	p.state = found
 	if p.next != p.noted.Offset {

@@ -1,6 +1,8 @@
 package consumers_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -267,7 +269,37 @@ func TestQuota_AThresholdOfManyPartitionsIsPublishedOnce(t *testing.T) {
 	}
 }
 
-// Whoever reads must not take an older state for the whole, however soon after the restart.
+// The store restarts from the state of just before a batch was counted; what follows was counted on top of it.
+func TestQuota_ASnapshotBeforeABatchLosesNothing(t *testing.T) {
+	t.Parallel()
+	for name, count := range map[string]int{"others follow": 1000, "nothing follows": 250} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newQuotaFixture(t, fixtureOptions{partitions: 1}, enginetest.Persist(engine.Snapshot))
+			messages, want := recent(t, model.Config{Seed: 31, Count: count})
+			f.know(want, 80)
+			ctx := context.WithoutCancel(t.Context())
+			failed := make(chan error, 1)
+			save := nth(3, func() { failed <- f.client.Save(ctx).Err() })
+			kill := nth(3, func() { failed <- errors.Join(<-failed, f.redis.Kill(), f.redis.Start(ctx)) })
+			f.publish(t, messages)
+			f.count(t, quotaConsumer{rows: 100, interval: 200 * time.Millisecond, onStep: func(s consumers.QuotaStep) {
+				switch s {
+				case consumers.QuotaFormed:
+					save()
+				case consumers.QuotaCounted:
+					kill()
+				}
+			}})
+			f.check(t, want, time.Minute)
+			if err := <-failed; err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Readers must not take an older state for the whole, however soon after the restart.
 func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1}, enginetest.Persist(engine.Snapshot))
