@@ -95,7 +95,7 @@ func TestOffsetsThatAreSetBackChangeNoCounter(t *testing.T) {
 func TestACutAfterTheScriptsWereSentCountsOnce(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
-	proxy := enginetest.Proxy(t, f.redis.Addr())
+	proxy := enginetest.Proxy(t, redisOptions(t, f.url).Addr)
 	messages, want := recent(t, model.Config{Seed: 29, Count: 3000, Resends: 0.05})
 	f.know(want, 30)
 	f.count(t, quotaConsumer{rows: 200, url: "redis://" + proxy.Addr() + "/0"})
@@ -340,29 +340,59 @@ func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) 
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
 	messages, want := recent(t, model.Config{Seed: 31, Count: 3000, Resends: 0.05})
 	f.know(want, 30)
-	var batches int
-	var mu sync.Mutex
-	f.count(t, quotaConsumer{rows: 200, onStep: func(s consumers.QuotaStep) {
-		mu.Lock()
-		defer mu.Unlock()
-		if s == consumers.QuotaFormed {
-			batches++
-		}
-	}})
+	short := make(chan struct{})
+	refused := sync.OnceFunc(func() { close(short) })
+	f.count(t, quotaConsumer{rows: 200, wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return starved{s, refused} }})
 	f.publish(t, messages[:1000])
 	f.awaitConsumed(t, time.Minute)
-	if err := f.client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+	used, err := strconv.ParseInt(f.info(t, "memory", "used_memory"), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := f.info(t, "memory", "maxmemory")
+	if err := f.client.ConfigSet(t.Context(), "maxmemory", strconv.FormatInt(used/2, 10)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	f.publish(t, messages[1000:])
-	eventually(t, "an error for want of memory", time.Minute, func() bool {
-		stats, err := f.client.Info(t.Context(), "errorstats").Result()
-		return err == nil && strings.Contains(stats, "errorstat_OOM")
-	})
-	if err := f.client.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+	select {
+	case <-short:
+	case <-time.After(time.Minute):
+		t.Fatal("no error for want of memory")
+	}
+	if err := f.client.ConfigSet(t.Context(), "maxmemory", limit).Err(); err != nil {
 		t.Fatal(err)
 	}
 	f.check(t, want, time.Minute)
+}
+
+// starved tells when the store has no memory for a call.
+type starved struct {
+	consumers.QuotaSession
+	refused func()
+}
+
+func (s starved) Count(ctx context.Context, b dragonfly.Batch, calls []dragonfly.Call, into []dragonfly.Counted) ([]dragonfly.Counted, error) {
+	counted, err := s.QuotaSession.Count(ctx, b, calls, into)
+	if err != nil && (strings.Contains(err.Error(), "OOM") || strings.Contains(strings.ToLower(err.Error()), "out of memory")) {
+		s.refused()
+	}
+	return counted, err
+}
+
+// info is what the store says about itself.
+func (f *quotaFixture) info(t testing.TB, section, name string) string {
+	t.Helper()
+	text, err := f.client.Info(t.Context(), section).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
+			return value
+		}
+	}
+	t.Fatalf("the store does not say %s", name)
+	return ""
 }
 
 func TestAStateOfAnEarlierEpochThatComesBackIsGivenUp(t *testing.T) {

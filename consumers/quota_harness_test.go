@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,16 +28,56 @@ import (
 )
 
 // A quotaFixture is one installation for one test of counting: a topic with its dead letters, a topic for threshold events
-// and a Redis of its own.
+// and a store of its own.
 type quotaFixture struct {
 	*fixture
-	redis   *engine.Redis
-	quotas  string // the topic of threshold events
-	client  *redis.Client
+	counterStore
+	client  *redis.Client // of the store
+	quotas  string        // the topic of threshold events
 	members members
 }
 
+// A counterStore is what counters are kept in.
+type counterStore struct {
+	redis   *engine.Redis // nil: a Dragonfly that was there before the test
+	url     string
+	looking *redis.Client
+}
+
+// oneAtATime is held by the test that uses the Dragonfly of TENANTFLOW_TEST_DRAGONFLY: tests empty it.
+var oneAtATime sync.Mutex
+
+// newCounterStore gives a test a store of its own: a Redis; or the Dragonfly at the address in TENANTFLOW_TEST_DRAGONFLY, where that is set
+// and the test has no options for Redis, as those have that restart it.
+func newCounterStore(t testing.TB, options ...enginetest.Option) counterStore {
+	t.Helper()
+	var s counterStore
+	address := os.Getenv("TENANTFLOW_TEST_DRAGONFLY")
+	if address != "" && len(options) == 0 {
+		oneAtATime.Lock()
+		t.Cleanup(oneAtATime.Unlock)
+		s.url = "redis://" + address + "/0"
+	} else {
+		s.redis = enginetest.Redis(t, options...)
+		s.url = s.redis.URL()
+	}
+	s.looking = redis.NewClient(redisOptions(t, s.url))
+	t.Cleanup(func() { _ = s.looking.Close() })
+	if s.redis == nil {
+		if err := s.looking.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatalf("empty the Dragonfly at %s: %v", address, err)
+		}
+	}
+	return s
+}
+
 func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Option) *quotaFixture {
+	t.Helper()
+	return newQuotaFixtureOn(t, o, newCounterStore(t, options...))
+}
+
+// newQuotaFixtureOn makes topics whose counters are in a store that other topics may use as well.
+func newQuotaFixtureOn(t testing.TB, o fixtureOptions, store counterStore) *quotaFixture {
 	t.Helper()
 	if o.broker == nil {
 		o.broker = enginetest.SharedKafka(t)
@@ -44,7 +85,7 @@ func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Optio
 	if o.partitions == 0 {
 		o.partitions = 2
 	}
-	f := &quotaFixture{fixture: &fixture{brokers: o.broker.Addr(), partitions: o.partitions}, redis: enginetest.Redis(t, options...)}
+	f := &quotaFixture{fixture: &fixture{brokers: o.broker.Addr(), partitions: o.partitions}, counterStore: store, client: store.looking}
 	f.topic = enginetest.NewTopicOn(t, o.broker, o.partitions)
 	enginetest.CreateTopic(t, o.broker, events.DeadLetterTopic(f.topic), 1)
 	f.quotas = f.topic + ".quotas"
@@ -53,8 +94,6 @@ func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Optio
 	transport := &kafka.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	f.fixture.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
-	f.client = redis.NewClient(redisOptions(t, f.redis.URL()))
-	t.Cleanup(func() { _ = f.client.Close() })
 	return f
 }
 
@@ -169,7 +208,7 @@ func (f *quotaFixture) count(t testing.TB, c quotaConsumer) (stop func() error) 
 	t.Helper()
 	url := c.url
 	if url == "" {
-		url = f.redis.URL()
+		url = f.url
 	}
 	o := redisOptions(t, url)
 	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })

@@ -206,8 +206,8 @@ func TestQuota_AMoveToAnotherTopicLowersNothing(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	other := newQuotaFixture(t, fixtureOptions{partitions: 3})
-	other.redis, other.client, other.members = f.redis, f.client, f.members
+	other := newQuotaFixtureOn(t, fixtureOptions{partitions: 3}, f.counterStore)
+	other.members = f.members
 	other.send(t, used("b", "acme", "u", now))
 	other.count(t, quotaConsumer{})
 	other.eventuallyCalls(t, "u", now, 301)
@@ -222,7 +222,7 @@ func TestQuota_AMoveToAnotherTopicLowersNothing(t *testing.T) {
 
 func TestQuota_EvictionAtRunTimeStopsAndRebuilds(t *testing.T) {
 	t.Parallel()
-	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2}, enginetest.Persist(engine.AppendOnly)) // its policy is set by a command
 	messages, want := recent(t, model.Config{Seed: 67, Count: 3000})
 	f.know(want, 80)
 	log := &transcript{}
@@ -284,10 +284,10 @@ func TestQuota_ASnapshotBeforeABatchLosesNothing(t *testing.T) {
 			kill := nth(3, func() { failed <- errors.Join(<-failed, f.redis.Kill(), f.redis.Start(ctx)) })
 			f.publish(t, messages)
 			f.count(t, quotaConsumer{rows: 100, interval: 200 * time.Millisecond, onStep: func(s consumers.QuotaStep) {
-				switch s {
-				case consumers.QuotaFormed:
+				if s == consumers.QuotaFormed {
 					save()
-				case consumers.QuotaCounted:
+				}
+				if s == consumers.QuotaCounted {
 					kill()
 				}
 			}})
@@ -309,7 +309,7 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 	stop := f.count(t, quotaConsumer{})
 	f.send(t, messages[:900]...)
 	f.awaitConsumed(t, time.Minute)
-	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.redis.URL()), Topic: f.topic})
+	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.topic})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func runQuotaChild(config string) int {
 // crashAt runs a child until it has killed itself.
 func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32) {
 	t.Helper()
-	task := quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.redis.URL(),
+	task := quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.url,
 		Partitions: f.partitions, Members: f.members, Step: step, Nth: nth}
 	if !untilKilled(t, quotaChildEnv, task, string(step), func() bool { return false }) {
 		t.Fatalf("the child never came to %s a %d. time", step, nth)

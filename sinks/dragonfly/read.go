@@ -132,7 +132,7 @@ func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
 	now, err := identify(ctx, c)
 	if err != nil {
 		if answer(err) != "" {
-			return nil //nolint:nilerr // it is loading, or refuses us: the command says so better
+			return nil // it is loading, or refuses us: the command says so better
 		}
 		return err
 	}
