@@ -90,6 +90,17 @@ func (d *DeadLetters) Close() error { return d.writer.Close() }
 // Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
 // letter may be there twice; its origin (group, topic, partition, offset) tells.
 func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
+	if err := d.publish(ctx, letters, waiting); err != nil || len(letters) == 0 {
+		return err
+	}
+	waiting(nil)
+	d.note(ctx, letters)
+	return nil
+}
+
+// publish writes the letters. Those that the broker finds too large go as coordinates and hashes instead of bytes, which the
+// letters given say afterwards.
+func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
 	if len(letters) == 0 {
 		return nil
 	}
@@ -100,12 +111,11 @@ func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting
 	delays := retryDelays()
 	for {
 		err := d.writer.WriteMessages(ctx, messages...)
-		if err == nil {
-			break
-		}
 		switch {
+		case err == nil:
+			return nil
 		case tooLarge(err):
-			return d.publishOneByOne(ctx, letters, waiting)
+			return d.divide(ctx, letters, waiting)
 		case ctx.Err() != nil:
 			return fmt.Errorf("publish %d dead letters: %w", len(letters), context.Cause(ctx))
 		}
@@ -115,11 +125,6 @@ func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting
 			return fmt.Errorf("publish %d dead letters: %w", len(letters), err)
 		}
 	}
-	waiting(nil)
-	for i := range letters {
-		d.note(ctx, &letters[i])
-	}
-	return nil
 }
 
 // tooLarge tells whether the broker, or the client before it, found a message too large.
@@ -132,24 +137,20 @@ func tooLarge(err error) bool {
 	return errors.As(err, &client) || errors.Is(err, kafka.MessageSizeTooLarge)
 }
 
-// publishOneByOne finds out which letters the broker finds too large. They go as coordinates and a hash instead of
-// bytes.
-func (d *DeadLetters) publishOneByOne(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
-	for i := range letters {
-		letter := letters[i]
-		if len(letters) == 1 {
-			if letter.Rejection.Reason == events.TooLarge {
-				return fmt.Errorf("publish dead letter of %s/%d/%d: too large even without its bytes",
-					letter.Record.Topic, letter.Record.Partition, letter.Record.Offset)
-			}
-			letter.Rejection = events.Reject(events.TooLarge, "%s: %s; the original bytes exceed what the dead letter topic takes",
-				letter.Rejection.Reason, letter.Rejection.Detail)
-		}
-		if err := d.Publish(ctx, []DeadLetter{letter}, waiting); err != nil {
+// divide publishes letters that are too large together, by halves, until one is alone.
+func (d *DeadLetters) divide(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
+	if half := len(letters) / 2; half > 0 {
+		if err := d.publish(ctx, letters[:half], waiting); err != nil {
 			return err
 		}
+		return d.publish(ctx, letters[half:], waiting)
 	}
-	return nil
+	l := &letters[0]
+	if l.Rejection.Reason == events.TooLarge {
+		return fmt.Errorf("publish dead letter of %s/%d/%d: too large even without its bytes", l.Record.Topic, l.Record.Partition, l.Record.Offset)
+	}
+	l.Rejection = events.Reject(events.TooLarge, "%s: %s; the original bytes exceed what the dead letter topic takes", l.Rejection.Reason, l.Rejection.Detail)
+	return d.publish(ctx, letters, waiting)
 }
 
 func (d *DeadLetters) message(l *DeadLetter) kafka.Message {
@@ -157,11 +158,39 @@ func (d *DeadLetters) message(l *DeadLetter) kafka.Message {
 	return message(events.DeadLetterTopic(l.Record.Topic), key, value, headers)
 }
 
-func (d *DeadLetters) note(ctx context.Context, l *DeadLetter) {
-	if d.count != nil {
-		d.count.WithLabelValues(l.Record.Topic, string(l.Rejection.Reason)).Inc()
+// shown is how many letters of one call of Publish are logged one by one. A producer that gets everything wrong may make
+// tens of thousands a second.
+const shown = 5
+
+// note counts and logs letters that are published.
+func (d *DeadLetters) note(ctx context.Context, letters []DeadLetter) {
+	type kind struct {
+		topic  string
+		reason events.Reason
 	}
-	d.log.WarnContext(ctx, "event went to the dead letters",
-		slog.String("topic", l.Record.Topic), slog.Int("partition", l.Record.Partition), slog.Int64("offset", l.Record.Offset),
-		slog.String("reason", string(l.Rejection.Reason)), slog.String("error", l.Rejection.Detail))
+	all, rest := map[kind]int{}, map[kind]int{}
+	var order []kind // of the rest
+	for i := range letters {
+		l := &letters[i]
+		s := kind{l.Record.Topic, l.Rejection.Reason}
+		all[s]++
+		if i < shown {
+			d.log.WarnContext(ctx, "event went to the dead letters",
+				slog.String("topic", l.Record.Topic), slog.Int("partition", l.Record.Partition), slog.Int64("offset", l.Record.Offset),
+				slog.String("reason", string(l.Rejection.Reason)), slog.String("error", l.Rejection.Detail))
+			continue
+		}
+		if rest[s]++; rest[s] == 1 {
+			order = append(order, s)
+		}
+	}
+	for _, s := range order {
+		d.log.WarnContext(ctx, "more events went to the dead letters", slog.String("topic", s.topic), slog.String("reason", string(s.reason)), slog.Int("events", rest[s]))
+	}
+	if d.count == nil {
+		return
+	}
+	for s, n := range all {
+		d.count.WithLabelValues(s.topic, string(s.reason)).Add(float64(n))
+	}
 }

@@ -127,6 +127,8 @@ type Group struct {
 	state   *state
 	log     *slog.Logger
 
+	topology *topology
+
 	stop func(error) // ends Run; set by Run
 
 	// unanswered is the last generation that ended because a commit got no answer. Generations follow each other, so they
@@ -143,6 +145,8 @@ func NewGroup(cfg Config, handler BatchHandler) *Group {
 	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: cfg.Transport, Timeout: 15 * time.Second}
 	log := cfg.Logger.With(slog.String("consumer", cfg.Name), slog.String("group", cfg.Group))
 	return &Group{
+		topology: newTopology(&cfg),
+
 		cfg:     cfg,
 		handler: handler,
 		client:  client,
@@ -192,6 +196,7 @@ func (g *Group) Run(ctx context.Context) error {
 		c.Close(closing)
 		done()
 	}
+	g.topology.close()
 	if err := g.letters.Close(); err != nil && runErr == nil {
 		runErr = fmt.Errorf("close dead letter writer: %w", err)
 	}

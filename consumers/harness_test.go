@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
 	"tenantflow/internal/model"
+	"tenantflow/internal/totals"
 	"tenantflow/migrations"
 	"tenantflow/sinks/clickhouse"
 )
@@ -170,6 +172,11 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 	if c.store != nil {
 		s = c.store(store)
 	}
+	stopWatching, err := f.watchTotals(c, dsn, store)
+	if err != nil {
+		return err
+	}
+	defer stopWatching()
 	handler := consumers.NewUsage(s, consumers.UsageConfig{
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 		OnStep: c.onStep, FilterBytes: 8 << 20, Group: f.group,
@@ -187,6 +194,29 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 		cfg.Budget = consumers.NewBudget(c.budget)
 	}
 	return consumers.NewGroup(cfg, handler).Run(ctx)
+}
+
+// watchTotals corrects the totals of settled inserts, as the service does beside its consumer.
+func (f *fixture) watchTotals(c consumer, dsn *chgo.Options, store *clickhouse.Store) (stop func(), err error) {
+	transport := &kafka.Transport{}
+	checker, err := totals.Open(totals.Config{
+		Client: &kafka.Client{Addr: kafka.TCP(strings.Split(c.brokers, ",")...), Transport: transport}, ClickHouse: dsn,
+		Topic: f.topic, Group: f.group, InsertTimeout: c.insertTimeout, Logger: c.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		totals.NewWatcher(checker, store, totals.WatchConfig{Interval: 500 * time.Millisecond}).Run(ctx)
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+		_ = checker.Close()
+		transport.CloseIdleConnections()
+	}, nil
 }
 
 // start runs a consumer until the test ends or stop is called, which waits for it and returns what Run returned.

@@ -235,11 +235,17 @@ func (p *quotaPartition) holds(ctx context.Context, record dragonfly.Record) (bo
 
 // begin begins an epoch: all partitions count the day again.
 func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reason string, above int64) error {
-	ends, err := Ends(ctx, p.group.client, p.Topic())
+	n, err := p.PartitionCount(ctx, time.Now())
 	if err != nil {
 		return err
 	}
-	next := dragonfly.Epoch{Partitions: len(ends)}
+	ends := make(map[int]Range, n)
+	for id := range n {
+		if ends[id], err = Bounds(ctx, p.group.client, p.Topic(), id); err != nil {
+			return err
+		}
+	}
+	next := dragonfly.Epoch{Partitions: n}
 	highest, fresh, err := p.highestEpoch(ctx, ends)
 	if err != nil {
 		return err

@@ -70,10 +70,6 @@ func (s serverStep) fault(t *testing.T, ch *engine.ClickHouse, nth int) enginete
 	return enginetest.Fault{Call: s.call, Path: path, Nth: nth, Error: s.error}
 }
 
-// totalsFollow says whether the service corrects totals that a server's fault left wrong. Without that only rows and dead
-// letters can be compared after such a fault.
-const totalsFollow = false
-
 // verifyAfter compares everything with the model, but for totals that a server's step has left wrong; for those it waits.
 func (f *fixture) verifyAfter(t *testing.T, want model.Expected, steps ...serverStep) {
 	t.Helper()
@@ -85,8 +81,15 @@ func (f *fixture) verifyAfter(t *testing.T, want model.Expected, steps ...server
 			t.Error(d)
 		}
 	}
-	if totalsFollow {
-		eventually(t, "the totals to be corrected", faultPatient, func() bool { return len(f.differences(t, want)) == 0 })
+	stop := f.start(t, faulty(1000)) // the totals are compared beside the consumer
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	eventually(t, "the totals to be corrected", faultPatient, func() bool {
+		<-tick.C
+		return len(f.differences(t, want)) == 0
+	})
+	if err := stop(); err != nil {
+		t.Fatal(err)
 	}
 }
 

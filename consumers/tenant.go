@@ -94,7 +94,7 @@ func (p *tenantPartition) End(Batch) {}
 // openTenant begins a partition whose companies all others must leave alone: each company has one partition for as long as
 // their number does not change.
 func openTenant(ctx context.Context, p *Partition, config TenantConfig) (*tenantPartition, error) {
-	n, err := p.partitions(ctx)
+	n, err := p.PartitionCount(ctx, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -185,7 +185,7 @@ func (p *usagePartition) checkLog(ctx context.Context) error {
 	stored := map[int64]uint64{}
 	for _, at := range places {
 		if at.Offset >= log.To {
-			return topicRecreated("an event is stored from %s/%d/%d, and the log ends at %d", p.Topic(), p.ID(), at.Offset, log.To)
+			return p.recreated(fmt.Sprintf("an event is stored from %s/%d/%d, and the log ends at %d", p.Topic(), p.ID(), at.Offset, log.To))
 		}
 		stored[at.Offset] = at.Identity
 	}
@@ -198,15 +198,8 @@ func (p *usagePartition) checkLog(ctx context.Context) error {
 		if err == nil && events.IdentityHash([]byte(envelope.Source), []byte(envelope.ID)) == want {
 			return nil
 		}
-		return topicRecreated("%s/%d/%d holds another event than the one stored from there", p.Topic(), p.ID(), rec.Offset)
+		return p.recreated(fmt.Sprintf("%s/%d/%d holds another event than the one stored from there", p.Topic(), p.ID(), rec.Offset))
 	})
-}
-
-// topicRecreated stops a partition whose offsets no longer name the events that had their effects.
-func topicRecreated(format string, args ...any) error {
-	return &StopError{Kind: "topic_recreated", Err: fmt.Errorf(format+": the topic was deleted and created again, or its log was cut and has grown again, "+
-		"so its offsets no longer name the events that were stored. The partition is stopped. Publish to a new topic (TENANTFLOW_TOPIC_PREFIX): "+
-		"what is stored stays, and events of the old topic that are published again are recognised", args...)}
 }
 
 // usageBatch is the range being read: rows, suspects among them, and dead letters.

@@ -16,21 +16,10 @@ import (
 	"tenantflow/internal/model"
 )
 
-// addPartitions raises the number of the topic's partitions, and waits until each has a leader.
-func (f *fixture) addPartitions(t *testing.T, count int) {
+// addPartitionsAndKnow adds partitions and has the fixture's producers know of them, and each of them a leader.
+func (f *fixture) addPartitionsAndKnow(t *testing.T, count int) {
 	t.Helper()
-	config := kafka.TopicPartitionsConfig{Name: f.topic, Count: int32(count)}
-	for range count - f.partitions {
-		config.TopicPartitionAssignments = append(config.TopicPartitionAssignments, kafka.TopicPartitionAssignment{BrokerIDs: brokerIDs(t, f)})
-	}
-	res, err := f.client.CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{Topics: []kafka.TopicPartitionsConfig{config}})
-	if err == nil {
-		err = res.Errors[f.topic]
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.partitions = count
+	f.addPartitions(t, count)
 	f.renewClient(t)
 	eventually(t, "the new partitions have leaders", 2*time.Minute, func() bool { return leaders(t, f) == count })
 }
@@ -90,7 +79,7 @@ func TestUsage_ResendsAfterPartitionsWereAdded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f.addPartitions(t, 7)
+			f.addPartitionsAndKnow(t, 7)
 			// A producer that is told of them at once: the group is not. The resend of most keys goes elsewhere.
 			f.publish(t, messages)
 			if c.restart {
@@ -112,7 +101,7 @@ func TestUsage_StaleProducersAfterPartitionsWereAdded(t *testing.T) {
 	stop := f.start(t, c)
 	f.publish(t, before)
 	f.awaitConsumed(t, time.Minute)
-	f.addPartitions(t, 7)
+	f.addPartitionsAndKnow(t, 7)
 	eventually(t, "the group to own the new partitions", time.Minute, func() bool { return report().Partitions == 7 })
 
 	messages, want := traffic(t, model.Config{Seed: 63, Count: 60, Start: time.Now()})

@@ -13,7 +13,7 @@ import (
 // watchInterval is how often a member looks whether all partitions are assigned.
 const watchInterval = 5 * time.Second
 
-// watch returns when the topics have partitions that no member of the group was given, and it is time to join anew:
+// watch returns when the topics have partitions that no member of the group was given, and it is time to join again:
 // partitions were added, or the topic was created after the group had joined.
 //
 // kafka-go can watch as well, but compares the number of partitions with the one it sees when it begins, after the
@@ -35,7 +35,7 @@ func (g *Group) watch(ctx context.Context) {
 		case err != nil:
 			g.log.DebugContext(ctx, "counting the assigned partitions failed; trying again", slog.Any("error", err))
 		case free > 0:
-			g.log.InfoContext(ctx, "partitions are in nobody's hands; joining the group anew", slog.Int("partitions", free))
+			g.log.InfoContext(ctx, "partitions are unassigned; joining the group again", slog.Int("partitions", free))
 			return
 		}
 	}
@@ -44,16 +44,13 @@ func (g *Group) watch(ctx context.Context) {
 // missing says which topic does not exist. A group is joined without it all the same, and a member that has no partitions
 // looks like one that is there to spare.
 func (g *Group) missing(ctx context.Context) error {
-	meta, err := g.client.Metadata(ctx, &kafka.MetadataRequest{Topics: g.cfg.Topics})
-	if err != nil {
-		return nil //nolint:nilerr // nothing is known then; the membership notices a broker that is away
-	}
-	for _, t := range meta.Topics {
-		if errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
-			return fmt.Errorf("topic %s does not exist; run \"tenantflow migrate\", or correct TENANTFLOW_TOPIC_PREFIX", t.Name)
+	now := time.Now()
+	for _, topic := range g.cfg.Topics {
+		if _, err := g.topology.count(ctx, topic, now); errors.Is(err, kafka.UnknownTopicOrPartition) {
+			return fmt.Errorf("topic %s does not exist; run \"tenantflow migrate\", or correct TENANTFLOW_TOPIC_PREFIX", topic)
 		}
 	}
-	return nil
+	return nil // also where nothing is known: the membership notices a broker that is away
 }
 
 // unassigned is how many partitions of the topics no member has. In the midst of a rebalance it is 0.
@@ -76,14 +73,16 @@ func (g *Group) unassigned(ctx context.Context) (int, error) {
 			}
 		}
 	}
-	meta, err := g.client.Metadata(ctx, &kafka.MetadataRequest{Topics: g.cfg.Topics})
-	if err != nil {
-		return 0, fmt.Errorf("read the partitions of %v: %w", g.cfg.Topics, err)
-	}
-	free := 0
-	for _, t := range meta.Topics {
-		if t.Error == nil { // else it is away, and nobody could have it
-			free += max(0, len(t.Partitions)-assigned[t.Name])
+	free, now := 0, time.Now()
+	for _, topic := range g.cfg.Topics {
+		n, err := g.topology.count(ctx, topic, now)
+		var code kafka.Error
+		switch {
+		case errors.As(err, &code): // it is away, and no member could have it
+		case err != nil:
+			return 0, err
+		default:
+			free += max(0, n-assigned[topic])
 		}
 	}
 	return free, nil

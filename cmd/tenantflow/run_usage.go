@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/segmentio/kafka-go"
+
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/totals"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -26,6 +29,12 @@ func runUsage(ctx context.Context, s *service) error {
 	}()
 
 	s.registry.MustRegister(store.Collector())
+	stopWatching, err := watchTotals(ctx, s, store)
+	if err != nil {
+		return err
+	}
+	defer stopWatching()
+
 	handler := consumers.NewUsage(store, consumers.UsageConfig{
 		Limits:      events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		FilterBytes: int64(cfg.UsageFilterMemory),
@@ -35,6 +44,45 @@ func runUsage(ctx context.Context, s *service) error {
 		StaleProducers: cfg.UsageStaleProducers,
 	})
 	return s.consume(ctx, name, events.TopicUsage, batching{cfg.UsageBatchRows, cfg.UsageBatchInterval, cfg.UsageMemory}, handler)
+}
+
+// watchTotals starts to correct the totals of inserts that had to be settled, beside the consumer. stop ends it.
+func watchTotals(ctx context.Context, s *service, store *clickhouse.Store) (stop func(), err error) {
+	options, err := s.cfg.ClickHouseOptions()
+	if err != nil {
+		return nil, fmt.Errorf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
+	}
+	transport, err := s.cfg.KafkaTransport()
+	if err != nil {
+		return nil, err
+	}
+	checker, err := totals.Open(totals.Config{
+		Client:        &kafka.Client{Addr: kafka.TCP(s.cfg.KafkaBrokers...), Transport: transport},
+		ClickHouse:    options,
+		Topic:         s.cfg.TopicPrefix + events.TopicUsage,
+		Group:         s.cfg.GroupPrefix + ".usage",
+		InsertTimeout: s.cfg.UsageInsertTimeout,
+		Logger:        s.log,
+	})
+	if err != nil {
+		transport.CloseIdleConnections()
+		return nil, err
+	}
+	watcher := totals.NewWatcher(checker, store, totals.WatchConfig{Registry: s.registry})
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		watcher.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-ended
+		if err := checker.Close(); err != nil {
+			s.log.Warn("closing ClickHouse", "error", err)
+		}
+		transport.CloseIdleConnections()
+	}, nil
 }
 
 // openClickHouse connects to ClickHouse, and waits for it where it is down: an order in which to start things would be

@@ -51,10 +51,10 @@ func (r *Reader) claim(n int64) (release func(), err error) {
 
 // inflated hands the records of a compressed batch to use, as a stream.
 func (r *Reader) inflated(body []byte, c compress.Compression, use func(*stream) error) error {
-	switch c {
-	case compress.Snappy:
+	if c == compress.Snappy {
 		return r.inflateSnappy(body, use)
-	case compress.Zstd:
+	}
+	if c == compress.Zstd {
 		err := r.inflateZstd(body, false, use)
 		if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
 			err = r.inflateZstd(body, true, use) // what was shown of it is not shown again
@@ -149,34 +149,12 @@ func (r *Reader) inflateSnappy(body []byte, use func(*stream) error) error {
 		defer blocks.close()
 		return use(r.from(blocks))
 	}
-	block, release, err := r.snappyBlock(body)
-	if err != nil {
-		return err
+	blocks := &snappyBlocks{reader: r}
+	defer blocks.close()
+	if err := blocks.take(body); err != nil {
+		return &CorruptError{r.base, fmt.Errorf("decompress it: %w", err)}
 	}
-	defer release()
-	defer block.release()
-	return use(&stream{b: block.bytes})
-}
-
-// snappyBlock decompresses one block.
-func (r *Reader) snappyBlock(b []byte) (*buffer, func(), error) {
-	size, err := snappy.DecodedLen(b)
-	if err == nil && size/snappyRatio > len(b) {
-		err = fmt.Errorf("%d bytes can't hold the %d that they claim", len(b), size)
-	}
-	if err != nil {
-		return nil, nil, &CorruptError{r.base, fmt.Errorf("decompress it: %w", err)}
-	}
-	release, err := r.claim(int64(size))
-	if err != nil {
-		return nil, nil, err
-	}
-	block := takeBuffer(size)
-	if block.bytes, err = snappy.Decode(block.bytes, b); err != nil {
-		release()
-		return nil, nil, &CorruptError{r.base, fmt.Errorf("decompress it: %w", err)}
-	}
-	return block, release, nil
+	return use(&stream{b: blocks.block.bytes})
 }
 
 // snappyBlocks reads blocks, each of which has its size before it.
@@ -190,23 +168,44 @@ type snappyBlocks struct {
 
 func (s *snappyBlocks) Read(p []byte) (int, error) {
 	for s.block == nil || s.at == len(s.block.bytes) {
-		s.close()
 		if len(s.rest) == 0 {
 			return 0, io.EOF
 		}
 		if len(s.rest) < 4 || int64(binary.BigEndian.Uint32(s.rest)) > int64(len(s.rest)-4) {
 			return 0, io.ErrUnexpectedEOF
 		}
-		size := int(binary.BigEndian.Uint32(s.rest))
-		var err error
-		if s.block, s.release, err = s.reader.snappyBlock(s.rest[4 : 4+size]); err != nil {
+		end := 4 + int(binary.BigEndian.Uint32(s.rest))
+		if err := s.take(s.rest[4:end]); err != nil {
 			return 0, err
 		}
-		s.rest, s.at = s.rest[4+size:], 0
+		s.rest = s.rest[end:]
 	}
 	n := copy(p, s.block.bytes[s.at:])
 	s.at += n
 	return n, nil
+}
+
+// take decompresses one block, in place of the one before.
+func (s *snappyBlocks) take(b []byte) error {
+	size, err := snappy.DecodedLen(b)
+	if err == nil && size/snappyRatio > len(b) {
+		err = fmt.Errorf("%d bytes can't hold the %d that they claim", len(b), size)
+	}
+	if err != nil {
+		return err
+	}
+	if s.block == nil || cap(s.block.bytes) < size {
+		s.close()
+		if s.release, err = s.reader.claim(int64(size)); err != nil {
+			return err
+		}
+		s.block = takeBuffer(size)
+	}
+	s.at = 0
+	if s.block.bytes, err = snappy.Decode(s.block.bytes[:cap(s.block.bytes)], b); err != nil {
+		s.block.bytes = nil // it may be anything
+	}
+	return err
 }
 
 func (s *snappyBlocks) close() {

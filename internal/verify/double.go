@@ -10,6 +10,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/totals"
 )
 
 // A twin is one row of an identity that has several.
@@ -63,7 +64,7 @@ func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Repor
 		v.cfg.Progress(Progress{Stage: "doubles", Done: int64(pass), Total: int64(passes), Differences: report.Differences()}) // #nosec G115 -- small
 		doubled := fmt.Sprintf("SELECT %s AS identity FROM usage_tracking WHERE identity %% %d = %d GROUP BY identity HAVING count() > 1", identitySQL, passes, pass)
 		var identities uint64
-		if err := v.conn.QueryRow(spill(ctx), "SELECT count() FROM ("+doubled+")").Scan(&identities); err != nil {
+		if err := v.conn.QueryRow(totals.Spill(ctx), "SELECT count() FROM ("+doubled+")").Scan(&identities); err != nil {
 			return nil, fmt.Errorf("look for identities with several rows: %w", err)
 		}
 		if identities == 0 {
@@ -84,36 +85,41 @@ func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Repor
 // twins reads all rows of the identities, those of one identity together, the one that stays first.
 func (v *Verifier) twins(ctx context.Context, at *positions, identities string) ([]twin, error) {
 	pending, args := at.pending(v.cfg.Topic)
-	rows, err := v.conn.Query(spill(ctx), `
-SELECT toString(event_source), event_id, company_id, user_id, toUnixTimestamp64Milli(timestamp), `+contentSQL+`,
-       toString(_topic), _partition, _offset, toUnixTimestamp64Milli(_insert_by), _part, _part_offset, toUInt8(`+pending+`)
-FROM usage_tracking WHERE `+identitySQL+` IN (`+identities+`)
-ORDER BY event_source, event_id, _insert_by, _topic, _partition, _offset, _part, _part_offset`, args...)
+	answer, err := totals.Ask(totals.Spill(ctx), v.conn, `
+SELECT toString(event_source) AS source, event_id, company_id, user_id, toUnixTimestamp64Milli(timestamp) AS at, `+contentSQL+` AS content,
+       toString(_topic) AS topic, toUInt16(_partition) AS partition, toInt64(_offset) AS offset, toUnixTimestamp64Milli(_insert_by) AS insert_by,
+       toString(_part) AS part, toUInt64(_part_offset) AS row, toUInt8(`+pending+`) AS pending
+FROM usage_tracking WHERE `+identitySQL+` IN (`+identities+`)`, totals.End{
+		Row:   "'', '', '', '', toInt64(0), toUInt64(0), '', toUInt16(0), toInt64(0), toInt64(0), '', toUInt64(0), toUInt8(0)",
+		Order: "source, event_id, insert_by, topic, partition, offset, part, row",
+	}, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the rows of identities with several: %w", err)
 	}
-	defer func() { _ = rows.Close() }() // Err below has said all there is
 	var twins []twin
-	for rows.Next() {
+	for {
 		var c twin
 		var partition uint16
 		var pending uint8
-		if err := rows.Scan(&c.source, &c.id, &c.company, &c.user, &c.timestamp, &c.content,
-			&c.topic, &partition, &c.offset, &c.insertBy, &c.part, &c.row, &pending); err != nil {
-			return nil, fmt.Errorf("read the rows of identities with several: %w", err)
+		if !answer.Next(&c.source, &c.id, &c.company, &c.user, &c.timestamp, &c.content,
+			&c.topic, &partition, &c.offset, &c.insertBy, &c.part, &c.row, &pending) {
+			break
 		}
 		c.partition = int(partition)
 		c.pending = pending != 0 || !quiet(c.insertBy, at.now)
 		c.judgedByPlaces = c.topic == v.cfg.Topic && at.judges(c.partition, c.offset)
 		twins = append(twins, c)
 	}
-	return twins, rows.Err()
+	if err := answer.Close(); err != nil {
+		return nil, fmt.Errorf("read the rows of identities with several: %w", err)
+	}
+	return twins, nil
 }
 
 // judges tells whether a place is one that the comparison of the log with the rows has judged.
 func (at *positions) judges(partition int, offset int64) bool {
 	for i := range at.partitions {
-		if p := &at.partitions[i]; p.partition == partition {
+		if p := &at.partitions[i]; p.Partition == partition {
 			r := p.judged()
 			return offset >= r.From && offset < r.To
 		}
@@ -175,7 +181,7 @@ func (v *Verifier) reportDouble(report *Report, earlier []twin, d *double) {
 // removeDoubles deletes the later rows. A row with other data than the first is a conflict and gets the dead letter it
 // should have got; where the log no longer holds its event, it stays for a person to decide about. The totals follow
 // with the comparison of the aggregates.
-func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *Repairs) error {
+func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *Repairs, removed totals.Sums) error {
 	dead := consumers.NewDeadLetters(v.cfg.Client, v.cfg.Group, v.log, nil)
 	var rows []twin
 	for i := range doubles {
@@ -203,7 +209,10 @@ func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *
 		return nil
 	}
 	v.cfg.Progress(Progress{Stage: "repair", Total: int64(len(rows))})
-	return v.removeRows(ctx, rows, mended)
+	if err := v.store.QueueRechecks(ctx, v.rechecksOf(doubles)); err != nil {
+		return err
+	}
+	return v.removeRows(ctx, rows, mended, removed)
 }
 
 // conflict makes the dead letter of a row that carries a known identity with other data. It is nil when the log does not
@@ -229,42 +238,6 @@ func (v *Verifier) conflict(ctx context.Context, d *double) (*consumers.DeadLett
 		where(d.first.topic, d.first.partition, d.first.offset))}, nil
 }
 
-// removeRows deletes rows, all in one mutation: each mutation rewrites the parts it touches.
-//
-// Place and deadline name a row, unless copies are equal in these as well, as when a partition was attached twice. Then
-// rows are named by their part and number in it. A merge gives rows another part; then nothing is deleted, and the next
-// round finds them there.
-func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs) error {
-	ctx = longQuery(ctx)
-	condition, args := placesOf(rows)
-	before, err := v.countRows(ctx, condition, args)
-	if err != nil {
-		return err
-	}
-	remove, removeArgs := condition, args
-	if before != int64(len(rows)) {
-		var exact []string
-		removeArgs = removeArgs[:len(removeArgs):len(removeArgs)]
-		for i := range rows[:min(len(rows), maxExact)] {
-			exact = append(exact, "(?, ?)")
-			removeArgs = append(removeArgs, rows[i].part, rows[i].row)
-		}
-		remove = "(" + condition + ") AND (_part, _part_offset) IN (" + strings.Join(exact, ", ") + ")"
-	}
-	if err := v.conn.Exec(ctx, "ALTER TABLE usage_tracking DELETE WHERE "+remove+" SETTINGS mutations_sync = 2", removeArgs...); err != nil {
-		return fmt.Errorf("delete %d later copies of events: %w", len(rows), err)
-	}
-	after, err := v.countRows(ctx, condition, args)
-	if err != nil {
-		return err
-	}
-	mended.RowsRemoved += before - after
-	return nil
-}
-
-// maxExact is how many rows are named by their part in one mutation.
-const maxExact = 5000
-
 // placesOf is the SQL condition that a row has place and deadline of one of the given rows.
 func placesOf(rows []twin) (condition string, args []any) {
 	type group struct {
@@ -287,13 +260,4 @@ func placesOf(rows []twin) (condition string, args []any) {
 		args = append(args, g.topic, g.partition, g.insertBy, chgo.GroupSet{Value: offsets[g]})
 	}
 	return strings.Join(conditions, " OR "), args
-}
-
-// countRows counts the rows that meet a condition.
-func (v *Verifier) countRows(ctx context.Context, condition string, args []any) (int64, error) {
-	var n uint64
-	if err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking WHERE "+condition, args...).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count later copies of events: %w", err)
-	}
-	return int64(n), nil // #nosec G115 -- a number of rows
 }

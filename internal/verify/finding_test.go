@@ -3,6 +3,7 @@ package verify_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,8 +15,9 @@ import (
 	"tenantflow/internal/verify"
 )
 
-func deletedRow(t *testing.T, in *installation, g *model.Generator) {
-	t.Helper()
+func TestRepair_TotalsOfADeletedRowStay(t *testing.T) {
+	t.Parallel()
+	in, g := consumed(t, 2, usual())
 	partition, offset := in.aRow(t, 17)
 	// A resend of the event, if there is one, has lost what it is a duplicate of, too.
 	lost := 1 + in.resends(t, partition, offset)
@@ -31,11 +33,52 @@ func deletedRow(t *testing.T, in *installation, g *model.Generator) {
 		t.Errorf("%d rows counted of %d", r.Sum().Rows, rows)
 	}
 
-	// The totals are mended to what the rows say; the event stays missing until it is published again.
+	// The totals are right and the row is missing: they must not be made what the rows say.
 	r = in.verify(t, true)
-	want(t, r, map[verify.Kind]int64{verify.Missing: lost})
-	if r.Repairs.TotalsMended+r.Repairs.TotalsRebuilt != 3 {
+	want(t, r, map[verify.Kind]int64{verify.Missing: lost, verify.WrongTotal: 3})
+	if r.Repairs != (verify.Repairs{}) {
 		t.Errorf("repaired %+v", r.Repairs)
+	}
+	for _, f := range r.Findings {
+		if f.Kind == verify.WrongTotal && !strings.Contains(f.Samples[0].Detail, "not lowered, because rows may be missing") {
+			t.Errorf("the finding says %q", f.Samples[0].Detail)
+		}
+	}
+
+	// Published again, the event is counted again. Now no row is missing, and the log holds all there ever was.
+	in.append(t, partition, in.record(t, partition, offset))
+	stop := in.consume(t, 2000)
+	in.awaitConsumed(t, time.Minute)
+	stop()
+	in.awaitQuiet(t)
+	want(t, in.verify(t, false), map[verify.Kind]int64{verify.WrongTotal: 3})
+	r = in.verify(t, true)
+	want(t, r, nil)
+	if r.Repairs.TotalsMended != 3 {
+		t.Errorf("repaired %+v", r.Repairs)
+	}
+	in.matchesModel(t, g)
+}
+
+func TestRepair_LowersOnlyWhatTheLogHolds(t *testing.T) {
+	t.Parallel()
+	in, g := consumed(t, 1, model.Config{Seed: 3, Count: 500, Companies: 3, UsersPerCompany: 3})
+	in.exec(t, "ALTER TABLE usage_tracking DELETE WHERE _offset < 20 SETTINGS mutations_sync = 2")
+	in.deleteRecords(t, 0, 20)
+	before := in.number(t, "SELECT toInt64(sum(total_api_calls)) FROM billing_monthly")
+	r := in.verify(t, true)
+	if r.Findings.Count(verify.Missing) != 0 || r.Findings.Count(verify.WrongTotal) == 0 {
+		t.Fatalf("%d missing, %d wrong totals", r.Findings.Count(verify.Missing), r.Findings.Count(verify.WrongTotal))
+	}
+	if after := in.number(t, "SELECT toInt64(sum(total_api_calls)) FROM billing_monthly"); after != before {
+		t.Errorf("billed %d calls, before the repair %d", after, before)
+	}
+	// An operator who knows that the rows are right says so.
+	r = in.verify(t, true, func(c *verify.Config) { c.Lower = true })
+	want(t, r, nil)
+	rows := in.number(t, "SELECT count() FROM usage_tracking")
+	if after := in.number(t, "SELECT toInt64(sum(total_api_calls)) FROM billing_monthly"); after != rows || rows >= g.Expected().Tables.Rows {
+		t.Errorf("billed %d calls for %d rows", after, rows)
 	}
 }
 

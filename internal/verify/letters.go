@@ -14,6 +14,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/totals"
 )
 
 // A letter is a dead letter, reduced to its origin and a hash of the bytes it preserves.
@@ -48,7 +49,7 @@ func (l *letters) load(ctx context.Context, partition int, offset int64) error {
 	l.held, l.horizon = l.held[:0], nil
 	from := letter{partition: partition, offset: offset}
 	topic := events.DeadLetterTopic(l.v.cfg.Topic)
-	ids, err := l.v.partitionsOf(ctx, topic)
+	ids, err := totals.PartitionsOf(ctx, l.v.cfg.Client, topic)
 	if errors.Is(err, ErrNotThere) {
 		if l.first {
 			l.report.note("there is no topic %s, so no event counts as a dead letter", topic)
@@ -101,7 +102,7 @@ func (l *letters) take(r *events.Record, from letter) {
 		}
 		return
 	}
-	p := slices.IndexFunc(l.at.partitions, func(p position) bool { return p.partition == d.Partition })
+	p := slices.IndexFunc(l.at.partitions, func(p position) bool { return p.Partition == d.Partition })
 	if p < 0 {
 		return
 	}

@@ -28,10 +28,10 @@ func (v *Verifier) checkLog(ctx context.Context, at *positions, report *Report) 
 	}
 	for i := range at.partitions {
 		p := &at.partitions[i]
-		if err := c.partition(ctx, p, counts[p.partition]); err != nil {
+		if err := c.partition(ctx, p, counts[p.Partition]); err != nil {
 			return err
 		}
-		delete(counts, p.partition)
+		delete(counts, p.Partition)
 	}
 	for id, s := range counts {
 		report.Findings.add(Finding{Kind: BeyondLog, Where: fmt.Sprintf("%s/%d", v.cfg.Topic, id),
@@ -56,7 +56,7 @@ type logCheck struct {
 func (c *logCheck) noteNothingConsumed(at *positions) {
 	held := int64(0)
 	for _, p := range at.partitions {
-		if p.committed >= 0 {
+		if p.Committed >= 0 {
 			return
 		}
 		held += p.log.To - p.log.From
@@ -70,31 +70,31 @@ func (c *logCheck) noteNothingConsumed(at *positions) {
 // partition checks one partition.
 func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 	v := c.v
-	log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.partition)
+	log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
 	if err != nil {
 		return err
 	}
 	part := Partition{
-		Partition: p.partition, LogStart: p.log.From, Committed: p.committed, LogEnd: log.To,
-		Pending:     min(max(0, p.pendingTo-p.committed), max(0, log.To-p.committed)),
+		Partition: p.Partition, LogStart: p.log.From, Committed: p.Committed, LogEnd: log.To,
+		Pending:     min(max(0, p.PendingTo-p.Committed), max(0, log.To-p.Committed)),
 		RowsBefore:  int64(s.before), // #nosec G115 -- a number of rows
 		RowsAfter:   int64(s.after),  // #nosec G115 -- a number of rows
-		NotConsumed: max(0, log.To-max(p.committed, p.log.From)),
+		NotConsumed: max(0, log.To-max(p.Committed, p.log.From)),
 	}
 	found := Findings{}
 	if err := c.ends(ctx, p, s, log, &found); err != nil {
 		return err
 	}
 	for r := p.judged(); r.From < r.To; {
-		to, err := c.letters.cover(ctx, p.partition, r.From, min(r.To, r.From+v.cfg.Stretch))
+		to, err := c.letters.cover(ctx, p.Partition, r.From, min(r.To, r.From+v.cfg.Stretch))
 		if err != nil {
 			return err
 		}
-		judged, err := c.stretch(ctx, p.partition, consumers.Range{From: r.From, To: to})
+		judged, err := c.stretch(ctx, p.Partition, consumers.Range{From: r.From, To: to})
 		if err != nil {
 			return err
 		}
-		log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.partition)
+		log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
 		if err != nil {
 			return err
 		}
@@ -128,24 +128,24 @@ func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 // ends looks at what lies outside of the log.
 func (c *logCheck) ends(ctx context.Context, p *position, s stored, log consumers.Range, found *Findings) error {
 	v := c.v
-	place := fmt.Sprintf("%s/%d", v.cfg.Topic, p.partition)
+	place := fmt.Sprintf("%s/%d", v.cfg.Topic, p.Partition)
 	if s.rows > 0 && s.newest >= log.To {
 		var n uint64
 		err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset <= ?",
-			v.cfg.Topic, p.partition, log.To, s.newest).Scan(&n)
+			v.cfg.Topic, p.Partition, log.To, s.newest).Scan(&n)
 		if err != nil {
 			return fmt.Errorf("count the rows beyond the end of %s: %w", place, err)
 		}
 		found.add(Finding{Kind: BeyondLog, Where: place,
 			Detail: fmt.Sprintf("%d rows have offsets from %d to %d, but the log ends at %d: the topic was deleted and created again, or truncated", n, log.To, s.newest, log.To)})
 	}
-	if p.committed > log.To {
+	if p.Committed > log.To {
 		found.add(Finding{Kind: BeyondLog, Where: place,
-			Detail: fmt.Sprintf("the group has committed %d, but the log ends at %d: the topic was deleted and created again, or truncated", p.committed, log.To)})
+			Detail: fmt.Sprintf("the group has committed %d, but the log ends at %d: the topic was deleted and created again, or truncated", p.Committed, log.To)})
 	}
-	if p.committed >= 0 && p.committed < p.log.From {
+	if p.Committed >= 0 && p.Committed < p.log.From {
 		found.add(Finding{Kind: LostUnread, Where: place,
-			Detail: fmt.Sprintf("the group has committed %d, but the log begins at %d: %d offsets were dropped before they were read", p.committed, p.log.From, p.log.From-p.committed)})
+			Detail: fmt.Sprintf("the group has committed %d, but the log begins at %d: %d offsets were dropped before they were read", p.Committed, p.log.From, p.log.From-p.Committed)})
 	}
 	return nil
 }

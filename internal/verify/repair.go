@@ -2,29 +2,32 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
-	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"golang.org/x/sync/errgroup"
+	"tenantflow/consumers"
+	"tenantflow/events"
+	"tenantflow/internal/totals"
+	"tenantflow/sinks/clickhouse"
 )
 
 // repair mends what a check has found. Rows come first: which ones there are decides what the totals must be.
-func (v *Verifier) repair(ctx context.Context, t *todo) (Repairs, error) {
+func (v *Verifier) repair(ctx context.Context, t *todo, removed totals.Sums) (Repairs, error) {
 	var mended Repairs
-	totals := t.totals
+	wrong := t.totals
 	if len(t.doubles) > 0 {
-		if err := v.removeDoubles(ctx, t.doubles, &mended); err != nil {
+		if err := v.removeDoubles(ctx, t.doubles, &mended, removed); err != nil {
 			return mended, err
 		}
 		if mended.RowsRemoved > 0 {
-			var err error
-			if _, totals, err = v.compareAggregates(ctx, 0); err != nil {
+			compared, err := v.totals.Compare(ctx)
+			if err != nil {
 				return mended, err
 			}
+			wrong = compared.Wrong
 		}
 	}
 	published, err := v.publishConfigs(ctx, t.configs)
@@ -32,238 +35,178 @@ func (v *Verifier) repair(ctx context.Context, t *todo) (Repairs, error) {
 		return mended, err
 	}
 	mended.Configs = published
-	totals = slices.DeleteFunc(totals, func(t total) bool { return t.irreparable })
-	for _, a := range aggregates() {
-		var own []total
-		for _, t := range totals {
-			if t.of.view == a.view {
-				own = append(own, t)
-			}
-		}
-		for some := range slices.Chunk(own, repairPerQuery) {
-			v.cfg.Progress(Progress{Stage: "repair " + a.view, Done: mended.TotalsMended + mended.TotalsRebuilt, Total: int64(len(totals))})
-			if err := v.repairTotals(ctx, some, &mended); err != nil {
-				return mended, err
-			}
-		}
-	}
-	return mended, nil
+	corrected, err := v.totals.Correct(ctx, wrong, t.why, "verify")
+	mended.TotalsMended, mended.TotalsRebuilt = corrected.Added, corrected.Lowered
+	return mended, err
 }
 
-const (
-	// repairPerQuery is how many keys are looked at together. They are corrected one by one.
-	repairPerQuery = 200
-	// maxAttempts is how often a correction is sent that the server drops.
-	maxAttempts = 50
-	// inserts is how many corrections are under way at a time.
-	inserts = 4
-)
-
-// repairTotals makes some totals of one aggregate what the rows add up to.
-//
-// Sums are corrected by inserting the difference. Its deduplication token is made of the key and of both sums, so two
-// repairs at the same time correct once. The server drops it also when the same difference was mended before, not long
-// ago, and has come back; so the keys are looked at after the insert, and for one that has not changed, the next token is
-// tried. A maximum that is too large can't be lowered by an insert: such a key is deleted first.
-func (v *Verifier) repairTotals(ctx context.Context, totals []total, mended *Repairs) error {
-	now, err := v.lookAt(ctx, totals)
-	if err != nil {
-		return err
-	}
-	var todo, tooLate []total
-	for _, t := range totals {
-		n, differs := now[t.name()]
-		switch {
-		case !differs || !n.quiet || !n.sameAs(&t):
-			// Mended by somebody else, or no longer quiet: the next check decides.
-		case n.of.last && n.last[1] > n.last[0] && n.rows[0] != "0":
-			tooLate = append(tooLate, n)
-		default:
-			todo = append(todo, n)
-		}
-	}
-	if err := v.mend(ctx, todo, &mended.TotalsMended); err != nil || len(tooLate) == 0 {
-		return err
-	}
-	if err := v.deleteTotals(ctx, tooLate); err != nil {
-		return err
-	}
-	if now, err = v.lookAt(ctx, tooLate); err != nil {
-		return err
-	}
-	todo = nil
-	for _, t := range tooLate {
-		if n, differs := now[t.name()]; differs {
-			todo = append(todo, n)
-		}
-	}
-	return v.mend(ctx, todo, &mended.TotalsRebuilt)
-}
-
-// mend corrects totals, with further tokens where that is needed, and counts them.
-func (v *Verifier) mend(ctx context.Context, totals []total, count *int64) error {
-	left, err := totals, error(nil)
-	for attempt := 1; len(left) > 0 && attempt <= maxAttempts; attempt++ {
-		if left, err = v.correct(ctx, left, attempt); err != nil {
-			return err
-		}
-	}
-	for i := range left {
-		v.log.WarnContext(ctx, "a correction has no effect", slog.String("total", left[i].of.view+" "+left[i].name()))
-	}
-	*count += int64(len(totals) - len(left))
-	return nil
-}
-
-// correct inserts differences, and returns those totals that the server has dropped them of.
-func (v *Verifier) correct(ctx context.Context, totals []total, attempt int) (dropped []total, err error) {
-	g, inserting := errgroup.WithContext(ctx)
-	g.SetLimit(inserts)
-	for i := range totals {
-		g.Go(func() error { return v.insertDifference(inserting, &totals[i], attempt) })
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	after, err := v.lookAt(ctx, totals)
+// lowering says which totals may be made lower than they are.
+func (v *Verifier) lowering(ctx context.Context, at *positions, report *Report, removed totals.Sums) (*totals.Lowering, error) {
+	why := &totals.Lowering{All: v.cfg.Lower, Explained: totals.Sums{}}
+	entries, _, err := v.store.PendingRechecks(ctx, v.cfg.Topic)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range totals {
-		if n, differs := after[t.name()]; differs && slices.Equal(n.stored, t.stored) && n.last[1] == t.last[1] {
-			dropped = append(dropped, t)
+	var doubled []clickhouse.Recheck
+	for _, e := range entries {
+		p := slices.IndexFunc(at.partitions, func(p position) bool { return p.Partition == e.Partition })
+		if e.Reason == clickhouse.RecheckDoubled && p >= 0 && e.To <= at.partitions[p].Committed {
+			doubled = append(doubled, e)
 		}
 	}
-	return dropped, nil
-}
-
-// lookAt compares some keys of one aggregate and returns those that differ, by name.
-func (v *Verifier) lookAt(ctx context.Context, totals []total) (map[string]total, error) {
-	at, err := v.positions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := totals[0].of
-	names, expressions := make([]string, len(a.keys)), make([]string, len(a.keys))
-	for i, k := range a.keys {
-		names[i], expressions[i] = k.name, k.row
-	}
-	list, args := keyList(totals)
-	condition := [2]string{"(" + strings.Join(expressions, ", ") + ") IN " + list, "(" + strings.Join(names, ", ") + ") IN " + list}
-	query, queryArgs := v.comparison(a, at, condition, args, args)
-	differing, err := v.readTotals(ctx, a, at, "SELECT * FROM ("+query+") WHERE differs", queryArgs)
-	if err != nil {
-		return nil, err
-	}
-	byName := make(map[string]total, len(differing))
-	for _, t := range differing {
-		byName[t.name()] = t
-	}
-	return byName, nil
-}
-
-// keyList writes the keys of totals as an SQL list of tuples.
-func keyList(totals []total) (list string, args []any) {
-	tuples := make([]string, len(totals))
-	for i := range totals {
-		values := make([]string, len(totals[i].key))
-		for n, k := range totals[i].of.keys {
-			values[n] = k.literal
-			args = append(args, totals[i].key[n])
-		}
-		tuples[i] = "(" + strings.Join(values, ", ") + ")"
-	}
-	return "(" + strings.Join(tuples, ", ") + ")", args
-}
-
-// insertDifference adds to a key what is missing; what is too much is a negative number.
-func (v *Verifier) insertDifference(ctx context.Context, t *total, attempt int) error {
-	var columns, values []string
-	var args []any
-	for i, k := range t.of.keys {
-		columns, values, args = append(columns, k.name), append(values, k.literal), append(args, t.key[i])
-	}
-	for i, c := range t.of.sums {
-		columns, values, args = append(columns, c.name), append(values, "?"), append(args, t.diff[i])
-	}
-	if t.of.last {
-		columns, values = append(columns, "last_activity"), append(values, "fromUnixTimestamp64Milli(toInt64(?), 'UTC')")
-		args = append(args, t.last[0])
-	}
-	token := fmt.Sprintf("tenantflow:verify:%s:%s:%s/%d:%s/%d:%d", t.of.store, t.name(),
-		strings.Join(t.rows, ","), t.last[0], strings.Join(t.stored, ","), t.last[1], attempt)
-	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{
-		"async_insert":               0,
-		"insert_deduplicate":         1,
-		"deduplicate_insert":         "enable",
-		"insert_deduplication_token": token,
-		"log_comment":                token,
-	}))
-	query := fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", t.of.store, strings.Join(columns, ", "), strings.Join(values, ", "))
-	if err := v.conn.Exec(ctx, query, args...); err != nil {
-		return fmt.Errorf("correct %s %s: %w", t.of.view, t.name(), err)
-	}
-	return nil
-}
-
-// deleteTotals takes all that a store holds of some keys out of it.
-func (v *Verifier) deleteTotals(ctx context.Context, totals []total) error {
-	a := totals[0].of
-	names := make([]string, len(a.keys))
-	for i, k := range a.keys {
-		names[i] = k.name
-	}
-	list, args := keyList(totals)
-	query := "ALTER TABLE " + a.store + " DELETE WHERE (" + strings.Join(names, ", ") + ") IN " + list + " SETTINGS mutations_sync = 2"
-	if err := v.conn.Exec(longQuery(ctx), query, args...); err != nil {
-		return fmt.Errorf("rebuild %d totals of %s: delete what is stored: %w", len(totals), a.view, err)
-	}
-	return nil
-}
-
-// aged deals with totals of billing periods, which are compared with all rows there are: a period is whatever the event
-// says, so a row that has left by its age may be missing in any. The daily totals outlive the rows and tell which users
-// had any that old. Of those, periods near the border are not judged, and no total is changed by itself.
-func (v *Verifier) aged(ctx context.Context, totals []total, border string) (judged []total, expired int64, err error) {
-	const perQuery = 500
-	old := map[[3]string]bool{}
-	for from := 0; from < len(totals); from += perQuery {
-		some := totals[from:min(from+perQuery, len(totals))]
-		list, args := make([]string, 0, len(some)), []any{border}
-		for _, t := range some {
-			list, args = append(list, "(?, ?, ?)"), append(args, t.key[0], t.key[1], t.key[2])
-		}
-		rows, err := v.conn.Query(longQuery(ctx), "SELECT DISTINCT company_id, user_id, toString(subscription_tier) FROM usage_daily_store "+
-			"WHERE day < toDate(?) AND (company_id, user_id, subscription_tier) IN ("+strings.Join(list, ", ")+")", args...)
+	for some := range slices.Chunk(doubled, totals.MaxRanges) {
+		condition, args := totals.Places(some)
+		sums, err := v.totals.SumsOf(ctx, condition, args...)
 		if err != nil {
-			return nil, 0, fmt.Errorf("look for usage from before %s: %w", border, err)
+			return nil, err
 		}
-		for rows.Next() {
-			var key [3]string
-			if err := rows.Scan(&key[0], &key[1], &key[2]); err != nil {
-				_ = rows.Close() // the error at hand says more
-				return nil, 0, fmt.Errorf("look for usage from before %s: %w", border, err)
+		why.Explained.Add(sums)
+	}
+	// These are as certain, and stand for the same rows where both are there.
+	for view, keys := range removed {
+		for key, sums := range keys {
+			if why.Explained[view] == nil {
+				why.Explained[view] = keys
 			}
-			old[key] = true
-		}
-		if err := rows.Close(); err != nil {
-			return nil, 0, fmt.Errorf("look for usage from before %s: %w", border, err)
+			why.Explained[view][key] = sums
 		}
 	}
-	day, err := time.Parse(time.DateOnly, border)
+	why.Held, why.Since, err = v.heldSince(ctx, report)
+	return why, err
+}
+
+// heldSince is the time from which on every event is in the log and was compared with the rows, with none missing. The
+// zero time: every event there ever was. It is false where rows may be missing, or where nothing can be said.
+func (v *Verifier) heldSince(ctx context.Context, report *Report) (held bool, since time.Time, err error) {
+	for _, kind := range []Kind{Missing, ForeignRow, AlteredRow, BeyondLog, LostUnread, NotConsumed} {
+		if report.Findings.Count(kind) > 0 {
+			return false, since, nil
+		}
+	}
+	if report.OtherTopics > 0 {
+		return false, since, nil // the log of those rows was not read
+	}
+	for _, p := range report.Partitions {
+		if p.LogStart == 0 {
+			continue
+		}
+		first, err := v.firstTime(ctx, p.Partition, p.LogStart)
+		if err != nil {
+			return false, since, err
+		}
+		if first.IsZero() {
+			return false, since, nil // what the partition held is gone, and when it came can't be told
+		}
+		// An event may be dated that much later than the record that brought it.
+		if first = first.Add(v.cfg.FutureTolerance); first.After(since) {
+			since = first
+		}
+	}
+	return true, since, nil
+}
+
+// firstTime is the time of the first record of a partition from an offset on, the broker's where the topic says so; zero
+// when there is none.
+func (v *Verifier) firstTime(ctx context.Context, partition int, from int64) (time.Time, error) {
+	log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, partition)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the border: %w", err)
+		return time.Time{}, err
 	}
-	first := time.Date(day.Year(), day.Month(), 1, 0, 0, 0, 0, time.UTC).AddDate(0, 2, 0).Format("2006-01")
-	for _, t := range totals {
-		if old[[3]string{t.key[0], t.key[1], t.key[2]}] {
-			if t.key[3] < first {
-				expired++
-				continue
+	var first time.Time
+	enough := errors.New("the first record is read")
+	err = consumers.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, partition, consumers.Range{From: from, To: log.To}, func(r *events.Record) error {
+		first = r.Time
+		return enough
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return time.Time{}, fmt.Errorf("read the first record of %s/%d: %w", v.cfg.Topic, partition, err)
+	}
+	return first, nil
+}
+
+// rechecksOf are the places of doubled events, the rows that go and the ones that stay, as few ranges. Should this process
+// die after the rows are gone, the service finds by them which totals are too high.
+func (v *Verifier) rechecksOf(doubles []double) []clickhouse.Recheck {
+	var places []twin
+	for i := range doubles {
+		for _, t := range []twin{doubles[i].first, doubles[i].later} {
+			if t.topic == v.cfg.Topic {
+				places = append(places, t)
 			}
-			t.irreparable = true
 		}
-		judged = append(judged, t)
 	}
-	return judged, expired, nil
+	slices.SortFunc(places, func(a, b twin) int {
+		if a.partition != b.partition {
+			return a.partition - b.partition
+		}
+		return int(min(1, max(-1, a.offset-b.offset)))
+	})
+	var ranges []clickhouse.Recheck
+	for _, p := range places {
+		if n := len(ranges) - 1; n >= 0 && ranges[n].Partition == p.partition && p.offset <= ranges[n].To {
+			ranges[n].To = max(ranges[n].To, p.offset+1)
+			continue
+		}
+		ranges = append(ranges, clickhouse.Recheck{Topic: p.topic, Partition: p.partition, From: p.offset, To: p.offset + 1,
+			NotBefore: v.store.Now().Add(v.cfg.InsertTimeout + margin), Reason: clickhouse.RecheckDoubled})
+	}
+	return ranges
+}
+
+// removeRows deletes rows, all in one mutation: each mutation rewrites the parts it touches. What they add up to goes to
+// removed.
+//
+// Place and deadline name a row, unless copies are equal in these as well, as when a partition was attached twice. Then
+// rows are named by their part and number in it. A merge gives rows another part; then nothing is deleted, and the next
+// round finds them there.
+//
+// The mutation has a deadline. One that is held up on its way, and arrives when the row that was to stay has been
+// removed by hand, deletes nothing.
+func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs, removed totals.Sums) error {
+	condition, args := placesOf(rows)
+	before, err := v.countRows(ctx, condition, args)
+	if err != nil {
+		return err
+	}
+	remove, removeArgs := "("+condition+")", args[:len(args):len(args)]
+	if before != int64(len(rows)) {
+		var exact []string
+		for i := range rows[:min(len(rows), maxExact)] {
+			exact = append(exact, "(?, ?)")
+			removeArgs = append(removeArgs, rows[i].part, rows[i].row)
+		}
+		remove += " AND (_part, _part_offset) IN (" + strings.Join(exact, ", ") + ")"
+	}
+	sums, err := v.totals.SumsOf(ctx, remove, removeArgs...)
+	if err != nil {
+		return err
+	}
+	intime, deadline, settings, err := v.totals.BeforeDeadline(ctx)
+	if err != nil {
+		return err
+	}
+	if err := v.conn.Exec(totals.LongQuery(ctx, settings), "ALTER TABLE usage_tracking DELETE WHERE "+remove+" AND "+intime, slices.Concat(removeArgs, deadline)...); err != nil {
+		return fmt.Errorf("delete %d later copies of events: %w", len(rows), err)
+	}
+	after, err := v.countRows(ctx, condition, args)
+	if err != nil {
+		return err
+	}
+	if after < before {
+		removed.Add(sums)
+	}
+	mended.RowsRemoved += before - after
+	return nil
+}
+
+// maxExact is how many rows are named by their part in one mutation.
+const maxExact = 5000
+
+// countRows counts the rows that meet a condition.
+func (v *Verifier) countRows(ctx context.Context, condition string, args []any) (int64, error) {
+	var n uint64
+	if err := v.conn.QueryRow(totals.LongQuery(ctx, nil), "SELECT count() FROM usage_tracking WHERE "+condition, args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count later copies of events: %w", err)
+	}
+	return int64(n), nil // #nosec G115 -- a number of rows
 }

@@ -3,6 +3,8 @@ package verify
 import (
 	"fmt"
 	"time"
+
+	"tenantflow/internal/totals"
 )
 
 // A Kind says what a finding is.
@@ -161,23 +163,13 @@ type DeadLetters struct {
 	NoLetters int64  `json:"no_letters"` // records that are no dead letters
 }
 
-// An Aggregate is what was found out about the totals of one view. A key with a row under way, or of an insert whose
-// outcome is not settled, is not judged when it differs: that is Busy.
-type Aggregate struct {
-	View      string `json:"view"`
-	Keys      int64  `json:"keys"`      // compared
-	Different int64  `json:"different"` // seen twice, further apart than the longest insert
-	Busy      int64  `json:"busy"`
-	Expired   int64  `json:"expired"` // differ, and rows may have left by their age: not judged
-}
-
 // Repairs is what was mended.
 type Repairs struct {
 	RowsRemoved   int64 `json:"rows_removed"`   // later copies of an event
 	DeadLetters   int64 `json:"dead_letters"`   // written for removed rows with other data than the first
 	TotalsMended  int64 `json:"totals_mended"`  // by inserting the difference
 	Configs       int64 `json:"configs"`        // configurations published again
-	TotalsRebuilt int64 `json:"totals_rebuilt"` // by deleting and inserting what the rows add up to
+	TotalsRebuilt int64 `json:"totals_rebuilt"` // whose largest timestamp was too large, and lowered in the store
 }
 
 func (r *Repairs) add(o Repairs) {
@@ -197,14 +189,14 @@ type Report struct {
 	Started time.Time `json:"started"`
 	Seconds float64   `json:"seconds"`
 
-	Partitions  []Partition `json:"partitions"`
-	DeadLetters DeadLetters `json:"dead_letters"`
-	OtherTopics int64       `json:"other_topics"` // rows that came from other topics: only counted
-	Aggregates  []Aggregate `json:"aggregates"`
-	Companies   int64       `json:"companies"` // whose audit log and configuration were looked at
-	Findings    Findings    `json:"findings"`
-	Repairs     Repairs     `json:"repairs"`
-	Notes       []string    `json:"notes"`
+	Partitions  []Partition        `json:"partitions"`
+	DeadLetters DeadLetters        `json:"dead_letters"`
+	OtherTopics int64              `json:"other_topics"` // rows that came from other topics: only counted
+	Aggregates  []totals.Aggregate `json:"aggregates"`
+	Companies   int64              `json:"companies"` // whose audit log and configuration were looked at
+	Findings    Findings           `json:"findings"`
+	Repairs     Repairs            `json:"repairs"`
+	Notes       []string           `json:"notes"`
 }
 
 // Differences is the number of findings that are differences, information left out.
@@ -216,6 +208,16 @@ func (f Findings) differences() int64 {
 		if !g.Information {
 			n += g.Count
 		}
+	}
+	return n
+}
+
+// NotJudged is the number of totals that differ, and of which nothing could be said because inserts into them were under
+// way in every look, or one is pending.
+func (r *Report) NotJudged() int64 {
+	n := int64(0)
+	for _, a := range r.Aggregates {
+		n += a.Busy
 	}
 	return n
 }

@@ -7,10 +7,10 @@ import (
 	"strconv"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/cespare/xxhash/v2"
 
 	"tenantflow/events"
+	"tenantflow/internal/totals"
 )
 
 // A row is a stored row, reduced to what it is compared by.
@@ -52,40 +52,23 @@ func (h *hasher) content(u *events.Usage) uint64 {
 	return xxhash.Sum64(b)
 }
 
-// spilling keeps the server's memory bounded: what is sorted or grouped goes to its disk beyond this.
-func spilling() chgo.Settings {
-	const most = 1 << 30
-	return chgo.Settings{"max_bytes_before_external_sort": most, "max_bytes_before_external_group_by": most}
-}
-
-func spill(ctx context.Context) context.Context {
-	return chgo.Context(ctx, chgo.WithSettings(spilling()))
-}
-
-// longQuery is spill for statements that name many rows or keys.
-func longQuery(ctx context.Context) context.Context {
-	s := spilling()
-	s["max_query_size"] = 64 << 20
-	s["max_ast_elements"], s["max_expanded_ast_elements"] = 1_000_000, 2_000_000
-	return chgo.Context(ctx, chgo.WithSettings(s))
-}
-
 // A cursor walks through the rows of an offset range in the order of their offsets.
 type cursor struct {
-	rows driver.Rows
-	at   row
-	done bool
+	answer *totals.Answer
+	at     row
+	done   bool
 }
 
 // rowsOf opens a cursor on the rows of [from, to) of a partition.
 func (v *Verifier) rowsOf(ctx context.Context, partition int, from, to int64) (*cursor, error) {
-	rows, err := v.conn.Query(spill(ctx), "SELECT _offset, "+identitySQL+", "+contentSQL+" FROM usage_tracking "+
-		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? ORDER BY _offset",
+	answer, err := totals.Ask(totals.Spill(ctx), v.conn, "SELECT toInt64(_offset) AS offset, "+identitySQL+" AS identity, "+contentSQL+" AS content FROM usage_tracking "+
+		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?",
+		totals.End{Row: "toInt64(0), toUInt64(0), toUInt64(0)", Order: "offset"},
 		v.cfg.Topic, partition, from, to)
 	if err != nil {
 		return nil, fmt.Errorf("read the rows of %s/%d [%d, %d): %w", v.cfg.Topic, partition, from, to, err)
 	}
-	c := &cursor{rows: rows}
+	c := &cursor{answer: answer}
 	if err := c.advance(); err != nil {
 		c.close()
 		return nil, err
@@ -93,17 +76,14 @@ func (v *Verifier) rowsOf(ctx context.Context, partition int, from, to int64) (*
 	return c, nil
 }
 
-func (c *cursor) close() { _ = c.rows.Close() } // advance has said all there is
+func (c *cursor) close() { _ = c.answer.Close() } // advance has said all there is
 
 func (c *cursor) advance() error {
-	if !c.rows.Next() {
-		c.done = true
-		if err := c.rows.Err(); err != nil {
-			return fmt.Errorf("read rows by their place: %w", err)
-		}
+	if c.answer.Next(&c.at.offset, &c.at.identity, &c.at.content) {
 		return nil
 	}
-	if err := c.rows.Scan(&c.at.offset, &c.at.identity, &c.at.content); err != nil {
+	c.done = true
+	if err := c.answer.Err(); err != nil {
 		return fmt.Errorf("read rows by their place: %w", err)
 	}
 	return nil

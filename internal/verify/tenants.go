@@ -12,6 +12,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/totals"
 	"tenantflow/sinks/postgres"
 )
 
@@ -94,7 +95,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 // publishedConfigs reads the topic of configurations to its end.
 func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedConfig, error) {
 	topic := v.cfg.ConfigTopic
-	ids, err := v.partitionsOf(ctx, topic)
+	ids, err := totals.PartitionsOf(ctx, v.cfg.Client, topic)
 	if err != nil {
 		return nil, err
 	}

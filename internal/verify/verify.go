@@ -6,12 +6,12 @@
 //     place, that identity and that content; a known duplicate, whose identity is stored with the same content from
 //     another place; a dead letter with its very bytes. And every row stands at the place of its own event.
 //   - No event twice (double.go). No identity has two rows, whatever keys and partitions it came by.
-//   - The aggregates against the rows (aggregate.go). Every hourly, daily and monthly total is what the rows add up to.
+//   - The aggregates against the rows ([totals]). Every hourly, daily and monthly total is what the rows add up to.
 //
 // And two of companies (tenants.go): the audit log of each is a whole chain, and the last configuration that was published of each
 // is the one that is stored.
 //
-// The service may run meanwhile: what is under way is not judged, see [Partition] and [Aggregate].
+// The service may run meanwhile: what is under way is not judged, see [Partition] and [totals.Aggregate].
 //
 //	v, err := verify.Open(ctx, verify.Config{...})
 //	defer v.Close()
@@ -30,6 +30,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/segmentio/kafka-go"
 
+	"tenantflow/internal/totals"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/postgres"
 )
@@ -57,6 +58,13 @@ type Config struct {
 	// further apart than this. Default: 15s.
 	InsertTimeout time.Duration
 
+	// FutureTolerance is the service's own setting: how far the timestamp of an event may lie ahead of the broker's time.
+	// Default: 1h.
+	FutureTolerance time.Duration
+
+	// Lower lets a repair lower totals that are higher than their rows also where rows may be missing.
+	Lower bool
+
 	// Stretch is how many offsets are compared at a time, with one query for their rows. Memory does not depend on it,
 	// but ClickHouse sorts that many rows. Default: 1,000,000.
 	Stretch int64
@@ -80,14 +88,15 @@ type Progress struct {
 
 // A Verifier compares the stores of one installation with its log.
 type Verifier struct {
-	cfg   Config
-	conn  driver.Conn
-	store *clickhouse.Store
-	log   *slog.Logger
+	cfg    Config
+	conn   driver.Conn
+	store  *clickhouse.Store
+	totals *totals.Checker
+	log    *slog.Logger
 }
 
 // ErrNotThere is returned when the topic or the tables do not exist. Running the migrations is what helps.
-var ErrNotThere = errors.New("it does not exist")
+var ErrNotThere = totals.ErrNotThere
 
 // Open connects to ClickHouse.
 func Open(ctx context.Context, cfg Config) (*Verifier, error) {
@@ -106,15 +115,26 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: cfg.ClickHouse, InsertTimeout: cfg.InsertTimeout, Logger: cfg.Logger})
+	if cfg.FutureTolerance == 0 {
+		cfg.FutureTolerance = time.Hour
+	}
+	options := totals.Pinned(cfg.ClickHouse)
+	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: cfg.InsertTimeout, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
-	conn, err := chgo.Open(cfg.ClickHouse)
+	conn, err := chgo.Open(options)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open ClickHouse: %w", err), store.Close())
 	}
 	v := &Verifier{cfg: cfg, conn: conn, store: store, log: cfg.Logger}
+	v.totals, err = totals.Open(totals.Config{
+		Client: cfg.Client, ClickHouse: options, Topic: cfg.Topic, Group: cfg.Group, InsertTimeout: cfg.InsertTimeout, Logger: cfg.Logger,
+		Progress: func(stage string, done, total int64) { cfg.Progress(Progress{Stage: stage, Done: done, Total: total}) },
+	})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close(), store.Close())
+	}
 	if err := v.checkTables(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
@@ -122,10 +142,10 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 }
 
 func (v *Verifier) checkTables(ctx context.Context) error {
-	const want = 4 // the rows and the three stores
+	const want = 6
 	var found uint64
 	err := v.conn.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name IN "+
-		"('usage_tracking', 'usage_hourly_store', 'usage_daily_store', 'billing_monthly_store')").Scan(&found)
+		"('usage_tracking', 'usage_hourly_store', 'usage_daily_store', 'billing_monthly_store', 'usage_corrections', 'usage_rechecks')").Scan(&found)
 	if err != nil {
 		return fmt.Errorf("look for the usage tables: %w", err)
 	}
@@ -136,22 +156,25 @@ func (v *Verifier) checkTables(ctx context.Context) error {
 }
 
 // Close closes the connections to ClickHouse. The Kafka client is the caller's.
-func (v *Verifier) Close() error { return errors.Join(v.conn.Close(), v.store.Close()) }
+func (v *Verifier) Close() error {
+	return errors.Join(v.totals.Close(), v.conn.Close(), v.store.Close())
+}
 
 // Run makes all checks once. With repair it then mends what can be mended, and checks once more: the report is of the
 // last check, with what was mended before it.
 func (v *Verifier) Run(ctx context.Context, repair bool) (*Report, error) {
 	started := time.Now()
 	var repairs Repairs
+	removed := totals.Sums{} // by this run
 	for round := 1; ; round++ {
-		report, todo, err := v.check(ctx)
+		report, todo, err := v.check(ctx, removed)
 		if err != nil {
 			return nil, err
 		}
 		// Each round mends as much as it has listed; more rounds follow while that helps.
 		const rounds = 20
 		if repair && round < rounds && !todo.empty() {
-			mended, err := v.repair(ctx, todo)
+			mended, err := v.repair(ctx, todo, removed)
 			if err != nil {
 				return nil, err
 			}
@@ -170,14 +193,15 @@ func (v *Verifier) Run(ctx context.Context, repair bool) (*Report, error) {
 // todo is what a check has found that can be mended.
 type todo struct {
 	doubles []double
-	totals  []total
+	totals  []totals.Total
+	why     *totals.Lowering         // what may be lowered
 	configs []postgres.CompanyConfig // not published as they are
 }
 
 func (t *todo) empty() bool { return len(t.doubles) == 0 && len(t.totals) == 0 && len(t.configs) == 0 }
 
-// check makes all checks once.
-func (v *Verifier) check(ctx context.Context) (*Report, *todo, error) {
+// check makes all checks once. The rows that this run has removed explain totals that are higher than their rows.
+func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *todo, error) {
 	report := &Report{Topic: v.cfg.Topic, Group: v.cfg.Group}
 	at, err := v.positions(ctx)
 	if err != nil {
@@ -190,27 +214,38 @@ func (v *Verifier) check(ctx context.Context) (*Report, *todo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	aggregates, totals, err := v.compareAggregates(ctx, report.Differences())
+	compared, err := v.totals.Compare(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	report.Aggregates = aggregates
-	for _, t := range totals {
-		report.Findings.add(t.finding())
-	}
-	for _, a := range aggregates {
-		report.Findings.raise(WrongTotal, a.Different-int64(countOf(totals, a.View)))
-	}
-	configs, err := v.checkTenants(ctx, report)
-	if err != nil {
+	report.Aggregates = compared.Aggregates
+	todo := &todo{doubles: doubles}
+	if todo.why, err = v.lowering(ctx, at, report, removed); err != nil {
 		return nil, nil, err
 	}
-	return report, &todo{doubles, totals, configs}, nil
+	todo.why.Mark(compared.Wrong)
+	for i := range compared.Wrong {
+		t := &compared.Wrong[i]
+		report.Findings.add(Finding{Kind: WrongTotal, Where: t.View() + " " + t.Name(), Detail: t.String()})
+		if t.Correctable() {
+			todo.totals = append(todo.totals, *t)
+		}
+	}
+	for _, a := range compared.Aggregates {
+		report.Findings.raise(WrongTotal, a.Different-compared.Listed(a.View))
+	}
+	if todo.configs, err = v.checkTenants(ctx, report); err != nil {
+		return nil, nil, err
+	}
+	return report, todo, nil
 }
 
 // CompareAggregates makes the third check alone: are all totals what the rows add up to? The sum of Different is the
 // drift. It waits longer than the insert timeout if, and only if, something seems to differ.
-func (v *Verifier) CompareAggregates(ctx context.Context) ([]Aggregate, error) {
-	aggregates, _, err := v.compareAggregates(ctx, 0)
-	return aggregates, err
+func (v *Verifier) CompareAggregates(ctx context.Context) ([]totals.Aggregate, error) {
+	compared, err := v.totals.Compare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return compared.Aggregates, nil
 }

@@ -105,6 +105,27 @@ GROUP BY
     hour
 HAVING total_requests != 0;
 
+-- usage_corrections
+CREATE TABLE usage_corrections
+(
+    `claim` String COMMENT 'One for each statement that corrects',
+    `step` Enum8('claimed' = 1, 'applied' = 2, 'dropped' = 3) COMMENT 'claimed: about to be sent; applied; dropped: no longer needed, or refused. A claim with neither: its process ended',
+    `store` LowCardinality(String) COMMENT 'The table that holds the total',
+    `key` Array(String) COMMENT 'The key columns of the view, in their order',
+    `number` UInt32 COMMENT 'Of the claims of a key, the highest may be applied',
+    `difference` Array(String) COMMENT 'What is added to the sums of the store, in their order',
+    `last_activity` DateTime64(3, 'UTC') COMMENT 'Largest timestamp of the rows; 1970: the view has none',
+    `reason` LowCardinality(String),
+    `written_by` String COMMENT 'Host and process',
+    `written_at` DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(written_at)
+ORDER BY (store, key, number, claim)
+TTL toDateTime(written_at) + toIntervalYear(1)
+SETTINGS ttl_only_drop_parts = 1, index_granularity = 8192
+COMMENT 'Corrections of totals';
+
 -- usage_daily
 CREATE VIEW usage_daily
 (
@@ -226,6 +247,24 @@ PARTITION BY toYYYYMM(hour)
 ORDER BY (company_id, hour, subscription_tier, service_name)
 SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192
 COMMENT 'Partial sums; query usage_analytics_hourly';
+
+-- usage_rechecks
+CREATE TABLE usage_rechecks
+(
+    `topic` LowCardinality(String),
+    `partition` UInt16,
+    `from_offset` Int64,
+    `to_offset` Int64 COMMENT 'Exclusive',
+    `reason` LowCardinality(String) COMMENT 'rows_found, unknown or doubled',
+    `not_before` DateTime64(3, 'UTC') COMMENT 'By the clock of this server, nothing is judged earlier',
+    `done` UInt8 COMMENT '1: it was compared',
+    `queued_at` DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = ReplacingMergeTree(done)
+ORDER BY (topic, partition, from_offset, to_offset, reason, not_before)
+TTL toDateTime(queued_at) + toIntervalDay(30)
+SETTINGS index_granularity = 8192
+COMMENT 'Totals to be compared with their rows';
 
 -- usage_tracking
 CREATE TABLE usage_tracking

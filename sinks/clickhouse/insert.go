@@ -77,7 +77,7 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 	rows := enc.order.of(b, p.rows)
 	encodeNative(&enc.Buffer, b, rows, in.Topic, in.Partition, insertBy.UnixMilli())
 	ctx = chgo.Context(ctx, chgo.WithSettings(oneBlock(in.token(p.Part), int(left/time.Second))))
-	err := s.conn.InsertFormat(ctx, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
+	err := s.conn.InsertFormat(undated{ctx}, "Native", "INSERT INTO usage_tracking ("+usageColumns+")", bytes.NewReader(enc.Buf))
 	if err != nil {
 		// net/http may go on reading the body after it has given the request up. An encoder that was used again would
 		// put other rows under the token of this one, so its memory is left to the collector.
@@ -86,6 +86,13 @@ func (s *Store) sendPart(ctx context.Context, in *Intent, insertBy time.Time, b 
 	s.release(enc)
 	return nil
 }
+
+// undated hides a context's deadline, not its end. From a deadline clickhouse-go makes a max_execution_time of its own,
+// more than five seconds later than the one that the settings say, and lets it win: the server would never be the first
+// to give up, and every slow insert would end without an answer.
+type undated struct{ context.Context }
+
+func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 func (s *Store) encoder() *encoder {
 	select {

@@ -7,10 +7,10 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// wholeAnswers are the settings that make every answer of the server whole or an error. A profile may say otherwise:
+// WholeAnswers are the settings that make every answer of the server whole or an error. A profile may say otherwise:
 // with timeout_overflow_mode = break a query that takes too long ends quietly with what it has, and an insert with none
 // of its rows; with limit = 10 every answer has at most ten rows. What a query says itself wins over the profile.
-func wholeAnswers() chgo.Settings {
+func WholeAnswers() chgo.Settings {
 	return chgo.Settings{
 		"timeout_overflow_mode":                     "throw",
 		"timeout_overflow_mode_leaf":                "throw",
@@ -35,6 +35,10 @@ func wholeAnswers() chgo.Settings {
 		"use_query_cache":                           0,
 		"use_query_condition_cache":                 0,
 		"empty_result_for_aggregation_by_empty_set": 0,
+		"aggregate_functions_null_for_empty":        0,
+		"partial_result_on_first_cancel":            0,
+		"extremes":                                  0,
+		"final":                                     0,
 	}
 }
 
@@ -42,7 +46,7 @@ func wholeAnswers() chgo.Settings {
 // token in the table and in every table that a view feeds.
 func oneBlock(token string, seconds int) chgo.Settings {
 	const never = 1 << 40 // rows or bytes of a block: far more than any batch
-	s := wholeAnswers()
+	s := WholeAnswers()
 	maps.Copy(s, chgo.Settings{
 		// Written now, and not gathered with the rows of others.
 		"async_insert":       0,
@@ -76,7 +80,7 @@ func oneBlock(token string, seconds int) chgo.Settings {
 	return s
 }
 
-// wholeContext gives the queries of ctx the settings of wholeAnswers.
+// wholeContext gives the queries of ctx the settings of WholeAnswers.
 func wholeContext(ctx context.Context, options ...chgo.QueryOption) context.Context {
-	return chgo.Context(ctx, append([]chgo.QueryOption{chgo.WithSettings(wholeAnswers())}, options...)...)
+	return chgo.Context(ctx, append([]chgo.QueryOption{chgo.WithSettings(WholeAnswers())}, options...)...)
 }

@@ -1,0 +1,222 @@
+package totals
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/sinks/clickhouse"
+)
+
+// A Queue is where the ranges are whose totals are to be compared: *clickhouse.Store.
+type Queue interface {
+	// PendingRechecks reads the entries that are not finished, the oldest first, and how many of them are due.
+	PendingRechecks(ctx context.Context, topic string) (pending []clickhouse.Recheck, due int, err error)
+	// FinishRecheck marks an entry as done.
+	FinishRecheck(ctx context.Context, r clickhouse.Recheck) error
+}
+
+// WatchConfig is what a Watcher needs besides a Checker.
+type WatchConfig struct {
+	// Interval is how often the queue is looked at. Default: 5s.
+	Interval time.Duration
+
+	// Registry takes the metrics; nil: nowhere.
+	Registry prometheus.Registerer
+}
+
+// A Watcher corrects the totals of inserts that had to be settled. It takes the ranges of offsets from the queue,
+// compares the totals that their rows are part of, and corrects what is wrong: raising without further reason, lowering
+// only by what rows add up to that stood there twice, or were sent once more. Every process of the service may run one.
+type Watcher struct {
+	c         *Checker
+	queue     Queue
+	interval  time.Duration
+	log       *slog.Logger
+	pending   prometheus.Gauge
+	corrected prometheus.Counter
+}
+
+// NewWatcher makes a Watcher of a Checker, which must be open while it runs.
+func NewWatcher(c *Checker, queue Queue, cfg WatchConfig) *Watcher {
+	if cfg.Interval == 0 {
+		cfg.Interval = 5 * time.Second
+	}
+	w := &Watcher{
+		c: c, queue: queue, interval: cfg.Interval, log: c.log,
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_usage_rechecks_pending",
+			Help: "Settled inserts whose totals are still to be compared with the rows, up to 1000."}),
+		corrected: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_usage_totals_corrected_total",
+			Help: "Totals that were not what the rows add up to, and were corrected."}),
+	}
+	if cfg.Registry != nil {
+		cfg.Registry.MustRegister(w.pending, w.corrected)
+	}
+	return w
+}
+
+// Run works until ctx ends. What fails is logged and tried again.
+func (w *Watcher) Run(ctx context.Context) {
+	for {
+		// Processes that were started together should not ask together.
+		pause := w.interval/2 + time.Duration(rand.Int64N(int64(w.interval))) // #nosec G404 -- a pause
+		if wait(ctx, pause) != nil {
+			return
+		}
+		if err := w.once(ctx); err != nil && ctx.Err() == nil {
+			w.log.WarnContext(ctx, "comparing the totals of settled inserts failed; it is tried again", slog.Any("error", err))
+		}
+	}
+}
+
+// once deals with the entries that are due.
+func (w *Watcher) once(ctx context.Context) error {
+	pending, due, err := w.queue.PendingRechecks(ctx, w.c.cfg.Topic)
+	if err != nil {
+		return err
+	}
+	w.pending.Set(float64(len(pending)))
+	if due == 0 {
+		return nil
+	}
+	positions, _, err := ReadPositions(ctx, w.c.cfg.Client, w.c.cfg.Group, w.c.cfg.Topic)
+	if err != nil {
+		return err
+	}
+	// From the committed offset on, rows may belong to an insert that is still to be settled.
+	ready := slices.DeleteFunc(slices.Clone(pending[:due]), func(r clickhouse.Recheck) bool {
+		return !slices.ContainsFunc(positions, func(p Position) bool { return p.Partition == r.Partition && r.To <= p.Committed })
+	})
+	finished := 0
+	for some := range slices.Chunk(ready, MaxRanges) {
+		judged, err := w.recheck(ctx, some)
+		if err != nil {
+			return err
+		}
+		for _, r := range some {
+			if !judged {
+				continue
+			}
+			if err := w.queue.FinishRecheck(ctx, r); err != nil {
+				return err
+			}
+			finished++
+		}
+	}
+	w.pending.Set(float64(len(pending) - finished))
+	return nil
+}
+
+// recheck compares and corrects the totals that the rows of some ranges are part of. It reports whether all of them could
+// be judged, and needed no correction or got it.
+func (w *Watcher) recheck(ctx context.Context, ranges []clickhouse.Recheck) (all bool, err error) {
+	found, err := w.c.touched(ctx, ranges)
+	if err != nil || len(found) == 0 {
+		return err == nil, err
+	}
+	border, err := w.c.border(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := w.c.judge(ctx, found, border); err != nil {
+		return false, err
+	}
+	why, err := w.why(ctx, ranges, found)
+	if err != nil {
+		return false, err
+	}
+	all = true
+	for _, s := range found {
+		all = all && len(s.cases) == 0 && s.unlisted == 0
+		why.Mark(s.wrong)
+		for i := range s.wrong {
+			w.log.ErrorContext(ctx, "a total is not what the rows add up to",
+				slog.String("total", s.wrong[i].View()+" "+s.wrong[i].Name()), slog.String("what", s.wrong[i].String()), slog.Bool("corrected", s.wrong[i].Correctable()))
+		}
+		done, err := w.c.Correct(ctx, s.wrong, why, "recheck")
+		w.corrected.Add(float64(done.Added + done.Lowered))
+		if err != nil {
+			return false, err
+		}
+		all = all && done.Open == 0
+	}
+	return all, nil
+}
+
+// why finds out by how much the totals of some ranges may be lowered. Where rows stood there twice, by what they add up to.
+// Where rows were sent once more, to complete their totals, the server may have forgotten that a view has them already:
+// by exactly what the rows of one such range add up to.
+func (w *Watcher) why(ctx context.Context, ranges []clickhouse.Recheck, found []*suspects) (*Lowering, error) {
+	why := &Lowering{Explained: Sums{}}
+	lowers := func(s *suspects) bool { return slices.ContainsFunc(s.wrong, func(t Total) bool { return t.lowers() }) }
+	if !slices.ContainsFunc(found, lowers) {
+		return why, nil
+	}
+	for _, r := range ranges {
+		condition, args := Places([]clickhouse.Recheck{r})
+		sums, err := w.c.SumsOf(ctx, condition, args...)
+		if err != nil {
+			return nil, err
+		}
+		if r.Reason == clickhouse.RecheckDoubled {
+			why.Explained.Add(sums)
+		} else {
+			why.Repeated = append(why.Repeated, sums)
+		}
+	}
+	return why, nil
+}
+
+// MaxRanges is how many ranges of offsets a query names at most.
+const MaxRanges = 200
+
+// Places is the SQL condition that a row stands in one of some ranges, with its arguments.
+func Places(ranges []clickhouse.Recheck) (condition string, args []any) {
+	conditions := make([]string, len(ranges))
+	for i, r := range ranges {
+		conditions[i] = "(_topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?)"
+		args = append(args, r.Topic, r.Partition, r.From, r.To)
+	}
+	return "(" + strings.Join(conditions, " OR ") + ")", args
+}
+
+// touched has a first look at the totals that the rows of some ranges are part of.
+func (c *Checker) touched(ctx context.Context, ranges []clickhouse.Recheck) ([]*suspects, error) {
+	border, err := c.border(ctx)
+	if err != nil {
+		return nil, err
+	}
+	place, args := Places(ranges)
+	var found []*suspects
+	all := aggregates()
+	for i := range all {
+		chunks := []chunk{{of: &all[i]}}
+		if all[i].month != "" {
+			if chunks, err = c.months(ctx, &all[i], "SELECT DISTINCT toUInt32(toYYYYMM(timestamp)) AS month FROM usage_tracking WHERE "+place+
+				" AND timestamp >= toDateTime64(?, 3, 'UTC')", append(slices.Clone(args), border+" 00:00:00")...); err != nil {
+				return nil, err
+			}
+		}
+		for _, ch := range chunks {
+			s := ch.everything(border)
+			keys := join(ch.of.rowKeys())
+			in := " IN (SELECT " + keys + " FROM usage_tracking WHERE " + place + ")"
+			s.rows, s.rowArgs = s.rows+" AND ("+keys+")"+in, slices.Concat(s.rowArgs, args)
+			s.store, s.storeArgs = s.store+" AND ("+join(ch.of.names())+")"+in, slices.Concat(s.storeArgs, args)
+			suspicious, _, err := c.firstLook(ctx, ch, s)
+			if err != nil {
+				return nil, fmt.Errorf("look at the totals of %d settled inserts: %w", len(ranges), err)
+			}
+			if suspicious != nil {
+				found = append(found, suspicious)
+			}
+		}
+	}
+	return found, nil
+}
