@@ -93,5 +93,8 @@ if marks ~= (kept[4] or '') then
   written[7], written[8] = 'marks', marks
 end
 redis.call('HSET', hash, (table.unpack or unpack)(written))
-redis.call('EXPIREAT', hash, ARGV[8])
+if not of then
+  -- Later calls need not do it: one that fails before here is made again, and finds its events known.
+  redis.call('EXPIREAT', hash, ARGV[8])
+end
 return string.format('counted %.0f', all_calls) .. due()
