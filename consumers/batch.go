@@ -37,6 +37,12 @@ type Idler interface {
 	Idle(ctx context.Context) error
 }
 
+// An Annotator is a BatchPartition that has metadata committed with every offset, of at most 4096 bytes. It is called between
+// two calls of Write. It is not called Metadata, which a handler's partition has from Partition: what was committed before.
+type Annotator interface {
+	Annotation() string
+}
+
 // A Closer is a BatchPartition that holds something. It is called when nothing else is called any more, with what is left of
 // the time to drain. A BatchHandler may be one, too: it is closed when the member has left its group.
 type Closer interface {

@@ -30,11 +30,12 @@ func (e *StopError) Error() string { return e.Err.Error() }
 
 func (e *StopError) Unwrap() error { return e.Err }
 
-// A movedError ends a session of a partition, which goes on at another offset. Cut: by the operator's word, because the log
-// no longer holds what was read.
+// A movedError ends a session of a partition, which goes on at another offset. It is committed with the handler's metadata.
+// Cut: by the operator's word, because the log no longer holds what was read.
 type movedError struct {
-	to  int64
-	cut bool
+	to       int64
+	cut      bool
+	metadata string
 }
 
 func (e *movedError) Error() string { return fmt.Sprintf("going on at offset %d", e.to) }

@@ -387,7 +387,7 @@ func (g *Group) session(soft, hard context.Context, committer *committer, at pla
 		p.mark = Mark{}
 		g.read.set(at, p.mark)
 	}
-	if err := p.Commit(hard, moved.to, ""); err != nil {
+	if err := p.Commit(hard, moved.to, moved.metadata); err != nil {
 		return err
 	}
 	return moved

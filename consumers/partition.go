@@ -191,14 +191,19 @@ func (s *session) write(hard context.Context) error {
 	committed := s.offset
 	idle := time.NewTimer(s.group.cfg.CommitIdle) // for what an earlier owner left pending and Open has settled
 	defer idle.Stop()
+	annotator, _ := s.handler.(Annotator)
 	commit := func() error {
-		if s.done == committed && s.metadata == "" {
+		note := ""
+		if annotator != nil {
+			note = annotator.Annotation()
+		}
+		if s.done == committed && s.metadata == note {
 			return nil
 		}
-		if err := s.Commit(hard, s.done, ""); err != nil {
+		if err := s.Commit(hard, s.done, note); err != nil {
 			return err
 		}
-		committed, s.metadata = s.done, ""
+		committed, s.metadata = s.done, note
 		return nil
 	}
 	watch, watched := time.NewTicker(idleWatch), time.Now()

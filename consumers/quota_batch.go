@@ -3,43 +3,51 @@ package consumers
 import (
 	"encoding/binary"
 	"errors"
+	"strconv"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"tenantflow/events"
+	"tenantflow/sinks/dragonfly"
 )
 
-// quotaBatch is the range being read, by user and company, UTC day and bucket of the records' times.
+// quotaBatch is the range being read, by user, UTC day and company.
 type quotaBatch struct {
 	partition *quotaPartition
 	groups    []quotaGroup
 	entries   []quotaEntry
-	index     map[string]int32 // of groups, by their packed key
+	index     map[string]int32 // of groups: the latest of a user and day, and with the company behind it, each of them
 	held      int64            // bytes of the groups
 
-	usage        events.Usage // scratch
-	key          []byte       // scratch
-	clock        Clock
-	added        int
-	undecodable  int // dead letters of the usage consumer
-	late, before int // not counted: the day is over for good, or before what can be counted
+	usage events.Usage // scratch
+	key   []byte       // scratch
+
+	record      dragonfly.Record // the last one added
+	added       int
+	undecodable int // dead letters of the usage consumer
+	resends     int // of the producer
+	late        int // not counted: the day was over for good
+	remembered  int // by the filter of resends
 }
 
-// A quotaGroup is the events of one user for one call. All have one company: a user who sends under two is two groups, one
-// of which is refused.
+// A quotaGroup is the events of one user and day under one company. A user who sends under two has two groups, one of which
+// is refused if the user is known. The first group of a user and day leads to the others.
 type quotaGroup struct {
 	user, company string
 	day           int64 // since the Unix epoch
-	bucket        int64
 	newest        int64 // timestamp of an event, milliseconds since the Unix epoch
+	place         int32 // of this group
+	sibling       int32 // the next group of the user and day; -1: none
+	head          bool  // it is the first one
 	first, last   int32 // of entries, chained
-	n             int
 }
 
 type quotaEntry struct {
-	identity uint64
-	offset   int64
-	points   uint32
-	next     int32
+	offset int64
+	points uint32
+	next   int32
+	over   bool // recorded after its day was over
 }
 
 const (
@@ -49,57 +57,71 @@ const (
 )
 
 // Add decodes a record and puts it to its group. What can't be understood is left to the usage consumer, which writes it
-// to the dead letters; what comes too late for its day is not counted.
+// to the dead letters. All verdicts go by the record's own time, never by a clock: a recount, hours later, comes to the same.
 func (b *quotaBatch) Add(r *events.Record) {
 	p := b.partition
 	b.added++
-	now := b.clock.Now()
-	if err := p.decoder.Decode(r, now, &b.usage); err != nil {
+	hash, err := p.identify(r, &b.usage)
+	b.record = dragonfly.Record{Offset: r.Offset, Hash: hash}
+	if err != nil {
 		var rejection *events.Rejection
 		if errors.As(err, &rejection) {
 			b.undecodable++
 		}
 		return
 	}
-	day := b.usage.Timestamp / dayMillis
+	again := p.seen.Add(hash, r.Offset, r.Time.Unix())
+	b.remembered = p.seen.Len()
+	day, recorded := b.usage.Timestamp/dayMillis, r.Time.UnixMilli()
 	switch {
-	case now.UnixMilli() >= (day+1)*dayMillis+p.lateness:
+	case again:
+		b.resends++
+		return
+	case recorded >= (day+1)*dayMillis+p.lateness:
 		b.late++
 		return
-	case day < p.floor:
-		b.before++
-		return
 	}
-	bucket := r.Time.UnixMilli() / p.bucket
-	g := b.group(day, bucket)
+	g := b.group(day)
 	at := int32(len(b.entries)) // #nosec G115 -- a batch holds far fewer than 2^31 events
-	b.entries = append(b.entries, quotaEntry{identity: b.usage.IdentityHash(), offset: r.Offset, points: b.usage.DataPoints, next: -1})
-	if g.n == 0 {
+	b.entries = append(b.entries, quotaEntry{offset: r.Offset, points: b.usage.DataPoints, next: -1, over: recorded >= (day+1)*dayMillis})
+	if g.first < 0 {
 		g.first = at
 	} else {
 		b.entries[g.last].next = at
 	}
 	g.last = at
-	g.n++
 	g.newest = max(g.newest, b.usage.Timestamp)
 }
 
+// identify decodes a record, and hashes what tells it from others: the identity of its event, or the value of one that
+// can't be understood.
+func (p *quotaPartition) identify(r *events.Record, u *events.Usage) (uint64, error) {
+	if err := p.decoder.Decode(r, r.Time, u); err != nil {
+		return xxhash.Sum64(r.Value), err
+	}
+	return u.IdentityHash(), nil
+}
+
 // group finds or makes the group of the event at hand.
-func (b *quotaBatch) group(day, bucket int64) *quotaGroup {
+func (b *quotaBatch) group(day int64) *quotaGroup {
 	u := &b.usage
 	b.key = binary.LittleEndian.AppendUint64(b.key[:0], uint64(day)) // #nosec G115 -- bits
-	b.key = binary.LittleEndian.AppendUint64(b.key, uint64(bucket))  // #nosec G115 -- bits
 	b.key = append(append(b.key, u.UserID...), 0)
+	user := len(b.key)
 	b.key = append(b.key, u.CompanyID...)
-	i, ok := b.index[string(b.key)]
-	if !ok {
-		key := string(b.key)
-		i = int32(len(b.groups)) // #nosec G115 -- as above
-		b.index[key] = i
-		user := 16 + len(u.UserID)
-		b.groups = append(b.groups, quotaGroup{user: key[16:user], company: key[user+1:], day: day, bucket: bucket})
-		b.held += groupBytes + int64(len(key))
+	if i, ok := b.index[string(b.key)]; ok {
+		return &b.groups[i]
 	}
+	key := string(b.key)
+	i := int32(len(b.groups)) // #nosec G115 -- as above
+	b.index[key] = i
+	latest, more := b.index[key[:user]]
+	b.index[key[:user]] = i
+	if more {
+		b.groups[latest].sibling = i
+	}
+	b.groups = append(b.groups, quotaGroup{user: key[8 : user-1], company: key[user:], day: day, place: i, sibling: -1, head: !more, first: -1})
+	b.held += groupBytes + int64(len(key))
 	return &b.groups[i]
 }
 
@@ -109,30 +131,5 @@ func (b *quotaBatch) Rows() int { return b.added }
 
 func (b *quotaBatch) Bytes() int64 { return b.held + int64(len(b.entries))*entryBytes }
 
-// of gives the entries of a group in the order of their offsets, each identity once.
-func (b *quotaBatch) of(g *quotaGroup, into []quotaEntry) []quotaEntry {
-	into = into[:0]
-	const few = 16
-	var seen map[uint64]struct{}
-	if g.n > few {
-		seen = make(map[uint64]struct{}, g.n)
-	}
-next:
-	for at := g.first; at >= 0; at = b.entries[at].next {
-		e := b.entries[at]
-		if seen != nil {
-			if _, twice := seen[e.identity]; twice {
-				continue
-			}
-			seen[e.identity] = struct{}{}
-		} else {
-			for i := range into {
-				if into[i].identity == e.identity {
-					continue next
-				}
-			}
-		}
-		into = append(into, e)
-	}
-	return into
-}
+// label is the partition in metrics.
+func (p *quotaPartition) label() string { return strconv.Itoa(p.ID()) }

@@ -1,8 +1,6 @@
 package consumers_test
 
 import (
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,23 +25,14 @@ func BenchmarkQuotaBacklog(b *testing.B) {
 			b.Fatal(err)
 		}
 		f.know(g.Expected(), 1000)
+		want := expected(g.Expected())
 		before := cpu()
 		b.StartTimer()
 		began := time.Now()
 		stop := f.count(b, quotaConsumer{rows: 20_000})
 		eventually(b, "the backlog to be counted", 5*time.Minute, func() bool {
-			progress, err := f.client.HGetAll(b.Context(), "quota_progress:{"+f.topic+"}").Result()
-			if err != nil {
-				return false
-			}
-			done := int64(0)
-			for name, value := range progress {
-				if name != "epoch" && value != "new" {
-					n, _ := strconv.ParseInt(strings.Fields(value)[1], 10, 64) // to where it may be counted; it is, a moment later
-					done += n
-				}
-			}
-			return done == count
+			got, err := f.used(b.Context())
+			return err == nil && len(got.differ(want)) == 0
 		})
 		b.ReportMetric(count/time.Since(began).Seconds(), "events/s")
 		b.ReportMetric(float64((cpu()-before).Microseconds())/count, "cpu-us/event")

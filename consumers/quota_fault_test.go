@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,11 +87,6 @@ func TestOffsetsThatAreSetBackChangeNoCounter(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	// Whoever sets them back hours later can't rely on the identities any more.
-	keys := f.client.Scan(t.Context(), 0, "quota_seen:*", 1000).Iterator()
-	for keys.Next(t.Context()) {
-		f.client.Del(t.Context(), keys.Val())
-	}
 	f.setOffsets(t, 0)
 	f.count(t, quotaConsumer{})
 	f.check(t, want, time.Minute)
@@ -101,12 +95,12 @@ func TestOffsetsThatAreSetBackChangeNoCounter(t *testing.T) {
 func TestACutAfterTheScriptsWereSentCountsOnce(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
-	proxy := enginetest.Proxy(t, f.redis.Addr())
+	proxy := enginetest.Proxy(t, redisOptions(t, f.url).Addr)
 	messages, want := recent(t, model.Config{Seed: 29, Count: 3000, Resends: 0.05})
 	f.know(want, 30)
 	f.count(t, quotaConsumer{rows: 200, url: "redis://" + proxy.Addr() + "/0"})
 	for part := range 3 {
-		trap := proxy.SwallowResponse(func(request []byte) bool { return bytes.Contains(request, []byte("quota_seen:")) })
+		trap := proxy.SwallowResponse(func(request []byte) bool { return bytes.Contains(request, []byte("quota:{")) })
 		f.publish(t, messages[part*1000:(part+1)*1000])
 		select {
 		case <-trap.Caught():
@@ -145,23 +139,34 @@ func TestAnEventOfAnotherCompanysUserIsADeadLetterAndNotCounted(t *testing.T) {
 	}
 }
 
-func TestAResendInTheNextBucketIsCountedOnceAndOneFarLaterIsNot(t *testing.T) {
+func TestQuota_AResendCountsOnceWithinTheWindow(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
-	bucket := 10 * time.Minute
 	now := time.Now()
-	border := now.Truncate(bucket)
 	at := func(m kafka.Message, published time.Time) kafka.Message { m.Time = published; return m }
-	f.send(t,
-		at(used("1", "acme", "u", now), border.Add(-time.Second)), at(used("1", "acme", "u", now), border.Add(time.Second)),
-		at(used("2", "acme", "v", now), border.Add(-3*bucket)), at(used("2", "acme", "v", now), border.Add(time.Second)))
-	f.count(t, quotaConsumer{bucket: bucket})
-	f.awaitConsumed(t, time.Minute)
-	if got := f.calls(t, "u", now); got != "1 3" {
-		t.Errorf("counted %q, want the resend in the next bucket left out", got)
+	window := 10 * time.Minute
+	var messages []kafka.Message
+	for i, after := range []time.Duration{-20 * time.Millisecond, 0, window - time.Second, window + 2*time.Second} { // times may go back, too
+		id, user := "id"+strconv.Itoa(i), "u"+strconv.Itoa(i)
+		m := used(id, "acme", user, now)
+		messages = append(messages, at(m, now), at(m, now.Add(after)))
 	}
-	if got := f.calls(t, "v", now); got != "2 6" {
-		t.Errorf("counted %q: beyond the window a resend is counted, as docs/quotas.md says", got)
+	f.send(t, messages...)
+	// Every copy refreshes: the third is far from the first, and near the second.
+	m := used("chain", "acme", "c", now)
+	f.send(t, at(m, now), at(m, now.Add(window-time.Minute)), at(m, now.Add(2*window-2*time.Minute)))
+	// Too many records lie between these two.
+	f.send(t, at(used("far", "acme", "f", now), now))
+	for i := range 30 {
+		f.send(t, at(used("between"+strconv.Itoa(i), "acme", "b", now), now))
+	}
+	f.send(t, at(used("far", "acme", "f", now), now))
+	f.count(t, quotaConsumer{window: window, records: 30})
+	f.awaitConsumed(t, time.Minute)
+	for user, want := range map[string]string{"u0": "1 3", "u1": "1 3", "u2": "1 3", "u3": "2 6", "c": "1 3", "f": "2 6", "b": "30 90"} {
+		if got := f.calls(t, user, now); got != want {
+			t.Errorf("%s: counted %q, want %q", user, got, want)
+		}
 	}
 }
 
@@ -250,7 +255,7 @@ func TestAThresholdIsPublishedOnceWhereNothingFails(t *testing.T) {
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
 	now := time.Now()
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 10}
-	messages := make([]kafka.Message, 3*dragonfly.MaxEvents)
+	messages := make([]kafka.Message, 1500)
 	for i := range messages {
 		messages[i] = used(strconv.Itoa(i), "acme", "u", now)
 	}
@@ -304,27 +309,29 @@ func TestEveryDeadLetterAndThresholdOfABatchHasItsOwnRecord(t *testing.T) {
 	}
 }
 
-// The clock that named the last epoch was ahead: everything was deleted, a count under way came after that, and whoever began the new
-// epoch has the right time.
-func TestACounterOfAnEpochThatIsYetToComeIsCountedAnew(t *testing.T) {
+// Everything was deleted, a count under way came after that, and the epoch of that was begun by a process that is gone.
+func TestQuota_ALaterEpochThatWasLostIsOutranked(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
 	messages, want := recent(t, model.Config{Seed: 61, Count: 500})
 	f.know(want, 80)
-	ahead := time.Now().Add(time.Hour).UnixMilli()
-	pipe := f.client.Pipeline()
-	for key := range expected(want) {
-		user, day, _ := strings.Cut(key, "|")
-		name := "quota:{" + user + "}:" + day
-		pipe.HSet(t.Context(), name, "epoch", ahead, "api_calls", 7, "data_points", 7)
-		pipe.Expire(t.Context(), name, time.Hour)
-		break
-	}
-	if _, err := pipe.Exec(t.Context()); err != nil {
+	f.count(t, quotaConsumer{rows: 100})
+	f.publish(t, messages[:400])
+	f.awaitConsumed(t, time.Minute)
+	keys, err := f.client.Keys(t.Context(), "quota:{*").Result()
+	if err != nil {
 		t.Fatal(err)
 	}
-	f.count(t, quotaConsumer{rows: 100})
-	f.publish(t, messages)
+	for _, key := range keys {
+		for field, text := range f.client.HGetAll(t.Context(), key).Val() {
+			if part := strings.Fields(text); len(part) == 4 {
+				epoch, _ := strconv.ParseInt(part[0], 10, 64)
+				part[0] = strconv.FormatInt(epoch+1<<20, 10)
+				f.client.HSet(t.Context(), key, field, strings.Join(part, " "))
+			}
+		}
+	}
+	f.publish(t, messages[400:])
 	f.check(t, want, time.Minute)
 }
 
@@ -333,64 +340,59 @@ func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) 
 	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
 	messages, want := recent(t, model.Config{Seed: 31, Count: 3000, Resends: 0.05})
 	f.know(want, 30)
-	var batches int
-	var mu sync.Mutex
-	f.count(t, quotaConsumer{rows: 200, onStep: func(s consumers.QuotaStep) {
-		mu.Lock()
-		defer mu.Unlock()
-		if s == consumers.QuotaAnnounced {
-			batches++
-		}
-	}})
+	short := make(chan struct{})
+	refused := sync.OnceFunc(func() { close(short) })
+	f.count(t, quotaConsumer{rows: 200, wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return starved{s, refused} }})
 	f.publish(t, messages[:1000])
 	f.awaitConsumed(t, time.Minute)
-	if err := f.client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+	used, err := strconv.ParseInt(f.info(t, "memory", "used_memory"), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := f.info(t, "memory", "maxmemory")
+	if err := f.client.ConfigSet(t.Context(), "maxmemory", strconv.FormatInt(used/2, 10)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	f.publish(t, messages[1000:])
-	eventually(t, "an error for want of memory", time.Minute, func() bool {
-		stats, err := f.client.Info(t.Context(), "errorstats").Result()
-		return err == nil && strings.Contains(stats, "errorstat_OOM")
-	})
-	if err := f.client.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+	select {
+	case <-short:
+	case <-time.After(time.Minute):
+		t.Fatal("no error for want of memory")
+	}
+	if err := f.client.ConfigSet(t.Context(), "maxmemory", limit).Err(); err != nil {
 		t.Fatal(err)
 	}
 	f.check(t, want, time.Minute)
 }
 
-func TestARangeHalfCountedLongAgoIsCountedAnew(t *testing.T) {
-	t.Parallel()
-	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
-	messages, want := recent(t, model.Config{Seed: 37, Count: 1500, Resends: 0.05})
-	f.know(want, 30)
-	f.publish(t, messages)
-	f.crashAt(t, consumers.QuotaCounted, 3)
-	// The identities are forgotten, and the progress says how long ago that was.
-	ctx := t.Context()
-	keys := f.client.Scan(ctx, 0, "quota_seen:*", 1000).Iterator()
-	for keys.Next(ctx) {
-		f.client.Del(ctx, keys.Val())
+// starved tells when the store has no memory for a call.
+type starved struct {
+	consumers.QuotaSession
+	refused func()
+}
+
+func (s starved) Count(ctx context.Context, b dragonfly.Batch, calls []dragonfly.Call, into []dragonfly.Counted) ([]dragonfly.Counted, error) {
+	counted, err := s.QuotaSession.Count(ctx, b, calls, into)
+	if err != nil && (strings.Contains(err.Error(), "OOM") || strings.Contains(strings.ToLower(err.Error()), "out of memory")) {
+		s.refused()
 	}
-	key := "quota_progress:{" + f.topic + "}"
-	fields, err := f.client.HGetAll(ctx, key).Result()
+	return counted, err
+}
+
+// info is what the store says about itself.
+func (f *quotaFixture) info(t testing.TB, section, name string) string {
+	t.Helper()
+	text, err := f.client.Info(t.Context(), section).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	half := 0
-	for name, value := range fields {
-		part := strings.Fields(value)
-		if len(part) != 5 || part[0] == part[1] {
-			continue
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
+			return value
 		}
-		half++
-		part[2] = strconv.FormatInt(time.Now().Add(-3*time.Hour).UnixMilli(), 10)
-		f.client.HSet(ctx, key, name, strings.Join(part, " "))
 	}
-	if half == 0 {
-		t.Fatalf("nothing is half counted: %v", fields)
-	}
-	f.count(t, quotaConsumer{rows: 100, session: crashSession})
-	f.check(t, want, time.Minute)
+	t.Fatalf("the store does not say %s", name)
+	return ""
 }
 
 func TestAStateOfAnEarlierEpochThatComesBackIsGivenUp(t *testing.T) {
@@ -419,78 +421,60 @@ func TestAStateOfAnEarlierEpochThatComesBackIsGivenUp(t *testing.T) {
 // careless is a session without one of the mechanisms.
 type careless struct {
 	consumers.QuotaSession
-	forgetsIdentities bool
-	ignoresProgress   bool
-	last              *dragonfly.Progress
+	batch func(*dragonfly.Batch) // changes what is sent
 }
 
-func (c *careless) Count(ctx context.Context, epoch int64, calls []dragonfly.Call) ([]dragonfly.Counted, error) {
-	if c.forgetsIdentities {
-		for i := range calls {
-			for k := range calls[i].Identities {
-				calls[i].Identities[k] = rand.Uint64()
-			}
-		}
-	}
-	return c.QuotaSession.Count(ctx, epoch, calls)
+func (c careless) Count(ctx context.Context, b dragonfly.Batch, calls []dragonfly.Call, into []dragonfly.Counted) ([]dragonfly.Counted, error) {
+	c.batch(&b)
+	return c.QuotaSession.Count(ctx, b, calls, into)
 }
 
-func (c *careless) Move(ctx context.Context, from, to dragonfly.Progress) (dragonfly.Progress, error) {
-	if !c.ignoresProgress || c.last == nil {
-		moved, err := c.QuotaSession.Move(ctx, from, to)
-		c.last = &moved
-		return moved, err
-	}
-	to.Epoch = from.Epoch
-	c.last = &to
-	return to, nil
-}
-
-func (c *careless) Load(ctx context.Context) (dragonfly.Progress, error) {
-	if c.ignoresProgress && c.last != nil {
-		return *c.last, nil
-	}
-	return c.QuotaSession.Load(ctx)
-}
-
-func TestWithoutTheIdentitiesResendsAreCounted(t *testing.T) {
+func TestQuota_WithoutWatermarksRecountsAddUp(t *testing.T) {
 	t.Parallel()
-	f := newQuotaFixture(t, fixtureOptions{})
-	messages, want := recent(t, model.Config{Seed: 43, Count: 2000, Resends: 0.2})
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	messages, want := recent(t, model.Config{Seed: 43, Count: 2000})
 	f.publish(t, messages)
-	f.count(t, quotaConsumer{rows: 50, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
-		return &careless{QuotaSession: s, forgetsIdentities: true}
-	}})
-	f.awaitConsumed(t, time.Minute)
-	got, err := f.used(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(got.differ(expected(want))) == 0 {
-		t.Error("the identities are forgotten and nothing is missed: the judge does not bite")
-	}
-}
-
-func TestWithoutTheProgressALostStoreStaysLost(t *testing.T) {
-	t.Parallel()
-	f := newQuotaFixture(t, fixtureOptions{})
-	messages, want := recent(t, model.Config{Seed: 47, Count: 2000})
-	stop := f.count(t, quotaConsumer{rows: 50, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
-		return &careless{QuotaSession: s, ignoresProgress: true}
-	}})
-	f.publish(t, messages[:1000])
-	f.awaitConsumed(t, time.Minute)
-	f.flush(t)
-	f.publish(t, messages[1000:])
-	f.awaitConsumed(t, time.Minute)
+	stop := f.count(t, quotaConsumer{rows: 50})
+	f.check(t, want, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := f.used(t.Context())
-	if err != nil {
+	// The progress is lost, and what a call says of its range lies behind every watermark.
+	f.forgetProgress(t)
+	f.count(t, quotaConsumer{rows: 50, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
+		return careless{QuotaSession: s, batch: func(b *dragonfly.Batch) { b.From, b.To = b.From+1<<30, b.To+1<<30 }}
+	}})
+	f.awaitConsumed(t, time.Minute)
+	eventually(t, "the counters to be wrong", time.Minute, func() bool {
+		got, err := f.used(t.Context())
+		return err == nil && len(got.differ(expected(want))) > 0
+	})
+}
+
+// forgetProgress takes the progress out of the sentinels, but leaves the epoch.
+func (f *quotaFixture) forgetProgress(t testing.TB) {
+	t.Helper()
+	for k := range 8 {
+		for field := range f.client.HGetAll(t.Context(), dragonfly.SentinelKey(k)).Val() {
+			if strings.Contains(field, ".") {
+				f.client.HDel(t.Context(), dragonfly.SentinelKey(k), field)
+			}
+		}
+	}
+}
+
+func TestQuota_ARecountInTheSameEpochAddsNothing(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
+	messages, want := recent(t, model.Config{Seed: 43, Count: 2000, Resends: 0.1})
+	f.know(want, 50)
+	f.publish(t, messages)
+	stop := f.count(t, quotaConsumer{rows: 50})
+	f.check(t, want, time.Minute)
+	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.differ(expected(want))) == 0 {
-		t.Error("the progress is ignored and nothing is missed: the judge does not bite")
-	}
+	f.forgetProgress(t)
+	f.count(t, quotaConsumer{rows: 70}) // cut otherwise
+	f.check(t, want, time.Minute)
 }

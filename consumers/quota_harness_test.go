@@ -8,10 +8,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 
@@ -26,16 +28,56 @@ import (
 )
 
 // A quotaFixture is one installation for one test of counting: a topic with its dead letters, a topic for threshold events
-// and a Redis of its own.
+// and a store of its own.
 type quotaFixture struct {
 	*fixture
-	redis   *engine.Redis
-	quotas  string // the topic of threshold events
-	client  *redis.Client
+	counterStore
+	client  *redis.Client // of the store
+	quotas  string        // the topic of threshold events
 	members members
 }
 
+// A counterStore is what counters are kept in.
+type counterStore struct {
+	redis   *engine.Redis // nil: a Dragonfly that was there before the test
+	url     string
+	looking *redis.Client
+}
+
+// oneAtATime is held by the test that uses the Dragonfly of TENANTFLOW_TEST_DRAGONFLY: tests empty it.
+var oneAtATime sync.Mutex
+
+// newCounterStore gives a test a store of its own: a Redis; or the Dragonfly at the address in TENANTFLOW_TEST_DRAGONFLY, where that is set
+// and the test has no options for Redis, as those have that restart it.
+func newCounterStore(t testing.TB, options ...enginetest.Option) counterStore {
+	t.Helper()
+	var s counterStore
+	address := os.Getenv("TENANTFLOW_TEST_DRAGONFLY")
+	if address != "" && len(options) == 0 {
+		oneAtATime.Lock()
+		t.Cleanup(oneAtATime.Unlock)
+		s.url = "redis://" + address + "/0"
+	} else {
+		s.redis = enginetest.Redis(t, options...)
+		s.url = s.redis.URL()
+	}
+	s.looking = redis.NewClient(redisOptions(t, s.url))
+	t.Cleanup(func() { _ = s.looking.Close() })
+	if s.redis == nil {
+		if err := s.looking.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatalf("empty the Dragonfly at %s: %v", address, err)
+		}
+	}
+	return s
+}
+
 func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Option) *quotaFixture {
+	t.Helper()
+	return newQuotaFixtureOn(t, o, newCounterStore(t, options...))
+}
+
+// newQuotaFixtureOn makes topics whose counters are in a store that other topics may use as well.
+func newQuotaFixtureOn(t testing.TB, o fixtureOptions, store counterStore) *quotaFixture {
 	t.Helper()
 	if o.broker == nil {
 		o.broker = enginetest.SharedKafka(t)
@@ -43,7 +85,7 @@ func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Optio
 	if o.partitions == 0 {
 		o.partitions = 2
 	}
-	f := &quotaFixture{fixture: &fixture{brokers: o.broker.Addr(), partitions: o.partitions}, redis: enginetest.Redis(t, options...)}
+	f := &quotaFixture{fixture: &fixture{brokers: o.broker.Addr(), partitions: o.partitions}, counterStore: store, client: store.looking}
 	f.topic = enginetest.NewTopicOn(t, o.broker, o.partitions)
 	enginetest.CreateTopic(t, o.broker, events.DeadLetterTopic(f.topic), 1)
 	f.quotas = f.topic + ".quotas"
@@ -52,8 +94,6 @@ func newQuotaFixture(t testing.TB, o fixtureOptions, options ...enginetest.Optio
 	transport := &kafka.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	f.fixture.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
-	f.client = redis.NewClient(redisOptions(t, f.redis.URL()))
-	t.Cleanup(func() { _ = f.client.Close() })
 	return f
 }
 
@@ -98,11 +138,14 @@ type quotaConsumer struct {
 	interval time.Duration
 	session  time.Duration
 	url      string        // of Redis; default: the fixture's
-	bucket   time.Duration // default: the store's
+	window   time.Duration // of resends; default: the consumer's
+	records  int           // likewise
+	outside  consumers.OutOfRange
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
 	activity *consumers.Activity
+	registry prometheus.Registerer
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 }
@@ -132,7 +175,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	var store *dragonfly.Store
 	for {
 		var err error
-		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.topic, Bucket: c.bucket, Logger: c.log}); err == nil {
+		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.topic, Logger: c.log}); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -148,7 +191,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			}
 			return s
 		},
-		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity,
+		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafka.Transport{}
@@ -156,7 +199,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	return consumers.NewGroup(consumers.Config{
 		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, Logger: c.log,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Logger: c.log,
 	}, handler).Run(ctx)
 }
 
@@ -165,7 +208,7 @@ func (f *quotaFixture) count(t testing.TB, c quotaConsumer) (stop func() error) 
 	t.Helper()
 	url := c.url
 	if url == "" {
-		url = f.redis.URL()
+		url = f.url
 	}
 	o := redisOptions(t, url)
 	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })

@@ -5,42 +5,62 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/recent"
 	"tenantflow/sinks/dragonfly"
 )
 
-// Open finds out where to go on. What decides is the progress that stands beside the counters:
-//
-//   - The offset committed to Kafka is behind it: the group's offsets were set back, or a commit was lost. What lies
-//     between is counted; it is skipped.
-//   - It is ahead: the counters have gone back in time. The partition goes back, too.
-//   - A range may be half counted: it is counted again, and the identities tell what of it was. If they may have been
-//     forgotten, everything of the day is counted anew.
-//   - There is none: likewise.
+// quotaMetadata is committed with every offset.
+type quotaMetadata struct {
+	Epoch       int64 // which a store that was emptied forgets
+	Incarnation int64 // of the log
+}
+
+func (m quotaMetadata) String() string { return fmt.Sprintf("q1 %d %d", m.Epoch, m.Incarnation) }
+
+// parseQuotaMetadata reads what String wrote. Nothing, and what another version has written, is nothing.
+func parseQuotaMetadata(text string) quotaMetadata {
+	part := strings.Fields(text)
+	if len(part) != 3 || part[0] != "q1" {
+		return quotaMetadata{}
+	}
+	epoch, err := strconv.ParseInt(part[1], 10, 64)
+	incarnation, err2 := strconv.ParseInt(part[2], 10, 64)
+	if err != nil || err2 != nil {
+		return quotaMetadata{}
+	}
+	return quotaMetadata{epoch, incarnation}
+}
+
+// Open finds out where to go on: at the lowest progress of the sentinels, whatever Kafka says. Where a sentinel has none,
+// the epoch is counted from the beginning of its day; where the counters can't be trusted, an epoch is begun before.
 func (q *Quota) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
 	qp := &quotaPartition{
 		Partition: p,
 		quota:     q,
 		session:   q.cfg.Session(p.Topic(), p.ID()),
 		decoder:   events.NewUsageDecoder(q.cfg.Limits),
-		next:      p.Offset(),
+		seen:      recent.NewWindow(int64(q.cfg.ResendRecords), int64(q.cfg.ResendWindow/time.Second)),
 	}
-	if err := qp.open(ctx); err != nil {
+	qp.lateness = qp.session.Lateness().Milliseconds()
+	err := qp.open(ctx)
+	if err == nil {
+		err = qp.fill(ctx)
+	}
+	if err != nil {
 		qp.session.Close()
 		return nil, err
-	}
-	qp.lateness, qp.bucket = qp.session.Lateness().Milliseconds(), qp.session.Bucket().Milliseconds()
-	if !qp.state.Floor.IsZero() {
-		qp.floor = qp.state.Floor.UnixMilli() / dayMillis
 	}
 	return qp, nil
 }
 
-// open brings the state in line with the log, trying again while the store is away.
+// open settles where to go on, trying again while the store is away.
 func (p *quotaPartition) open(ctx context.Context) error {
 	delays := retryDelays()
 	for {
@@ -63,135 +83,279 @@ func (p *quotaPartition) open(ctx context.Context) error {
 	}
 }
 
+// settle looks at the sentinels once, and notes where the partition goes on.
 func (p *quotaPartition) settle(ctx context.Context) error {
-	found, err := p.session.Load(ctx)
+	found, err := p.session.Look(ctx)
 	if err != nil {
 		return err
 	}
-	if found.Epoch == 0 {
-		return p.again(ctx, p.begin(ctx, found, "lost"))
-	}
-	if found.New {
-		return p.restart(ctx, found)
-	}
-	log := p.Logger()
-	// Half of the window is left for getting there.
-	if age := time.Since(found.At); !found.Clean() && age > p.session.Window()/2 {
-		log.WarnContext(ctx, "a range was half counted, and so long ago that its identities may be forgotten: counting the day anew",
-			slog.Int64("from", found.Done), slog.Int64("to", found.Pending), slog.Duration("age", age))
-		return p.again(ctx, p.begin(ctx, found, "window"))
-	}
-	p.state, p.next = found, found.Done
-	switch {
-	case found.Done == p.Offset():
-		return nil
-	case found.Done > p.bounds.To && p.bounds.holds(p.Offset()):
-		// Another log than the one that was counted; or the broker has lost its end. Its events have identities of their own.
-		log.ErrorContext(ctx, "the log ends before what is counted: it was truncated or recreated; going on at the committed offset",
-			slog.Int64("counted", found.Done), slog.Int64("offset", p.Offset()), slog.Int64("log_end", p.bounds.To))
-		p.quota.metrics.rewinds.WithLabelValues("log_recreated").Inc()
-		next := found
-		next.Done, next.Pending, next.At, next.Until = p.Offset(), p.Offset(), time.Now(), 0
-		p.state, err = p.session.Move(ctx, found, next)
-		p.next = p.state.Done
-		return p.again(ctx, err)
-	case found.Done > p.Offset():
-		log.InfoContext(ctx, "what lies behind the committed offset is counted already; skipping it", slog.Int64("offset", p.Offset()), slog.Int64("counted", found.Done))
-		p.quota.metrics.skips.Inc()
-		return &movedError{to: found.Done}
-	}
-	to := found.Done
-	if to < p.bounds.From {
-		log.ErrorContext(ctx, "events that are to be counted again are no longer in the log", slog.Int64("from", to), slog.Int64("log_start", p.bounds.From))
-		p.quota.metrics.gone.Add(float64(p.bounds.From - to))
-		to = p.bounds.From
-	}
-	log.WarnContext(ctx, "the counters have gone back in time, or a range was half counted: counting from there again",
-		slog.Int64("from", to), slog.Int64("to", p.Offset()))
-	p.quota.metrics.rewinds.WithLabelValues("went_back").Inc()
-	next := found
-	next.Done, next.Pending, next.Until = to, max(to, found.Pending), max(found.Until, p.Offset())
-	if _, err := p.session.Move(ctx, found, next); err != nil {
-		return p.again(ctx, err)
-	}
-	return &movedError{to: to}
-}
-
-// again looks at the state once more after it was changed, by us or by somebody else meanwhile.
-func (p *quotaPartition) again(ctx context.Context, err error) error {
-	if err != nil && !errors.Is(err, dragonfly.ErrMoved) {
-		return err
-	}
-	return p.settle(ctx)
-}
-
-// begin begins an epoch: all partitions count the day anew.
-func (p *quotaPartition) begin(ctx context.Context, found dragonfly.Progress, reason string) error {
-	return p.beginAt(ctx, found, reason, time.Now())
-}
-
-// outrank looks at an error of counting that names a later epoch. Somebody may have begun it, and Open will see that. But if it has
-// not begun, it never will: it was lost, and a clock was ahead when it was named. So a later one is begun.
-func (p *quotaPartition) outrank(ctx context.Context, err error) error {
-	var later *dragonfly.LaterEpochError
-	if !errors.As(err, &later) {
-		return err
-	}
-	found, loading := p.session.Load(ctx)
-	if loading != nil {
-		return loading
-	}
-	if found.Epoch == p.state.Epoch {
-		if beginning := p.beginAt(ctx, found, "epoch", time.UnixMilli(later.Epoch+1)); beginning != nil {
-			return beginning
+	if found.Doubt != "" {
+		if err := p.begin(ctx, found, found.Doubt, 0); err != nil {
+			return err
+		}
+		if found, err = p.session.Look(ctx); err != nil {
+			return err
+		}
+		if found.Doubt != "" {
+			return fmt.Errorf("begin an epoch of %s: the counters can't be trusted, once more (%s)", p.Topic(), found.Doubt)
 		}
 	}
-	return err
-}
-
-func (p *quotaPartition) beginAt(ctx context.Context, found dragonfly.Progress, reason string, at time.Time) error {
-	n, err := p.PartitionCount(ctx, time.Now())
+	p.state = found
+	next := found.Lowest
+	committed := parseQuotaMetadata(p.Metadata())
+	switch {
+	case next.Epoch == 0:
+		if next, err = p.dayBegins(ctx); err != nil {
+			return err
+		}
+		next.Until = p.bounds.To
+	case found.Restarted:
+		next.Until = p.bounds.To
+	default:
+		next.Until = max(next.Until, min(p.Offset(), p.bounds.To))
+	}
+	next.Incarnation = max(found.Latest.Incarnation, committed.Incarnation)
+	next, another, err := p.checkLog(ctx, next, found)
 	if err != nil {
 		return err
 	}
-	if p.Offset() <= p.bounds.From && reason == "lost" {
-		reason = "none" // as in a new installation
+	if next.Offset < p.bounds.From {
+		p.gone(ctx, next.Offset, p.bounds.From-next.Offset)
+		next.Offset = p.bounds.From
 	}
-	p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting the day from the log", slog.String("reason", reason))
-	p.quota.metrics.rebuilds.WithLabelValues(reason).Inc()
-	return p.session.Begin(ctx, found, n, at)
+	next.Epoch = found.Epoch.Number
+	if err := p.session.Note(ctx, next); err != nil {
+		return err
+	}
+	p.noted, p.next, p.record, p.tended = next, next.Offset, next.Record, time.Now()
+	p.step(QuotaNoted)
+	switch {
+	case another:
+	case next.Offset < p.Offset():
+		p.Logger().WarnContext(ctx, "the counters do not hold all that was counted; counting from there again",
+			slog.Int64("from", next.Offset), slog.Int64("to", next.Until), slog.Int64("epoch", next.Epoch))
+		p.quota.metrics.rewinds.WithLabelValues("went_back").Inc()
+	case next.Offset > p.Offset():
+		p.Logger().InfoContext(ctx, "what lies behind the committed offset is counted already; skipping it",
+			slog.Int64("offset", p.Offset()), slog.Int64("counted", next.Offset))
+		p.quota.metrics.skips.Inc()
+	default:
+		return nil
+	}
+	return &movedError{to: next.Offset, cut: another, metadata: p.Annotation()}
 }
 
-// restart counts the partition anew: from an hour before the UTC day on, since an event's timestamp may be ahead of its
-// publishing by as much as the service takes, or from the committed offset if that is further back, as in a new group.
-func (p *quotaPartition) restart(ctx context.Context, found dragonfly.Progress) error {
-	now := time.Now().UTC()
-	day := now.Truncate(24 * time.Hour)
+// gone tells that events which should be counted again are no longer in the log.
+func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
+	p.Logger().ErrorContext(ctx, "events that are to be counted again are no longer in the log; the counters of the day stay as they are, and may be short",
+		slog.Int64("from", from), slog.Int64("log_start", p.bounds.From), slog.Int64("events", n))
+	p.quota.metrics.gone.Add(float64(n))
+}
+
+// dayBegins is where an epoch begins to count the partition: an hour before its day, since an event's timestamp may be
+// ahead of its record by as much as the service takes, or at the committed offset if that is further back.
+func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, error) {
+	begin := dragonfly.Progress{Offset: p.bounds.From, Record: dragonfly.Record{Offset: -1}}
+	day := p.state.Epoch.Day
+	if day.IsZero() {
+		return begin, nil
+	}
 	ahead := p.quota.cfg.Limits.FutureTolerance
 	if ahead == 0 {
 		ahead = events.DefaultFutureTolerance
 	}
 	from, err := p.offsetAt(ctx, day.Add(-ahead))
 	if err != nil {
+		return begin, err
+	}
+	if from <= p.bounds.From && p.bounds.From > 0 && p.Offset() > p.bounds.From {
+		// Is the record before also of that time? It can't be known if the first one that is left is.
+		first, err := p.recordedAt(ctx, Range{From: p.bounds.From, To: p.bounds.To})
+		if err != nil {
+			return begin, err
+		}
+		if !first.IsZero() && first.After(day.Add(-ahead)) {
+			begin.Keep = true
+			p.gone(ctx, 0, 1)
+		}
+	}
+	begin.Offset = max(p.bounds.From, min(from, p.Offset()))
+	p.Logger().WarnContext(ctx, "counting the day again", slog.String("day", day.Format(time.DateOnly)),
+		slog.Int64("from", begin.Offset), slog.Int64("to", p.bounds.To), slog.Int64("epoch", p.state.Epoch.Number))
+	return begin, nil
+}
+
+// checkLog compares the last record that the sentinels know to be counted with what the log holds there. Another identity,
+// or an end before it, means that the topic was deleted and created again, or cut. That stops the partition, until
+// TENANTFLOW_OFFSET_OUT_OF_RANGE says where to go on: then it is another incarnation of the log, with a share of its own.
+// The runtime compares the mark that is committed to Kafka, which is gone where a deleted topic's offsets are.
+func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State) (checked dragonfly.Progress, another bool, err error) {
+	if found.Latest.Incarnation < next.Incarnation {
+		return next, false, nil // taken as another one since
+	}
+	if same, err := p.holds(ctx, found.Latest.Record); err != nil || same {
+		return next, false, err
+	}
+	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.bounds.From, Until: p.bounds.To, Record: dragonfly.Record{Offset: -1}}
+	switch p.group.cfg.OutOfRange {
+	case OutOfRangeEarliest:
+	case OutOfRangeLatest:
+		next.Offset = p.bounds.To
+	case OutOfRangeStop:
+		return next, true, &StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d holds another event than the one counted from there: the topic was deleted and created again, "+
+			"or its log was cut and has grown again. The partition is stopped: its offsets no longer name the events that were counted. To count the log as a new one, beside what "+
+			"was counted before, set TENANTFLOW_OFFSET_OUT_OF_RANGE=earliest (or latest) for one start", p.Topic(), p.ID())}
+	}
+	p.Logger().ErrorContext(ctx, "the log is another one; counting it as such, as configured", slog.Int64("from", next.Offset), slog.Int64("incarnation", next.Incarnation))
+	p.quota.metrics.rewinds.WithLabelValues("log_recreated").Inc()
+	return next, true, nil
+}
+
+// holds reports whether the log may hold a record: it does not if there is another one in its place, or the log ends before
+// it. What the log no longer holds can't be compared.
+func (p *quotaPartition) holds(ctx context.Context, record dragonfly.Record) (bool, error) {
+	switch {
+	case record.Offset < p.bounds.From:
+		return true, nil
+	case record.Offset >= p.bounds.To:
+		return false, nil
+	}
+	same := true
+	var usage events.Usage
+	err := p.ReadRange(ctx, Range{From: record.Offset, To: record.Offset + 1}, func(r *events.Record) error {
+		hash, _ := p.identify(r, &usage)
+		same = hash == record.Hash
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("compare the last record counted of %s/%d with the log: %w", p.Topic(), p.ID(), err)
+	}
+	return same, nil
+}
+
+// begin begins an epoch: all partitions count the day again.
+func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reason string, above int64) error {
+	n, err := p.PartitionCount(ctx, time.Now())
+	if err != nil {
 		return err
 	}
-	next := dragonfly.Progress{At: now, Until: p.bounds.To}
-	if p.Offset() <= from {
-		from = max(p.Offset(), p.bounds.From)
-	} else {
-		// Events of earlier days that come from here on are a part of what there was; a part is no count.
-		next.Floor = day
+	ends := make(map[int]Range, n)
+	for id := range n {
+		if ends[id], err = Bounds(ctx, p.group.client, p.Topic(), id); err != nil {
+			return err
+		}
 	}
-	next.Done, next.Pending = from, from
-	moved, err := p.session.Move(ctx, found, next)
+	next := dragonfly.Epoch{Partitions: n}
+	highest, fresh, err := p.highestEpoch(ctx, ends)
 	if err != nil {
-		return p.again(ctx, err)
+		return err
 	}
-	p.Logger().WarnContext(ctx, "counting anew", slog.Int64("from", from), slog.Int64("to", p.bounds.To), slog.Int64("epoch", found.Epoch))
-	p.state, p.next = moved, from
-	if from != p.Offset() {
-		return &movedError{to: from}
+	if fresh {
+		reason = "none" // a new installation, which counts everything that the log holds
+	} else {
+		// Not tomorrow because a clock is ahead, and not today if the newest events are yesterday's.
+		newest, err := p.newestRecord(ctx, ends)
+		if err != nil {
+			return err
+		}
+		at := found.ServerTime()
+		if !newest.IsZero() && newest.Before(at) {
+			at = newest
+		}
+		next.Day = at.UTC().Truncate(24 * time.Hour)
 	}
+	p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting from the log", slog.String("reason", reason))
+	p.quota.metrics.rebuilds.WithLabelValues(reason).Inc()
+	return p.session.Begin(ctx, found, max(above, highest), next)
+}
+
+// highestEpoch is the highest epoch in the metadata committed for any partition. fresh: nothing was committed at all.
+func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]Range) (highest int64, fresh bool, err error) {
+	var ids []int
+	for id := range ends {
+		ids = append(ids, id)
+	}
+	res, err := p.group.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: p.group.cfg.Group, Topics: map[string][]int{p.Topic(): ids}})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read what was committed for %s: %w", p.Topic(), err)
+	}
+	fresh = true
+	for _, one := range res.Topics[p.Topic()] {
+		if one.Error != nil {
+			return 0, false, fmt.Errorf("read what was committed for %s/%d: %w", p.Topic(), one.Partition, one.Error)
+		}
+		fresh = fresh && one.CommittedOffset < 0
+		_, metadata := SplitMark(one.Metadata)
+		highest = max(highest, parseQuotaMetadata(metadata).Epoch)
+	}
+	return highest, fresh, nil
+}
+
+// newestRecord is the time of the newest record of the topic; zero: there is none.
+func (p *quotaPartition) newestRecord(ctx context.Context, ends map[int]Range) (time.Time, error) {
+	const few = 16 // the last offsets may be those of transactions' markers
+	var newest time.Time
+	for id, log := range ends {
+		err := ReadLog(ctx, p.group.client, p.Topic(), id, Range{From: max(log.From, log.To-few), To: log.To}, func(r *events.Record) error {
+			if r.Time.After(newest) {
+				newest = r.Time
+			}
+			return nil
+		})
+		if err != nil {
+			return newest, fmt.Errorf("read the newest record of %s/%d: %w", p.Topic(), id, err)
+		}
+	}
+	return newest, nil
+}
+
+// recordedAt is the time of the first record of a range; zero: it has none.
+func (p *quotaPartition) recordedAt(ctx context.Context, r Range) (time.Time, error) {
+	var at time.Time
+	err := p.ReadRange(ctx, r, func(rec *events.Record) error {
+		at = rec.Time
+		return errEnough
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return at, fmt.Errorf("read the time of the first record of %s/%d %s: %w", p.Topic(), p.ID(), r, err)
+	}
+	return at, nil
+}
+
+// fill has the filter of resends see the records before the first that is counted. Twice the window is read, since a
+// record's time may be a little before that of an earlier one.
+func (p *quotaPartition) fill(ctx context.Context) error {
+	began := time.Now()
+	from := max(p.bounds.From, p.next-int64(p.quota.cfg.ResendRecords))
+	if from >= p.next {
+		return nil
+	}
+	at, err := p.recordedAt(ctx, Range{From: max(p.bounds.From, p.next-1), To: p.bounds.To})
+	if err != nil {
+		return err
+	}
+	if !at.IsZero() {
+		first, err := p.offsetAt(ctx, at.Add(-2*p.quota.cfg.ResendWindow))
+		if err != nil {
+			return err
+		}
+		from = max(from, min(first, p.next))
+	}
+	var usage events.Usage
+	err = p.ReadRange(ctx, Range{From: from, To: p.next}, func(r *events.Record) error {
+		if hash, err := p.identify(r, &usage); err == nil {
+			p.seen.Add(hash, r.Offset, r.Time.Unix())
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the identities before %s/%d/%d: %w", p.Topic(), p.ID(), p.next, err)
+	}
+	p.quota.metrics.filling.Add(time.Since(began).Seconds())
+	p.Logger().DebugContext(ctx, "the filter of resends is filled", slog.Int64("from", from), slog.Int64("to", p.next), slog.Duration("took", time.Since(began)))
 	return nil
 }
 

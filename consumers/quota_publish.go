@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"tenantflow/events"
 	"tenantflow/sinks/dragonfly"
 )
@@ -25,19 +23,12 @@ type quotaEvent struct {
 	ResetTime    string `json:"reset_time"`
 }
 
-// publish makes the events of what is due, and takes it off the list. Whoever dies in between leaves it on the list, and
-// the range is counted again by who comes next.
+// publish makes the events of what is due, and marks it as published. Whoever dies in between leaves it due, and the next
+// owner, who reads the range again because the progress does not cover it, receives it with the answer of its call.
 func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error {
 	if len(due) == 0 {
 		return nil
 	}
-	// Each call for a user and day answers all that is due for them, and a batch may have many.
-	seen := make(map[dragonfly.Due]bool, len(due))
-	due = slices.DeleteFunc(due, func(d dragonfly.Due) bool {
-		again := seen[d]
-		seen[d] = true
-		return again
-	})
 	company := map[string]string{}
 	for i := range p.users {
 		if known := p.known[i]; known != nil {
@@ -50,7 +41,7 @@ func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error
 	}
 	results := make([]Result, 0, len(due))
 	for _, d := range due {
-		result, err := thresholdEvent(p.quota.cfg.Topic, d, company[d.User], causes[d.Partition][d.Offset])
+		result, err := thresholdEvent(p.quota.cfg.Topic, d, company[d.User], causes[d.Offset])
 		if err != nil {
 			return err
 		}
@@ -76,35 +67,32 @@ type cause struct {
 	event   *events.Envelope // without its data; nil: it can't be read
 }
 
-// causes reads the events that have reached thresholds, by partition and offset, as far as they are in the log.
-func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[int]map[int64]cause, error) {
-	offsets := map[int][]int64{}
+// causes reads the events that have reached thresholds, by offset, as far as they are in the log.
+func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[int64]cause, error) {
+	offsets := make([]int64, 0, len(due))
 	for _, d := range due {
-		offsets[d.Partition] = append(offsets[d.Partition], d.Offset)
+		offsets = append(offsets, d.Offset)
 	}
-	causes := make(map[int]map[int64]cause, len(offsets))
-	for partition, wanted := range offsets {
-		found := make(map[int64]cause, len(wanted))
-		err := readOffsets(ctx, p.group.client, p.Topic(), partition, wanted, func(r *events.Record) error {
-			record := CopyRecord(r)
-			c := cause{company: string(record.Key)}
-			// It was understood when it was counted; if it is not any more, the log is another one.
-			if envelope, err := events.ParseEnvelope(&record); err == nil {
-				var data struct {
-					CompanyID string `json:"company_id"`
-				}
-				if json.Unmarshal(envelope.Data, &data) == nil && data.CompanyID != "" {
-					c.company = data.CompanyID
-				}
-				c.event, envelope.Data = envelope, nil // there may be thousands, and each may be large
+	slices.Sort(offsets)
+	causes := make(map[int64]cause, len(due))
+	err := p.ReadOffsets(ctx, slices.Compact(offsets), func(r *events.Record) error {
+		record := CopyRecord(r)
+		c := cause{company: string(record.Key)}
+		// It was understood when it was counted; if it is not any more, the log is another one.
+		if envelope, err := events.ParseEnvelope(&record); err == nil {
+			var data struct {
+				CompanyID string `json:"company_id"`
 			}
-			found[r.Offset] = c
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read the events that reached thresholds in %s/%d: %w", p.Topic(), partition, err)
+			if json.Unmarshal(envelope.Data, &data) == nil && data.CompanyID != "" {
+				c.company = data.CompanyID
+			}
+			c.event, envelope.Data = envelope, nil // there may be thousands, and each may be large
 		}
-		causes[partition] = found
+		causes[r.Offset] = c
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the events that reached thresholds in %s/%d: %w", p.Topic(), p.ID(), err)
 	}
 	return causes, nil
 }
@@ -139,51 +127,4 @@ func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) 
 	}
 	event.Data = data
 	return Result{Topic: topic, Key: company, Event: event}, nil
-}
-
-type quotaMetrics struct {
-	events     *prometheus.CounterVec
-	thresholds *prometheus.CounterVec
-	rewinds    *prometheus.CounterVec
-	rebuilds   *prometheus.CounterVec
-	moved      prometheus.Counter
-	skips      prometheus.Counter
-	gone       prometheus.Counter
-}
-
-func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
-	m := &quotaMetrics{
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_events_total",
-			Help: "Usage events by what counting made of them: counted, duplicate, tenant_mismatch, late (its day's counter is gone), before_rebuild (of a day whose counters were lost), undecodable (left to the usage consumer)."}, []string{"outcome"}),
-		thresholds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_threshold_events_total",
-			Help: "Threshold events published, repetitions included."}, []string{"type"}),
-		rewinds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_rewinds_total",
-			Help: "Times a partition went back to count again what the counters no longer hold."}, []string{"reason"}),
-		rebuilds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_rebuilds_total",
-			Help: "Times the counters of the day were given up, to be counted anew from the log."}, []string{"reason"}),
-		moved: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_quota_store_changed_total",
-			Help: "Times the counter store was not in the state it was left in."}),
-		skips: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_quota_skips_total",
-			Help: "Times a partition skipped what was counted already."}),
-		gone: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_quota_events_gone_total",
-			Help: "Offsets to be counted again that are no longer in the log."}),
-	}
-	if reg != nil {
-		reg.MustRegister(m.events, m.thresholds, m.rewinds, m.rebuilds, m.moved, m.skips, m.gone)
-	}
-	return m
-}
-
-// count notes what became of a batch.
-func (m *quotaMetrics) count(b *quotaBatch, counted []dragonfly.Counted, refused int) {
-	newly := 0
-	for i := range counted {
-		newly += counted[i].New
-	}
-	for outcome, n := range map[string]int{
-		"counted": newly, "duplicate": len(b.entries) - newly - refused, "tenant_mismatch": refused,
-		"late": b.late, "before_rebuild": b.before, "undecodable": b.undecodable,
-	} {
-		m.events.WithLabelValues(outcome).Add(float64(max(0, n)))
-	}
 }

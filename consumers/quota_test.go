@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
+	"tenantflow/sinks/dragonfly"
 )
 
 func TestEveryEventIsCountedOnce(t *testing.T) {
@@ -80,7 +79,7 @@ func runQuotaChild(config string) int {
 // crashAt runs a child until it has killed itself.
 func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32) {
 	t.Helper()
-	task := quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.redis.URL(),
+	task := quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.url,
 		Partitions: f.partitions, Members: f.members, Step: step, Nth: nth}
 	if !untilKilled(t, quotaChildEnv, task, string(step), func() bool { return false }) {
 		t.Fatalf("the child never came to %s a %d. time", step, nth)
@@ -88,7 +87,7 @@ func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32
 }
 
 func quotaSteps() []consumers.QuotaStep {
-	return []consumers.QuotaStep{consumers.QuotaFormed, consumers.QuotaAnnounced, consumers.QuotaCounted, consumers.QuotaPublished, consumers.QuotaCleared}
+	return []consumers.QuotaStep{consumers.QuotaFormed, consumers.QuotaCounted, consumers.QuotaPublished, consumers.QuotaCleared, consumers.QuotaNoted}
 }
 
 func TestAKillAtAnyBorderOfCountingChangesNothing(t *testing.T) {
@@ -188,8 +187,8 @@ func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
 			f.count(t, quotaConsumer{rows: 100})
 			// A snapshot without any progress is a lost store, of whose earlier days nothing is counted again.
 			eventually(t, "the counting to begin", time.Minute, func() bool {
-				progress, err := f.client.HGetAll(t.Context(), "quota_progress:{"+f.topic+"}").Result()
-				return err == nil && len(progress) == f.partitions+1 && !slices.Contains(slices.Collect(maps.Values(progress)), "new")
+				fields, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(7)).Result()
+				return err == nil && fields == int64(f.partitions)+1
 			})
 			for part := range 3 {
 				f.publish(t, messages[part*3000:part*3000+1500])

@@ -179,6 +179,14 @@ func (p *platform) User(_ context.Context, id string) (*directory.Subscription, 
 	return nil, directory.ErrUnknown
 }
 
+func (p *platform) UserIn(ctx context.Context, id string, scope directory.Scope) (*directory.Subscription, error) {
+	s, err := p.User(ctx, id)
+	if err == nil && !scope.Allows(s.CompanyID) {
+		return nil, directory.ErrUnknown
+	}
+	return s, err
+}
+
 func (p *platform) Counters(context.Context, string, time.Time) (dragonfly.Counters, error) {
 	return dragonfly.Counters{APICalls: 333, DataPoints: 4}, p.away
 }

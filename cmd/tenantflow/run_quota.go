@@ -34,6 +34,10 @@ func runQuota(ctx context.Context, s *service) error {
 		Limits:   events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		Topic:    cfg.TopicPrefix + events.TopicQuota,
 		Activity: activity,
+
+		ResendWindow:  cfg.QuotaResendWindow,
+		ResendRecords: cfg.QuotaResendRecords,
+
 		Registry: s.registry,
 	})
 	return s.consume(ctx, name, events.TopicUsage, batching{cfg.QuotaBatchRows, cfg.QuotaBatchInterval, cfg.QuotaMemory}, handler)

@@ -64,7 +64,7 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	t.counters, err = await(ctx, s, part, "Dragonfly", func(err error) bool { return dragonfly.Classify(err) == dragonfly.Fatal }, func() (*dragonfly.Store, error) {
 		return dragonfly.Open(ctx, dragonfly.Config{
 			Options: options, Topic: s.cfg.TopicPrefix + events.TopicUsage,
-			Lateness: exactly(s.cfg.QuotaLateness), Bucket: s.cfg.QuotaIdentityBucket, Logger: s.log,
+			Lateness: exactly(s.cfg.QuotaLateness), Logger: s.log,
 		})
 	})
 	if err != nil || t.counters == nil {

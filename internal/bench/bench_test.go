@@ -188,11 +188,11 @@ func TestTheReportComparesCountingWithPlainIncrements(t *testing.T) {
 	quota, plain := Measurement{Name: Quota}, Measurement{Name: QuotaBaseline}
 	quota.add(Run{RowsPerSecond: 150, CPU: CPU{Redis: 7.25}})
 	plain.add(Run{RowsPerSecond: 200})
-	weighed := Measurement{Name: QuotaMemory, Weights: []Weight{{Users: 10, EventsOfEach: 4, PerEvent: 61.5, PerCounter: 180}}}
+	weighed := Measurement{Name: QuotaMemory, Weights: []Weight{{Users: 10, Partitions: 4, PerCounter: 180}}}
 	asked := Measurement{Name: QuotaHTTP, Latency: &Latency{P50: 1.26, P99: 4.44, Max: 31.4, Probes: 9}}
 	var out bytes.Buffer
 	report(&out, []string{"a machine"}, []Measurement{quota, plain, asked, weighed})
-	for _, want := range []string{Quota + " / " + QuotaBaseline + " | 0.75", "7.25", "61.5", "| 1.3 | 4.4 | 31 "} {
+	for _, want := range []string{Quota + " / " + QuotaBaseline + " | 0.75", "7.25", "| 1.3 | 4.4 | 31 "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}

@@ -185,25 +185,24 @@ func (w *world) sum(ctx context.Context, d dataset, plain bool) (sum int64, wron
 	return sum, wrong, nil
 }
 
-// announced is how many records of a dataset the quota consumer has begun to count, from what it keeps of its progress.
-func (w *world) announced(ctx context.Context, d dataset) (int64, error) {
-	fields, err := w.counts.HGetAll(ctx, "quota_progress:{"+d.topic()+"}").Result()
-	if err != nil {
-		return 0, fmt.Errorf("read the progress of %s: %w", d.topic(), err)
+// sampled reports whether some counters of a dataset are what they should be.
+func (w *world) sampled(ctx context.Context, d dataset) (bool, error) {
+	const few = 100
+	keys := slices.Sorted(maps.Keys(d.counters))
+	pipe := w.counts.Pipeline()
+	answers := map[string]*redis.StringCmd{}
+	for i := 0; i < len(keys); i += max(1, len(keys)/few) {
+		answers[keys[i]] = pipe.HGet(ctx, keys[i], "api_calls")
 	}
-	var sum int64
-	for name, text := range fields {
-		part := strings.Fields(text) // counted up to, counting up to, ...
-		if !strings.HasPrefix(name, "p") || len(part) < 2 {
-			continue
-		}
-		n, err := strconv.ParseInt(part[1], 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read the progress of %s: %w", d.topic(), err)
-		}
-		sum += n
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return false, fmt.Errorf("read counters: %w", err)
 	}
-	return sum, nil
+	for key, answer := range answers {
+		if n, err := answer.Int64(); err != nil || n != d.counters[key] {
+			return false, nil //nolint:nilerr // it is not there yet
+		}
+	}
+	return true, nil
 }
 
 // incremented is how many INCRBY Redis has run since it was emptied.

@@ -105,8 +105,7 @@ func (w *world) isCounted(ctx context.Context, c counter, d dataset) (bool, erro
 		n, err := w.incremented(ctx)
 		return n >= int64(d.rows), err
 	}
-	n, err := w.announced(ctx, d)
-	if err != nil || n < int64(d.events) {
+	if near, err := w.sampled(ctx, d); err != nil || !near {
 		return false, err
 	}
 	sum, _, err := w.sum(ctx, d, false)

@@ -11,39 +11,37 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// A Weight is what counting takes of Redis's memory, by its own account (used_memory).
+// A Weight is what counting takes of Redis's memory, by its own account (used_memory). Nothing is kept for an event.
 type Weight struct {
-	Users        int     `json:"users"`
-	EventsOfEach int     `json:"events_of_each"` // within one bucket of identities
-	PerEvent     float64 `json:"bytes_per_event"`
-	PerCounter   float64 `json:"bytes_per_user_and_day"` // when the identities have expired
+	Users      int     `json:"users"`
+	Partitions int     `json:"partitions"` // over which the events of each user are spread
+	PerCounter float64 `json:"bytes_per_user_and_day"`
 }
 
-// weighedEvents are counted for each Weight.
-const weighedEvents = 1_000_000
+// weighedUsers are counted for each Weight.
+const weighedUsers = 50_000
 
-// quotaMemory counts events of few and of many users, and asks Redis what they weigh. What a user takes beside his events,
-// the hash of counters and the key and the table of a set, is shared by few events or by many.
+// quotaMemory counts users' events, and asks Redis what they weigh.
 func (w *world) quotaMemory(ctx context.Context) (Measurement, error) {
-	m := Measurement{Name: QuotaMemory, Rows: weighedEvents}
-	for _, each := range []int{4, 100, 1000} {
-		weight, err := w.weigh(ctx, weighedEvents/each, each)
+	m := Measurement{Name: QuotaMemory, Rows: weighedUsers}
+	for _, partitions := range []int{1, 4, 16} {
+		weight, err := w.weigh(ctx, partitions)
 		if err != nil {
 			return m, err
 		}
 		m.Weights = append(m.Weights, weight)
-		w.say("%s: %d events of each of %d users: %.1f bytes an event, %.0f bytes a user when the identities are gone", QuotaMemory, each, weight.Users, weight.PerEvent, weight.PerCounter)
+		w.say("%s: %.0f bytes a user and day whose events come from %d partitions", QuotaMemory, weight.PerCounter, partitions)
 	}
 	return m, w.forget(ctx)
 }
 
-func (w *world) weigh(ctx context.Context, users, each int) (Weight, error) {
-	weight := Weight{Users: users, EventsOfEach: each}
+func (w *world) weigh(ctx context.Context, partitions int) (Weight, error) {
+	weight := Weight{Users: weighedUsers, Partitions: partitions}
 	if err := w.forget(ctx); err != nil {
 		return weight, err
 	}
-	// What scripts leave behind in Lua's heap is nobody's.
-	if err := w.countEach(ctx, 100, each); err != nil {
+	// What scripts leave behind in Lua's heap is no part of it.
+	if err := w.countEach(ctx, 100, partitions); err != nil {
 		return weight, err
 	}
 	if err := w.forget(ctx); err != nil {
@@ -53,32 +51,16 @@ func (w *world) weigh(ctx context.Context, users, each int) (Weight, error) {
 	if err != nil {
 		return weight, err
 	}
-	if err := w.countEach(ctx, users, each); err != nil {
+	if err := w.countEach(ctx, weighedUsers, partitions); err != nil {
 		return weight, err
 	}
 	full, err := w.usedMemory(ctx)
-	if err != nil {
-		return weight, err
-	}
-	for keys := w.counts.Scan(ctx, 0, "quota_seen:*", 1000).Iterator(); ; {
-		if !keys.Next(ctx) {
-			if err := keys.Err(); err != nil {
-				return weight, fmt.Errorf("look for identities: %w", err)
-			}
-			break
-		}
-		if err := w.counts.Del(ctx, keys.Val()).Err(); err != nil {
-			return weight, fmt.Errorf("delete identities: %w", err)
-		}
-	}
-	left, err := w.usedMemory(ctx)
-	weight.PerEvent = float64(full-empty) / float64(users*each)
-	weight.PerCounter = float64(left-empty) / float64(users)
+	weight.PerCounter = float64(full-empty) / weighedUsers
 	return weight, err
 }
 
-// countEach counts the same number of events of each user, as the service does it.
-func (w *world) countEach(ctx context.Context, users, each int) error {
+// countEach counts events of each user, as the service does it.
+func (w *world) countEach(ctx context.Context, users, partitions int) error {
 	options, err := redis.ParseURL(w.redis.URL())
 	if err != nil {
 		return err
@@ -88,29 +70,24 @@ func (w *world) countEach(ctx context.Context, users, each int) error {
 		return err
 	}
 	defer func() { _ = store.Close() }()
-	session := store.Session("weighed", 0)
-	defer session.Close()
-
-	now := time.Now().UTC()
-	day, bucket := now.Truncate(24*time.Hour), now.UnixMilli()/session.Bucket().Milliseconds()
-	identity := uint64(0)
-	calls := make([]dragonfly.Call, 0, 100)
-	for user := range users {
-		for from := 0; from < each; from += dragonfly.MaxEvents {
-			n := min(dragonfly.MaxEvents, each-from)
-			call := dragonfly.Call{User: "u-" + strconv.FormatInt(int64(user)<<8|0xa000000000, 16), Day: day, Bucket: bucket, Limit: 50_000,
-				Identities: make([]uint64, n), Points: make([]uint32, n), Offsets: make([]int64, n)}
-			for i := range n {
-				identity += 0x9e3779b97f4a7c15 // odd, so no two are alike
-				call.Identities[i], call.Points[i] = identity, 100
-			}
-			calls = append(calls, call)
+	day := time.Now().UTC().Truncate(24 * time.Hour)
+	for partition := range partitions {
+		session := store.Session("weighed", partition)
+		defer session.Close()
+		if _, err := session.Look(ctx); err != nil {
+			return err
 		}
-		if len(calls)+2 >= cap(calls) || user == users-1 {
-			if _, err := session.Count(ctx, now.UnixMilli(), calls); err != nil {
-				return err
+		batch := dragonfly.Batch{Epoch: 1 << 14, From: 100_000_000, To: 100_020_000}
+		var calls []dragonfly.Call
+		for user := range users {
+			calls = append(calls, dragonfly.Call{User: "u-" + strconv.FormatInt(int64(user)<<8|0xa000000000, 16), Day: day, Mode: dragonfly.Clear,
+				Events: 700, Points: 70_000, Limit: -1})
+			if len(calls) == 100 || user == users-1 {
+				if _, err := session.Count(ctx, batch, calls, nil); err != nil {
+					return err
+				}
+				calls = calls[:0]
 			}
-			calls = calls[:0]
 		}
 	}
 	return nil

@@ -117,10 +117,10 @@ func millis(v float64) string {
 }
 
 func weights(out io.Writer, all []Measurement) {
-	t := table{heads: []string{"memory of Redis, bytes", "users", "events of each", "an event", "a user and day, identities expired"}}
+	t := table{heads: []string{"memory of Redis, bytes", "users", "partitions of each", "a user and day"}}
 	for i := range all {
 		for _, m := range all[i].Weights {
-			t.row(all[i].Name, fmt.Sprint(m.Users), fmt.Sprint(m.EventsOfEach), decimal(m.PerEvent, 1), decimal(m.PerCounter, 0))
+			t.row(all[i].Name, fmt.Sprint(m.Users), fmt.Sprint(m.Partitions), decimal(m.PerCounter, 0))
 		}
 	}
 	t.write(out)

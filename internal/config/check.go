@@ -182,8 +182,8 @@ func (c *Config) checkUsage(k *checker) {
 	notNegative("QUOTA_LATENESS", c.QuotaLateness)
 	positive("QUOTA_BATCH_INTERVAL", c.QuotaBatchInterval)
 	k.want(c.QuotaBatchRows >= 1 && c.QuotaBatchRows <= 1_000_000, "QUOTA_BATCH_ROWS", strconv.Itoa(c.QuotaBatchRows)+" is out of bounds", "choose 1 to 1000000")
-	k.want(c.QuotaIdentityBucket >= 10*time.Minute && c.QuotaIdentityBucket <= 24*time.Hour, "QUOTA_IDENTITY_BUCKET",
-		fmt.Sprintf("it is %s, not between 10m and 24h", c.QuotaIdentityBucket), "choose 10m to 24h: a range that is half counted when a process dies must be taken over within that time")
+	k.want(c.QuotaResendWindow >= time.Second && c.QuotaResendWindow <= 24*time.Hour, "QUOTA_RESEND_WINDOW", c.QuotaResendWindow.String()+" is out of bounds", "choose 1s to 24h")
+	k.want(c.QuotaResendRecords >= 1 && c.QuotaResendRecords <= 100_000_000, "QUOTA_RESEND_RECORDS", strconv.Itoa(c.QuotaResendRecords)+" is out of bounds", "choose 1 to 100000000")
 	k.want(c.QuotaMemory >= 16<<20, "QUOTA_MEMORY", fmt.Sprintf("%d bytes are too few", int64(c.QuotaMemory)), "choose at least 16MiB")
 	positive("WAITING_TIMEOUT", c.WaitingTimeout)
 }

@@ -57,13 +57,14 @@ type Config struct {
 	UsageFilterMemory   Bytes         `env:"USAGE_FILTER_MEMORY" envDefault:"64MiB" unit:"bytes" help:"Memory of the recent-identity filter. A smaller one asks ClickHouse about more events; the results are the same."`
 	FutureTolerance     time.Duration `env:"FUTURE_TOLERANCE" envDefault:"1h" unit:"duration" help:"How far an event's timestamp may lie ahead of the service's clock before it is a dead letter."`
 
-	TiersFile           string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
-	QuotaLateness       time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`
-	QuotaBatchRows      int           `env:"QUOTA_BATCH_ROWS" envDefault:"20000" unit:"events" help:"Events that are counted together at most. More of a user in one batch cost Dragonfly less."`
-	QuotaBatchInterval  time.Duration `env:"QUOTA_BATCH_INTERVAL" envDefault:"15ms" unit:"duration" help:"A batch is counted this long after its first event, however small it is."`
-	QuotaIdentityBucket time.Duration `env:"QUOTA_IDENTITY_BUCKET" envDefault:"1h" unit:"duration" help:"Events are remembered for twice as long, so that one that comes again is not counted again. Each costs Dragonfly memory: docs/quotas.md."`
-	QuotaMemory         Bytes         `env:"QUOTA_MEMORY" envDefault:"48MiB" unit:"bytes" help:"Budget for events held in memory on their way to Dragonfly, per process."`
-	WaitingTimeout      time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
+	TiersFile          string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
+	QuotaLateness      time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`
+	QuotaBatchRows     int           `env:"QUOTA_BATCH_ROWS" envDefault:"20000" unit:"events" help:"Events that are counted together at most. More of a user in one batch cost Dragonfly less."`
+	QuotaBatchInterval time.Duration `env:"QUOTA_BATCH_INTERVAL" envDefault:"15ms" unit:"duration" help:"A batch is counted this long after its first event, however small it is."`
+	QuotaResendWindow  time.Duration `env:"QUOTA_RESEND_WINDOW" envDefault:"1h" unit:"duration" help:"How long after an event, by the time of the records, one with the same identity in its partition is a resend and does not count."`
+	QuotaResendRecords int           `env:"QUOTA_RESEND_RECORDS" envDefault:"1000000" unit:"records" help:"How many records after it at most. Each that is remembered costs the process 24 bytes or more, for every partition: docs/quotas.md."`
+	QuotaMemory        Bytes         `env:"QUOTA_MEMORY" envDefault:"48MiB" unit:"bytes" help:"Budget for events held in memory on their way to Dragonfly, per process."`
+	WaitingTimeout     time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
 
 	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`
 	APITokensFile string `env:"API_TOKENS_FILE" unit:"path" help:"JSON file with the hashed tokens of the /v1 interface and their scopes; empty: /v1 answers only peers on a loopback address."`

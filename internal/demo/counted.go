@@ -54,7 +54,7 @@ func (c *counted) readKeys(ctx context.Context, client *redis.Client) error {
 			seen[key] = true
 			lives[key] = pipe.PTTL(ctx, key)
 			if at, ok := parseQuotaKey(key); ok {
-				hashes[at] = pipe.HMGet(ctx, key, "api_calls", "data_points", "due")
+				hashes[at] = pipe.HMGet(ctx, key, "api_calls", "data_points", "marks")
 			}
 		}
 		if len(lives) > 0 {
@@ -86,7 +86,7 @@ func parseQuotaKey(key string) (userDay, bool) {
 	return userDay{user, day}, ok && found
 }
 
-// take notes api_calls, data_points and due of a counter.
+// take notes api_calls, data_points and marks of a counter. A mark of more than percent and limit is due.
 func (c *counted) take(at userDay, values []any) error {
 	var numbers [2]int64
 	for i := range numbers {
@@ -100,8 +100,12 @@ func (c *counted) take(at userDay, values []any) error {
 		}
 	}
 	c.counters[at] = counter{calls: numbers[0], points: numbers[1]}
-	if values[2] != nil {
-		c.due = append(c.due, at)
+	marks, _ := values[2].(string)
+	for mark := range strings.FieldsSeq(marks) {
+		if strings.Count(mark, ":") > 1 {
+			c.due = append(c.due, at)
+			break
+		}
 	}
 	return nil
 }

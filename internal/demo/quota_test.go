@@ -79,16 +79,16 @@ func TestEveryMistakeInCountingIsNamed(t *testing.T) {
 	t.Parallel()
 	id := events.QuotaEventID("u-2", testDay, 80, 100)
 	for want, mistake := range map[string]func(*counted){
-		"":                             func(*counted) {},
-		"quota of u-1 on " + testDay:   func(c *counted) { c.counters[userDay{"u-1", testDay}] = counter{99, 990} },
-		"quota of u-2 on 2026-11-21":   func(c *counted) { delete(c.counters, userDay{"u-2", "2026-11-21"}) },
-		"quota of u-9 on " + testDay:   func(c *counted) { c.counters[userDay{"u-9", testDay}] = counter{1, 1} },
-		"expiry of quota_seen:{u}:1:1": func(c *counted) { c.immortal = []string{"quota_seen:{u}:1:1"} },
-		"threshold events of u-1":      func(c *counted) { c.due = []userDay{{"u-1", testDay}} },
-		"threshold event " + id:        func(c *counted) { delete(c.events, id) },
-		"threshold event 7":            func(c *counted) { c.events["7"] = threshold{"u-3", 80} },
-		"GET quota":                    func(c *counted) { c.wrong = []string{"500"} },
-		"no answer":                    func(c *counted) { c.answered = 0 },
+		"":                           func(*counted) {},
+		"quota of u-1 on " + testDay: func(c *counted) { c.counters[userDay{"u-1", testDay}] = counter{99, 990} },
+		"quota of u-2 on 2026-11-21": func(c *counted) { delete(c.counters, userDay{"u-2", "2026-11-21"}) },
+		"quota of u-9 on " + testDay: func(c *counted) { c.counters[userDay{"u-9", testDay}] = counter{1, 1} },
+		"expiry of quota_other:{u}":  func(c *counted) { c.immortal = []string{"quota_other:{u}"} },
+		"threshold events of u-1":    func(c *counted) { c.due = []userDay{{"u-1", testDay}} },
+		"threshold event " + id:      func(c *counted) { delete(c.events, id) },
+		"threshold event 7":          func(c *counted) { c.events["7"] = threshold{"u-3", 80} },
+		"GET quota":                  func(c *counted) { c.wrong = []string{"500"} },
+		"no answer":                  func(c *counted) { c.answered = 0 },
 	} {
 		q := newQuotas(traffic(), noon(t, testDay))
 		got := asPredicted(t, q)

@@ -1,17 +1,14 @@
--- Begins an epoch, unless another member has: every partition of the topic is to be counted anew.
+-- Begins an epoch in a sentinel, unless another process has begun one later than the one in doubt.
 --
--- KEYS  1 progress of a topic
--- ARGV  1 epoch that is given up, '' for none    2 new epoch    3 expiry, seconds    4 number of partitions
+-- KEYS  1 a sentinel
+-- ARGV  1 field of the topic     2 the highest epoch in doubt, 0 for none
+--       3 the new epoch          4 what follows it in the field     5 expiry, seconds
 --
 -- Answer: the epoch that holds now.
-local now = redis.call('HGET', KEYS[1], 'epoch') or ''
-if now ~= ARGV[1] then
-  return now
+local epoch = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) ')
+if epoch and tonumber(epoch) > tonumber(ARGV[2]) then
+  return epoch
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
-for p = 0, tonumber(ARGV[4]) - 1 do
-  redis.call('HSET', KEYS[1], 'p' .. string.format('%.0f', p), 'new')
-end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return ARGV[2]
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3] .. ' ' .. ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+return ARGV[3]

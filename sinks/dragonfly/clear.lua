@@ -1,27 +1,25 @@
--- Takes threshold events that were published off the list of those that are due.
+-- Notes that threshold events were published: they are no longer due, and stay reached.
 --
 -- KEYS  1 hash with the counters of a user and day
--- ARGV  entries of its field due, as count.lua answered them, without the space before each
+-- ARGV  entries of its field marks, as count.lua answered them
 --
--- Answer: how many are still due.
-local due = redis.call('HGET', KEYS[1], 'due')
-if not due then
+-- Answer: how many of them were due.
+local marks = redis.call('HGET', KEYS[1], 'marks')
+if not marks then
   return 0
 end
 local left, n = '', 0
-for entry in string.gmatch(due, '%S+') do
-  local published = false
+for entry in string.gmatch(marks, '%S+') do
   for i = 1, #ARGV do
-    published = published or ARGV[i] == entry
+    if ARGV[i] == entry then
+      entry = string.match(entry, '^%d+:%d+')
+      n = n + 1
+      break
+    end
   end
-  if not published then
-    left = left .. ' ' .. entry
-    n = n + 1
-  end
+  left = left .. ' ' .. entry
 end
-if n == 0 then
-  redis.call('HDEL', KEYS[1], 'due')
-else
-  redis.call('HSET', KEYS[1], 'due', left)
+if n > 0 then
+  redis.call('HSET', KEYS[1], 'marks', left)
 end
 return n

@@ -1,98 +1,100 @@
--- Counts usage events of one user and one UTC day, each once.
+-- Counts the usage events of one user and one UTC day in a batch, which is the range [from, to) of a partition.
 --
--- By hand (the identities are 8 bytes each in the service; any text will do here):
---   redis-cli --eval count.lua quota:{u}:2026-11-23 quota_seen:{u}:1:5 quota_seen:{u}:1:4 , 1 1764115200 7800 1000 800 1000 0 12 12 100 first-event
+-- By hand:
+--   redis-cli --eval count.lua quota:{u}:2026-11-23 , a1.0 65536 clear 100 200 3 30 1795651200 1000 '80:800 100:1000' 0,17,42,
 --
--- KEYS  1 hash with the counters    2 identities of the events' bucket    3 identities of the bucket before it
--- ARGV  1 epoch                     2 when the hash expires, seconds      3 how long the identities live, seconds
---       4 limit of the day or ''    5 calls at which 80 % are reached     6 calls at which it is exceeded
---       7 partition                 8 data points in all                  9 data points of each, separated by commas
---      10 offsets of each, separated by commas                           11.. identities, no two alike
+-- KEYS  1 hash with the counters
+-- ARGV  1 field of the partition     2 epoch     3 mode     4 from     5 to
+--       6 events     7 their data points     8 when the hash expires, seconds since the Unix epoch
+--       9 limit of the day, or '' where no threshold events are wanted
+--      10 thresholds, '<percent>:<calls>' separated by spaces
+--      11 offsets of the events, less from, each followed by a comma; only the comma for one recorded after its day was over
 --
--- Answer: '<newly counted> <calls of the day> <due>', or 'stale <epoch>' where the hash belongs to a later epoch.
--- <due> lists the threshold events to publish, each ' <percent>:<limit>:<calls>:<partition>:<offset>' with the place of
--- the event that reached the threshold. They stay listed until clear.lua takes them off, so none is lost on the way.
+-- The field holds '<epoch> <watermark> <calls> <data points>': what this partition has counted, and up to which offset. A
+-- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt' no share is created.
 --
--- Only what Lua 5.1 and 5.4, Redis and Dragonfly have in common: no integer division, no nil in answers, numbers written
--- with %.0f, and SMISMEMBER before SADD instead of believing the answer of SADD, which in Dragonfly may be too small.
-local unpack = table.unpack or unpack
-local hash, bucket, before = KEYS[1], KEYS[2], KEYS[3]
-local epoch = ARGV[1]
+-- Answer: a word or two, and then, each behind a space, the threshold events that are due from this partition:
+--   'counted <calls of the day>'       all of them
+--   'known <calls of the day>'         none: the watermark is at or behind the end of the range
+--   'behind <watermark>'               none: what lies before the watermark is counted; call again from there
+--   'left <calls of the day>'          none: there is no share to adopt
+--   'later <epoch>'                    none: the share belongs to a later epoch
+--
+-- The field marks lists the thresholds that were reached, ' <percent>:<limit>'; one that is due goes on with
+-- ':<calls>:<field>:<offset>' of the event that reached it, until clear.lua cuts that off.
+--
+-- One command writes everything: a server that runs out of memory within a script may have applied the commands before.
+-- Only what Lua 5.1 and 5.4, Redis and Dragonfly have in common; numbers are exact up to 2^53 and stop there.
+local hash, field = KEYS[1], ARGV[1]
+local epoch, from, to = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local most = 9007199254740992
 
-local kept = redis.call('HMGET', hash, 'epoch', 'marks', 'due')
-local marks, due = kept[2] or '', kept[3] or ''
-local fresh = not kept[1]
-if kept[1] and kept[1] ~= epoch then
-  if tonumber(kept[1]) > tonumber(epoch) then
-    return 'stale ' .. kept[1]
+local kept = redis.call('HMGET', hash, field, 'api_calls', 'data_points', 'marks')
+local all_calls, all_points, marks = tonumber(kept[2] or 0), tonumber(kept[3] or 0), kept[4] or ''
+local of, watermark, calls, points
+if kept[1] then
+  of, watermark, calls, points = string.match(kept[1], '^(%d+) (%d+) (%d+) (%d+)$')
+  of, watermark, calls, points = tonumber(of), tonumber(watermark), tonumber(calls), tonumber(points)
+end
+
+if not of then
+  if ARGV[3] == 'adopt' then
+    return string.format('left %.0f', all_calls)
   end
-  redis.call('DEL', hash)
-  marks, due, fresh = '', '', true
+  calls, points = 0, 0
+elseif of > epoch then
+  return string.format('later %.0f', of)
+elseif of < epoch and ARGV[3] == 'clear' then
+  all_calls, all_points = math.max(0, all_calls - calls), math.max(0, all_points - points)
+  calls, points, marks, watermark = 0, 0, '', nil
 end
 
-local here = redis.call('SMISMEMBER', bucket, unpack(ARGV, 11))
-local there = redis.call('SMISMEMBER', before, unpack(ARGV, 11))
-local new, places = {}, {}
-for i = 1, #here do
-  if here[i] == 0 and there[i] == 0 then
-    new[#new + 1] = ARGV[10 + i]
-    places[#places + 1] = i
+local function due()
+  local list = ''
+  if marks ~= '' then
+    for entry in string.gmatch(marks, '%S+') do
+      if string.find(entry, ':' .. field .. ':', 1, true) then
+        list = list .. ' ' .. entry
+      end
+    end
   end
-end
-if #new == 0 then
-  local calls = redis.call('HGET', hash, 'api_calls')
-  return '0 ' .. (calls or '0') .. due
+  return list
 end
 
-local points = ARGV[8]
-if #new < #here then
-  local each, i = {}, 0
-  for p in string.gmatch(ARGV[9], '%d+') do
-    i = i + 1
-    each[i] = tonumber(p)
-  end
-  local sum = 0
-  for k = 1, #places do
-    sum = sum + each[places[k]]
-  end
-  points = string.format('%.0f', sum)
+if watermark and watermark >= to then
+  redis.call('EXPIREAT', hash, ARGV[8])
+  return string.format('known %.0f', all_calls) .. due()
+elseif watermark and watermark > from then
+  return string.format('behind %.0f', watermark)
 end
 
-redis.call('SADD', bucket, unpack(new))
-redis.call('EXPIRE', bucket, ARGV[3])
-if fresh then
-  -- First of all: where memory ends in the midst of a script, what is left of it expires.
-  redis.call('HSET', hash, 'epoch', epoch)
-  redis.call('EXPIREAT', hash, ARGV[2])
-end
-local calls = redis.call('HINCRBY', hash, 'api_calls', #new)
-redis.call('HINCRBY', hash, 'data_points', points)
-
-if ARGV[4] ~= '' then
-  local offsets
-  for i, percent in ipairs({ '80', '100' }) do
-    local mark = ' ' .. percent .. ':' .. ARGV[4]
-    local least = tonumber(ARGV[4 + i])
-    if calls >= least and not string.find(marks .. ' ', mark .. ' ', 1, true) then
-      if not offsets then
-        offsets = {}
-        for o in string.gmatch(ARGV[10], '%d+') do
-          offsets[#offsets + 1] = o
+if ARGV[9] ~= '' then
+  for percent, least in string.gmatch(ARGV[10], '(%d+):(%d+)') do
+    least = tonumber(least)
+    if all_calls + tonumber(ARGV[6]) >= least and not string.find(marks .. ' ', ' ' .. percent .. ':' .. ARGV[9] .. '[: ]') then
+      -- The first event at or beyond the threshold that was recorded within the day.
+      local i = 0
+      for offset in string.gmatch(ARGV[11], '(%d*),') do
+        i = i + 1
+        if offset ~= '' and all_calls + i >= least then
+          marks = marks .. string.format(' %s:%s:%.0f:%s:%.0f', percent, ARGV[9], all_calls + i, field, from + tonumber(offset))
+          break
         end
       end
-      -- The first of the new events that is at or beyond the threshold: the first of all if a lowered limit put it there.
-      local nth = least - (calls - #new)
-      if nth < 1 then
-        nth = 1
-      end
-      marks = marks .. mark
-      due = due .. mark .. ':' .. string.format('%.0f', calls - #new + nth) .. ':' .. ARGV[7] .. ':' .. offsets[places[nth]]
-      redis.call('HSET', hash, 'marks', marks, 'due', due)
     end
   end
 end
-if fresh then
-  -- Again: if that time has passed, it has deleted the hash, and what came after has made another one.
-  redis.call('EXPIREAT', hash, ARGV[2])
+
+local n, p = tonumber(ARGV[6]), tonumber(ARGV[7])
+all_calls, all_points = math.min(most, all_calls + n), math.min(most, all_points + p)
+local share = string.format('%.0f %.0f %.0f %.0f', epoch, to, math.min(most, calls + n), math.min(most, points + p))
+local written = { 'api_calls', string.format('%.0f', all_calls), 'data_points', string.format('%.0f', all_points), field, share }
+if marks ~= (kept[4] or '') then
+  written[7], written[8] = 'marks', marks
 end
-return string.format('%.0f %.0f', #new, calls) .. due
+redis.call('HSET', hash, (table.unpack or unpack)(written))
+if not of then
+  -- Later calls need not do it: one that fails before here is made again, and finds its events known.
+  redis.call('EXPIREAT', hash, ARGV[8])
+end
+return string.format('counted %.0f', all_calls) .. due()

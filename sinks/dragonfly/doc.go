@@ -3,19 +3,20 @@
 //
 // # Counting
 //
-// Every usage event is counted once into the hash quota:{<user>}:<day>, whatever is delivered how often. One script does
-// it for all events of a user and a day in a batch: it asks a set for the events' identities, counts those that are new,
-// adds them to the set and gives everything its expiry, in one step. See count.lua.
+// A user's counters of a UTC day, and how far they are counted, live in one hash and change in one script call: see
+// count.lua. Each partition of a log has a field there: its epoch, its watermark and its share of the counts. A call
+// counts a user's events of a range [from, to). If the watermark is at or behind to, they have been counted; if it is not
+// behind from, they are counted, and it becomes to; in between, the caller sends what lies behind it. So a retry, a
+// redelivery, another process that counts the same range, and a recount are one case.
 //
-// The sets cover a window of time, because an identity costs memory. What lies further back is covered by the progress
-// of each partition, which stands beside the counters and so goes back in time with them: see [Progress]. A batch is
-// announced there before it is counted. After that a reader knows at any time which events are counted for sure, which
-// are not, and which range may be half counted; and half counted ranges are counted again, since the sets know what of
-// them is done.
+// A watermark written over a gap never heals within its epoch, so a call may be sent only if everything before it was
+// counted in the store that answers: one connection a session, no command sent twice, and a look before the first.
 //
-// # Epochs
+// # Sentinels and epochs
 //
-// If the counters are lost, or a half counted range is older than the sets, everything of the day is counted anew, from the
-// log. Such a new beginning has a number, the epoch, which every hash carries: the first call of a new epoch throws an older
-// hash away, and a call of an older epoch is refused. So no two members have to agree on a moment at which to clear.
+// A look reads the sentinels, a handful of keys with the epoch and how far each partition is counted. If one is missing,
+// the store has lost something. Progress there covers only what was counted before, so on a server whose data is a prefix
+// of one order of writes, an owner that goes on at the lowest progress has no gap. Where that is not so, on another
+// Dragonfly and after a loss, a new epoch begins: the day is counted again from the log, and the first call for a user
+// clears what an earlier epoch has counted. See [State], and docs/quotas.md for the order of events behind each rule.
 package dragonfly

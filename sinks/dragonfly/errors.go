@@ -31,7 +31,7 @@ func Classify(err error) Class {
 	text := answer(err)
 	for _, word := range []string{
 		"WRONGPASS", "NOAUTH", "NOPERM", "invalid password", "without any password configured", // who we are
-		"WRONGTYPE",                                   // somebody else's key has our name
+		"WRONGTYPE",                                   // another program's key has our name
 		"unknown command", "undeclared key", "compil", // not the server we know
 	} {
 		if strings.Contains(text, word) {
@@ -39,12 +39,6 @@ func Classify(err error) Class {
 		}
 	}
 	return Transient
-}
-
-// outOfMemory tells whether the server was short of memory. Dragonfly may then have applied a script in part.
-func outOfMemory(err error) bool {
-	text := answer(err)
-	return strings.Contains(text, "OOM ") || strings.Contains(text, "Out of memory") || strings.Contains(text, "out of memory")
 }
 
 // noScript tells whether the server has forgotten a script.

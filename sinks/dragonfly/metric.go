@@ -10,14 +10,14 @@ import (
 // collectTimeout bounds what a scrape waits for the server.
 const collectTimeout = time.Second
 
-// Collector asks the server about its memory and whether counters are being rebuilt, whenever metrics are gathered. What
-// it does not answer is left out.
+// Collector asks the server about its memory and whether counters are being rebuilt, whenever metrics are gathered. Values
+// that it does not answer are left out.
 func (s *Store) Collector() prometheus.Collector {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &collector{s,
 		desc("tenantflow_counter_store_memory_bytes", "Memory the server of the counters uses."),
 		desc("tenantflow_counter_store_memory_limit_bytes", "Memory it may use; 0: no limit is set."),
-		desc("tenantflow_quota_rebuilding", "1 while counters of today may be short, because their events are counted anew."),
+		desc("tenantflow_quota_rebuilding", "1 while counters of today may be short, because their events are counted again."),
 	}
 }
 

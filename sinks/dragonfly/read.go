@@ -5,32 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// Read reads what users have used on the UTC day that holds a time, in one request, and then tells as Rebuilding does.
-// Wrong says, by place, whose counters can't be read although the server has answered.
-func (s *Store) Read(ctx context.Context, users []string, day time.Time) (counters []Counters, wrong map[int]error, isRebuilding bool, err error) {
+// Counters are what a user has used on a day.
+type Counters struct {
+	APICalls, DataPoints int64
+}
+
+// Read reads what users have used on the UTC day that holds a time, in one request, and whether the counters of the
+// topic are being rebuilt. Wrong says, by place, whose counters can't be read although the server has answered.
+func (s *Store) Read(ctx context.Context, users []string, day time.Time) (counters []Counters, wrong map[int]error, rebuilding bool, err error) {
 	pipe := s.client.Pipeline()
 	asked := make([]*redis.SliceCmd, len(users))
 	for i, user := range users {
 		asked[i] = pipe.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points")
 	}
-	// Behind the counters: a rebuild is announced first and takes them away then.
-	epoch := pipe.HGet(ctx, progressKey(s.cfg.Topic), epochField)
+	// On the same connection, so of the same server.
+	sentinel := pipe.HGetAll(ctx, SentinelKey(0))
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	now, err := epoch.Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, nil, false, fmt.Errorf("read the counters of %d users and the epoch of %s: %w", len(users), s.cfg.Topic, err)
+	fields, err := sentinel.Result()
+	if err == nil {
+		rebuilding, err = s.rebuilding(ctx, fields)
 	}
-	last := s.looked.Load()
-	if now == "" || last == nil || last.epoch != now || last.rebuilding || time.Since(last.at) > lookEvery {
-		if isRebuilding, err = s.Rebuilding(ctx); err != nil {
-			return nil, nil, false, err
-		}
-		s.looked.Store(&looked{now, isRebuilding, time.Now()})
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("read the counters of %d users and a sentinel of %s: %w", len(users), s.cfg.Topic, err)
 	}
 	counters = make([]Counters, len(users))
 	for i, cmd := range asked {
@@ -41,18 +43,30 @@ func (s *Store) Read(ctx context.Context, users []string, day time.Time) (counte
 			wrong[i] = fmt.Errorf("read the counters of user %s: %w", users[i], err)
 		}
 	}
-	return counters, wrong, isRebuilding, nil
+	return counters, wrong, rebuilding, nil
 }
 
-// lookEvery is how long it takes at most until a partition that has gone back within its epoch is seen. The loss of
-// everything, and a new epoch, are seen at once.
-const lookEvery = 100 * time.Millisecond
+// Counters reads what a user has used on the UTC day that holds a time. A user who has used nothing has zeros.
+func (s *Store) Counters(ctx context.Context, user string, day time.Time) (Counters, error) {
+	c, err := countersOf(s.client.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points"))
+	if err != nil {
+		return Counters{}, fmt.Errorf("read the counters of user %s: %w", user, err)
+	}
+	return c, nil
+}
 
-// looked is what a look at all partitions' progress has shown.
-type looked struct {
-	epoch      string
-	rebuilding bool
-	at         time.Time
+// Rebuilding reports whether counters of today may be short, because their events are being counted again after a loss, or
+// will be as soon as a process that counts notices.
+func (s *Store) Rebuilding(ctx context.Context) (bool, error) {
+	fields, err := s.client.HGetAll(ctx, SentinelKey(0)).Result()
+	busy := false
+	if err == nil {
+		busy, err = s.rebuilding(ctx, fields)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read a sentinel of %s: %w", s.cfg.Topic, err)
+	}
+	return busy, nil
 }
 
 func countersOf(cmd *redis.SliceCmd) (Counters, error) {
@@ -71,19 +85,57 @@ func countersOf(cmd *redis.SliceCmd) (Counters, error) {
 	return c, err
 }
 
-// rebuilding judges the progress of a topic.
-func rebuilding(fields map[string]string) bool {
-	if fields[epochField] == "" {
-		return true // lost, and nobody has noticed yet
+// rebuilding judges a sentinel: it is missing, a partition has no progress in its epoch, or is behind where it was, or
+// another server holds it than the one that its progress was noted on.
+func (s *Store) rebuilding(ctx context.Context, fields map[string]string) (bool, error) {
+	topic := topicField(s.cfg.Topic)
+	epoch := parseEpoch(fields[topic])
+	if epoch.Number == 0 {
+		return true, nil
 	}
+	counted, server := 0, ""
 	for name, text := range fields {
-		if name == epochField {
+		if !strings.HasPrefix(name, topic+".") {
 			continue
 		}
-		// Unreadable progress is dealt with by who counts.
-		if p, err := parseProgress(text); err != nil || p.New || p.Until > p.Done {
-			return true
+		p := parseProgress(text)
+		switch {
+		case p.Epoch != epoch.Number:
+			continue // it counts as missing below
+		case p.Until > p.Offset, server != "" && server != p.server:
+			return true, nil
 		}
+		counted++
+		server = p.server
 	}
-	return false
+	if counted < epoch.Partitions {
+		return true, nil
+	}
+	return s.answers(ctx, server)
+}
+
+// answers reports whether another server than this one answers on connections that were opened last.
+func (s *Store) answers(ctx context.Context, server string) (bool, error) {
+	if known := s.answering.Load(); known != nil && *known == server {
+		return false, nil
+	}
+	now, err := identify(ctx, s.client)
+	if err != nil {
+		return false, err
+	}
+	s.answering.Store(&now.id)
+	return now.id != server, nil
+}
+
+// connected notes which server answers on a new connection of the pool for questions.
+func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
+	now, err := identify(ctx, c)
+	if err != nil {
+		if answer(err) != "" {
+			return nil // it is loading, or refuses us: the command says so better
+		}
+		return err
+	}
+	s.answering.Store(&now.id)
+	return nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,15 +19,11 @@ type Config struct {
 	// Options say where the server is. What they leave out gets defaults that fit the service.
 	Options *redis.Options
 
-	// Topic is the one whose events are counted, prefix included: progress is kept under its name.
+	// Topic is the one whose events are counted, prefix included: progress is kept under a hash of its name.
 	Topic string
 
 	// Lateness is how long after its UTC day a counter is kept. Default: 48h.
 	Lateness time.Duration
-
-	// Bucket is the span of one set of identities; the sets of the current span and the one before are asked. A resend
-	// within one span of the original is counted once for sure. Default: 1h.
-	Bucket time.Duration
 
 	Logger *slog.Logger // default: none
 }
@@ -38,17 +36,19 @@ type Store struct {
 	log     *slog.Logger
 	scripts scripts
 
-	looked   atomic.Pointer[looked]
-	counting chan struct{} // a slot for each session that counts
+	answering atomic.Pointer[string] // the server that answers questions, as of the last new connection
+	counting  chan struct{}          // a slot for each session that counts
+	beginning sync.Mutex             // held by a session that begins an epoch
+
+	fitness sync.Mutex // guards what follows
+	fitAt   time.Time  // when the eviction policy was looked at
+	unfit   error      // what was wrong with it
 }
 
 // Open connects and checks that the server is fit for counting: it must not evict. The error is to be classified.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Lateness == 0 {
 		cfg.Lateness = 48 * time.Hour
-	}
-	if cfg.Bucket == 0 {
-		cfg.Bucket = time.Hour
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -66,31 +66,23 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	counting.MaxRetries = -1
 	counting.PoolSize = 1024 // one connection a partition; idle ones are not kept
 	counting.ContextTimeoutEnabled = true
-	s := &Store{cfg: cfg, client: redis.NewClient(&asking), counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts(),
-		counting: make(chan struct{}, maxCounting)}
+	s := &Store{cfg: cfg, counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts(), counting: make(chan struct{}, maxCounting)}
+	asking.OnConnect = s.connected
+	s.client = redis.NewClient(&asking)
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
+// random is the low bits of an epoch's number.
+func (s *Store) random() int64 { return rand.Int64N(1 << epochBits) } // #nosec G404 -- it need not be hard to guess
+
 // Close gives the connections back. Sessions must be closed before.
 func (s *Store) Close() error { return errors.Join(s.client.Close(), s.counter.Close()) }
 
 // Client is a connection pool to the same server, for others who keep things there.
 func (s *Store) Client() redis.UniversalClient { return s.client }
-
-// check makes sure that nothing is evicted: an evicted counter would begin again at zero, and nobody would know.
-func (s *Store) check(ctx context.Context) error {
-	info, err := s.Memory(ctx)
-	if err != nil {
-		return err
-	}
-	if info.Evicts != "" {
-		return evictsError(info.Evicts)
-	}
-	return nil
-}
 
 // Memory is what the server says of its memory.
 type Memory struct {
@@ -115,28 +107,4 @@ func (s *Store) Memory(ctx context.Context) (Memory, error) {
 		}
 	}
 	return m, nil
-}
-
-// Counters are what a user has used on a day.
-type Counters struct {
-	APICalls, DataPoints int64
-}
-
-// Counters reads what a user has used on the UTC day that holds a time. A user who has used nothing has zeros.
-func (s *Store) Counters(ctx context.Context, user string, day time.Time) (Counters, error) {
-	c, err := countersOf(s.client.HMGet(ctx, QuotaKey(user, day), "api_calls", "data_points"))
-	if err != nil {
-		return Counters{}, fmt.Errorf("read the counters of user %s: %w", user, err)
-	}
-	return c, nil
-}
-
-// Rebuilding tells whether counters of today may still be short of what they were, because the events are being counted
-// anew after a loss.
-func (s *Store) Rebuilding(ctx context.Context) (bool, error) {
-	fields, err := s.client.HGetAll(ctx, progressKey(s.cfg.Topic)).Result()
-	if err != nil {
-		return false, fmt.Errorf("read the progress of %s: %w", s.cfg.Topic, err)
-	}
-	return rebuilding(fields), nil
 }

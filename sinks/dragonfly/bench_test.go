@@ -1,0 +1,82 @@
+package dragonfly_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/sinks/dragonfly"
+)
+
+// BenchmarkCount makes calls for 10,000 users with a limit, in pieces of 32, and reports what they cost Redis. How many events a
+// call has depends on the traffic: with 20,000 a batch and a Zipf distribution some 16.
+func BenchmarkCount(b *testing.B) {
+	r := enginetest.Redis(b, enginetest.Persist(engine.Forgetful))
+	o, err := redis.ParseURL(r.URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	client := redis.NewClient(o)
+	defer client.Close()
+	store, err := dragonfly.Open(b.Context(), dragonfly.Config{Options: o, Topic: "usage.events"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	s := store.Session("usage.events", 0)
+	defer s.Close()
+	if _, err := s.Look(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	const users, piece, events = 10_000, 32, 16
+	calls := make([]dragonfly.Call, users)
+	for i := range calls {
+		calls[i] = call("u-"+strconv.Itoa(i), 50_000, events)
+	}
+	before := cpu(b, client)
+	b.ReportAllocs()
+	n := int64(0)
+	var counted []dragonfly.Counted
+	for b.Loop() {
+		at := int(n*piece) % users
+		all := calls[at:min(at+piece, users)]
+		round := batch(5<<12, 100_000_000+n*users, 100_000_000+(n+1)*users)
+		for i := range all {
+			all[i].Offsets = all[i].Offsets[:0]
+			for k := range int64(events) {
+				all[i].Offsets = append(all[i].Offsets, round.From+k*17)
+			}
+		}
+		if counted, err = s.Count(b.Context(), round, all, counted[:0]); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	b.ReportMetric((cpu(b, client)-before)*1e6/float64(n*piece), "redis-us/call")
+	b.ReportMetric(float64(client.MemoryUsage(b.Context(), dragonfly.QuotaKey("u-1", today())).Val()), "B/counter")
+}
+
+// cpu is the processor time that Redis has used, in seconds.
+func cpu(b *testing.B, client *redis.Client) float64 {
+	b.Helper()
+	text, err := client.Info(b.Context(), "cpu").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	sum := 0.0
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name == "used_cpu_user" || name == "used_cpu_sys" {
+			seconds, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sum += seconds
+		}
+	}
+	return sum
+}
