@@ -59,6 +59,9 @@ type QuotaConfig struct {
 	// Topic is where threshold events go, prefix included.
 	Topic string
 
+	// ShowUse, if set, receives what users have used, after each batch. It must not wait for anything.
+	ShowUse func([]directory.Use)
+
 	// Activity, if set, receives which users were active.
 	Activity *Activity
 
@@ -105,6 +108,7 @@ type quotaPartition struct {
 	next    int64              // everything before it is counted
 	record  dragonfly.Record   // the last one before next
 	tended  time.Time          // when the sentinels were looked at
+	uses    []directory.Use    // scratch
 
 	// The reader's.
 	decoder  *events.UsageDecoder

@@ -153,7 +153,20 @@ func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r Range) error 
 		due = append(due, p.counted[i].Due...)
 	}
 	p.step(QuotaCounted)
+	p.showUse()
 	return p.publish(ctx, due)
+}
+
+// showUse hands what the users of the batch have used to the cache that other services read.
+func (p *quotaPartition) showUse() {
+	if p.quota.cfg.ShowUse == nil {
+		return
+	}
+	p.uses = p.uses[:0]
+	for i, c := range p.counted {
+		p.uses = append(p.uses, directory.Use{User: p.calls[i].User, Day: p.calls[i].Day, APICalls: c.Calls, DataPoints: c.Points})
+	}
+	p.quota.cfg.ShowUse(p.uses)
 }
 
 // countBehind makes a call again for the events from the watermark on.

@@ -34,6 +34,7 @@ func runQuota(ctx context.Context, s *service) error {
 		Limits:   events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		Topic:    cfg.TopicPrefix + events.TopicQuota,
 		Activity: activity,
+		ShowUse:  s.tenants.directory.ShowUse,
 
 		ResendWindow:  cfg.QuotaResendWindow,
 		ResendRecords: cfg.QuotaResendRecords,

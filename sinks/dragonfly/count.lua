@@ -13,12 +13,12 @@
 -- The field holds '<epoch> <watermark> <calls> <data points>': what this partition has counted, and up to which offset. A
 -- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt' no share is created.
 --
--- Answer: a word or two, and then, each behind a space, the threshold events that are due from this partition:
---   'counted <calls of the day>'       all of them
---   'known <calls of the day>'         none: the watermark is at or behind the end of the range
---   'behind <watermark>'               none: what lies before the watermark is counted; call again from there
---   'left <calls of the day>'          none: there is no share to adopt
---   'later <epoch>'                    none: the share belongs to a later epoch
+-- Answer: a word and two numbers, and then, each behind a space, the threshold events that are due from this partition:
+--   'counted <calls of the day> <points>'  all of them
+--   'known <calls of the day> <points>'    none: the watermark is at or behind the end of the range
+--   'behind <watermark> 0'                 none: what lies before the watermark is counted; call again from there
+--   'left <calls of the day> <points>'     none: there is no share to adopt
+--   'later <epoch> 0'                      none: the share belongs to a later epoch
 --
 -- The field marks lists the thresholds that were reached, ' <percent>:<limit>'; one that is due goes on with
 -- ':<calls>:<field>:<offset>' of the event that reached it, until clear.lua cuts that off.
@@ -39,11 +39,11 @@ end
 
 if not of then
   if ARGV[3] == 'adopt' then
-    return string.format('left %.0f', all_calls)
+    return string.format('left %.0f %.0f', all_calls, all_points)
   end
   calls, points = 0, 0
 elseif of > epoch then
-  return string.format('later %.0f', of)
+  return string.format('later %.0f 0', of)
 elseif of < epoch and ARGV[3] == 'clear' then
   all_calls, all_points = math.max(0, all_calls - calls), math.max(0, all_points - points)
   calls, points, marks, watermark = 0, 0, '', nil
@@ -63,9 +63,9 @@ end
 
 if watermark and watermark >= to then
   redis.call('EXPIREAT', hash, ARGV[8])
-  return string.format('known %.0f', all_calls) .. due()
+  return string.format('known %.0f %.0f', all_calls, all_points) .. due()
 elseif watermark and watermark > from then
-  return string.format('behind %.0f', watermark)
+  return string.format('behind %.0f 0', watermark)
 end
 
 if ARGV[9] ~= '' then
@@ -97,4 +97,4 @@ if not of then
   -- Later calls need not do it: one that fails before here is made again, and finds its events known.
   redis.call('EXPIREAT', hash, ARGV[8])
 end
-return string.format('counted %.0f', all_calls) .. due()
+return string.format('counted %.0f %.0f', all_calls, all_points) .. due()

@@ -130,6 +130,7 @@ type Counted struct {
 	Outcome   Outcome
 	Watermark int64 // with Behind
 	Calls     int64 // of the day; 0 with Behind
+	Points    int64 // data points of the day; 0 with Behind
 	Due       []Due // threshold events that this partition still has to publish
 }
 
@@ -237,9 +238,12 @@ func parseCounted(cmd *redis.Cmd, call *Call) (Counted, error) {
 		return Counted{}, err
 	}
 	word, rest, _ := strings.Cut(text, " ")
-	number, due, _ := strings.Cut(rest, " ")
+	number, rest, _ := strings.Cut(rest, " ")
+	points, due, _ := strings.Cut(rest, " ")
 	n, err := strconv.ParseInt(number, 10, 64)
-	c := Counted{Calls: n}
+	used, notUsed := strconv.ParseInt(points, 10, 64)
+	err = errors.Join(err, notUsed)
+	c := Counted{Calls: n, Points: used}
 	switch word {
 	case "counted":
 	case "known":
