@@ -273,7 +273,7 @@ func TestCommit_MetadataTooLargeStopsThePartition(t *testing.T) {
 	f.produce(t, numbered(0, 3)...)
 	m := f.join(t, &talkative{})
 	eventually(t, "the partition stops", 2*time.Minute, func() bool { return m.report().State == health.Stopped })
-	for _, word := range []string{f.topic + "/0", "5000 bytes", "offset.metadata.max.bytes"} {
+	for _, word := range []string{f.topic + "/0", " bytes of metadata", "offset.metadata.max.bytes"} {
 		if r := m.report(); !strings.Contains(r.Reason, word) {
 			t.Errorf("the reason does not name %q: %s", word, r.Reason)
 		}
