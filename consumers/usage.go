@@ -361,13 +361,15 @@ func retry[T any](ctx context.Context, p *usagePartition, do func() (T, error)) 
 	delays := retryDelays()
 	for {
 		v, err := do()
+		var stop *StopError
+		var failure *FatalError
 		switch {
 		case err == nil:
 			return v, nil
+		case errors.Is(err, errLost), ctx.Err() != nil, errors.As(err, &stop), errors.As(err, &failure):
+			return v, err // of a commit within: it is no use to try again
 		case clickhouse.Classify(err) == clickhouse.Fatal:
 			return v, &FatalError{Err: err}
-		case errors.Is(err, errLost), ctx.Err() != nil:
-			return v, err
 		}
 		p.Waiting(err)
 		if pause(ctx, delays.NextBackOff()) != nil {
