@@ -174,9 +174,14 @@ func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
 		messages, want := traffic(t, model.Config{Seed: 22, Count: 1500, Resends: 0.02, Late: 0.02})
 		f.publish(t, messages)
 		slow := newFront(t, hostOf(t, f.dsn))
-		slow.slowClock(3 * faultInsert)
 		c := faulty(300)
 		c.dsn = via(t, f.dsn, slow.addr)
+		c.store = func(s consumers.UsageStore) consumers.UsageStore {
+			return &misledFirst{UsageStore: s, before: func(ctx context.Context) error {
+				slow.slowClock(3 * faultInsert)
+				return s.SyncClock(ctx)
+			}}
+		}
 		f.finish(t, f.start(t, c))
 		if answers := slow.answers(); !slices.Contains(answers, violatedConstraint) || answers[len(answers)-1] != 0 {
 			t.Errorf("inserts were answered with the codes %v: some should be %d, the last 0", answers, violatedConstraint)
@@ -205,6 +210,21 @@ func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
 		f.finish(t, stop)
 		f.verify(t, want)
 	})
+}
+
+// misledFirst is a store to which something happens before its first insert.
+type misledFirst struct {
+	consumers.UsageStore
+	before func(context.Context) error
+	once   sync.Once
+}
+
+func (s *misledFirst) Acquire(ctx context.Context) (release func(), err error) {
+	s.once.Do(func() { err = s.before(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	return s.UsageStore.Acquire(ctx)
 }
 
 // misled is a store to which something happens before it settles the first insert.

@@ -11,6 +11,7 @@ import (
 type reading struct {
 	server time.Time
 	ours   time.Time // with the monotonic clock: when that was, to half of the answer's time
+	took   time.Duration
 }
 
 // A reopening is what a clock that was set back leads to: requests whose deadlines had passed, and which were settled as
@@ -36,15 +37,16 @@ func (s *Store) SyncClock(ctx context.Context) error {
 func (s *Store) observe(ctx context.Context, began, server time.Time) {
 	// The server read its clock somewhere between the two readings of ours.
 	took := time.Since(began)
-	now := reading{server: server, ours: began.Add(took / 2)}
-	if s.clock.Load() == nil {
+	now := reading{server: server, ours: began.Add(took / 2), took: took}
+	last := s.clock.Load()
+	if last == nil {
 		s.clock.Store(&now)
 		return
 	}
 	before := s.Now()
 	s.clock.Store(&now)
 	step := s.Now().Sub(before)
-	if step.Abs() <= clockMargin+took {
+	if step.Abs() <= clockMargin+(took+last.took)/2 { // either may be off by half of its answer's time
 		return
 	}
 	s.log.WarnContext(ctx, "ClickHouse's clock was set", slog.Duration("by", step))
