@@ -87,6 +87,18 @@ func (p *usagePartition) checkCoverage(ctx context.Context, b *usageBatch) error
 	return nil
 }
 
+// Idle keeps the announcement of a partition alive that has nothing to write: a group that came later must not take the
+// table over because it was quiet.
+func (p *usagePartition) Idle(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	_, err := p.usage.writers.hold(asking, p.Topic(), p.partitions)
+	if ctx.Err() == nil {
+		p.Waiting(err) // it is asked again in a second
+	}
+	return nil
+}
+
 // suspectAll makes all rows of the batch suspects.
 func (b *usageBatch) suspectAll() {
 	b.suspects = slices.Grow(b.suspects[:0], b.block.Len())
