@@ -125,7 +125,7 @@ func (c *Config) checkKafka(k *checker) {
 func (c *Config) checkStores(k *checker) {
 	if c.ClickHouseDSN != "" {
 		_, err := c.ClickHouseOptions()
-		k.want(err == nil, "CLICKHOUSE_DSN", fmt.Sprint(err), "write http://user:password@host:8123/database (https:// and ?secure=true for TLS) or clickhouse://user:password@host:9000/database, with special characters of the password percent-encoded")
+		k.want(err == nil, "CLICKHOUSE_DSN", fmt.Sprint(err), "write http://user:password@host:8123/database (https:// and ?secure=true for TLS), with special characters of the password percent-encoded")
 	}
 	k.want(clusterName.MatchString(c.ClickHouseCluster), "CLICKHOUSE_CLUSTER", quote(c.ClickHouseCluster)+" is not a cluster's name", "write the name as in system.clusters, or a macro like {cluster}")
 	if c.PostgresDSN != "" {

@@ -118,7 +118,7 @@ func TestEveryWrongValueIsNamedWithWhatToDo(t *testing.T) {
 		{"no copies", []string{"TOPIC_REPLICATION=0"}, "TOPIC_REPLICATION", "out of bounds"},
 		{"a DSN of another store", []string{"CLICKHOUSE_DSN=postgres://h/db"}, "CLICKHOUSE_DSN", "scheme"},
 		{"a native DSN", []string{"CLICKHOUSE_DSN=clickhouse://h:9000/db"}, "CLICKHOUSE_DSN", "HTTP interface"},
-		{"a native DSN by its other name", []string{"CLICKHOUSE_DSN=tcp://h:9000/db"}, "CLICKHOUSE_DSN", "http://host:8123"},
+		{"a native DSN by its other name", []string{"CLICKHOUSE_DSN=tcp://h:9000/db"}, "CLICKHOUSE_DSN", "http://user:password@host:8123"},
 		{"producers that are stale at once", []string{"USAGE_STALE_PRODUCERS=1s"}, "USAGE_STALE_PRODUCERS", "too short"},
 		{"a DSN with a bad parameter", []string{"CLICKHOUSE_DSN=http://h:8123/db?dial_timeout=soon"}, "CLICKHOUSE_DSN", "dial timeout"},
 		{"a cluster's name with a quote", []string{"CLICKHOUSE_CLUSTER=a'b"}, "CLICKHOUSE_CLUSTER", "system.clusters"},

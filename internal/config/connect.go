@@ -98,7 +98,7 @@ func (c *Config) ClickHouseOptions() (*clickhouse.Options, error) {
 	case "http", "https":
 	case "clickhouse", "tcp":
 		return nil, errors.New("its scheme is " + scheme + ", the native protocol, over which an insert begins before its rows are sent, so that its deadline " +
-			"can't be enforced; give the address of the HTTP interface, http://host:8123/database or https://host:8443/database?secure=true")
+			"can't be enforced; give the address of the HTTP interface")
 	default:
 		return nil, errors.New("its scheme is none of http, https")
 	}
