@@ -130,7 +130,7 @@ func (c *committer) try(ctx context.Context, topic string, partition int, offset
 		return err
 	default:
 	}
-	// Waiting or under way: whoever has given up on it must not go on as if it would never arrive.
+	// Waiting or under way: a caller that has given up on it must not go on as if it would never arrive.
 	c.end(context.Cause(ctx))
 	return c.lost()
 }

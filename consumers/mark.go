@@ -11,7 +11,7 @@ import (
 )
 
 // A Mark names a record of a log by its offset and a hash of key, value and headers, xxhash with 64 bits. With every offset
-// the mark of a record before it is committed, the last one where that is known. Whoever goes on from there sees whether
+// the mark of a record before it is committed, the last one where that is known. The next owner sees whether
 // the log is the one that was read: an election of a replica that lagged behind, a power loss or a topic that was deleted
 // and created again leave other records at the same offsets.
 type Mark = fetch.Mark

@@ -23,7 +23,7 @@ type quotaEvent struct {
 	ResetTime    string `json:"reset_time"`
 }
 
-// publish makes the events of what is due, and marks it as published. Whoever dies in between leaves it due, and the next
+// publish makes the events of what is due, and marks it as published. A process that dies in between leaves it due, and the next
 // owner, who reads the range again because the progress does not cover it, receives it with the answer of its call.
 func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error {
 	if len(due) == 0 {

@@ -80,7 +80,7 @@ func TestUsage_ResendsAfterPartitionsWereAdded(t *testing.T) {
 				}
 			}
 			f.addPartitionsAndKnow(t, 7)
-			// A producer that is told of them at once: the group is not. The resend of most keys goes elsewhere.
+			// This producer learns of them at once, the group does not. The resend of most keys goes elsewhere.
 			f.publish(t, messages)
 			if c.restart {
 				stop = f.start(t, faulty(1000))

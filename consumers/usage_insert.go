@@ -75,7 +75,7 @@ func (p *usagePartition) try(ctx context.Context, b *usageBatch, r Range, first,
 	if len(in.Parts) == 0 {
 		return 0, in, nil
 	}
-	rows := len(b.live(first, last))
+	rows := b.block.LiveIn(first, last)
 	release, err := p.usage.store.Acquire(ctx)
 	if err != nil {
 		return rows, in, err

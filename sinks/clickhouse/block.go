@@ -87,6 +87,17 @@ func (b *Block) Len() int { return len(b.offset) }
 // Live is the number of rows not dropped.
 func (b *Block) Live() int { return b.live }
 
+// LiveIn is the number of the rows first..last-1 that are not dropped.
+func (b *Block) LiveIn(first, last int) int {
+	n := 0
+	for _, dropped := range b.dropped[first:last] {
+		if !dropped {
+			n++
+		}
+	}
+	return n
+}
+
 // Bytes is the memory the rows take, in bytes; the budget of held rows counts it.
 func (b *Block) Bytes() int64 {
 	const fixed = 8*5 + 4 + 1 + 3*4 + 5*4 // numbers, the drop mark, ends of texts, dictionary keys
