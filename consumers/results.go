@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -17,6 +18,19 @@ type Result struct {
 	Key   string
 	// Event is nil for a tombstone: a record without a value.
 	Event *events.Envelope
+	// Partition is where it goes; nil: where its key does.
+	Partition *int
+}
+
+// A placer puts messages where their key belongs, but those that name a partition.
+type placer struct{ kafka.Hash }
+
+// Balance chooses one of the partitions.
+func (p *placer) Balance(m kafka.Message, partitions ...int) int {
+	if id, named := m.WriterData.(int); named && slices.Contains(partitions, id) {
+		return id
+	}
+	return p.Hash.Balance(m, partitions...)
 }
 
 // Results publishes events.
@@ -27,7 +41,7 @@ func NewResults(client *kafka.Client) *Results {
 	return &Results{&kafka.Writer{
 		Addr:         client.Addr,
 		Transport:    client.Transport,
-		Balancer:     &kafka.Hash{},
+		Balancer:     &placer{},
 		RequiredAcks: kafka.RequireAll,
 		BatchTimeout: time.Millisecond, // a lone result must not wait for others
 		MaxAttempts:  1,                // tries again here, where it can be seen
@@ -51,6 +65,9 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 			value, headers = one.Event.EncodeBinary()
 		}
 		messages[i] = message(one.Topic, []byte(one.Key), value, headers)
+		if one.Partition != nil {
+			messages[i].WriterData = *one.Partition
+		}
 	}
 	delays := retryDelays()
 	for {

@@ -3,11 +3,13 @@ package consumers
 import (
 	"context"
 	"time"
+
+	"tenantflow/events"
 )
 
 // Subscription consumes subscription events: upgrades, downgrades, renewals and payments, each applied in one transaction of
-// Postgres. What happens by itself, at a period's end or when a time of grace is over, is done here as well: by the owner of the
-// partition that the company's events come from, so that it can't overtake an event that is in the log already.
+// Postgres. What is due by the clock is published to the topic by the owner of the partition that the company's events are in, and
+// applied when it is read there: so the log alone says what came before what.
 type Subscription struct{ config TenantConfig }
 
 // NewSubscription returns the handler of subscription events.
@@ -32,54 +34,54 @@ type dueWatch struct{ looked time.Time }
 const (
 	// dueWhileBusy is how often that is done while events keep coming. An idle partition is looked through every second.
 	dueWhileBusy = 5 * time.Second
+	// dueSettled is how far behind the record that was read last something must have been due to be published while events keep coming: a
+	// log that is read again has the event that was published at the time close behind, which is enough.
+	dueSettled = time.Minute
 	// dueAtOnce is how many companies are taken at a time.
 	dueAtOnce = 100
 )
 
-// Idle does what is due by now. Nothing is in the log that could have come before.
+// Idle publishes what is due by now.
 func (p *tenantPartition) Idle(ctx context.Context) error {
 	if p.due == nil || !p.CaughtUp() {
 		return nil
 	}
-	return p.applyDue(ctx, time.Now())
+	return p.publishDue(ctx, time.Time{})
 }
 
-// dueWhileBusy does what is due by the time that the events in the log have come to.
-func (p *tenantPartition) dueWhileBusy(ctx context.Context, watermark time.Time) error {
+// dueWhileBusy publishes what is due by the time that the log was read to.
+func (p *tenantPartition) dueWhileBusy(ctx context.Context, read time.Time) error {
 	if time.Since(p.due.looked) < dueWhileBusy {
 		return nil
 	}
-	if now := time.Now(); watermark.After(now) {
-		watermark = now
-	}
-	return p.applyDue(ctx, watermark)
+	return p.publishDue(ctx, read.Add(-dueSettled))
 }
 
-func (p *tenantPartition) applyDue(ctx context.Context, by time.Time) error {
+// publishDue publishes what is due by a time, zero: by Postgres' clock, to this partition. A crash before it is noted publishes it
+// again: what is done already has no effect.
+func (p *tenantPartition) publishDue(ctx context.Context, by time.Time) error {
 	p.due.looked = time.Now()
 	for {
-		var companies []string
+		var due []*events.Event
 		if err := p.keepTrying(ctx, func() (err error) {
-			companies, err = p.config.Store.Due(ctx, p.id, by, dueAtOnce)
+			due, err = p.config.Store.Due(ctx, p.id, by, dueAtOnce)
 			return err
-		}); err != nil {
-			return err
-		}
-		changed := false
-		for _, company := range companies {
-			if err := p.keepTrying(ctx, func() error {
-				done, err := p.config.Store.ApplyDue(ctx, company, p.id, by)
-				p.take(done)
-				changed = changed || len(done) > 0
-				return err
-			}); err != nil {
-				return err
-			}
-		}
-		if err := p.publish(ctx, true); err != nil {
+		}); err != nil || len(due) == 0 {
 			return err
 		}
-		if len(companies) < dueAtOnce || !changed {
+		id := p.id
+		results := make([]Result, len(due))
+		for i, e := range due {
+			results[i] = Result{Topic: p.topic, Key: e.Key, Event: &e.Envelope, Partition: &id}
+		}
+		if err := p.Publish(ctx, results); err != nil {
+			return err
+		}
+		p.config.Step(TenantDuePublished)
+		if err := p.keepTrying(ctx, func() error { return p.config.Store.MarkDue(ctx, due) }); err != nil {
+			return err
+		}
+		if len(due) < dueAtOnce {
 			return nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"tenantflow/events"
@@ -13,11 +14,11 @@ import (
 
 // A TenantStore applies events to companies: *postgres.Tenants.
 type TenantStore interface {
-	Apply(ctx context.Context, e *events.Event, partition int) ([]postgres.Applied, error)
+	Apply(ctx context.Context, e *events.Event, at postgres.Place) ([]postgres.Applied, error)
 	Settled(ctx context.Context, all []*events.Event) ([]bool, error)
 	MarkPublished(ctx context.Context, done []postgres.Applied) error
-	Due(ctx context.Context, partition int, by time.Time, limit int) ([]string, error)
-	ApplyDue(ctx context.Context, company string, partition int, by time.Time) ([]postgres.Applied, error)
+	Due(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
+	MarkDue(ctx context.Context, published []*events.Event) error
 	CheckPartitions(ctx context.Context, topic string, partitions int) error
 	Unpublished(ctx context.Context, age time.Duration, limit int) ([]postgres.Applied, error)
 	Stranded(ctx context.Context, limit int) ([]string, error)
@@ -31,23 +32,28 @@ type TenantConfig struct {
 	Store       TenantStore
 	Decoder     *events.Decoder
 	TopicPrefix string
-	// FutureTolerance is how far an event's time may lie ahead of this process's clock. Default: events.DefaultFutureTolerance.
+	// FutureTolerance is how far an event's time may lie ahead of its record's time, by the broker's clock, so that every delivery has
+	// the same verdict. Default: DefaultTenantFuture.
 	FutureTolerance time.Duration
-	// Applied is told of what was done before it is published. It may fill caches; what it does must not be needed.
-	// Default: nobody.
+	// Applied receives what was done before it is published. It may fill caches; what it does must not be needed.
+	// Default: nothing does.
 	Applied func(ctx context.Context, done []postgres.Applied)
 	// Companies follows the consumer of company events: no event is refused because its company is unknown while the company's
 	// registration may be unread. For the sweeper; nil: they are refused when their time to wait is over.
 	Companies *TopicReading
-	// Step is told where the consumer is. For tests; default: nobody.
+	// Step is called with where the consumer is. For tests; default: nothing is.
 	Step func(TenantStep)
 	// Metrics may be nil.
 	Metrics *TenantMetrics
 }
 
+// DefaultTenantFuture is how far ahead the time of a company or subscription event may lie. It is short, because nothing of its topic
+// happens to the company before that time any more.
+const DefaultTenantFuture = 5 * time.Minute
+
 func (c *TenantConfig) withDefaults() {
 	if c.FutureTolerance == 0 {
-		c.FutureTolerance = events.DefaultFutureTolerance
+		c.FutureTolerance = DefaultTenantFuture
 	}
 	if c.Applied == nil {
 		c.Applied = func(context.Context, []postgres.Applied) {}
@@ -66,8 +72,10 @@ type TenantStep string
 // The steps beside those of postgres.TenantStep.
 const (
 	TenantApplied   TenantStep = "applied"   // events are done, and nothing of them is published
-	TenantPublished TenantStep = "published" // their results are, and nobody knows it
+	TenantPublished TenantStep = "published" // their results are, and that is not noted
 	TenantMarked    TenantStep = "marked"    // it is noted; the offset is not committed
+	// TenantDuePublished: what is due is in the log, and that is not noted.
+	TenantDuePublished TenantStep = "due_published"
 )
 
 // How long results may wait for those of events behind them, to be published together.
@@ -80,7 +88,7 @@ const (
 type tenantPartition struct {
 	*Partition
 	config TenantConfig
-	// due looks for what happens by itself; nil: not this partition's business.
+	// due looks for what is due; nil: not this partition's business.
 	due *dueWatch
 
 	done  []postgres.Applied // not published
@@ -135,26 +143,23 @@ func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
 	}
 	var settled []bool
 	if err := p.keepTrying(ctx, func() (err error) {
-		settled, err = p.config.Store.Settled(ctx, decoded)
+		settled, err = p.config.Store.Settled(ctx, identified(decoded))
 		return err
 	}); err != nil {
 		return err
 	}
-	var watermark time.Time
 	for i, e := range decoded {
 		if e == nil {
 			continue
 		}
 		if settled[i] {
-			watermark = e.Time
 			p.config.Metrics.repeated.Inc()
 			continue
 		}
 		var rejection *events.Rejection
-		if !errors.As(e.CheckTime(time.Now(), p.config.FutureTolerance), &rejection) {
-			watermark = e.Time
+		if !errors.As(e.CheckTime(batch.all[i].Time, p.config.FutureTolerance), &rejection) {
 			var err error
-			if rejection, err = p.apply(ctx, e); err != nil {
+			if rejection, err = p.apply(ctx, e, &batch.all[i]); err != nil {
 				return err
 			}
 		}
@@ -170,20 +175,31 @@ func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
 			return err
 		}
 	}
-	if p.due != nil && !watermark.IsZero() {
-		if err := p.dueWhileBusy(ctx, watermark); err != nil {
+	if p.due != nil && len(batch.all) > 0 {
+		if err := p.dueWhileBusy(ctx, batch.all[len(batch.all)-1].Time); err != nil {
 			return err
 		}
 	}
 	return p.publish(ctx, true)
 }
 
+// identified are the events whose identity says whether they are done. What is due may be due again.
+func identified(all []*events.Event) []*events.Event {
+	some := slices.Clone(all)
+	for i, e := range some {
+		if e != nil && e.Type == events.TypeSubscriptionDue {
+			some[i] = nil
+		}
+	}
+	return some
+}
+
 // apply applies one event, for as long as it takes. What can't be applied at all comes back as a rejection.
-func (p *tenantPartition) apply(ctx context.Context, e *events.Event) (*events.Rejection, error) {
+func (p *tenantPartition) apply(ctx context.Context, e *events.Event, r *events.Record) (*events.Rejection, error) {
 	var rejection *events.Rejection
 	err := p.keepTrying(ctx, func() error {
 		began := time.Now()
-		done, err := p.config.Store.Apply(ctx, e, p.id)
+		done, err := p.config.Store.Apply(ctx, e, postgres.Place{Partition: p.id, Offset: r.Offset, Appended: r.Time})
 		p.take(done)
 		if errors.As(err, &rejection) {
 			return nil

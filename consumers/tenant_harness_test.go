@@ -104,7 +104,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	if err != nil {
 		return err
 	}
-	var store consumers.TenantStore = opened.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default()), Wait: c.wait, Step: c.storeStep})
+	var store consumers.TenantStore = opened.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Wait: c.wait, Step: c.storeStep})
 	if c.store != nil {
 		store = c.store(store)
 	}
@@ -227,14 +227,15 @@ func (f *tenantFixture) exec(t testing.TB, sql string) {
 
 // tenantTables is everything that is stored but for what differs from one time to the next: versions, arrival and publication.
 var tenantTables = map[string]string{ //nolint:gochecknoglobals // a constant table
-	"companies":     "SELECT company_id, name, billing_email, currency, status, created_at, closed_at FROM companies",
-	"configs":       "SELECT company_id, config FROM company_config",
-	"users":         "SELECT user_id, company_id, email, subscription_status, created_at FROM user_directory",
-	"subscriptions": "SELECT company_id, tier, status, period_start, period_end, price_minor, currency, pending_tier, cancel_at_period_end, grace_until, previous_tier, anchor_day, limits, benefits FROM subscriptions",
-	"transactions":  "SELECT transaction_id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency, lines, period_start, period_end, payment_data, created_at FROM billing_transactions",
-	"payments":      "SELECT payment_id, company_id, amount_minor, currency, paid_at, method, status, billing_period, transaction_id FROM payments",
-	"audit":         "SELECT company_id, count(*), max(seq) FROM audit_log GROUP BY 1",
-	"inbox":         "SELECT source, event_id, type, company_id, state FROM inbox",
+	"companies": "SELECT company_id, name, billing_email, currency, status, created_at, closed_at FROM companies",
+	"configs":   "SELECT company_id, config FROM company_config",
+	"users":     "SELECT user_id, company_id, email, subscription_status, created_at FROM user_directory",
+	"subscriptions": `SELECT company_id, tier, status, period_start, period_end, period_months, price_minor, currency, pending_tier, pending_at, cancel_at_period_end, grace_until,
+		renewal_until, next_period_start, next_period_end, next_renewal, payment_failed, expired_term, previous_tier, anchor_day, limits, benefits FROM subscriptions`,
+	"transactions": "SELECT transaction_id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency, lines, period_start, period_end, payment_data, created_at FROM billing_transactions",
+	"payments":     "SELECT payment_id, company_id, amount_minor, currency, paid_at, method, status, billing_period, transaction_id, period_start FROM payments",
+	"audit":        "SELECT company_id, count(*), max(seq) FROM audit_log GROUP BY 1",
+	"inbox":        "SELECT source, event_id, type, company_id, state FROM inbox",
 }
 
 // snapshot is everything that is stored, one line a row, sorted.

@@ -58,14 +58,16 @@ func (f *tenantFixture) observe(t testing.TB) *tenantmodel.World {
 	w := tenantmodel.NewWorld()
 	observe(t, f, w.Companies, "SELECT company_id AS id, status, currency, billing_email FROM companies")
 	observe(t, f, w.Users, "SELECT user_id AS id, company_id, email, subscription_status AS status FROM user_directory")
-	observe(t, f, w.Subscriptions, `SELECT company_id AS id, tier, status, period_start, period_end, price_minor, currency, coalesce(pending_tier, '') AS pending_tier,
-		cancel_at_period_end, coalesce(grace_until, '0001-01-01 00:00+00') AS grace_until, coalesce(previous_tier, '') AS previous_tier FROM subscriptions`)
+	observe(t, f, w.Subscriptions, `SELECT company_id AS id, tier, status, period_start, period_end, period_months, price_minor, currency, coalesce(pending_tier, '') AS pending_tier,
+		cancel_at_period_end, coalesce(pending_at, '0001-01-01 00:00+00') AS pending_at, coalesce(grace_until, '0001-01-01 00:00+00') AS grace_until,
+		coalesce(renewal_until, '0001-01-01 00:00+00') AS renewal_until, coalesce(next_period_start, '0001-01-01 00:00+00') AS next_period_start,
+		coalesce(next_period_end, '0001-01-01 00:00+00') AS next_period_end, coalesce(previous_tier, '') AS previous_tier FROM subscriptions`)
 	observe(t, f, w.Configs, "SELECT company_id AS id, config AS value FROM company_config")
 	observe(t, f, w.Transactions, `SELECT transaction_id AS id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency,
 		(SELECT coalesce(jsonb_agg(l -> 'amount_minor' ORDER BY n), '[]') FROM jsonb_array_elements(lines) WITH ORDINALITY AS l (l, n)) AS lines,
 		period_start, period_end, coalesce(payment_data ->> 'payment_id', '') AS payment_id FROM billing_transactions`)
 	observe(t, f, w.Payments, `SELECT payment_id AS id, company_id, status, coalesce(amount_minor, 0) AS amount_minor, coalesce(currency, '') AS currency,
-		coalesce(transaction_id, '') AS transaction_id FROM payments`)
+		coalesce(transaction_id, '') AS transaction_id, coalesce(period_start, '0001-01-01 00:00+00') AS period_start FROM payments`)
 	inbox := map[string]string{}
 	observe(t, f, inbox, "SELECT source || ' ' || event_id AS id, state AS value FROM inbox")
 	for text, state := range inbox {

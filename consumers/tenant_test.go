@@ -101,8 +101,8 @@ func TestAnEventOfTheFutureIsADeadLetterAndLeavesTheCompanyItsTime(t *testing.T)
 	f.start(t, tenantService{})
 	f.send(t, registration(id, now.Add(-time.Minute)),
 		tenantEvent(id+"-2099", events.TypeConfigUpdated, id, `"config":{"a":1}`, now.AddDate(73, 0, 0)),
-		tenantEvent(id+"-soon", events.TypeConfigUpdated, id, `"config":{"b":1}`, now.Add(30*time.Minute)),
-		tenantEvent(id+"-later", events.TypeCancelRequested, id, "", now.Add(2*time.Hour)))
+		tenantEvent(id+"-soon", events.TypeConfigUpdated, id, `"config":{"b":1}`, now.Add(4*time.Minute)),
+		tenantEvent(id+"-later", events.TypeCancelRequested, id, "", now.Add(6*time.Minute)))
 	f.awaitConsumed(t, time.Minute)
 	for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
 		if got := f.log(topic).letters(t); len(got) != 1 || got[events.TimestampInFuture] != 1 {
@@ -112,7 +112,7 @@ func TestAnEventOfTheFutureIsADeadLetterAndLeavesTheCompanyItsTime(t *testing.T)
 	if got := f.query(t, "SELECT config ->> 'a', config ->> 'b' FROM company_config"); len(got) != 1 || got[0] != "(,1)" {
 		t.Errorf("configuration: %v", got)
 	}
-	if got := f.query(t, fmt.Sprintf("SELECT last_effect_at = '%s' FROM company_heads", now.Add(30*time.Minute).Format(time.RFC3339))); len(got) != 1 || got[0] != "(t)" {
+	if got := f.query(t, fmt.Sprintf("SELECT last_effect_at = '%s' FROM company_heads", now.Add(4*time.Minute).Format(time.RFC3339))); len(got) != 1 || got[0] != "(t)" {
 		t.Errorf("the time the company has come to: %v", got)
 	}
 }

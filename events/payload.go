@@ -72,6 +72,18 @@ type PaymentFailed struct {
 	Reason    string
 }
 
+// ChangeWithdrawn is the data of subscription.change_withdrawn.v1, as a request.
+type ChangeWithdrawn struct {
+	CompanyID string
+}
+
+// SubscriptionDue is the data of subscription.due.v1.
+type SubscriptionDue struct {
+	CompanyID string
+	Kind      string
+	DueAt     time.Time
+}
+
 // CompanyRegistered is the data of company.registered.v1.
 type CompanyRegistered struct {
 	CompanyID    string
@@ -156,6 +168,10 @@ func (e *Event) Payload() (any, error) {
 			o.time("paid_at", e.Time), o.text("method"), o.text("billing_period")}, nil
 	case TypePaymentFailed:
 		return &PaymentFailed{company, o.text("payment_id"), o.text("reason")}, nil
+	case TypeChangeWithdrawn:
+		return &ChangeWithdrawn{company}, nil
+	case TypeSubscriptionDue:
+		return &SubscriptionDue{company, o.text("kind"), o.time("due_at", e.Time)}, nil
 	case TypeCompanyRegistered:
 		user := o.object("initial_user")
 		return &CompanyRegistered{company, o.text("name"), o.text("billing_email"), o.textOr("currency", "USD"),

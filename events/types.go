@@ -30,6 +30,8 @@ const (
 	TypeExpired            = "subscription.expired.v1"
 	TypePaymentReceived    = "subscription.payment_received.v1"
 	TypePaymentFailed      = "subscription.payment_failed.v1"
+	TypeChangeWithdrawn    = "subscription.change_withdrawn.v1" // of the result as well
+	TypeSubscriptionDue    = "subscription.due.v1"              // this service's own
 
 	TypeCompanyRegistered      = "company.registered.v1"
 	TypeConfigUpdated          = "company.config_updated.v1"
@@ -117,14 +119,14 @@ func Topics() []TopicInfo {
 		{TopicUsage, KeyAny, true, []string{TypeUsageRecorded}},
 		{TopicSubscription, KeyCompany, true, []string{
 			TypeUpgradeRequested, TypeDowngradeRequested, TypeCancelRequested, TypeRenewed, TypeExpired,
-			TypePaymentReceived, TypePaymentFailed}},
+			TypePaymentReceived, TypePaymentFailed, TypeChangeWithdrawn, TypeSubscriptionDue}},
 		{TopicCompany, KeyCompany, true, []string{
 			TypeCompanyRegistered, TypeConfigUpdated, TypeUserAdded, TypeUserRemoved, TypeUserErasureRequested,
 			TypeSchemaUpgradeRequested, TypeCompanyClosed}},
 		{TopicSubscriptionResults, KeyOutput, false, []string{
 			TypeSubscriptionCreated, TypeUpgraded, TypeDowngraded, TypeDowngradeScheduled, TypeCancellationScheduled,
 			TypeCancelled, TypeRenewalRecorded, TypeExpiryHandled, TypePaymentRecorded, TypePaymentFailureRecorded,
-			TypeSubscriptionRejected}},
+			TypeChangeWithdrawn, TypeSubscriptionRejected}},
 		{TopicCompanyResults, KeyOutput, false, []string{
 			TypeCompanyCreated, TypeUserProvisioned, TypeUserDeprovisioned, TypeUserErased, TypeSchemaUpgraded,
 			TypeCompanyArchived, TypeCompanyRejected}},

@@ -230,7 +230,12 @@ func TestWhenASubscriptionIsDueFollowsFromItsColumns(t *testing.T) {
 	execPostgres(t, p, "INSERT INTO companies VALUES ('acme', 'Acme', 'a@acme.test')", "INSERT INTO subscriptions (company_id, period_start, period_end) VALUES ('acme', '2026-01-01', '2026-02-01')")
 	for _, step := range []struct{ set, due string }{
 		{"tier = 'free'", ""},
-		{"tier = 'pro'", "02-01"},
+		{"tier = 'pro'", "02-04"}, // three days after the period's end
+		{"period_end = '2026-03-01'", "03-04"},
+		{"renewal_until = '2026-03-02'", "03-02"},
+		{"period_end = '2026-02-01', renewal_until = NULL", "02-04"},
+		{"next_period_start = '2026-02-01', next_period_end = '2026-03-01', next_renewal = '{}'", "02-01"},
+		{"next_period_start = NULL, next_period_end = NULL, next_renewal = NULL", "02-04"},
 		{"status = 'past_due', grace_until = '2026-02-05'", "02-05"},
 		{"pending_tier = 'free'", "02-01"},
 		{"grace_until = '2026-01-20'", "01-20"},
@@ -244,7 +249,7 @@ func TestWhenASubscriptionIsDueFollowsFromItsColumns(t *testing.T) {
 			t.Errorf("with %s it is due at %q, want %q: %v", step.set, due, step.due, err)
 		}
 	}
-	for _, refused := range []string{"benefits = '[]'", "anchor_day = 0", "anchor_day = 32", "grace_until = 'infinity'", "previous_tier = 'A B'", "due_at = now()"} {
+	for _, refused := range []string{"benefits = '[]'", "anchor_day = 0", "anchor_day = 32", "grace_until = 'infinity'", "previous_tier = 'A B'", "due_at = now()", "period_months = 37", "next_period_end = now()", "expired_term = '[]'"} {
 		if _, err := p.DB().ExecContext(t.Context(), "UPDATE subscriptions SET "+refused); err == nil {
 			t.Errorf("%s is accepted", refused)
 		}

@@ -152,6 +152,9 @@ func TestTheDocumentHasAMessageForEveryTypeAndNoOther(t *testing.T) {
 			if m.Name != eventType || m.Headers.Properties["ce_type"].Const != eventType || m.Payload.Ref != "./"+schemas.FileName(eventType) {
 				t.Errorf("%s: name %q, ce_type %q, payload %q", eventType, m.Name, m.Headers.Properties["ce_type"].Const, m.Payload.Ref)
 			}
+			if first, _ := events.TopicOf(eventType); first != info.Name {
+				continue // a result that has the type of its request is one message with it
+			}
 			if len(m.Traits) != 1 || m.Traits[0].Ref != "#/components/messageTraits/"+traits[info.KeyRule] {
 				t.Errorf("%s: traits %v, want %s", eventType, m.Traits, traits[info.KeyRule])
 			}

@@ -26,6 +26,7 @@ import (
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
@@ -223,13 +224,18 @@ func newPlatform() *platform {
 		{"free", "free", "active", "cancelled"}, {"pro", "pro", "active", "past_due"}, {"enterprise", "enterprise", "active", "active"}, {"closed", "pro", "closed", "active"},
 	} {
 		of, _ := tier.Default().Tier(c.tier)
-		s := postgres.CompanySubscription{CompanyID: c.id, CompanyStatus: c.company, Currency: "USD", Limits: of.Limits, Benefits: json.RawMessage(`{"a": [1]}`), ActiveUsers: 3,
-			State: tier.State{Status: c.status, Current: tier.Current{Tier: c.tier, PriceMinor: of.PriceMinor, PeriodStart: now, PeriodEnd: now.AddDate(0, 1, 0)}}}
+		s := postgres.CompanySubscription{CompanyID: c.id, CompanyStatus: c.company, ActiveUsers: 3, Subscription: tenant.Subscription{Status: c.status, Currency: "USD",
+			Term: tenant.Term{Tier: c.tier, PriceMinor: of.PriceMinor, PeriodStart: now, PeriodEnd: now.AddDate(0, 1, 0), Months: 1, Limits: of.Limits,
+				Benefits: map[string]any{"a": []any{1}}}}}
 		switch c.id {
 		case "free":
-			s.PreviousTier = "pro"
+			s.Expired = &tenant.Term{Tier: "pro"}
+		case "enterprise":
+			next := s.PeriodEnd.AddDate(1, 0, 0)
+			s.RenewalUntil, s.Renewal = &next, &tenant.Renewal{Start: s.PeriodEnd, End: next}
 		case "pro":
-			s.PendingTier, s.CancelAtPeriodEnd, s.GraceUntil = "free", true, now.AddDate(0, 0, 7)
+			end, grace := s.PeriodEnd, now.AddDate(0, 0, 7)
+			s.PendingTier, s.PendingAt, s.CancelAtEnd, s.GraceUntil = "free", &end, true, &grace
 		}
 		p.companies[c.id] = s
 	}
@@ -281,7 +287,7 @@ func serve(t *testing.T, tokens *token.File) served {
 			t.Error(err)
 		}
 	})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Configs: s.platform, Companies: s.platform, Tiers: tier.Default()})
+	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Configs: s.platform, Companies: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	s.url = "http://" + server.Addr().String()
 	return s
 }

@@ -35,6 +35,7 @@ func TestEveryTypeOfEveryTopicHasASchemaAndEverySchemaATopic(t *testing.T) {
 		types = append(types, topic.Types...)
 	}
 	slices.Sort(types)
+	types = slices.Compact(types) // a request and its result may have the same
 	if got := schemas.Types(); !slices.Equal(got, types) {
 		t.Errorf("schemas for\n%q\ntypes of topics\n%q", got, types)
 	}

@@ -22,7 +22,7 @@ func runAPI(ctx context.Context, s *service) error {
 	}
 	defer done()
 	s.api.Attach(httpapi.Stores{Subscriptions: s.tenants.directory, Quotas: s.tenants.counters, Configs: s.tenants.directory,
-		Companies: s.tenants.postgres, Tiers: tiers})
+		Companies: s.tenants.postgres, Rules: tenantRules(s.cfg, tiers)})
 	defer s.api.Detach()
 	s.health.Set(name, health.Ready, "")
 	<-ctx.Done()

@@ -62,13 +62,13 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 	}
 	defer transport.CloseIdleConnections()
 	tenants := consumers.TenantConfig{
-		Store:       s.tenants.postgres.Tenants(postgres.TenantsConfig{Rules: tenant.New(catalogue), Wait: cfg.WaitingTimeout}),
+		Store:       s.tenants.postgres.Tenants(postgres.TenantsConfig{Rules: tenantRules(cfg, catalogue), Wait: cfg.WaitingTimeout}),
 		Decoder:     decoder,
 		TopicPrefix: cfg.TopicPrefix,
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
 
-		FutureTolerance: exactly(cfg.FutureTolerance),
+		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
 	}
 	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}
 	tenants.Companies = &consumers.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: cfg.GroupPrefix + ".company"}
@@ -87,6 +87,15 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		return s.consume(working, name, topic, batching{tenantBatchRows, tenantBatchInterval, tenantMemory}, handler(tenants))
 	})
 	return group.Wait()
+}
+
+// tenantRules are the rules by which companies and their subscriptions change.
+func tenantRules(cfg *config.Config, catalogue *tier.Catalogue) *tenant.Rules {
+	rules := tenant.Config{Catalogue: catalogue, RenewalGrace: cfg.RenewalGrace}
+	if cfg.RenewalGrace == 0 {
+		rules.RenewalGrace = -1 // none, and not the default
+	}
+	return tenant.New(rules)
 }
 
 // tenantMetrics are the metrics that the consumers of company and subscription events share.

@@ -186,6 +186,7 @@ func (c *Config) checkUsage(k *checker) {
 	k.want(c.QuotaResendRecords >= 1 && c.QuotaResendRecords <= 100_000_000, "QUOTA_RESEND_RECORDS", strconv.Itoa(c.QuotaResendRecords)+" is out of bounds", "choose 1 to 100000000")
 	k.want(c.QuotaMemory >= 16<<20, "QUOTA_MEMORY", fmt.Sprintf("%d bytes are too few", int64(c.QuotaMemory)), "choose at least 16MiB")
 	positive("WAITING_TIMEOUT", c.WaitingTimeout)
+	k.want(c.RenewalGrace >= 0 && c.RenewalGrace <= 28*24*time.Hour, "RENEWAL_GRACE", c.RenewalGrace.String()+" is out of bounds", "choose 0s to 672h")
 }
 
 func (c *Config) checkProcess(k *checker) {

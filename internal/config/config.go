@@ -65,6 +65,7 @@ type Config struct {
 	QuotaResendRecords int           `env:"QUOTA_RESEND_RECORDS" envDefault:"1000000" unit:"records" help:"How many records after it at most. Each that is remembered costs the process 24 bytes or more, for every partition: docs/quotas.md."`
 	QuotaMemory        Bytes         `env:"QUOTA_MEMORY" envDefault:"48MiB" unit:"bytes" help:"Budget for events held in memory on their way to Dragonfly, per process."`
 	WaitingTimeout     time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
+	RenewalGrace       time.Duration `env:"RENEWAL_GRACE" envDefault:"72h" unit:"duration" help:"How long a paid period that has ended waits for its renewal before the subscription expires. Holds for periods that begin from then on."`
 
 	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`
 	APITokensFile string `env:"API_TOKENS_FILE" unit:"path" help:"JSON file with the hashed tokens of the /v1 interface and their scopes; empty: /v1 answers only peers on a loopback address."`

@@ -15,7 +15,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/directory"
-	"tenantflow/internal/tier"
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
@@ -71,8 +71,8 @@ type Stores struct {
 	Quotas        Quotas
 	Configs       Configs
 	Companies     Companies
-	// Tiers is the catalogue that changes of tier are judged and priced by: the same one that they are made by.
-	Tiers *tier.Catalogue
+	// Rules judge and price changes of tier: the same ones that carry them out.
+	Rules *tenant.Rules
 }
 
 // An API is the /v1 interface. It is made before the stores are open, and answers 503 until it is given them by Attach.

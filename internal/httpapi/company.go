@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tenantflow/internal/directory"
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
 )
@@ -69,29 +70,51 @@ func (a *API) companySubscription(ctx context.Context, w http.ResponseWriter, r 
 		return err
 	}
 	answer := subscriptionAnswer{CompanyID: s.CompanyID, CompanyStatus: s.CompanyStatus, Tier: s.Tier, Status: s.Status,
-		PeriodStart: s.PeriodStart.UTC(), PeriodEnd: s.PeriodEnd.UTC(), PriceMinor: s.PriceMinor, Currency: s.Currency, PendingTier: s.PendingTier,
-		CancelAtPeriodEnd: s.CancelAtPeriodEnd, GraceUntil: s.GraceUntil.UTC(), PreviousTier: s.PreviousTier, Limits: s.Limits, Benefits: s.Benefits,
-		Users: usersAnswer{s.ActiveUsers, s.SuspendedUsers}}
+		PeriodStart: s.PeriodStart.UTC(), PeriodEnd: s.PeriodEnd.UTC(), PeriodMonths: s.Months, PriceMinor: s.PriceMinor, Currency: s.Currency,
+		PendingTier: s.PendingTier, PendingAt: timeOf(s.PendingAt), CancelAtPeriodEnd: s.CancelAtEnd, RenewalUntil: timeOf(s.RenewalUntil),
+		Limits: s.Limits, Benefits: s.Benefits, Users: usersAnswer{s.ActiveUsers, s.SuspendedUsers}}
+	if s.Status == tenant.StatusPastDue {
+		answer.GraceUntil = timeOf(s.GraceUntil)
+	}
+	if s.Renewal != nil {
+		answer.NextPeriodStart, answer.NextPeriodEnd = s.Renewal.Start.UTC(), s.Renewal.End.UTC()
+	}
+	if s.Expired != nil {
+		answer.PreviousTier = s.Expired.Tier
+	}
 	return answerJSON(w, answer)
+}
+
+// timeOf is a time, or zero for none.
+func timeOf(at *time.Time) time.Time {
+	if at == nil {
+		return time.Time{}
+	}
+	return at.UTC()
 }
 
 // subscriptionAnswer is the body of an answer.
 type subscriptionAnswer struct {
-	CompanyID         string          `json:"company_id"`
-	CompanyStatus     string          `json:"company_status"`
-	Tier              string          `json:"tier"`
-	Status            string          `json:"status"`
-	PeriodStart       time.Time       `json:"period_start"`
-	PeriodEnd         time.Time       `json:"period_end"`
-	PriceMinor        int64           `json:"price_minor"`
-	Currency          string          `json:"currency"`
-	PendingTier       string          `json:"pending_tier,omitempty"`
-	CancelAtPeriodEnd bool            `json:"cancel_at_period_end"`
-	GraceUntil        time.Time       `json:"grace_until,omitzero"`
-	PreviousTier      string          `json:"previous_tier,omitempty"`
-	Limits            tier.Limits     `json:"limits"`
-	Benefits          json.RawMessage `json:"benefits"`
-	Users             usersAnswer     `json:"users"`
+	CompanyID         string         `json:"company_id"`
+	CompanyStatus     string         `json:"company_status"`
+	Tier              string         `json:"tier"`
+	Status            string         `json:"status"`
+	PeriodStart       time.Time      `json:"period_start"`
+	PeriodEnd         time.Time      `json:"period_end"`
+	PeriodMonths      int            `json:"period_months"`
+	PriceMinor        int64          `json:"price_minor"` // of a month
+	Currency          string         `json:"currency"`
+	PendingTier       string         `json:"pending_tier,omitempty"`
+	PendingAt         time.Time      `json:"pending_at,omitzero"`
+	CancelAtPeriodEnd bool           `json:"cancel_at_period_end"`
+	GraceUntil        time.Time      `json:"grace_until,omitzero"`
+	RenewalUntil      time.Time      `json:"renewal_until,omitzero"`
+	NextPeriodStart   time.Time      `json:"next_period_start,omitzero"`
+	NextPeriodEnd     time.Time      `json:"next_period_end,omitzero"`
+	PreviousTier      string         `json:"previous_tier,omitempty"`
+	Limits            tier.Limits    `json:"limits"`
+	Benefits          map[string]any `json:"benefits"`
+	Users             usersAnswer    `json:"users"`
 }
 
 type usersAnswer struct {

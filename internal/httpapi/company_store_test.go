@@ -22,11 +22,11 @@ func TestCompaniesAreAnsweredFromTheStores(t *testing.T) {
 		`INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('l-1', 'late', 'active'), ('l-2', 'late', 'active'), ('l-3', 'late', 'suspended')`,
 		`UPDATE companies SET status = 'closed' WHERE company_id = 'shut'`,
 		`UPDATE companies SET status = 'purged' WHERE company_id = 'gone'`,
-		`INSERT INTO company_heads (company_id, last_effect_at, audit_seq, audit_hash) VALUES ('late', '2026-11-15 10:00:00.5+00', 3, 'x')`)
+		`INSERT INTO company_heads (company_id, last_effect_at, subscription_effect_at, audit_seq, audit_hash) VALUES ('late', '2026-11-16 00:00+00', '2026-11-15 10:00:00.5+00', 3, 'x')`)
 
 	a := f.get("/v1/companies/late/subscription")
-	const want = `{"company_id":"late","company_status":"active","tier":"pro","status":"past_due","period_start":"2026-10-31T10:00:00.000001Z","period_end":"2026-11-30T10:00:00Z",` +
-		`"price_minor":4900,"currency":"USD","pending_tier":"free","cancel_at_period_end":true,"grace_until":"2026-11-25T00:00:00Z",` +
+	const want = `{"company_id":"late","company_status":"active","tier":"pro","status":"past_due","period_start":"2026-10-31T10:00:00.000001Z","period_end":"2026-11-30T10:00:00Z","period_months":1,` +
+		`"price_minor":4900,"currency":"USD","pending_tier":"free","pending_at":"2026-11-30T10:00:00Z","cancel_at_period_end":true,"grace_until":"2026-11-25T00:00:00Z",` +
 		`"limits":{"daily_api_calls":50000,"storage_mb":10240,"max_users":25,"retention_days":365,` +
 		`"features_enabled":["basic_trading","advanced_analytics","email_notifications","sms_notifications","api_access"]},"benefits":{"x":[1,2]},"users":{"active":2,"suspended":1}}` + "\n"
 	if a.status != http.StatusOK || a.body != want {

@@ -5,29 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"tenantflow/internal/directory"
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
 )
+
+// held is a subscription to a tier for a month.
+func held(of tier.Tier, status string, price int64, start, end time.Time) tenant.Subscription {
+	s := tenant.Subscription{Status: status, Currency: "USD", Term: tenant.Term{Tier: of.Name, PriceMinor: price, PeriodStart: start, PeriodEnd: end, Months: 1,
+		Limits: of.Limits, Benefits: of.Benefits}}
+	if until := end.Add(72 * time.Hour); price > 0 && status == "active" {
+		s.RenewalUntil = &until
+	}
+	return s
+}
 
 // addCompanies adds one of every kind.
 func (w *world) addCompanies() {
 	w.configs, w.companies = map[string]*directory.CompanyConfig{}, map[string]postgres.CompanySubscription{}
 	add := func(id, name, status, company string, change func(*postgres.CompanySubscription)) {
 		of, _ := tier.Default().Tier(name)
-		benefits, err := json.Marshal(of.Benefits)
-		if err != nil {
-			panic(err)
-		}
-		s := postgres.CompanySubscription{CompanyID: id, CompanyStatus: company, Currency: "USD", Limits: of.Limits, Benefits: benefits, ActiveUsers: 3, SuspendedUsers: 1,
-			State: tier.State{Status: status, Current: tier.Current{Tier: name, PriceMinor: of.PriceMinor, PeriodStart: at("2026-11-01T00:00:00Z"), PeriodEnd: at("2026-12-01T00:00:00Z")}}}
+		s := postgres.CompanySubscription{CompanyID: id, CompanyStatus: company, ActiveUsers: 3, SuspendedUsers: 1,
+			Subscription: held(of, status, of.PriceMinor, at("2026-11-01T00:00:00Z"), at("2026-12-01T00:00:00Z"))}
 		if change != nil {
 			change(&s)
 		}
@@ -36,9 +40,15 @@ func (w *world) addCompanies() {
 			SupportLevel: of.SupportLevel, Version: 12, CachedAt: at(noon), Settings: map[string]json.RawMessage{"theme": json.RawMessage(`{"dark":true}`)}}
 	}
 	add("acme", "pro", "active", "active", nil)
-	add("globex", "enterprise", "active", "active", func(s *postgres.CompanySubscription) { s.PendingTier, s.CancelAtPeriodEnd = "free", true })
-	add("initech", "free", "expired", "active", func(s *postgres.CompanySubscription) { s.PreviousTier = "pro" })
-	add("late", "pro", "past_due", "active", func(s *postgres.CompanySubscription) { s.GraceUntil = at("2026-11-27T12:00:00Z") })
+	add("globex", "enterprise", "active", "active", func(s *postgres.CompanySubscription) {
+		end := s.PeriodEnd
+		s.PendingTier, s.PendingAt, s.CancelAtEnd = "free", &end, true
+	})
+	add("initech", "free", "expired", "active", func(s *postgres.CompanySubscription) { s.Expired = &tenant.Term{Tier: "pro"} })
+	add("late", "pro", "past_due", "active", func(s *postgres.CompanySubscription) {
+		until := at("2026-11-27T12:00:00Z")
+		s.GraceUntil, s.RenewalUntil = &until, nil
+	})
 	add("shut", "pro", "cancelled", "closed", nil)
 	w.configs["bare"] = &directory.CompanyConfig{CompanyID: "bare", BillingEmail: "b@bare"}
 }
@@ -65,9 +75,9 @@ func TestACompanysSubscriptionIsToldWithItsUsers(t *testing.T) {
 	const pro = `"limits":{"daily_api_calls":50000,"storage_mb":10240,"max_users":25,"retention_days":365,` +
 		`"features_enabled":["basic_trading","advanced_analytics","email_notifications","sms_notifications","api_access"]},` +
 		`"benefits":{"advanced_features":["real_time_alerts","advanced_charts"],"increased_storage":"10GB","support_level":"email"},"users":{"active":3,"suspended":1}}` + "\n"
-	const period = `"period_start":"2026-11-01T00:00:00Z","period_end":"2026-12-01T00:00:00Z",`
+	const period = `"period_start":"2026-11-01T00:00:00Z","period_end":"2026-12-01T00:00:00Z","period_months":1,`
 	for company, want := range map[string]string{
-		"acme": `{"company_id":"acme","company_status":"active","tier":"pro","status":"active",` + period + `"price_minor":4900,"currency":"USD","cancel_at_period_end":false,` + pro,
+		"acme": `{"company_id":"acme","company_status":"active","tier":"pro","status":"active",` + period + `"price_minor":4900,"currency":"USD","cancel_at_period_end":false,"renewal_until":"2026-12-04T00:00:00Z",` + pro,
 		"late": `{"company_id":"late","company_status":"active","tier":"pro","status":"past_due",` + period + `"price_minor":4900,"currency":"USD","cancel_at_period_end":false,"grace_until":"2026-11-27T12:00:00Z",` + pro,
 		"shut": `{"company_id":"shut","company_status":"closed","tier":"pro","status":"cancelled",` + period + `"price_minor":4900,"currency":"USD","cancel_at_period_end":false,` + pro,
 	} {
@@ -139,7 +149,7 @@ func TestAPreviewIsWhatTheChangeWouldDo(t *testing.T) {
 	}
 	a := f.ask("/v1/companies/globex/subscription/preview?new_tier=pro&at=2026-11-16T00:00:00Z")
 	credit := a.json["immediate"].(map[string]any)["billing_adjustment"].(map[string]any)["amount_minor"]
-	if charge := a.json["billing_adjustment"].(map[string]any)["amount_minor"]; a.json["effective_date"] != "2026-12-01T00:00:00Z" || charge != 4900.0 || credit != -22500.0 {
+	if charge := a.json["billing_adjustment"].(map[string]any)["amount_minor"]; a.json["effective_date"] != "2026-12-01T00:00:00Z" || charge != 4900.0 || credit != 0.0 {
 		t.Errorf("to another tier with a price: %s", a.body)
 	}
 	// Never before what has already happened; of a time before the period, all of it is left.
@@ -165,6 +175,7 @@ func TestAPreviewMeetsWhatIsDueBefore(t *testing.T) {
 		amount                  float64
 		start                   string
 	}{
+		{"acme", "enterprise", "2026-12-03T06:00:00Z", "pro", 0, "2026-11-01T00:00:00Z"},         // it waits for its renewal
 		{"acme", "enterprise", "2026-12-05T06:00:00Z", "free", 49900, "2026-12-05T06:00:00Z"},    // it has expired
 		{"acme", "pro", "2026-12-05T06:00:00Z", "free", 4900, "2026-12-05T06:00:00Z"},            // so that pro is an upgrade
 		{"globex", "pro", "2026-12-31T23:00:00Z", "free", 4900, "2026-12-31T23:00:00Z"},          // the cancellation has come
@@ -259,46 +270,4 @@ func TestCompaniesThatCantBeReadAre503(t *testing.T) {
 			t.Errorf("%s of another company: %d %s", resource, a.status, a.body)
 		}
 	}
-}
-
-// The preview and the execution ask the same functions; this holds that nothing on the way changes an amount or a time.
-func TestAPreviewEqualsTheChangeToTheCent(t *testing.T) {
-	t.Parallel()
-	f := setupAPI(t)
-	tiers := tier.Default()
-	rapid.Check(t, func(t *rapid.T) {
-		start := at("2024-01-01T00:00:00Z").Add(time.Duration(rapid.Int64Range(0, 3*366*24*3600*1e6).Draw(t, "start")) * time.Microsecond)
-		cur := tier.Current{Tier: rapid.SampledFrom(tiers.Names()).Draw(t, "tier"), PriceMinor: rapid.Int64Range(0, 100_000).Draw(t, "price"), PeriodStart: start,
-			AnchorDay: rapid.IntRange(0, 31).Draw(t, "anchor")}
-		cur.PeriodEnd = tier.NextPeriodEnd(start, cur.AnchorDay)
-		when := start.Add(time.Duration(rapid.Int64Range(0, cur.PeriodEnd.Sub(start).Microseconds()-1).Draw(t, "at")) * time.Microsecond)
-		to := rapid.SampledFrom(tiers.Names()).Draw(t, "to")
-		f.world.mu.Lock()
-		f.world.companies["any"] = postgres.CompanySubscription{CompanyID: "any", CompanyStatus: "active", State: tier.State{Current: cur, Status: "active"}, Currency: "USD", Benefits: json.RawMessage("{}")}
-		f.world.mu.Unlock()
-		a := f.ask("/v1/companies/any/subscription/preview?new_tier=" + to + "&at=" + url.QueryEscape(when.Format(time.RFC3339Nano)))
-		var got struct {
-			Change string `json:"change"`
-			changeAnswer
-			Immediate changeAnswer `json:"immediate"`
-		}
-		if err := json.Unmarshal([]byte(a.body), &got); err != nil {
-			t.Fatal(err)
-		}
-		up, refused := tiers.Upgrade(cur, to, when)
-		now, alsoRefused := tiers.DowngradeNow(cur, to, when)
-		want, which := up, got.changeAnswer
-		switch {
-		case refused != nil && alsoRefused != nil:
-			if a.status != http.StatusConflict {
-				t.Fatalf("%d %s", a.status, a.body)
-			}
-			return
-		case refused != nil:
-			want, which = now, got.Immediate
-		}
-		if a.status != http.StatusOK || fmt.Sprint(which.BillingAdjustment) != fmt.Sprint(want.Adjustment) || !which.EffectiveDate.Equal(when) {
-			t.Fatalf("%s\nwant %+v", a.body, want)
-		}
-	})
 }

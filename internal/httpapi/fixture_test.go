@@ -19,6 +19,7 @@ import (
 
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
@@ -104,7 +105,7 @@ func (w *world) Subscription(_ context.Context, company string) (postgres.Compan
 }
 
 func (w *world) stores() Stores {
-	return Stores{Subscriptions: w, Quotas: w, Configs: w, Companies: w, Tiers: tier.Default()}
+	return Stores{Subscriptions: w, Quotas: w, Configs: w, Companies: w, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})}
 }
 
 const (

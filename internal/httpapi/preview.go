@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"time"
 
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
 )
@@ -19,8 +20,8 @@ const lastYear = 9998
 
 var tierName = regexp.MustCompile(`^[a-z0-9_-]{1,20}$`)
 
-// preview answers GET /v1/companies/{company_id}/subscription/preview: what a request for another tier would do at a time. It asks
-// the functions that the execution asks, with what the execution would meet then.
+// preview answers GET /v1/companies/{company_id}/subscription/preview: what a request for another tier would do at a time. The rules
+// that carry it out decide it, in the state that they would see then.
 func (a *API) preview(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
 	newTier, at, problem := a.previewOf(q.query)
 	if problem != "" {
@@ -31,7 +32,7 @@ func (a *API) preview(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if !there {
 		return err
 	}
-	answer, err := previewChange(q.from.Tiers, s, newTier, at)
+	answer, err := previewChange(q.from.Rules, s, newTier, at)
 	var refusal *tier.Refusal
 	if errors.As(err, &refusal) {
 		WriteProblem(w, r, Problem{Status: http.StatusConflict, Code: refusal.Code, Detail: refusal.Message})
@@ -87,34 +88,30 @@ type changeAnswer struct {
 	BillingAdjustment tier.Adjustment `json:"billing_adjustment"`
 }
 
-// previewChange says what a request for another tier does at a time. An error may be a *tier.Refusal.
-func previewChange(tiers *tier.Catalogue, s postgres.CompanySubscription, newTier string, at time.Time) (*previewAnswer, error) {
+// previewChange says what a request for another tier does at a time: what the rules decide, on a copy of what they would see then. An
+// error may be a *tier.Refusal.
+func previewChange(rules *tenant.Rules, s postgres.CompanySubscription, newTier string, at time.Time) (*previewAnswer, error) {
 	if s.CompanyStatus != statusActive {
 		return nil, &tier.Refusal{Code: companyClosed, Message: "the company is closed"}
 	}
-	if at.Before(s.LastEffect) {
-		at = s.LastEffect // as every effect is
-	}
-	held, limits := tiers.Settle(s.State, at), s.Limits
-	if held != s.State {
-		of, _ := tiers.Tier(held.Tier)
-		limits = of.Limits
-	}
-	answer := &previewAnswer{CompanyID: s.CompanyID, Change: "upgrade", CurrentTier: held.Tier, NewTier: newTier, Currency: tier.Currency}
-	change, err := tiers.Upgrade(held.Current, newTier, at)
+	p, err := rules.Preview(s.State(), newTier, at)
 	if err != nil {
-		now, notDown := tiers.DowngradeNow(held.Current, newTier, at)
-		if notDown != nil {
-			return nil, err // it is the same tier, or none: no upgrade is what is told
-		}
-		answer.Change, answer.Immediate = "downgrade", &changeAnswer{now.At, now.Adjustment}
-		change = tiers.AtPeriodEnd(held.Current, newTier)
+		return nil, err
 	}
-	answer.changeAnswer = changeAnswer{change.At, change.Adjustment}
-	answer.PriceMinor, answer.Limits, answer.Benefits = change.To.PriceMinor, change.To.Limits, change.To.Benefits
-	answer.Restrictions = tier.Restrictions(limits, change.To.Limits, nil)
-	if room := int64(change.To.MaxUsers); change.To.MaxUsers != tier.Unlimited {
+	to := p.To
+	answer := &previewAnswer{CompanyID: s.CompanyID, Change: "upgrade", CurrentTier: p.Held.Tier, NewTier: newTier, Currency: tier.Currency,
+		PriceMinor: to.PriceMinor, changeAnswer: changeOf(p.Change), Limits: to.Limits, Benefits: to.Benefits,
+		Restrictions: tier.Restrictions(p.Held.Limits, to.Limits, nil)}
+	if p.Down {
+		now := changeOf(p.Now)
+		answer.Change, answer.Immediate = "downgrade", &now
+	}
+	if room := int64(to.MaxUsers); to.MaxUsers != tier.Unlimited {
 		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-room)
 	}
 	return answer, nil
+}
+
+func changeOf(d *tenant.Decision) changeAnswer {
+	return changeAnswer{d.At, d.Transaction.Adjustment}
 }

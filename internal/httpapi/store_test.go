@@ -17,6 +17,7 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
@@ -73,7 +74,7 @@ func setupStores(t *testing.T) storeFixture {
 	})
 	f.registry = prometheus.NewRegistry()
 	f.API = NewAPI(nil, log)
-	f.Attach(Stores{Subscriptions: d, Quotas: quotas, Configs: d, Companies: store, Tiers: tier.Default()})
+	f.Attach(Stores{Subscriptions: d, Quotas: quotas, Configs: d, Companies: store, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	f.handler = Handler(Options{Health: health.New(time.Minute, log), Metrics: f.registry, Log: log, API: f.API})
 	f.exec(t,
 		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')",

@@ -1,10 +1,17 @@
-// Package tenant holds the rules of companies and their subscriptions: what an event does to a company, as a pure function of
-// the company's state.
+// Package tenant holds the rules of companies and their subscriptions, as pure functions of a company's [State]: what has to happen
+// first ([Next]), what is due ([State.Due]), what an event does ([Rules.Decide]) and what it would do ([Rules.Preview]).
 //
-//	decision, err := rules.Decide(state, cause)
+//	step := tenant.Next(state, cause)            // is something else to be done before?
+//	decision, err := rules.Decide(state, cause)  // if not: what the event does
 //
 // A [Decision] says what is to be written and published, or why the event is refused. Nothing here reads a clock or a store:
 // the time of an effect is the event's, so that a replay comes to the same periods and amounts.
+//
+// # Time
+//
+// Only events of subscription.events move a subscription in time. What is due to it at or before such an event's time happens before
+// the event, whatever the event is. What the clock alone says is due comes as an event of the log, too (subscription.due.v1). So periods,
+// amounts and tiers follow from the log and not from when it is read.
 package tenant
 
 import (
@@ -24,14 +31,20 @@ const (
 
 // States of a subscription.
 const (
-	StatusActive    = tier.Active
-	StatusPastDue   = tier.PastDue   // a payment has failed; it expires when the time of grace is over
-	StatusCancelled = tier.Cancelled // by the customer; the company is on the free tier
-	StatusExpired   = tier.Expired   // not renewed or not paid; the company is on the free tier
+	StatusActive    = "active"
+	StatusPastDue   = "past_due"  // a payment has failed; it expires when the grace period is over
+	StatusCancelled = "cancelled" // by the customer; the company is on the free tier
+	StatusExpired   = "expired"   // not renewed or not paid; the company is on the free tier
 )
 
-// Grace is how long a company keeps its tier after a payment has failed.
-const Grace = 7 * 24 * time.Hour
+// PaymentGrace is how long a company keeps its tier after a payment has failed.
+const PaymentGrace = 7 * 24 * time.Hour
+
+// Grace periods of a paid period that has ended and was not renewed.
+const (
+	DefaultRenewalGrace = 72 * time.Hour
+	MaxRenewalGrace     = 28 * 24 * time.Hour // shorter than any period: none is over before it can begin
+)
 
 // A State is what is known of one company when an event is judged.
 type State struct {
@@ -40,8 +53,13 @@ type State struct {
 	Subscription *Subscription // nil: none
 	// Config is the company's whole configuration, a JSON object.
 	Config json.RawMessage
-	// LastEffect is when the company was last changed: no later effect is dated before it. Zero: never.
+	// LastEffect is when an event of the cause's own topic last changed the company: no later effect of that topic is dated before it.
+	// Zero: never.
 	LastEffect time.Time
+	// Queue is what waits to be applied to the company.
+	Queue Queue
+	// Books is what the paid period has cost and brought in: the present one, or the one that an expiry has ended.
+	Books Books
 	// Users is how many users the company has, suspended ones included. Set for events about users.
 	Users int64
 	// UserOf is the company of the user that the event names; empty: there is no such user.
@@ -60,33 +78,90 @@ type Company struct {
 	CreatedAt                            time.Time
 }
 
-// A Subscription is a row of subscriptions.
-type Subscription struct {
-	Tier, Status string
-	PeriodStart  time.Time
-	PeriodEnd    time.Time
-	PriceMinor   int64 // of the period, in minor units
-	Currency     string
-	// PendingTier is what the company falls to when the period ends; empty: it stays. CancelAtEnd: because it has cancelled.
-	PendingTier string
-	CancelAtEnd bool
-	// GraceUntil is when a subscription that is past due expires.
-	GraceUntil *time.Time
-	// PreviousTier is the tier that an expiry has ended; a renewal that comes late reinstates it.
-	PreviousTier string
-	// AnchorDay is the day of the month on which periods begin; 0: that of PeriodStart.
-	AnchorDay int
-	Limits    tier.Limits
-	Benefits  map[string]any
-	// Partition is the one of the subscription topic that decides about the company; nil: none yet.
-	Partition *int
-	// Due is when something happens to it by itself: its end, or that of the time of grace. Read only.
-	Due *time.Time
+// A Queue is what is known of the events of a company that wait in the inbox. They are applied in their order, and later events of the
+// company queue behind them, whatever they wait for.
+type Queue struct {
+	Head int64 // the place of the first of them; 0: none waits
+	Own  int64 // the place of the cause itself; 0: it does not wait
+	// Blocked: the first of them was tried and can't be applied yet.
+	Blocked bool
 }
 
+// Books is what a paid period has cost and brought in, in minor units.
+type Books struct {
+	Charged  int64
+	Received int64    // of the payments that belong to the period
+	Tiers    []string // those it was charged for
+}
+
+// A Term is a tier and the period that it is held for: what an expiry ends, and what a reinstatement brings back.
+type Term struct {
+	Tier        string         `json:"tier"`
+	PeriodStart time.Time      `json:"period_start"`
+	PeriodEnd   time.Time      `json:"period_end"`
+	Months      int            `json:"months"`
+	PriceMinor  int64          `json:"price_minor"` // of a month, copied when the period began or the tier changed
+	AnchorDay   int            `json:"anchor_day"`  // the day of the month on which periods begin; 0: that of PeriodStart
+	Limits      tier.Limits    `json:"limits"`
+	Benefits    map[string]any `json:"benefits,omitempty"`
+	// PendingTier is what the company falls to at PendingAt, the end of its last recorded period; empty: it stays. CancelAtEnd: because it
+	// has cancelled.
+	PendingTier string     `json:"pending_tier,omitempty"`
+	PendingAt   *time.Time `json:"pending_at,omitempty"`
+	CancelAtEnd bool       `json:"cancel_at_end,omitempty"`
+	// Failed: a payment of the period has failed, and not all of it has come since.
+	Failed bool `json:"failed,omitempty"`
+	// GraceUntil is when a subscription that is past due expires, and of one that has expired, when it would have.
+	GraceUntil *time.Time `json:"grace_until,omitempty"`
+}
+
+// A Subscription is a row of subscriptions.
+type Subscription struct {
+	Term
+	Status   string
+	Currency string
+	// RenewalUntil is when a paid period expires that was not renewed. Nil: it has no price, or is past due.
+	RenewalUntil *time.Time
+	// Renewal is the period that was recorded ahead; nil: none.
+	Renewal *Renewal
+	// Expired is what an expiry has ended; nil: none has, or it can't come back.
+	Expired *Term
+	// Partition is the one of the subscription topic that decides about the company; nil: none yet.
+	Partition *int
+}
+
+// A Renewal is a period that begins at its start.
+type Renewal struct {
+	Start     time.Time `json:"-"`
+	End       time.Time `json:"-"`
+	Months    int       `json:"months"`
+	PaymentID string    `json:"payment_id,omitempty"`
+	// Payment is the whole object that the renewal named; nil: none.
+	Payment json.RawMessage `json:"payment,omitempty"`
+	// RequestID and RequestSource are the identity of the event that recorded it.
+	RequestID     string `json:"request_id"`
+	RequestSource string `json:"request_source"`
+}
+
+// paid reports whether there is a period to be paid for.
+func (t *Term) paid() bool { return t.PriceMinor > 0 }
+
 // current is what the catalogue's rules look at.
-func (s *Subscription) current() tier.Current {
-	return tier.Current{Tier: s.Tier, PriceMinor: s.PriceMinor, PeriodStart: s.PeriodStart, PeriodEnd: s.PeriodEnd, AnchorDay: s.AnchorDay}
+func (s *State) current() tier.Current {
+	t := &s.Subscription.Term
+	current := tier.Current{Tier: t.Tier, PriceMinor: t.PriceMinor, PeriodStart: t.PeriodStart, PeriodEnd: t.PeriodEnd, Months: t.Months, AnchorDay: t.AnchorDay}
+	if of := s.Subscription.Expired; of == nil || of.PeriodStart.Equal(t.PeriodStart) && of.PeriodEnd.Equal(t.PeriodEnd) {
+		current.Charged = s.Books.Tiers // which are those of the period that has expired, if one has
+	}
+	return current
+}
+
+// anchor is the day of the month on which the term's periods begin.
+func (t *Term) anchor() int {
+	if t.AnchorDay != 0 {
+		return t.AnchorDay
+	}
+	return t.PeriodStart.UTC().Day()
 }
 
 // States of a payment.
@@ -106,8 +181,10 @@ type Payment struct {
 	Method        string
 	Status        string
 	BillingPeriod string
-	TransactionID string // empty: it belongs to none
-	Reason        string // why it failed
+	TransactionID string // empty: it covers none
+	// PeriodStart is the start of the period that it belongs to; nil: to none, yet.
+	PeriodStart *time.Time
+	Reason      string // why it failed
 }
 
 // A Transaction is a row of billing_transactions.
@@ -115,10 +192,10 @@ type Transaction struct {
 	Type             string // upgrade, downgrade or renewal
 	OldTier, NewTier string
 	Adjustment       tier.Adjustment
-	Payment          map[string]string // what is known of the payment
+	Payment          json.RawMessage // the payment that was named, whole; nil: none
 }
 
-// A User is somebody who comes to a company.
+// A User is a person who comes to a company.
 type User struct {
 	ID, Email string
 }
@@ -131,10 +208,13 @@ type Seat struct {
 // A Cause is an event as the rules see it.
 type Cause struct {
 	Event *events.Event
-	// Payload is what Event.Payload gives, or a Due.
+	// Payload is what Event.Payload gives.
 	Payload any
-	// Partition is the one of the event's topic that it came from.
+	// Partition is the one of the event's topic that it came from, and Offset its place there.
 	Partition int
+	Offset    int64
+	// Appended is when the broker took the event.
+	Appended time.Time
 }
 
 // A Decision is what an event does.
@@ -152,13 +232,18 @@ type Decision struct {
 	BillingEmail string // empty: unchanged
 	Add          *User
 	Remove       string // a user id
-	Seat         bool   // decide anew who is active and who is suspended, and tell every user the tier
+	Seat         bool   // decide again who is active and who is suspended, and give every user the tier
 	ListUsers    bool   // Written.Users is wanted
 	Migrate      *int64 // bring the tables to this version; 0: the newest
 	Close        bool
 	Purge        bool // with Close
 	Transaction  *Transaction
-	Payment      *Payment
+	Payment      *Payment // write it
+	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period; Release one that belongs to
+	// no period any more, unless it pays for a transaction. Empty: none.
+	Covers, Release string
+	// Adopt: payments received for the month in which the subscription's period begins belong to that period.
+	Adopt bool
 
 	// Action names the effect, for the history and the audit; Details are what the audit keeps: nothing of a person but
 	// pseudonyms.

@@ -2,78 +2,99 @@ package tenant
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tenantflow/events"
 )
 
-// A Due is the payload of what happens to a subscription by itself: when its period ends, or its time of grace.
+// DueSource is the source of the events by which something is due.
+const DueSource = "/tenantflow/schedule"
+
+// Kinds of what is due, in the order in which they happen where their time is the same.
+const (
+	DuePeriodEnd    = "period_end"    // a downgrade or cancellation that was scheduled
+	DueRenewal      = "renewal"       // a period that was recorded ahead begins
+	DuePaymentGrace = "payment_grace" // a failed payment has not been made good
+	DueRenewalGrace = "renewal_grace" // a period that is over was not renewed
+)
+
+// A Due is something that happens to a subscription at a time.
 type Due struct {
-	CompanyID string
-	At        time.Time
-	// ByClock: nobody but the clock says that it is due. What waits for the company comes first then. Otherwise it is an event that
-	// needs it done before.
-	ByClock bool
+	Kind string
+	At   time.Time
 }
 
-// DueSource is the source of the events by which things happen by themselves.
-const DueSource = "/tenantflow/subscription"
-
-// DueCause makes the event of what is due to a company. Its identity is made of the company and the time, so whoever finds it
-// due, and however often, it happens once.
-func DueCause(s *State) *Cause {
+// Due lists what is scheduled for the subscription, in the order in which it happens. Nothing is for a company that is closed.
+func (s *State) Due() []Due {
 	sub := s.Subscription
-	what := "expiry"
-	if sub.changesAtEnd() {
-		what = "period_end"
+	if s.Company == nil || s.Company.Status != Active || sub == nil {
+		return nil
 	}
-	at := sub.Due.UTC()
+	var all []Due
+	add := func(kind string, at *time.Time) {
+		if at != nil {
+			all = append(all, Due{kind, at.UTC()})
+		}
+	}
+	add(DuePeriodEnd, sub.PendingAt)
+	if sub.Renewal != nil {
+		add(DueRenewal, &sub.Renewal.Start)
+	}
+	if sub.Status == StatusPastDue {
+		add(DuePaymentGrace, sub.GraceUntil)
+	}
+	add(DueRenewalGrace, sub.RenewalUntil)
+	slices.SortStableFunc(all, func(a, b Due) int { return a.At.Compare(b.At) })
+	return all
+}
+
+// DueCause is the event of something that is due to a company. Its identity is made of the company, the kind and the time, so it is
+// the same wherever it is found.
+func DueCause(company string, due Due) *Cause {
+	at := due.At.UTC()
 	return &Cause{
-		Event: &events.Event{Key: s.CompanyID, Envelope: events.Envelope{
-			Source: DueSource, ID: fmt.Sprintf("%s:%s:%s", what, s.CompanyID, stamp(at)), Type: "subscription." + what, Time: at,
-			Data: []byte(fmt.Sprintf(`{"company_id":%q}`, s.CompanyID)),
+		Event: &events.Event{Key: company, Envelope: events.Envelope{
+			Source: DueSource, ID: fmt.Sprintf("due:%s:%s:%s", company, due.Kind, stamp(at)), Type: events.TypeSubscriptionDue, Time: at,
+			DataContentType: "application/json",
+			Data:            marshal(map[string]any{"company_id": company, "kind": due.Kind, "due_at": stamp(at)}),
 		}},
-		Payload: &Due{CompanyID: s.CompanyID, At: at},
+		Payload: &events.SubscriptionDue{CompanyID: company, Kind: due.Kind, DueAt: at},
 	}
 }
 
-// changesAtEnd tells whether what is due is a change that has waited for the end of the period, and not the end of the subscription
-// or of a time of grace before that.
-func (s *Subscription) changesAtEnd() bool { return s.PendingTier != "" && !s.Due.Before(s.PeriodEnd) }
-
-// IsDue tells whether something has to happen to the company before an event of the given payload and time. What brings money
-// comes first, even if it comes a little late. An expiry that is told does not come before itself.
-func IsDue(s *State, payload any, at time.Time) bool {
-	switch p := payload.(type) {
-	case *events.UpgradeRequested, *events.DowngradeRequested, *events.CancelRequested, *events.PaymentFailed:
-		return s.IsOver(at)
-	case *events.Expired:
-		return s.IsOver(at) && !s.tells(p)
+// happen does what is due.
+func (r *Rules) happen(d *Decision, s *State, next *Subscription, c *Cause, p *events.SubscriptionDue) (*Decision, error) {
+	handled := c.Appended
+	if handled.Before(d.At) {
+		handled = d.At
 	}
-	return false
-}
-
-// tells is whether an event tells of the very expiry that is due. Then it is the expiry: had it been done before, the answer to a
-// sender who is right would be that the subscription has not expired.
-func (s *State) tells(p *events.Expired) bool {
-	return !s.Subscription.changesAtEnd() && !p.ExpiredAt.Before(*s.Subscription.Due)
-}
-
-// IsOver tells whether something has to happen to the company by itself by the given time.
-func (s *State) IsOver(at time.Time) bool {
-	return s.Company != nil && s.Company.Status == Active && s.Subscription != nil && s.Subscription.Due != nil && !s.Subscription.Due.After(at)
-}
-
-// due does what is due.
-func (r *Rules) due(d *Decision, s *State, held *Subscription, p *Due) (*Decision, error) {
-	next := *held
-	switch {
-	case next.PendingTier == "" || p.At.Before(next.PeriodEnd):
-		return r.expire(d, s, &next, p.At)
-	case next.CancelAtEnd:
-		return r.endCancelled(d, s, &next)
+	var err error
+	switch p.Kind {
+	case DuePeriodEnd:
+		d, err = r.atPeriodEnd(d, s, next)
+	case DueRenewal:
+		renewal := next.Renewal
+		next.Renewal = nil
+		d, err = r.begin(d, s, next, renewal)
+		if err == nil {
+			d.Covers = renewal.PaymentID
+		}
+	default:
+		d, err = r.expire(d, s, next, handled)
 	}
-	change := r.catalogue.AtPeriodEnd(next.current(), next.PendingTier)
-	next.stay()
-	return r.fall(d, s, &next, change)
+	if err != nil {
+		return nil, err
+	}
+	outputs := d.Outputs
+	d.Outputs = func(w Written) []Output {
+		all := outputs(w)
+		for i := range all {
+			if all[i].Topic == events.TopicSubscriptionResults {
+				all[i].Data["handled_at"] = stamp(handled)
+			}
+		}
+		return all
+	}
+	return d, nil
 }

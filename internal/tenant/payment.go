@@ -6,72 +6,124 @@ import (
 	"tenantflow/events"
 )
 
-// paymentTaken tells whether a payment that an upgrade or a renewal names covers something else already.
-func (s *State) paymentTaken(named *events.Payment) bool {
+// paymentTaken reports whether a payment that an upgrade or a renewal names covers something else already. A renewal may name the one
+// of its own period again, and whatever has failed may be used again.
+func (s *State) paymentTaken(named *events.Payment, period *time.Time) bool {
 	known := s.Payment
-	return named != nil && known != nil &&
-		(known.CompanyID != s.CompanyID || known.TransactionID != "" || known.Status == PaymentFailed)
-}
-
-// expectedPayment is the row of a payment that is to cover an amount: what is known of it, or that it is awaited. The writer
-// adds the company and the transaction.
-func expectedPayment(named *events.Payment, known *Payment, amount int64, currency string) *Payment {
-	if known != nil {
-		linked := *known
-		return &linked
+	switch {
+	case named == nil || known == nil:
+		return false
+	case known.CompanyID != s.CompanyID:
+		return true
+	case known.Status == PaymentFailed:
+		return false
+	case period != nil && known.PeriodStart != nil && known.PeriodStart.Equal(*period):
+		return false
 	}
-	return &Payment{PaymentID: named.PaymentID, AmountMinor: &amount, Currency: currency, Method: named.Method, Status: PaymentPending}
+	return known.TransactionID != "" || known.PeriodStart != nil
 }
 
-// namedPayment is the row of a payment that comes with something that costs nothing more.
-func namedPayment(s *State, named *events.Payment, known *Payment) *Payment {
-	if known != nil {
-		return nil
+// pay records which payment is to cover a period: what is known of it, or that it is awaited. The writer adds the company and the
+// transaction.
+func (d *Decision) pay(s *State, named *events.Payment, period time.Time) {
+	if named == nil {
+		return
 	}
-	return &Payment{PaymentID: named.PaymentID, CompanyID: s.CompanyID, Method: named.Method, Status: PaymentPending}
+	payment := &Payment{PaymentID: named.PaymentID, Currency: s.Company.Currency, Method: named.Method, Status: PaymentPending}
+	if s.Payment != nil {
+		*payment = *s.Payment
+	}
+	if payment.Status == PaymentFailed { // it is tried again, and maybe for another period
+		payment.Status, payment.Reason = PaymentPending, ""
+		if payment.PeriodStart == nil || !payment.PeriodStart.Equal(period) {
+			payment.TransactionID = ""
+		}
+	}
+	if d.Transaction != nil {
+		d.Transaction.Payment = named.All
+		if s.Payment == nil {
+			payment.AmountMinor = &d.Transaction.Adjustment.AmountMinor
+		}
+	}
+	payment.PeriodStart = &period
+	d.Payment = payment
 }
 
-// receivePayment records money that has come.
-func (r *Rules) receivePayment(d *Decision, s *State, next *Subscription, p *events.PaymentReceived) *Decision {
+// settle ends the grace period of a failed payment if the payment that a renewal of the present period names makes it good.
+func (r *Rules) settle(d *Decision, s *State, next *Subscription, named *events.Payment) {
+	known := s.Payment
+	if named == nil || known == nil || known.Status != PaymentReceived || known.PeriodStart != nil || known.AmountMinor == nil {
+		return
+	}
+	if next.Status == StatusPastDue && s.Books.Received+*known.AmountMinor >= s.Books.Charged {
+		next.Failed = false
+		r.paid(d, next)
+	}
+}
+
+// receivePayment records money that has come. What belongs to an outstanding period counts for it.
+func (r *Rules) receivePayment(d *Decision, s *State, next *Subscription, sent time.Time, p *events.PaymentReceived) (*Decision, error) {
 	known := s.Payment
 	switch {
 	case p.AmountMinor <= 0:
-		return d.refuse(InvalidAmount, "a payment of %d is none", p.AmountMinor)
+		return d.refuse(InvalidAmount, "a payment of %d is none", p.AmountMinor), nil
 	case p.Currency != s.Company.Currency:
-		return d.refuse(CurrencyMismatch, "the payment is in %q, the company pays in %s", p.Currency, s.Company.Currency)
+		return d.refuse(CurrencyMismatch, "the payment is in %q, the company pays in %s", p.Currency, s.Company.Currency), nil
 	case known != nil && (known.CompanyID != s.CompanyID || known.Status == PaymentReceived):
-		return d.refuse(DuplicatePayment, "the payment %s is recorded already", p.PaymentID)
+		return d.refuse(DuplicatePayment, "the payment %s is recorded already", p.PaymentID), nil
 	}
-	paid := p.PaidAt.UTC().Truncate(time.Microsecond)
+	paidAt := p.PaidAt.UTC().Truncate(time.Microsecond)
 	amount := p.AmountMinor
-	payment := &Payment{PaymentID: p.PaymentID, AmountMinor: &amount, Currency: p.Currency, PaidAt: &paid, Method: p.Method,
+	payment := &Payment{PaymentID: p.PaymentID, AmountMinor: &amount, Currency: p.Currency, PaidAt: &paidAt, Method: p.Method,
 		Status: PaymentReceived, BillingPeriod: p.BillingPeriod}
 	if known != nil {
-		payment.TransactionID = known.TransactionID
+		payment.TransactionID, payment.PeriodStart = known.TransactionID, known.PeriodStart
 		if payment.Method == "" {
 			payment.Method = known.Method
 		}
 	}
 	d.Payment = payment
-	// When the period is over, only a renewal says what was paid for. Until it comes, the time of grace goes on: an active
-	// subscription would expire at once.
-	if next.Status == StatusPastDue && next.PeriodEnd.After(d.At) {
-		next.Status, next.GraceUntil = StatusActive, nil
-		d.Subscription = next
+	period := &next.Term
+	if next.Expired != nil {
+		period = next.Expired
+	}
+	if payment.PeriodStart == nil && period.paid() && p.BillingPeriod == monthOf(period.PeriodStart) {
+		payment.PeriodStart = &period.PeriodStart
+	}
+	belongs := period.paid() && payment.PeriodStart != nil && payment.PeriodStart.Equal(period.PeriodStart)
+	reinstated := false
+	if belongs && s.Books.Received+amount >= s.Books.Charged {
+		switch {
+		case next.Status == StatusPastDue:
+			next.Failed = false
+			r.paid(d, next)
+		case period == next.Expired && period.GraceUntil != nil && sent.Before(*period.GraceUntil):
+			r.reinstate(d, next)
+			next.Failed, reinstated = false, true
+			if err := r.changeTier(d, s, next); err != nil {
+				return nil, err
+			}
+		}
 	}
 	d.note("subscription.payment_recorded", map[string]any{"payment_id": p.PaymentID, "amount_minor": p.AmountMinor, "currency": p.Currency})
-	d.Outputs = func(Written) []Output {
+	d.Outputs = func(w Written) []Output {
 		data := map[string]any{"company_id": s.CompanyID, "payment_id": p.PaymentID, "amount_minor": p.AmountMinor, "currency": p.Currency,
-			"paid_at": stamp(paid), "status": next.Status}
+			"paid_at": stamp(paidAt), "status": next.Status, "reinstated": reinstated}
 		if payment.TransactionID != "" {
 			data["transaction_id"] = payment.TransactionID
 		}
-		return []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypePaymentRecorded, Data: data}}
+		if payment.PeriodStart != nil {
+			data["period_start"] = stamp(*payment.PeriodStart)
+		}
+		return append([]Output{{Topic: events.TopicSubscriptionResults, Type: events.TypePaymentRecorded, Data: data}}, s.configChanged(w)...)
 	}
-	return d
+	return d, nil
 }
 
-// failPayment records money that has not come, and begins the time of grace.
+// monthOf is the month that a period's charge belongs to, as a billing_period.
+func monthOf(start time.Time) string { return start.UTC().Format("2006-01") }
+
+// failPayment records money that has not come. If it is wanting in the present period, the grace period begins.
 func (r *Rules) failPayment(d *Decision, s *State, next *Subscription, p *events.PaymentFailed) *Decision {
 	payment := &Payment{PaymentID: p.PaymentID}
 	if known := s.Payment; known != nil {
@@ -82,10 +134,14 @@ func (r *Rules) failPayment(d *Decision, s *State, next *Subscription, p *events
 	}
 	payment.Status, payment.Reason = PaymentFailed, p.Reason
 	d.Payment = payment
-	if next.PriceMinor > 0 && next.Status == StatusActive {
-		until := d.At.Add(Grace)
-		next.Status, next.GraceUntil = StatusPastDue, &until
+	belongs := payment.PeriodStart != nil && payment.PeriodStart.Equal(next.PeriodStart)
+	first := payment.PeriodStart == nil && !next.Failed
+	if next.paid() && next.Status == StatusActive && s.Books.Received < s.Books.Charged && (belongs || first) {
+		until := d.At.Add(PaymentGrace)
+		next.Status, next.GraceUntil, next.RenewalUntil, next.Failed = StatusPastDue, &until, nil, true
 		d.Subscription = next
+		start := next.PeriodStart
+		payment.PeriodStart = &start // so that the attempt that succeeds belongs to it
 	}
 	d.note("subscription.payment_failed", map[string]any{"payment_id": p.PaymentID})
 	d.Outputs = func(Written) []Output {

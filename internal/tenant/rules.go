@@ -26,14 +26,38 @@ const (
 	CurrencyMismatch    = "currency_mismatch"
 	InvalidPeriod       = "invalid_period"
 	NotExpired          = "not_expired"
+	NothingScheduled    = "nothing_scheduled"
+	NothingToRenew      = "nothing_to_renew"
 	InvalidVersion      = "invalid_config" // of a schema: there is no code of its own
 )
 
-// Rules judge events by a catalogue of tiers. They may be used by several goroutines at once.
-type Rules struct{ catalogue *tier.Catalogue }
+// Config is what the rules depend on.
+type Config struct {
+	Catalogue *tier.Catalogue
+	// RenewalGrace is how long a paid period that has ended waits for its renewal, 0 to MaxRenewalGrace. It holds for periods that
+	// begin from then on. Default: DefaultRenewalGrace; below 0: none.
+	RenewalGrace time.Duration
+}
 
-// New returns rules for a catalogue.
-func New(catalogue *tier.Catalogue) *Rules { return &Rules{catalogue: catalogue} }
+// Rules judge events by a catalogue of tiers. They may be used by several goroutines at once.
+type Rules struct {
+	catalogue    *tier.Catalogue
+	renewalGrace time.Duration
+}
+
+// New returns rules.
+func New(config Config) *Rules {
+	if config.RenewalGrace == 0 {
+		config.RenewalGrace = DefaultRenewalGrace
+	}
+	return &Rules{catalogue: config.Catalogue, renewalGrace: min(max(0, config.RenewalGrace.Truncate(time.Microsecond)), MaxRenewalGrace)}
+}
+
+// Lists reports whether a tier is in the catalogue. One that is not counts as free for limits.
+func (r *Rules) Lists(name string) bool {
+	_, listed := r.catalogue.Tier(name)
+	return listed
+}
 
 // Decide says what an event does to a company. The company is registered, unless the event registers it. The error means that
 // the state can't be understood, which is a fault and not the event's.
@@ -76,30 +100,19 @@ func (r *Rules) Decide(s *State, c *Cause) (*Decision, error) {
 	case *events.CancelRequested:
 		return r.cancel(d, s, &next, p)
 	case *events.Renewed:
-		return r.renew(d, s, &next, p)
+		return r.renew(d, s, &next, c.Event, p)
+	case *events.ChangeWithdrawn:
+		return r.withdraw(d, s, &next), nil
 	case *events.Expired:
-		if s.IsOver(d.At) {
-			d.At = EffectTime(s, *s.Subscription.Due) // as if nobody had told it
-		}
-		return r.expire(d, s, &next, p.ExpiredAt)
+		return r.expired(d, s, &next, c.Event.Time, p)
 	case *events.PaymentReceived:
-		return r.receivePayment(d, s, &next, p), nil
+		return r.receivePayment(d, s, &next, c.Event.Time, p)
 	case *events.PaymentFailed:
 		return r.failPayment(d, s, &next, p), nil
-	case *Due:
-		return r.due(d, s, s.Subscription, p)
+	case *events.SubscriptionDue:
+		return r.happen(d, s, &next, c, p)
 	}
 	return nil, fmt.Errorf("no rule for an event of type %s", c.Event.Type)
-}
-
-// EffectTime is when an event of the given time happens: never before what has already happened to the company, and in
-// microseconds, which is what the stores hold.
-func EffectTime(s *State, at time.Time) time.Time {
-	at = at.UTC().Truncate(time.Microsecond)
-	if at.Before(s.LastEffect) {
-		return s.LastEffect.UTC()
-	}
-	return at
 }
 
 func (d *Decision) refuse(code, format string, args ...any) *Decision {

@@ -24,6 +24,7 @@ type event struct {
 	source, id     string
 	kind           string // its type
 	at             time.Time
+	appended       time.Time // by the broker; of events of the schedule alone
 	data           map[string]any
 	phase          int
 }

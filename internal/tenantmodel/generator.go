@@ -61,7 +61,7 @@ func New(config Config) (*Generator, error) {
 			due = due.Add(config.Soon)
 		}
 		for _, id := range slices.Sorted(maps.Keys(g.judge.companies)) {
-			g.judge.settle(g.judge.companies[id], due, phase)
+			g.judge.settle(g.judge.companies[id], due, &event{phase: phase})
 		}
 		g.earlierPayments = append(g.earlierPayments, g.newPayments...)
 		g.newPayments = nil

@@ -23,28 +23,42 @@ type company struct {
 	id, status string
 	email      string
 	config     map[string]any // what it has set itself
-	last       time.Time      // of its last effect
+	last       time.Time      // of its last effect by subscription.events
 	users      []member       // in the order in which they came
 	sub        subscription
 }
 
 type member struct{ id, email string }
 
+// A subscription is a tier held for a period, and what is to come.
 type subscription struct {
 	plan       plan
 	status     string
 	start, end time.Time
+	months     int
 	day        int // periods begin on
 	pending    string
+	pendingAt  time.Time // zero: nothing is pending
 	cancelling bool
-	grace      time.Time
-	previous   string
+	failed     bool      // a payment of the period, and not all has come since
+	grace      time.Time // of a failed payment
+	patience   time.Time // until which a renewal is waited for; zero: it is not
+	ahead      *renewal
+	ended      *subscription // by an expiry
+}
+
+// A renewal is a period that is recorded and has not begun.
+type renewal struct {
+	start, end time.Time
+	months     int
+	payment    string
 }
 
 const (
 	active   = "active"
 	pastDue  = "past_due"
 	grace    = 7 * 24 * time.Hour
+	patience = 3 * 24 * time.Hour
 	currency = "USD"
 )
 
@@ -60,6 +74,11 @@ func (j *judge) apply(e *event) (code string) {
 		return ""
 	}
 	switch {
+	case e.kind == events.TypeSubscriptionDue:
+		if c != nil && c.status == active {
+			j.due(c, e)
+		}
+		return ""
 	case e.kind == events.TypeCompanyRegistered:
 		code = j.register(e, c)
 	case c == nil:
@@ -69,9 +88,7 @@ func (j *judge) apply(e *event) (code string) {
 	case e.topic == events.TopicCompany:
 		code = j.company(e, c)
 	default:
-		if e.kind != events.TypeRenewed && e.kind != events.TypePaymentReceived && !c.sub.toldBy(e) {
-			j.settle(c, e.at, e.phase)
-		}
+		j.settle(c, later(e.at, c.last), e)
 		code = j.subscription(e, c)
 	}
 	j.world.Inbox[e.identity()] = "done"
@@ -96,12 +113,17 @@ func (j *judge) tell(e *event, topic, kind string, n int, data map[string]any) {
 	j.world.Results[e.result(kind, n)] = Result{Topic: topic, Type: kind, CompanyID: e.company, Data: data, Phase: e.phase}
 }
 
-// now is when an event takes effect. From then on nothing does earlier.
+// now is when an event of subscription.events takes effect. From then on none does earlier.
 func (c *company) now(at time.Time) time.Time {
-	if at.After(c.last) {
-		c.last = at
-	}
+	c.last = later(at, c.last)
 	return c.last
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 func (j *judge) register(e *event, known *company) string {
@@ -119,7 +141,7 @@ func (j *judge) register(e *event, known *company) string {
 	case !patchable(settings):
 		return "invalid_config"
 	}
-	c := &company{id: e.company, status: active, email: e.text("billing_email"), config: map[string]any{}, last: e.at}
+	c := &company{id: e.company, status: active, email: e.text("billing_email"), config: map[string]any{}}
 	patch(c.config, settings)
 	c.users = []member{{user, email}}
 	j.userOf[user] = c.id
@@ -152,7 +174,6 @@ func (j *judge) company(e *event, c *company) string {
 		}
 		patch(c.config, changes)
 		delete(c.config, "billing_email")
-		c.now(e.at)
 		j.configured(e)
 	case events.TypeUserAdded:
 		switch {
@@ -163,7 +184,6 @@ func (j *judge) company(e *event, c *company) string {
 		}
 		c.users = append(c.users, member{user, e.text("email")})
 		j.userOf[user] = c.id
-		c.now(e.at)
 		j.tell(e, events.TopicCompanyResults, events.TypeUserProvisioned, 0, map[string]any{"user_id": user})
 	case events.TypeUserRemoved:
 		if j.userOf[user] != c.id {
@@ -171,10 +191,8 @@ func (j *judge) company(e *event, c *company) string {
 		}
 		c.users = slices.DeleteFunc(c.users, func(m member) bool { return m.id == user })
 		delete(j.userOf, user)
-		c.now(e.at)
 		j.tell(e, events.TopicCompanyResults, events.TypeUserDeprovisioned, 0, map[string]any{"user_id": user})
 	case events.TypeSchemaUpgradeRequested:
-		c.now(e.at)
 		j.tell(e, events.TopicCompanyResults, events.TypeSchemaUpgraded, 0, map[string]any{})
 	case events.TypeCompanyClosed:
 		purge, _ := e.data["purge"].(bool)
@@ -185,7 +203,7 @@ func (j *judge) company(e *event, c *company) string {
 				delete(j.userOf, m.id)
 			}
 		}
-		c.now(e.at)
+		j.withdrawn(e, c, c.drop())
 		j.tell(e, events.TopicCompanyResults, events.TypeCompanyArchived, 0, map[string]any{"purged": purge})
 	}
 	return ""
@@ -255,9 +273,8 @@ func (j *judge) finish() {
 			}
 			w.Users[m.id] = User{CompanyID: id, Email: m.email, Status: status}
 		}
+		w.Subscriptions[id] = c.sub.told()
 		s := c.sub
-		w.Subscriptions[id] = Subscription{Tier: s.plan.name, Status: s.status, PeriodStart: s.start, PeriodEnd: s.end, PriceMinor: s.plan.price,
-			Currency: currency, PendingTier: s.pending, CancelAtPeriodEnd: s.cancelling, GraceUntil: s.grace, PreviousTier: s.previous}
 		config := maps.Clone(c.config)
 		patch(config, map[string]any{"company_id": id, "subscription_tier": s.plan.name, "max_users": s.plan.maxUsersJSON(), "billing_email": c.email,
 			"features_enabled": s.plan.features, "support_level": s.plan.support})

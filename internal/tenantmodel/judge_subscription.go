@@ -10,53 +10,82 @@ import (
 
 // free puts a company on the free tier, from a time on.
 func (c *company) free(p plan, at time.Time, status string) {
-	c.sub = subscription{plan: p, status: status, start: at, end: monthAfter(at, at.Day()), day: at.Day()}
+	c.sub = subscription{plan: p, status: status, start: at, end: monthAfter(at, at.Day()), months: 1, day: at.Day()}
 }
 
-// due is when the subscription changes by itself.
-func (s *subscription) due() (time.Time, bool) {
-	switch {
-	case s.status == "cancelled" || s.status == "expired":
-		return time.Time{}, false
-	case s.pending != "":
-		if s.status == pastDue && s.grace.Before(s.end) {
-			return s.grace, true
-		}
-		return s.end, true
+// begin has a paid period begin.
+func (s *subscription) begin(p plan, start, end time.Time, months, day int) {
+	*s = subscription{plan: p, status: active, start: start, end: end, months: months, day: day, patience: end.Add(patience)}
+}
+
+// told is the row that must be in the table.
+func (s *subscription) told() Subscription {
+	row := Subscription{Tier: s.plan.name, Status: s.status, PeriodStart: s.start, PeriodEnd: s.end, Months: s.months, PriceMinor: s.plan.price, Currency: currency,
+		PendingTier: s.pending, PendingAt: s.pendingAt, CancelAtPeriodEnd: s.cancelling, GraceUntil: s.grace, RenewalUntil: s.patience}
+	if s.ahead != nil {
+		row.NextStart, row.NextEnd = s.ahead.start, s.ahead.end
 	}
-	return s.over(), s.status == pastDue || s.plan.price > 0
-}
-
-// over is when the subscription ends if nobody pays.
-func (s *subscription) over() time.Time {
-	if s.status == pastDue {
-		return s.grace
+	if s.ended != nil {
+		row.PreviousTier = s.ended.plan.name
 	}
-	return s.end
+	return row
 }
 
-// settle does what is due at a time.
-func (j *judge) settle(c *company, at time.Time, phase int) {
-	for {
-		due, ends := c.sub.due()
-		if c.status != active || !ends || due.After(at) {
+// A deadline is something that is due.
+type deadline struct {
+	kind string
+	at   time.Time
+}
+
+// deadlines are what is due, the first first.
+func (s *subscription) deadlines() []deadline {
+	all := []deadline{{"period_end", s.pendingAt}, {"renewal", time.Time{}}, {"payment_grace", s.grace}, {"renewal_grace", s.patience}}
+	if s.ahead != nil {
+		all[1].at = s.ahead.start
+	}
+	all = slices.DeleteFunc(all, func(d deadline) bool { return d.at.IsZero() })
+	slices.SortStableFunc(all, func(a, b deadline) int { return a.at.Compare(b.at) })
+	return all
+}
+
+// settle does what is due at a time. before is the event that has to wait for it; nil: none.
+func (j *judge) settle(c *company, at time.Time, before *event) {
+	for c.status == active {
+		all := c.sub.deadlines()
+		if len(all) == 0 || all[0].at.After(at) {
 			return
 		}
-		what := "expiry"
-		if c.sub.pending != "" && due.Equal(c.sub.end) {
-			what = "period_end"
-		}
-		e := &event{topic: events.TopicSubscription, company: c.id, source: "/tenantflow/subscription",
-			id: fmt.Sprintf("%s:%s:%s", what, c.id, due.Format(time.RFC3339Nano)), at: due, phase: phase}
-		j.world.Inbox[e.identity()] = "done"
-		switch {
-		case what == "expiry":
-			j.expire(e, c)
-		case c.sub.cancelling:
-			j.endCancelled(e, c)
-		default:
-			j.fallAtEnd(e, c)
-		}
+		j.meet(c, all[0], before)
+	}
+}
+
+// due does what an event of the schedule names, and what comes before that, if it still is due.
+func (j *judge) due(c *company, e *event) {
+	named := deadline{e.text("kind"), e.moment("due_at")}
+	if e.appended.Before(named.at) {
+		return
+	}
+	for slices.ContainsFunc(c.sub.deadlines(), func(d deadline) bool { return d.kind == named.kind && d.at.Equal(named.at) }) {
+		j.meet(c, c.sub.deadlines()[0], e)
+	}
+}
+
+// meet does one thing that is due.
+func (j *judge) meet(c *company, d deadline, before *event) {
+	e := &event{topic: events.TopicSubscription, company: c.id, source: "/tenantflow/schedule", id: fmt.Sprintf("due:%s:%s:%s", c.id, d.kind, stamp(d.at)), at: d.at}
+	if before != nil {
+		e.phase = before.phase
+	}
+	j.world.Inbox[e.identity()] = "done"
+	switch {
+	case d.kind == "renewal":
+		j.beginAhead(e, c)
+	case d.kind != "period_end":
+		j.expire(e, c)
+	case c.sub.cancelling:
+		j.endCancelled(e, c)
+	default:
+		j.fallAtEnd(e, c)
 	}
 }
 
@@ -71,6 +100,8 @@ func (j *judge) subscription(e *event, c *company) string {
 		return j.cancel(e, c)
 	case events.TypeRenewed:
 		return j.renew(e, c)
+	case events.TypeChangeWithdrawn:
+		return j.withdraw(e, c)
 	case events.TypeExpired:
 		return j.expired(e, c)
 	case events.TypePaymentReceived:
@@ -91,24 +122,71 @@ func (j *judge) upgrade(e *event, c *company) string {
 		return "unknown_tier"
 	case to.rank <= s.plan.rank:
 		return "invalid_upgrade_path"
-	case j.taken(e, c):
+	case j.taken(e, c, time.Time{}):
 		return "duplicate_payment"
 	}
 	at, from := c.now(e.at), *s
 	var lines []int64
+	dropped := (*renewal)(nil)
 	if from.plan.price == 0 {
-		*s = subscription{plan: to, status: active, start: at, end: monthAfter(at, at.Day()), day: at.Day()}
+		dropped = c.drop()
+		s.begin(to, at, monthAfter(at, at.Day()), 1, at.Day())
 		lines = []int64{to.price}
+		if _, tiers := j.bill(c, s); slices.Contains(tiers, to.name) {
+			lines = []int64{0} // it was left in the moment in which it had begun
+		}
+		j.adopt(c)
 	} else {
-		s.plan, s.pending, s.cancelling = to, "", false
-		credit := -portion(from.plan.price, s.start, s.end, at)
-		lines = []int64{credit, portion(to.price-from.plan.price, s.start, s.end, at) - credit}
+		lines = j.prorated(c, to, at)
+		s.plan = to
+		s.stay()
 	}
-	t := j.charge(e, c, "upgrade", from.plan.name, lines)
+	t := j.charge(e, c, "upgrade", from.plan.name, e.payment(), lines)
 	j.tell(e, events.TopicSubscriptionResults, events.TypeUpgraded, 0, map[string]any{"upgraded_from": from.plan.name, "upgraded_to": to.name,
 		"effective_date": stamp(at), "transaction_id": e.result("transaction", 0), "billing_adjustment": t.adjustment()})
+	j.withdrawn(e, c, dropped)
 	j.configured(e)
 	return ""
+}
+
+// stay takes back what is pending.
+func (s *subscription) stay() { s.pending, s.pendingAt, s.cancelling = "", time.Time{}, false }
+
+// leave schedules a tier for the end of the last period that is recorded.
+func (s *subscription) leave(to string, cancelling bool) {
+	s.pending, s.pendingAt, s.cancelling = to, s.end, cancelling
+	if s.ahead != nil {
+		s.pendingAt = s.ahead.end
+	}
+}
+
+// drop takes back the period that is recorded ahead.
+func (c *company) drop() *renewal {
+	dropped := c.sub.ahead
+	c.sub.ahead = nil
+	return dropped
+}
+
+// withdrawn says that a period will not begin. What was to pay for it is free again.
+func (j *judge) withdrawn(e *event, c *company, dropped *renewal) {
+	if dropped == nil {
+		return
+	}
+	if p, known := j.world.Payments[dropped.payment]; known && p.TransactionID == "" {
+		p.PeriodStart = time.Time{}
+		j.world.Payments[dropped.payment] = p
+	}
+	j.tell(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": "renewal", "period_start": stamp(dropped.start), "period_end": stamp(dropped.end)})
+}
+
+// adopt has the payments that came for the month of a period, before it began, belong to it.
+func (j *judge) adopt(c *company) {
+	for id, p := range j.world.Payments {
+		if p.CompanyID == c.id && p.Status == "received" && p.PeriodStart.IsZero() && p.month == c.sub.start.Format("2006-01") {
+			p.PeriodStart = c.sub.start
+			j.world.Payments[id] = p
+		}
+	}
 }
 
 func (j *judge) downgrade(e *event, c *company) string {
@@ -122,40 +200,52 @@ func (j *judge) downgrade(e *event, c *company) string {
 	}
 	at := c.now(e.at)
 	if e.text("effective") != "immediate" {
-		s.pending, s.cancelling = to.name, false
-		j.tell(e, events.TopicSubscriptionResults, events.TypeDowngradeScheduled, 0, map[string]any{"current_tier": s.plan.name, "new_tier": to.name, "effective_date": stamp(s.end)})
+		s.leave(to.name, false)
+		if !s.pendingAt.After(at) { // nobody has renewed a period that is over
+			j.fallAtEnd(e, c)
+			return ""
+		}
+		j.tell(e, events.TopicSubscriptionResults, events.TypeDowngradeScheduled, 0, map[string]any{"current_tier": s.plan.name, "new_tier": to.name, "effective_date": stamp(s.pendingAt)})
 		return ""
 	}
-	from, lines := s.plan, []int64{}
+	from, lines, dropped := s.plan, []int64{}, (*renewal)(nil)
 	if to.price == 0 {
+		dropped = c.drop()
 		c.free(to, at, active)
 	} else {
-		s.plan, s.pending, s.cancelling = to, "", false
-		credit := -portion(from.price, s.start, s.end, at)
-		lines = []int64{credit, portion(to.price-from.price, s.start, s.end, at) - credit}
+		lines = j.prorated(c, to, at)
+		s.plan = to
+		s.stay()
 	}
 	j.fallen(e, c, from, at, lines)
+	j.withdrawn(e, c, dropped)
 	return ""
 }
 
 // fallAtEnd is a downgrade for which the period's end has come.
 func (j *judge) fallAtEnd(e *event, c *company) {
 	s := &c.sub
-	from, to, lines := s.plan, j.plans[s.pending], []int64{}
-	c.now(e.at)
-	if to.price == 0 {
-		c.free(to, e.at, active)
-	} else {
-		s.plan, s.pending = to, ""
-		s.start, s.end = s.end, monthAfter(s.end, s.day)
+	from, to, lines, dropped := s.plan, j.plans[s.pending], []int64{}, (*renewal)(nil)
+	at := c.now(e.at)
+	switch {
+	case to.price == 0:
+		dropped = c.drop()
+		c.free(to, at, active)
+	case s.ahead != nil: // which is the period, and is charged
+		s.plan = to
+		s.stay()
+	default:
+		s.begin(to, s.end, monthAfter(s.end, s.day), 1, s.day)
 		lines = []int64{to.price}
+		j.adopt(c)
 	}
-	j.fallen(e, c, from, e.at, lines)
+	j.fallen(e, c, from, at, lines)
+	j.withdrawn(e, c, dropped)
 }
 
 // fallen tells of a downgrade that was made.
 func (j *judge) fallen(e *event, c *company, from plan, at time.Time, lines []int64) {
-	t := j.charge(e, c, "downgrade", from.name, lines)
+	t := j.charge(e, c, "downgrade", from.name, "", lines)
 	j.tell(e, events.TopicSubscriptionResults, events.TypeDowngraded, 0, map[string]any{"downgraded_from": from.name, "downgraded_to": c.sub.plan.name,
 		"effective_date": stamp(at), "billing_adjustment": t.adjustment(), "restrictions_applied": j.restrictions(c)})
 	j.configured(e)
@@ -175,100 +265,144 @@ func (j *judge) cancel(e *event, c *company) string {
 		return "invalid_downgrade_path"
 	}
 	at := c.now(e.at)
-	if e.text("effective") == "immediate" {
-		e := *e
-		e.at = at
-		j.endCancelled(&e, c)
-		return ""
+	if e.text("effective") != "immediate" {
+		if s.leave("free", true); s.pendingAt.After(at) {
+			j.tell(e, events.TopicSubscriptionResults, events.TypeCancellationScheduled, 0, map[string]any{"effective_date": stamp(s.pendingAt)})
+			return ""
+		}
 	}
-	s.pending, s.cancelling = "free", true
-	j.tell(e, events.TopicSubscriptionResults, events.TypeCancellationScheduled, 0, map[string]any{"effective_date": stamp(s.end)})
+	j.endCancelled(e, c)
 	return ""
 }
 
 func (j *judge) endCancelled(e *event, c *company) {
-	from := c.sub.plan.name
+	from, dropped := c.sub.plan.name, c.drop()
 	c.free(j.plans["free"], c.now(e.at), "cancelled")
 	j.tell(e, events.TopicSubscriptionResults, events.TypeCancelled, 0, map[string]any{"cancelled_tier": from, "effective_date": stamp(c.last), "restrictions_applied": j.restrictions(c)})
+	j.withdrawn(e, c, dropped)
 	j.configured(e)
 }
 
+func (j *judge) withdraw(e *event, c *company) string {
+	s := &c.sub
+	if s.pendingAt.IsZero() {
+		return "nothing_scheduled"
+	}
+	c.now(e.at)
+	change := "downgrade"
+	if s.cancelling {
+		change = "cancellation"
+	}
+	j.tell(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": change, "effective_date": stamp(s.pendingAt)})
+	s.stay()
+	return ""
+}
+
+// renew judges in this order: is there something that could go on, is it the same period again, does the company leave, the period,
+// the payment.
 func (j *judge) renew(e *event, c *company) string {
 	s := &c.sub
-	start, end := e.moment("period_start"), e.moment("period_end")
-	same := start.Equal(s.start) && end.Equal(s.end)
-	late := s.status == "expired" && s.previous != ""
-	switch {
-	case !end.After(start), end.Sub(start) > 366*24*time.Hour, !late && !same && (!end.After(s.end) || start.Before(s.start)):
+	start, end, at := e.moment("period_start"), e.moment("period_end"), later(e.at, c.last)
+	of := s
+	if s.ended != nil {
+		of = s.ended
+	}
+	if of.plan.price == 0 {
+		return "nothing_to_renew"
+	}
+	again := start.Equal(of.start) && end.Equal(of.end)
+	if !again {
+		if s.cancelling || s.pending == "free" {
+			return "nothing_to_renew"
+		}
+		months := wholeMonths(start, end, of.day)
+		if months == 0 || !start.Equal(of.end) || !end.After(at) || s.ahead != nil && !s.ahead.end.Equal(end) {
+			return "invalid_period"
+		}
+	} else if s.ended != nil && !end.After(at) {
 		return "invalid_period"
-	case j.taken(e, c):
+	}
+	if j.taken(e, c, start) {
 		return "duplicate_payment"
 	}
 	c.now(e.at)
-	from, to := s.plan, s.plan
+	p, known := j.world.Payments[e.payment()]
+	data := map[string]any{"tier": of.plan.name, "period_start": stamp(start), "period_end": stamp(end)}
 	switch {
-	case late:
-		to = j.plans[s.previous]
-	case s.pending != "" && !s.cancelling && !same:
-		to = j.plans[s.pending]
-	}
-	day := s.day
-	switch {
-	case same:
-	case end.AddDate(0, 0, 1).Day() == 1: // the last day of its month, which may stand for a later one
-		day = max(day, start.Day(), end.Day())
-	default:
-		day = end.Day()
-	}
-	*s = subscription{plan: to, status: active, start: start, end: end, day: day}
-	data := map[string]any{"tier": to.name, "period_start": stamp(start), "period_end": stamp(end)}
-	if !same {
-		j.charge(e, c, "renewal", from.name, []int64{to.price})
-		data["transaction_id"] = e.result("transaction", 0)
-	} else if id := e.payment(); id != "" {
-		if _, known := j.world.Payments[id]; !known {
-			j.world.Payments[id] = Payment{CompanyID: c.id, Status: "pending"}
-		}
-	}
-	j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
-	if from.name != to.name {
+	case again && s.ended != nil:
+		j.named(c, e.payment(), start)
+		ahead := s.ahead
+		*s = *s.ended
+		s.status, s.grace, s.patience, s.ahead = active, time.Time{}, end.Add(patience), ahead
+		data["reinstated"] = true
+		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 		j.configured(e)
+	case again:
+		j.named(c, e.payment(), start)
+		if known && p.Status == "received" && p.PeriodStart.IsZero() && s.status == pastDue && j.owed(c, s) <= 0 {
+			s.clear(at)
+		}
+		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
+	default:
+		payment := e.payment()
+		j.named(c, payment, start)
+		if payment == "" && s.ahead != nil {
+			payment = s.ahead.payment
+		}
+		s.ahead = &renewal{start, end, wholeMonths(start, end, of.day), payment}
+		if !start.After(at) {
+			j.beginAhead(e, c)
+			return ""
+		}
+		data["effective_date"], data["began"] = stamp(start), false
+		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 	}
 	return ""
 }
 
-// expiredAt is when a subscription is said to be over.
-func (e *event) expiredAt() time.Time {
-	if e.data["expired_at"] != nil {
-		return e.moment("expired_at")
+// beginAhead begins the period that is recorded.
+func (j *judge) beginAhead(e *event, c *company) {
+	c.now(e.at)
+	s, next := &c.sub, *c.sub.ahead
+	from, held := s.plan, *s
+	if s.ended != nil {
+		held = *s.ended
+		held.stay() // it was for the end of a period that is over
 	}
-	return e.at
-}
-
-// toldBy is whether an event says that the subscription is over when it is.
-func (s *subscription) toldBy(e *event) bool {
-	endsAtOnce := s.pending == "" || s.over().Before(s.end)
-	return e.kind == events.TypeExpired && endsAtOnce && !e.expiredAt().Before(s.over())
+	s.begin(held.plan, next.start, next.end, next.months, held.day)
+	s.pending, s.pendingAt, s.cancelling = held.pending, held.pendingAt, held.cancelling
+	j.adopt(c)
+	t := j.charge(e, c, "renewal", from.name, next.payment, []int64{s.plan.price * int64(next.months)})
+	j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
+		"began": true, "transaction_id": e.result("transaction", 0), "amount_minor": t.AmountMinor})
+	if from.name != s.plan.name {
+		j.configured(e)
+	}
 }
 
 func (j *judge) expired(e *event, c *company) string {
-	if c.sub.plan.price == 0 || e.expiredAt().Before(c.sub.over()) {
+	s := &c.sub
+	if e.data["expired_at"] != nil && e.moment("expired_at").After(e.at) {
 		return "not_expired"
 	}
-	dated := *e
-	if over := c.sub.over(); over.Before(e.at) {
-		dated.at = over
+	if s.ended != nil {
+		c.now(e.at)
+		j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": s.ended.plan.name, "already_expired": true})
+		return ""
 	}
-	j.expire(&dated, c)
+	if s.plan.price == 0 || s.status != pastDue && s.end.After(later(e.at, c.last)) {
+		return "not_expired"
+	}
+	j.expire(e, c)
 	return ""
 }
 
-// expire ends a subscription that nobody has paid for.
+// expire ends a subscription that nobody has renewed or paid for.
 func (j *judge) expire(e *event, c *company) {
-	from := c.sub.plan.name
+	dropped, ended := c.drop(), c.sub
 	c.free(j.plans["free"], c.now(e.at), "expired")
-	c.sub.previous = from
-	j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expiry_handled_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})
+	c.sub.ended = &ended
+	j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": ended.plan.name, "expired_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})
 	var users []string
 	for _, m := range c.users {
 		users = append(users, m.id)
@@ -277,5 +411,6 @@ func (j *judge) expire(e *event, c *company) {
 	for n, user := range users {
 		j.tell(e, events.TopicNotifications, events.TypeNotificationRequested, n, map[string]any{"user_id": user, "template": "subscription_expired"})
 	}
+	j.withdrawn(e, c, dropped)
 	j.configured(e)
 }

@@ -12,7 +12,7 @@ func (sc *scene) register() {
 	r := &sc.g.random
 	at := sc.start
 	if sc.lapsed {
-		at = sc.g.config.Now.AddDate(0, 0, -45)
+		at = sc.g.config.Now.AddDate(0, 0, -50)
 	}
 	if r.chance(sc.g.config.Rejected) {
 		data := sc.registration()

@@ -25,8 +25,7 @@ func (sc *scene) subscriptionEvent() {
 			can = append(can, do)
 		}
 	}
-	paid, moving, renewable := s.plan.price > 0, !sc.quiet, s.end.Year() < 3000 && (s.pending == "" || s.cancelling || s.pending != "free" && !sc.quiet)
-	late := s.status == "expired" && s.previous != ""
+	paid, moving, renewable := s.plan.price > 0, !sc.quiet, s.end.Year() < 3000 && s.pending != "free" && s.ahead == nil
 	may(true, sc.payIn)
 	may(true, sc.failToPay)
 	may(moving && s.plan.rank < 2, sc.goUp)
@@ -37,8 +36,11 @@ func (sc *scene) subscriptionEvent() {
 	may(paid, func() { sc.subscribe(events.TypeCancelRequested, map[string]any{}) })
 	may(paid && renewable, sc.renew)
 	may(paid && renewable, sc.renew)
-	may(moving && paid && !sc.swapped, sc.expire)
-	may(moving && late, sc.reinstate)
+	may(!s.pendingAt.IsZero(), func() { sc.subscribe(events.TypeChangeWithdrawn, map[string]any{}) })
+	may(moving && s.status == pastDue && !sc.swapped, sc.expire)
+	may(moving && s.ended != nil && !sc.swapped, sc.expire)
+	may(moving && s.ended != nil, sc.reinstate)
+	may(moving && s.ended != nil, sc.reinstate)
 	pick(r, can...)()
 }
 
@@ -82,35 +84,41 @@ func (sc *scene) goDown(effective string) {
 	sc.subscribe(events.TypeDowngradeRequested, data)
 }
 
-// renew is about the period after this one, a longer one from the same start, or this one once more.
+// renew is about the period after this one, a longer one, or this one once more.
 func (sc *scene) renew() {
 	r := &sc.g.random
 	s := &sc.state().sub
-	start, end := s.end, monthAfter(s.end, s.day)
-	switch n := r.below(5); {
-	case n == 0 && s.pending == "" && s.status == active:
+	start, end := s.end, s.end
+	for range pick(r, 1, 1, 1, 2, 12) {
+		end = monthAfter(end, s.day)
+	}
+	if r.chance(0.25) {
 		start, end = s.start, s.end
-	case n == 1 && s.end.Sub(s.start) < 300*24*time.Hour:
-		start, end = s.start, s.end.AddDate(0, 0, 1+r.below(60))
-	case n == 2:
-		end = start.AddDate(0, 0, 1+r.below(366))
 	}
 	data := map[string]any{"period_start": stamp(start), "period_end": stamp(end)}
 	sc.nameAPayment(data)
 	sc.subscribe(events.TypeRenewed, data)
 }
 
+// reinstate is about the period that an expiry has ended, or the one that begins at its end.
 func (sc *scene) reinstate() {
-	s := &sc.state().sub
-	data := map[string]any{"period_start": stamp(s.start), "period_end": stamp(s.end.AddDate(0, 1, 0))}
+	s := sc.state().sub.ended
+	start, end := s.start, s.end
+	if sc.g.random.chance(0.3) {
+		start, end = s.end, monthAfter(s.end, s.day)
+	}
+	data := map[string]any{"period_start": stamp(start), "period_end": stamp(end)}
 	sc.nameAPayment(data)
 	sc.subscribe(events.TypeRenewed, data)
 }
 
 func (sc *scene) expire() {
 	r := &sc.g.random
-	over := sc.state().sub.over()
-	sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(over.Add(time.Duration(r.below(1000)) * time.Hour))})
+	data := map[string]any{}
+	if r.chance(0.5) {
+		data["expired_at"] = stamp(sc.start.Add(-time.Duration(r.below(1000)) * time.Minute))
+	}
+	sc.subscribe(events.TypeExpired, data)
 }
 
 // nameAPayment lets an event name what pays for it: a new payment, or one that has come already.
@@ -198,13 +206,26 @@ func (sc *scene) refusedSubscriptionEvent() bool {
 	case 5:
 		return sc.subscribe(events.TypePaymentReceived, sc.money(sc.id+"/never", 4900, "EUR"))
 	case 6:
-		end := s.start.Add(-time.Duration(r.below(2)) * time.Hour)
-		if r.chance(0.5) {
-			end = s.start.AddDate(0, 0, 367)
+		start, end := s.end, s.end
+		switch n := r.below(4); {
+		case n == 0:
+			end = monthAfter(end, s.day).Add(time.Second)
+		case n == 1:
+			start, end = s.start, monthAfter(s.end, s.day)
+		case n == 2:
+			start, end = s.end.AddDate(0, 6, 0), s.end.AddDate(0, 7, 0)
+		default:
+			end = s.end.AddDate(3, 1, 0)
 		}
-		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(s.start), "period_end": stamp(end)})
+		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(start), "period_end": stamp(end)})
 	case 7:
-		return sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(s.over().Add(-time.Second))})
+		switch {
+		case r.chance(0.5):
+			return sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(sc.g.config.Now.Add(time.Duration(1+r.below(1000)) * time.Hour))})
+		case s.pendingAt.IsZero():
+			return sc.subscribe(events.TypeChangeWithdrawn, map[string]any{})
+		}
+		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(s.pendingAt), "period_end": stamp(monthAfter(s.pendingAt, s.day))})
 	default:
 		return sc.refusedPayment()
 	}
@@ -226,7 +247,7 @@ func (sc *scene) refusedPayment() bool {
 		id = pick(r, others...)
 	}
 	switch {
-	case s.plan.rank < 2 && sc.g.judge.taken(&event{data: map[string]any{"payment": map[string]any{"payment_id": id}}}, sc.state()) && r.chance(0.5):
+	case s.plan.rank < 2 && sc.g.judge.taken(&event{data: map[string]any{"payment": map[string]any{"payment_id": id}}}, sc.state(), time.Time{}) && r.chance(0.5):
 		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise", "payment": map[string]any{"payment_id": id}})
 	case r.chance(0.5):
 		return sc.subscribe(events.TypePaymentFailed, map[string]any{"payment_id": id})
@@ -235,12 +256,26 @@ func (sc *scene) refusedPayment() bool {
 	}
 }
 
-// lapse is the story of a company whose period has ended before the stream does. The schedule may find that as soon as the upgrade
-// is there, so nothing follows but what would find it too.
+// lapse is the story of a company whose period has ended before the stream does. The schedule may find what is due as soon as it is in the
+// log, so nothing follows but what would find it too.
 func (sc *scene) lapse(n int) {
 	r := &sc.g.random
+	began := sc.g.config.Now.AddDate(0, 0, -40)
 	sc.addAt(events.TopicSubscription, events.TypeUpgradeRequested, map[string]any{"new_tier": pick(r, "pro", "enterprise"),
-		"payment": map[string]any{"payment_id": sc.newPayment()}}, sc.g.config.Now.AddDate(0, 0, -40))
+		"payment": map[string]any{"payment_id": sc.newPayment()}}, began)
+	s := &sc.state().sub
+	period := map[string]any{"period_start": stamp(s.end), "period_end": stamp(monthAfter(s.end, s.day))}
+	switch r.below(6) {
+	case 0: // recorded ahead
+		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, began.AddDate(0, 0, 20))
+	case 1: // in the grace period
+		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, s.end.Add(time.Hour))
+	case 2: // with a downgrade at the same end
+		sc.addAt(events.TopicSubscription, events.TypeDowngradeRequested, map[string]any{"new_tier": "pro"}, began.AddDate(0, 0, 19))
+		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, began.AddDate(0, 0, 20))
+	case 3:
+		sc.addAt(events.TopicSubscription, events.TypeCancelRequested, map[string]any{}, began.AddDate(0, 0, 19))
+	}
 	if n > 0 && r.chance(0.5) {
 		sc.add(events.TopicSubscription, events.TypeUpgradeRequested, map[string]any{"new_tier": pick(r, "pro", "enterprise"), "expected_tier": pick(r, "free", "pro")})
 	}
@@ -255,6 +290,11 @@ func (sc *scene) runOut() {
 		sc.addAt(events.TopicSubscription, kind, data, at)
 	}
 	start, found := monthBefore(due)
+	expires, lapsed := monthBefore(due.Add(-patience))
+	if lapsed && r.chance(0.2) { // the wait for a renewal ends then
+		say(events.TypeUpgradeRequested, expires, map[string]any{"new_tier": pick(r, "pro", "enterprise")})
+		return
+	}
 	if !found || r.chance(0.2) { // a time of grace ends then, not a period
 		say(events.TypeUpgradeRequested, due.AddDate(0, 0, -9), map[string]any{"new_tier": pick(r, "pro", "enterprise")})
 		say(events.TypePaymentFailed, due.Add(-grace), map[string]any{"payment_id": sc.newPayment(), "reason": "card expired"})
@@ -262,9 +302,11 @@ func (sc *scene) runOut() {
 	}
 	say(events.TypeUpgradeRequested, start, map[string]any{"new_tier": "enterprise", "payment": map[string]any{"payment_id": sc.newPayment()}})
 	start = start.Add(time.Hour)
-	switch r.below(4) {
+	switch r.below(5) {
 	case 0:
 		say(events.TypeDowngradeRequested, start, map[string]any{"new_tier": "pro"})
+	case 3, 4:
+		say(events.TypeRenewed, start, map[string]any{"period_start": stamp(due), "period_end": stamp(monthAfter(due, sc.state().sub.day)), "payment": map[string]any{"payment_id": sc.newPayment()}})
 	case 1:
 		say(events.TypeDowngradeRequested, start, map[string]any{"new_tier": "free", "effective": "period_end"})
 	case 2:

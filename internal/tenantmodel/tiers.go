@@ -46,6 +46,17 @@ func monthAfter(start time.Time, day int) time.Time {
 	return end
 }
 
+// wholeMonths is how many months there are from one time to another, on a day of the month; 0: they are not 1 to 36 whole ones.
+func wholeMonths(start, end time.Time, day int) int {
+	at := start
+	for n := 1; n <= 36; n++ {
+		if at = monthAfter(at, day); at.Equal(end) {
+			return n
+		}
+	}
+	return 0
+}
+
 // portion is price x what is left of a period, to the nearest whole number, halves to the even one.
 func portion(price int64, start, end, at time.Time) int64 {
 	switch {

@@ -49,12 +49,17 @@ type Subscription struct {
 	Status            string    `json:"status"`
 	PeriodStart       time.Time `json:"period_start"`
 	PeriodEnd         time.Time `json:"period_end"`
-	PriceMinor        int64     `json:"price_minor"`
+	Months            int       `json:"period_months"`
+	PriceMinor        int64     `json:"price_minor"` // of a month
 	Currency          string    `json:"currency"`
 	PendingTier       string    `json:"pending_tier,omitempty"` // empty: null
+	PendingAt         time.Time `json:"pending_at,omitzero"`    // zero: null
 	CancelAtPeriodEnd bool      `json:"cancel_at_period_end"`
-	GraceUntil        time.Time `json:"grace_until,omitzero"`    // zero: null
-	PreviousTier      string    `json:"previous_tier,omitempty"` // empty: null
+	GraceUntil        time.Time `json:"grace_until,omitzero"`       // zero: null
+	RenewalUntil      time.Time `json:"renewal_until,omitzero"`     // zero: null
+	NextStart         time.Time `json:"next_period_start,omitzero"` // zero: null
+	NextEnd           time.Time `json:"next_period_end,omitzero"`   // zero: null
+	PreviousTier      string    `json:"previous_tier,omitempty"`    // empty: null
 }
 
 // A Transaction is a row of billing_transactions. Lines are the amounts of its lines, in their order.
@@ -78,6 +83,9 @@ type Payment struct {
 	AmountMinor   int64  `json:"amount_minor"`             // judged when it is received
 	Currency      string `json:"currency"`                 // likewise
 	TransactionID string `json:"transaction_id,omitempty"` // empty: null
+	// PeriodStart is that of the period that it belongs to; zero: null.
+	PeriodStart time.Time `json:"period_start,omitzero"`
+	month       string    // that it was received for. Not compared
 }
 
 // An Identity is that of an event.
@@ -111,7 +119,9 @@ func (w *World) Compare(found *World) []string {
 	compareMaps(&d, "company", w.Companies, found.Companies, nil)
 	compareMaps(&d, "user", w.Users, found.Users, nil)
 	compareMaps(&d, "subscription", w.Subscriptions, found.Subscriptions, func(id string, s *Subscription) {
-		s.PeriodStart, s.PeriodEnd, s.GraceUntil = s.PeriodStart.UTC(), s.PeriodEnd.UTC(), s.GraceUntil.UTC()
+		for _, at := range []*time.Time{&s.PeriodStart, &s.PeriodEnd, &s.PendingAt, &s.GraceUntil, &s.RenewalUntil, &s.NextStart, &s.NextEnd} {
+			*at = at.UTC()
+		}
 		if w.Companies[id].Status == "closed" {
 			*s = Subscription{Tier: s.Tier}
 		}
@@ -122,6 +132,7 @@ func (w *World) Compare(found *World) []string {
 		t.Lines = append([]int64{}, t.Lines...)
 	})
 	compareMaps(&d, "payment", w.Payments, found.Payments, func(_ string, p *Payment) {
+		p.PeriodStart, p.month = p.PeriodStart.UTC(), ""
 		if p.Status != "received" {
 			p.AmountMinor, p.Currency = 0, ""
 		}

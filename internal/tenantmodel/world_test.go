@@ -135,7 +135,7 @@ func TestTheJudgeAndTheCatalogueAgreeOnMoney(t *testing.T) {
 		if rapid.Bool().Draw(t, "half") {
 			at = start.Add(stop.Sub(start) / 2)
 		}
-		low, high := rapid.Int64Range(1, 1e12).Draw(t, "low"), int64(49900)
+		low, high := rapid.Int64Range(1, 49900).Draw(t, "low"), int64(49900)
 		got, err := c.Upgrade(tier.Current{Tier: "pro", PriceMinor: low, PeriodStart: start, PeriodEnd: stop}, "enterprise", at)
 		if err != nil {
 			t.Fatal(err)

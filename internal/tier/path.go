@@ -24,12 +24,19 @@ func (r *Refusal) Error() string { return r.Message }
 // says now.
 type Current struct {
 	Tier string
-	// PriceMinor is the price of the period in minor units of Currency.
+	// PriceMinor is the price of a month in minor units of Currency.
 	PriceMinor             int64
 	PeriodStart, PeriodEnd time.Time
+	// Months is how many months the period has; 0 is one.
+	Months int
 	// AnchorDay is the day of the month that periods begin on, 1 to 31; 0 is PeriodStart's.
 	AnchorDay int
+	// Charged are the tiers that this very period was charged for already. None is charged for twice.
+	Charged []string
 }
+
+// whole is what the whole period costs at the price of a month.
+func (cur Current) whole(price int64) int64 { return price * int64(max(1, cur.Months)) }
 
 // A Change is what becomes of a subscription.
 type Change struct {
@@ -43,9 +50,9 @@ type Change struct {
 	AnchorDay int
 }
 
-// Upgrade says what an upgrade at the given time means. Upgrades lead to a later tier of the catalogue; a current tier that is
-// not in the catalogue is taken for the free one. From a price of 0 a new period of a month begins and costs its full price;
-// otherwise the period stays and the difference for what is left of it is charged. The error is a *Refusal.
+// Upgrade says what an upgrade at the given time means. Upgrades lead to a later tier of the catalogue, and from a tier that has left
+// it to any tier with a price. From a price of 0 a new period of a month begins and costs its full price; otherwise the period stays
+// and the difference for what is left of it is charged. The error is a *Refusal.
 func (c *Catalogue) Upgrade(cur Current, newTier string, at time.Time) (Change, error) {
 	to, from, place, err := c.between(cur.Tier, newTier)
 	if err != nil {
@@ -54,42 +61,47 @@ func (c *Catalogue) Upgrade(cur Current, newTier string, at time.Time) (Change, 
 	if place <= from {
 		return Change{}, &Refusal{Code: InvalidUpgradePath, Message: fmt.Sprintf("%s is not an upgrade from %s", newTier, cur.Tier)}
 	}
-	at = instant(at)
-	if cur.PriceMinor == 0 {
-		return Change{From: cur.Tier, To: to, At: at, Adjustment: fullPrice(to.PriceMinor, at), AnchorDay: at.Day()}, nil
-	}
-	return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to.PriceMinor, at), AnchorDay: cur.Anchor()}, nil
+	return change(cur, to, at), nil
 }
 
-// Downgrade returns the tier that a downgrade leads to: an earlier one of the catalogue. It says nothing about when. The error is
-// a *Refusal.
+// Downgrade returns the tier that a downgrade leads to: an earlier one of the catalogue, or any from a tier that has left it. It says
+// nothing about when. The error is a *Refusal.
 func (c *Catalogue) Downgrade(cur Current, newTier string) (Tier, error) {
 	to, from, place, err := c.between(cur.Tier, newTier)
 	if err != nil {
 		return Tier{}, err
 	}
-	if place >= from {
+	if _, listed := c.Tier(cur.Tier); listed && place >= from {
 		return Tier{}, &Refusal{Code: InvalidDowngradePath, Message: fmt.Sprintf("%s is not a downgrade from %s", newTier, cur.Tier)}
 	}
 	return to, nil
 }
 
-// DowngradeNow says what a downgrade that does not wait for the period's end means. Between tiers with a price the period stays
-// and what was paid too much for the rest of it comes back, as a negative amount. To a tier without a price nothing comes back,
-// and a new period of a month begins. The error is a *Refusal.
+// DowngradeNow says what a downgrade that does not wait for the period's end means. Between tiers with a price the period stays.
+// To a tier without a price a new period of a month begins. Nothing is paid back. The error is a *Refusal.
 func (c *Catalogue) DowngradeNow(cur Current, newTier string, at time.Time) (Change, error) {
 	to, err := c.Downgrade(cur, newTier)
 	if err != nil {
 		return Change{}, err
 	}
+	return change(cur, to, at), nil
+}
+
+// change is a move to another tier at once.
+func change(cur Current, to Tier, at time.Time) Change {
 	at = instant(at)
 	switch {
 	case to.PriceMinor == 0:
-		return Change{From: cur.Tier, To: to, At: at, Adjustment: noMoney(at), AnchorDay: at.Day()}, nil
-	case cur.PriceMinor == 0: // only in a catalogue whose prices do not rise with its tiers
-		return Change{From: cur.Tier, To: to, At: at, Adjustment: fullPrice(to.PriceMinor, at), AnchorDay: at.Day()}, nil
+		return Change{From: cur.Tier, To: to, At: at, Adjustment: NoCharge(at, NextPeriodEnd(at, at.Day())), AnchorDay: at.Day()}
+	case cur.PriceMinor > 0:
+		return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to, at), AnchorDay: cur.Anchor()}
 	}
-	return Change{From: cur.Tier, To: to, At: at, Adjustment: prorate(cur, to.PriceMinor, at), AnchorDay: cur.Anchor()}, nil
+	end := NextPeriodEnd(at, at.Day())
+	price := to.PriceMinor
+	if cur.PeriodStart.Equal(at) && cur.PeriodEnd.Equal(end) && slices.Contains(cur.Charged, to.Name) {
+		price = 0 // it was left in the moment in which it began
+	}
+	return Change{From: cur.Tier, To: to, At: at, Adjustment: Charge(price, at, end), AnchorDay: at.Day()}
 }
 
 // between finds the new tier and the places of both in the catalogue's order.

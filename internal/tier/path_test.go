@@ -24,7 +24,7 @@ func TestOnlyThreeUpgradesAndThreeDowngradesExist(t *testing.T) {
 	c := tier.Default()
 	at := instant(t, "2024-03-10T12:00:00Z")
 	up := []string{"free>pro", "free>enterprise", "pro>enterprise", "ghost>pro", "ghost>enterprise"}
-	down := []string{"pro>free", "enterprise>free", "enterprise>pro"}
+	down := []string{"pro>free", "enterprise>free", "enterprise>pro", "ghost>free", "ghost>pro", "ghost>enterprise"}
 	for _, from := range []string{"free", "pro", "enterprise", "ghost"} {
 		held, _ := c.Tier(from)
 		cur := tier.Current{Tier: from, PriceMinor: held.PriceMinor, PeriodStart: at.AddDate(0, 0, -3), PeriodEnd: at.AddDate(0, 0, 28)}
@@ -79,8 +79,8 @@ func TestAChangeCostsWhatItsPeriodHasLeft(t *testing.T) {
 		{"after the period", "pro", "enterprise", 4900, march, "2024-05-01T00:00:00Z", 0, `[{"description":"credit","amount_minor":0},{"description":"charge","amount_minor":0}]`, march, 1},
 		{"a price of another time", "pro", "enterprise", 1001, [2]string{"2024-03-01T00:00:00Z", "2024-03-03T00:00:00Z"}, "2024-03-02T00:00:00Z", 24450,
 			`[{"description":"credit","amount_minor":-500},{"description":"charge","amount_minor":24950}]`, [2]string{"2024-03-01T00:00:00Z", "2024-03-03T00:00:00Z"}, 1},
-		{"down, half a period", "enterprise", "pro", 49900, march, "2024-03-16T14:00:00+02:00", -22500,
-			`[{"description":"credit","amount_minor":-24950},{"description":"charge","amount_minor":2450}]`, march, 1},
+		{"down, half a period", "enterprise", "pro", 49900, march, "2024-03-16T14:00:00+02:00", 0,
+			`[{"description":"credit","amount_minor":-24950},{"description":"charge","amount_minor":24950}]`, march, 1},
 		{"down to free", "enterprise", "free", 49900, march, "2024-03-31T10:00:00Z", 0, `[]`, [2]string{"2024-03-31T10:00:00Z", "2024-04-30T10:00:00Z"}, 31},
 	} {
 		cur := tier.Current{Tier: c.from, PriceMinor: c.price, PeriodStart: instant(t, c.period[0]), PeriodEnd: instant(t, c.period[1])}

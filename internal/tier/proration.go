@@ -3,6 +3,7 @@ package tier
 import (
 	"encoding/json"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -48,56 +49,61 @@ type adjustmentJSON struct {
 	Lines       []Line    `json:"lines"`
 }
 
-// NextPeriodEnd returns the end of the monthly period that starts at the given time: at the same time of day in UTC, in the next
-// month, on the anchor day (1 to 31; 0: the day of start) or on the month's last where the month is shorter. The anchor is what
-// brings a period that ended on 28 February back to the 31st of March.
-func NextPeriodEnd(start time.Time, anchorDay int) time.Time {
+// NextPeriodEnd returns the end of the monthly period that starts at the given time: AddMonths of one.
+func NextPeriodEnd(start time.Time, anchorDay int) time.Time { return AddMonths(start, 1, anchorDay) }
+
+// AddMonths returns the end of the period of so many months that starts at the given time: at the same time of day in UTC, on the
+// anchor day (1 to 31; 0: the day of start) or on the month's last where the month is shorter. The anchor is what brings a period
+// that ended on 28 February back to the 31st of March.
+func AddMonths(start time.Time, months, anchorDay int) time.Time {
 	start = start.UTC()
 	if anchorDay == 0 {
 		anchorDay = start.Day()
 	}
 	year, month, _ := start.Date()
-	last := time.Date(year, month+2, 0, 0, 0, 0, 0, time.UTC).Day() // day 0 of a month is the last of the one before
-	return time.Date(year, month+1, min(anchorDay, last), start.Hour(), start.Minute(), start.Second(), start.Nanosecond(), time.UTC)
+	month += time.Month(months)
+	last := time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day() // day 0 of a month is the last of the one before
+	return time.Date(year, month, min(anchorDay, last), start.Hour(), start.Minute(), start.Second(), start.Nanosecond(), time.UTC)
 }
 
-// AnchorDay is the day of the month that periods begin on after one of the given start and end, where they began on another day
-// before (1 to 31): that of the end. At the end of a month it may stand for a later one, that of the start or of before.
-func AnchorDay(start, end time.Time, before int) int {
+// MaxMonths bounds the length of a period.
+const MaxMonths = 36
+
+// Months is how many whole months a period has by its anchor day; false: it has not 1 to MaxMonths whole ones.
+func Months(start, end time.Time, anchorDay int) (int, bool) {
 	start, end = start.UTC(), end.UTC()
-	if end.AddDate(0, 0, 1).Month() == end.Month() {
-		return end.Day()
-	}
-	return max(end.Day(), start.Day(), before)
+	n := (end.Year()-start.Year())*12 + int(end.Month()) - int(start.Month())
+	return n, n >= 1 && n <= MaxMonths && AddMonths(start, n, anchorDay).Equal(end)
 }
 
 // instant is a time as the stores keep it, so that what is computed before a change and after it are the same.
 func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
-// fullPrice is the adjustment of a change that begins a period with a price.
-func fullPrice(price int64, at time.Time) Adjustment {
-	return Adjustment{AmountMinor: price, Currency: Currency, PeriodStart: at, PeriodEnd: NextPeriodEnd(at, at.Day()),
-		Lines: []Line{{Description: "charge", AmountMinor: price}}}
+// Charge is the adjustment of a change that begins a period, and of its price.
+func Charge(amount int64, start, end time.Time) Adjustment {
+	return Adjustment{AmountMinor: amount, Currency: Currency, PeriodStart: start, PeriodEnd: end,
+		Lines: []Line{{Description: "charge", AmountMinor: amount}}}
 }
 
-// noMoney is the adjustment of a change that begins a period without a price.
-func noMoney(at time.Time) Adjustment {
-	return Adjustment{Currency: Currency, PeriodStart: at, PeriodEnd: NextPeriodEnd(at, at.Day()), Lines: []Line{}}
+// NoCharge is the adjustment of a change that costs nothing.
+func NoCharge(start, end time.Time) Adjustment {
+	return Adjustment{Currency: Currency, PeriodStart: start, PeriodEnd: end, Lines: []Line{}}
 }
 
-// prorate is the adjustment of a change within a period. The amount is rounded once, as a whole, and so is the credit; the
-// charge is the difference, so that the lines always sum to the amount.
-func prorate(cur Current, price int64, at time.Time) Adjustment {
+// prorate is the adjustment of a change within a period, by the prices of the whole period. The amount is rounded once, as a whole,
+// and so is the credit; the charge is the difference, so that the lines always sum to the amount. Nothing is paid back, so the amount is
+// 0 at least, and 0 for a tier that the period was charged for already.
+func prorate(cur Current, to Tier, at time.Time) Adjustment {
 	start, end := instant(cur.PeriodStart), instant(cur.PeriodEnd)
 	if at.Before(start) {
 		at = start
 	}
-	left, whole := end.Sub(at), end.Sub(start)
-	if left < 0 {
-		left = 0
+	left, length := end.Sub(at), end.Sub(start)
+	amount := max(0, share(cur.whole(to.PriceMinor)-cur.whole(cur.PriceMinor), left, length))
+	if slices.Contains(cur.Charged, to.Name) {
+		amount = 0
 	}
-	amount := share(price-cur.PriceMinor, left, whole)
-	credit := -share(cur.PriceMinor, left, whole)
+	credit := -share(cur.whole(cur.PriceMinor), left, length)
 	return Adjustment{AmountMinor: amount, Currency: Currency, PeriodStart: start, PeriodEnd: end, Lines: []Line{
 		{Description: "credit", AmountMinor: credit}, {Description: "charge", AmountMinor: amount - credit}}}
 }

@@ -37,7 +37,7 @@ func (in *installation) withTenants(t *testing.T, companies int) (verify.Config,
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(t.Context()) })
-	tenants := store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default())})
+	tenants := store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	publisher := consumers.NewResults(&kafka.Client{Addr: in.client.Addr, Transport: in.client.Transport})
 	defer func() { _ = publisher.Close() }()
 	id := "v" + strings.ToLower(rand.Text()[:10])
@@ -52,7 +52,7 @@ func (in *installation) withTenants(t *testing.T, companies int) (verify.Config,
 		} {
 			eventType, data, _ := strings.Cut(e, "|")
 			done, err := tenants.Apply(t.Context(), &events.Event{Key: c, Envelope: events.Envelope{Source: "/test", ID: fmt.Sprint(c, n), Type: eventType,
-				Time: time.Now(), Data: fmt.Appendf(nil, `{"company_id":%q,%s}`, c, data)}}, 0)
+				Time: time.Now(), Data: fmt.Appendf(nil, `{"company_id":%q,%s}`, c, data)}}, postgres.Place{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func TestAConfigurationThatOutlivesItsCompanyIsFoundAndRemoved(t *testing.T) {
 	cfg, conn, ids := in.withTenants(t, 2)
 	purge := &events.Event{Key: ids[0], Envelope: events.Envelope{Source: "/test", ID: ids[0] + "end", Type: events.TypeCompanyClosed, Time: time.Now(),
 		Data: fmt.Appendf(nil, `{"company_id":%q,"purge":true}`, ids[0])}}
-	if _, err := cfg.Tenants.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default())}).Apply(t.Context(), purge, 0); err != nil {
+	if _, err := cfg.Tenants.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})}).Apply(t.Context(), purge, postgres.Place{}); err != nil {
 		t.Fatal(err)
 	}
 	// Its last configuration stays, as if it had been published late, behind the mark that there is none any more.

@@ -134,12 +134,14 @@ type waitingEvent struct {
 	TraceState  string          `json:"tracestate,omitempty"`
 	Key         string          `json:"key"`
 	Partition   int             `json:"partition"`
+	Offset      int64           `json:"offset,omitempty"`
+	Appended    time.Time       `json:"appended,omitzero"`
 	Data        json.RawMessage `json:"data"`
 }
 
 func writeEvent(c *tenant.Cause) []byte {
 	e := c.Event
-	text, err := json.Marshal(waitingEvent{e.Source, e.ID, e.Type, e.Time, e.TraceParent, e.TraceState, e.Key, c.Partition, e.Data})
+	text, err := json.Marshal(waitingEvent{e.Source, e.ID, e.Type, e.Time, e.TraceParent, e.TraceState, e.Key, c.Partition, c.Offset, c.Appended, e.Data})
 	if err != nil {
 		return nil // its data was read as JSON
 	}
@@ -157,14 +159,14 @@ func readEvent(text []byte) (*tenant.Cause, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tenant.Cause{Event: e, Payload: payload, Partition: w.Partition}, nil
+	return &tenant.Cause{Event: e, Payload: payload, Partition: w.Partition, Offset: w.Offset, Appended: w.Appended}, nil
 }
 
 // waits lets the event wait for its company, and commits.
 func (x *tenantTx) waits(ctx context.Context, print []byte) error {
 	e := x.cause.Event
 	b := &pgx.Batch{}
-	b.Queue(inboxWaitSQL, e.Source, e.ID, e.Type, e.Key, print, writeEvent(x.cause), x.tenants.wait).QueryRow(raced)
+	b.Queue(inboxWaitSQL, e.Source, inboxID(x.cause), e.Type, e.Key, print, writeEvent(x.cause), x.tenants.wait).QueryRow(raced)
 	b.Queue("COMMIT")
 	if err := x.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err

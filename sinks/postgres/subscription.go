@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -11,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"tenantflow/internal/directory"
-	"tenantflow/internal/tier"
+	"tenantflow/internal/tenant"
 )
 
 //go:embed subscription.sql
@@ -21,17 +20,19 @@ var subscriptionSQL string
 type CompanySubscription struct {
 	CompanyID     string
 	CompanyStatus string // active or closed
-	// State is the subscription itself, as of the last event: what has become due since is not applied yet.
-	tier.State
-	Currency string
-	// PreviousTier is the tier that an expiry has ended; empty: none has.
-	PreviousTier string
-	// Limits and Benefits are those the period began with. Benefits is a JSON object.
-	Limits   tier.Limits
-	Benefits json.RawMessage
-	// LastEffect is the time of the last event; nothing takes effect before it. Zero: there was none, it was made by hand.
+	// Subscription is as of the last event: what has become due since is not applied yet.
+	tenant.Subscription
+	Books tenant.Books
+	// LastEffect is the time of the last event of subscription.events; none takes effect before it. Zero: there was none.
 	LastEffect                  time.Time
 	ActiveUsers, SuspendedUsers int64
+}
+
+// State is what the rules look at, as far as a request for another tier depends on it.
+func (c *CompanySubscription) State() *tenant.State {
+	held := c.Subscription
+	return &tenant.State{CompanyID: c.CompanyID, Company: &tenant.Company{Status: c.CompanyStatus, Currency: c.Currency}, Subscription: &held,
+		Books: c.Books, LastEffect: c.LastEffect}
 }
 
 // Subscription returns the subscription of a company. Of an unknown company, of one that was purged and of one without a
@@ -40,25 +41,27 @@ func (s *Store) Subscription(ctx context.Context, company string) (CompanySubscr
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	var c CompanySubscription
-	var limits []byte
-	var grace, last *time.Time
+	var limits, benefits, renewal, expired []byte
+	var last, nextStart, nextEnd *time.Time
 	err := s.pool.QueryRow(ctx, subscriptionSQL, company).Scan(&c.CompanyID, &c.CompanyStatus, &c.Tier, &c.Status, &c.PeriodStart, &c.PeriodEnd,
-		&c.AnchorDay, &c.PriceMinor, &c.Currency, &c.PendingTier, &c.CancelAtPeriodEnd, &grace, &c.PreviousTier, &limits, &c.Benefits, &last,
+		&c.Months, &c.AnchorDay, &c.PriceMinor, &c.Currency, &c.PendingTier, &c.PendingAt, &c.CancelAtEnd, &c.GraceUntil, &c.RenewalUntil,
+		&nextStart, &nextEnd, &renewal, &c.Failed, &expired, &limits, &benefits, &c.Books.Charged, &c.Books.Tiers, &c.Books.Received, &last,
 		&c.ActiveUsers, &c.SuspendedUsers)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return CompanySubscription{}, fmt.Errorf("look the subscription of company %q up in Postgres: %w", company, directory.ErrUnknown)
 	}
 	if err == nil {
-		c.Limits, err = limitsReader{}.read(limits)
+		c.PeriodStart, c.PeriodEnd = c.PeriodStart.UTC(), c.PeriodEnd.UTC()
+		if renewal != nil {
+			c.Renewal = &tenant.Renewal{Start: nextStart.UTC(), End: nextEnd.UTC()}
+		}
+		err = readTerms(company, &c.Subscription, limits, benefits, renewal, expired)
 	}
 	if err != nil {
 		return CompanySubscription{}, explain("look a subscription up", err)
 	}
-	if grace != nil {
-		c.GraceUntil = *grace
-	}
 	if last != nil {
-		c.LastEffect = *last
+		c.LastEffect = last.UTC()
 	}
 	return c, nil
 }

@@ -1,5 +1,5 @@
 -- The subscription of a company ($1: its id), with how many users it is for. No row: there is no such company, it was purged, or it
--- has no subscription. last_effect_at is the time before which nothing can take effect any more.
+-- has no subscription. subscription_effect_at is the time before which no event of subscription.events takes effect any more.
 SELECT
     c.company_id,
     c.status,
@@ -7,22 +7,33 @@ SELECT
     s.status,
     p.starts,
     p.ends,
+    s.period_months,
     coalesce(s.anchor_day, 0),
     s.price_minor,
     s.currency,
     coalesce(s.pending_tier, ''),
+    s.pending_at,
     s.cancel_at_period_end,
     s.grace_until,
-    coalesce(s.previous_tier, ''),
+    s.renewal_until,
+    s.next_period_start,
+    s.next_period_end,
+    s.next_renewal,
+    s.payment_failed,
+    s.expired_term,
     s.limits,
     s.benefits,
-    h.last_effect_at,
+    b.charged,
+    b.tiers,
+    b.received,
+    h.subscription_effect_at,
     users.active,
     users.suspended
 FROM public.companies AS c
 JOIN public.subscriptions AS s ON s.company_id = c.company_id
 LEFT JOIN public.company_heads AS h ON h.company_id = c.company_id
 CROSS JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p
+CROSS JOIN LATERAL public.period_books(s) AS b
 CROSS JOIN LATERAL (
     SELECT
         count(*) FILTER (WHERE u.subscription_status = 'active') AS active,

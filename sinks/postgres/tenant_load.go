@@ -20,7 +20,7 @@ func (x *tenantTx) begin(ctx context.Context) error {
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN")
 	batch.Queue("SELECT public.lock_company($1)", e.Key)
-	batch.Queue(tenantLoadSQL, e.Key, e.Source, e.ID, user, payment, users).QueryRow(x.load)
+	batch.Queue(tenantLoadSQL, e.Key, e.Source, inboxID(x.cause), user, payment, users, ofSubscription(e.Type)).QueryRow(x.load)
 	return x.conn.SendBatch(ctx, batch).Close()
 }
 
@@ -53,6 +53,9 @@ func names(payload any) (user, payment string, users bool) {
 	return "", "", false
 }
 
+// ofSubscription reports whether events of a type are those of subscription.events.
+func ofSubscription(eventType string) bool { return consumerOf(eventType) == "subscription" }
+
 // load reads the row of tenant_load.sql.
 func (x *tenantTx) load(row pgx.Row) error {
 	s := &x.state
@@ -61,21 +64,27 @@ func (x *tenantTx) load(row pgx.Row) error {
 	var c tenant.Company
 	var sub tenant.Subscription
 	var p tenant.Payment
-	var created, start, end, effect *time.Time
-	var limits, benefits []byte
+	var created, start, end, effect, nextStart, nextEnd *time.Time
+	var limits, benefits, renewal, expired []byte
 	err := row.Scan(&known, &c.Name, &c.BillingEmail, &c.Currency, &c.Status, &created, &s.Config,
-		&subscribed, &sub.Tier, &sub.Status, &start, &end, &sub.PriceMinor, &sub.Currency,
-		&sub.PendingTier, &sub.CancelAtEnd, &sub.GraceUntil, &sub.PreviousTier, &sub.AnchorDay, &limits, &benefits, &sub.Partition, &sub.Due,
-		&effect, &x.audit.seq, &x.audit.hash,
-		&x.prior.state, &x.prior.fingerprint, &x.prior.seq, &x.prior.result, &x.prior.published, &x.firstWait,
+		&subscribed, &sub.Tier, &sub.Status, &start, &end, &sub.Months, &sub.PriceMinor,
+		&sub.Currency, &sub.PendingTier, &sub.PendingAt, &sub.CancelAtEnd, &sub.GraceUntil,
+		&sub.RenewalUntil, &nextStart, &nextEnd, &renewal, &sub.Failed, &expired,
+		&sub.AnchorDay, &limits, &benefits, &sub.Partition,
+		&s.Books.Charged, &s.Books.Tiers, &s.Books.Received,
+		&effect, &x.last, &x.audit.seq, &x.audit.hash,
+		&x.prior.state, &x.prior.fingerprint, &x.prior.seq, &x.prior.result, &x.prior.published, &s.Queue.Head,
 		&s.UserOf, &s.Users,
-		&payment, &p.CompanyID, &p.AmountMinor, &p.Currency, &p.PaidAt, &p.Method, &p.Status, &p.BillingPeriod, &p.TransactionID, &p.Reason,
+		&payment, &p.CompanyID, &p.AmountMinor, &p.Currency, &p.PaidAt, &p.Method, &p.Status, &p.BillingPeriod, &p.TransactionID, &p.PeriodStart, &p.Reason,
 		&s.SchemaVersion, &s.NewestSchema)
 	if err != nil {
 		return fmt.Errorf("read company %s: %w", s.CompanyID, err)
 	}
 	if effect != nil {
 		s.LastEffect = *effect
+	}
+	if x.prior.state == inboxWaiting {
+		s.Queue.Own = x.prior.seq
 	}
 	if known {
 		c.CreatedAt = created.UTC()
@@ -89,12 +98,31 @@ func (x *tenantTx) load(row pgx.Row) error {
 		return nil
 	}
 	sub.PeriodStart, sub.PeriodEnd = start.UTC(), end.UTC()
+	if renewal != nil {
+		sub.Renewal = &tenant.Renewal{Start: nextStart.UTC(), End: nextEnd.UTC()}
+	}
+	s.Subscription = &sub
+	return readTerms(s.CompanyID, &sub, limits, benefits, renewal, expired)
+}
+
+// readTerms reads the columns of a subscription that are JSON. A nil one is null.
+func readTerms(company string, sub *tenant.Subscription, limits, benefits, renewal, expired []byte) (err error) {
 	if sub.Limits, err = (limitsReader{}).read(limits); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(benefits, &sub.Benefits); err != nil {
-		return fmt.Errorf("read the benefits of company %s: %w", s.CompanyID, err)
+		return fmt.Errorf("read the benefits of company %s: %w", company, err)
 	}
-	s.Subscription = &sub
+	if renewal != nil {
+		if err := json.Unmarshal(renewal, sub.Renewal); err != nil {
+			return fmt.Errorf("read the renewal of company %s: %w", company, err)
+		}
+	}
+	if expired != nil {
+		sub.Expired = &tenant.Term{}
+		if err := json.Unmarshal(expired, sub.Expired); err != nil {
+			return fmt.Errorf("read what company %s had before its expiry: %w", company, err)
+		}
+	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"tenantflow/events"
 	"tenantflow/internal/tenant"
 )
 
@@ -14,16 +15,6 @@ func (t *Tenants) Stranded(ctx context.Context, limit int) ([]string, error) {
 	return t.companies(ctx, "look for events that wait for nothing", `SELECT DISTINCT i.company_id
 		FROM public.inbox AS i JOIN public.companies AS c ON c.company_id = i.company_id
 		WHERE i.state = 'waiting' LIMIT $1`, limit)
-}
-
-// Due returns up to limit companies to which something has to happen by itself by the given time, of those that a partition of
-// the subscription topic decides about. The first partition also decides about those that no event has come for.
-func (t *Tenants) Due(ctx context.Context, partition int, by time.Time, limit int) ([]string, error) {
-	return t.companies(ctx, "look for what is due", `SELECT s.company_id
-		FROM public.subscriptions AS s JOIN public.companies AS c ON c.company_id = s.company_id
-		WHERE s.due_at <= $2 AND c.status = 'active' AND (s.event_partition = $1 OR s.event_partition IS NULL AND $1 = 0)
-			AND NOT EXISTS (SELECT FROM public.inbox AS i WHERE i.company_id = s.company_id AND i.state = 'waiting')
-		ORDER BY s.due_at LIMIT $3`, partition, by, limit)
 }
 
 func (t *Tenants) companies(ctx context.Context, doing, query string, args ...any) ([]string, error) {
@@ -37,36 +28,6 @@ func (t *Tenants) companies(ctx context.Context, doing, query string, args ...an
 		}
 	}
 	return nil, explain(doing, err)
-}
-
-// ApplyDue does to a company what is due by the given time. Nothing is due any more if somebody else was faster.
-func (t *Tenants) ApplyDue(ctx context.Context, company string, partition int, by time.Time) ([]Applied, error) {
-	var all []Applied
-	for {
-		s := &tenant.State{CompanyID: company, Subscription: &tenant.Subscription{}}
-		bounded, cancel := t.store.bounded(ctx)
-		err := t.store.pool.QueryRow(bounded, "SELECT coalesce(pending_tier, ''), period_end, due_at FROM public.subscriptions WHERE company_id = $1", company).
-			Scan(&s.Subscription.PendingTier, &s.Subscription.PeriodEnd, &s.Subscription.Due)
-		cancel()
-		if err != nil {
-			return all, explain("read what is due", err)
-		}
-		if s.Subscription.Due == nil || s.Subscription.Due.After(by) {
-			return all, nil
-		}
-		c := tenant.DueCause(s)
-		c.Partition, c.Payload.(*tenant.Due).ByClock = partition, true
-		one, first, err := t.once(ctx, attempt{cause: c})
-		if err != nil {
-			return all, err
-		}
-		if one != nil {
-			all = append(all, *one)
-		}
-		if first != nil || one == nil {
-			return all, nil // there will be another time
-		}
-	}
 }
 
 // GiveUp refuses up to limit events whose time to wait for their company was over some time ago.
@@ -105,6 +66,9 @@ func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (one *Applied, er
 	err = t.transaction(ctx, c, func(ctx context.Context, x *tenantTx) error {
 		if x.state.Company != nil || x.prior.state != inboxWaiting {
 			return nil
+		}
+		if _, due := c.Payload.(*events.SubscriptionDue); due {
+			return x.drop(ctx)
 		}
 		d := &tenant.Decision{At: effectTime(c.Event.Time), Refused: unknownCompany(c.Event.Key, t.wait)}
 		one, err = x.write(ctx, d, x.prior.fingerprint)

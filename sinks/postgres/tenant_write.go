@@ -74,13 +74,8 @@ func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) 
 		b.Queue("INSERT INTO public.companies (company_id, name, billing_email, currency, status, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
 			company, c.Name, c.BillingEmail, c.Currency, c.Status, c.CreatedAt)
 	}
-	if s := d.Subscription; s != nil {
-		benefits := s.Benefits
-		if benefits == nil {
-			benefits = map[string]any{}
-		}
-		b.Queue(subscriptionPutSQL, company, s.Tier, s.Status, s.PeriodStart, s.PeriodEnd, s.PriceMinor, s.Currency, s.PendingTier,
-			s.CancelAtEnd, s.GraceUntil, s.PreviousTier, s.AnchorDay, s.Limits, benefits, s.Partition)
+	if d.Subscription != nil {
+		x.subscription(b, d.Subscription)
 	}
 	if d.Create != nil {
 		b.Queue("SELECT public.create_company_schema($1)", company)
@@ -116,6 +111,26 @@ func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) 
 	if d.Close {
 		x.close(b, d)
 	}
+}
+
+// subscription queues the row of the subscription.
+func (x *tenantTx) subscription(b *pgx.Batch, s *tenant.Subscription) {
+	benefits := s.Benefits
+	if benefits == nil {
+		benefits = map[string]any{}
+	}
+	var nextStart, nextEnd *time.Time
+	var renewal, expired, previous any
+	if r := s.Renewal; r != nil {
+		nextStart, nextEnd, renewal = &r.Start, &r.End, r
+	}
+	previous = ""
+	if s.Expired != nil {
+		expired, previous = s.Expired, s.Expired.Tier
+	}
+	b.Queue(subscriptionPutSQL, x.state.CompanyID, s.Tier, s.Status, s.PeriodStart, s.PeriodEnd, s.Months, s.PriceMinor, s.Currency,
+		s.PendingTier, s.PendingAt, s.CancelAtEnd, s.GraceUntil, s.RenewalUntil, nextStart, nextEnd, renewal,
+		s.Failed, expired, previous, s.AnchorDay, s.Limits, benefits, s.Partition)
 }
 
 // seat queues the tier of all users, and who of them is active.
@@ -176,14 +191,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 			w.TransactionID, company, tx.Type, tx.OldTier, tx.NewTier, tx.Adjustment.AmountMinor, tx.Adjustment.Currency,
 			lines, tx.Adjustment.PeriodStart, tx.Adjustment.PeriodEnd, payment, d.At)
 	}
-	if p := d.Payment; p != nil {
-		transaction := p.TransactionID
-		if d.Transaction != nil {
-			transaction = w.TransactionID
-		}
-		b.Queue(paymentPutSQL, p.PaymentID, company, p.AmountMinor, p.Currency, p.PaidAt, p.Method, p.Status, p.BillingPeriod, transaction,
-			p.Reason, d.At).QueryRow(raced)
-	}
+	x.payments(b, d, w)
 	if strings.HasPrefix(d.Action, "subscription.") || d.Create != nil {
 		b.Queue("INSERT INTO public.subscription_events (company_id, event, event_time, data, source, event_id) VALUES ($1, $2, $3, $4, $5, $6)",
 			company, d.Action, d.At, d.Details, e.Source, e.ID)
@@ -200,10 +208,45 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	b.Queue(`INSERT INTO public.audit_log (company_id, seq, event_source, event_id, event_type, action, occurred_at, details, previous_hash, hash)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, record.CompanyID, record.Seq, record.Source, record.EventID, record.Type, record.Action,
 		record.OccurredAt, record.Details, record.PreviousHash, record.Hash)
-	b.Queue(`INSERT INTO public.company_heads (company_id, last_effect_at, audit_seq, audit_hash) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (company_id) DO UPDATE SET (last_effect_at, audit_seq, audit_hash) = (EXCLUDED.last_effect_at, EXCLUDED.audit_seq, EXCLUDED.audit_hash)`,
-		company, d.At, x.audit.seq, x.audit.hash)
+	var ofSub, ofCompany *time.Time // an effect of one topic leaves the other's time as it is
+	if ofCompany = &d.At; ofSubscription(e.Type) {
+		ofSub, ofCompany = &d.At, nil
+	}
+	if x.last == nil || x.last.Before(d.At) {
+		x.last = &d.At
+	}
+	b.Queue(`INSERT INTO public.company_heads AS h (company_id, last_effect_at, subscription_effect_at, company_effect_at, audit_seq, audit_hash)
+		VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (company_id) DO UPDATE SET (last_effect_at, subscription_effect_at, company_effect_at, audit_seq, audit_hash) = (EXCLUDED.last_effect_at,
+			coalesce(EXCLUDED.subscription_effect_at, h.subscription_effect_at), coalesce(EXCLUDED.company_effect_at, h.company_effect_at),
+			EXCLUDED.audit_seq, EXCLUDED.audit_hash)`,
+		company, x.last, ofSub, ofCompany, x.audit.seq, x.audit.hash)
 	return nil
+}
+
+// payments queues what the event says of payments.
+func (x *tenantTx) payments(b *pgx.Batch, d *tenant.Decision, w tenant.Written) {
+	company := x.state.CompanyID
+	if p := d.Payment; p != nil {
+		transaction := p.TransactionID
+		if d.Transaction != nil {
+			transaction = w.TransactionID
+		}
+		b.Queue(paymentPutSQL, p.PaymentID, company, p.AmountMinor, p.Currency, p.PaidAt, p.Method, p.Status, p.BillingPeriod, transaction,
+			p.PeriodStart, p.Reason, d.At).QueryRow(raced)
+	}
+	if d.Covers != "" {
+		b.Queue("UPDATE public.payments SET transaction_id = $3, updated_at = $4 WHERE company_id = $1 AND payment_id = $2 AND period_start = $5",
+			company, d.Covers, w.TransactionID, d.At, d.Subscription.PeriodStart)
+	}
+	if d.Release != "" {
+		b.Queue("UPDATE public.payments SET period_start = NULL, updated_at = $3 WHERE company_id = $1 AND payment_id = $2 AND transaction_id IS NULL",
+			company, d.Release, d.At)
+	}
+	if d.Adopt {
+		b.Queue(`UPDATE public.payments SET period_start = $2, updated_at = $4 WHERE company_id = $1 AND period_start IS NULL AND status = 'received'
+			AND billing_period = $3`, company, d.Subscription.PeriodStart, d.Subscription.PeriodStart.UTC().Format("2006-01"), d.At)
+	}
 }
 
 // finish queues the row of the inbox and the commit.
@@ -212,6 +255,13 @@ func (x *tenantTx) finish(b *pgx.Batch, state string, print, result []byte, stor
 	var kept []byte
 	if state == inboxHeld {
 		kept = writeEvent(x.cause)
+	}
+	x.keepPartition(b)
+	if _, due := x.cause.Payload.(*events.SubscriptionDue); due {
+		b.Queue(inboxDueSQL, e.Source, e.ID, e.Type, e.Key, state, print, result).QueryRow(func(row pgx.Row) error { return row.Scan(stored) })
+		b.Queue("DELETE FROM public.due_events WHERE company_id = $1 AND event_id = $2", e.Key, e.ID)
+		b.Queue("COMMIT")
+		return
 	}
 	b.Queue(inboxDoneSQL, e.Source, e.ID, e.Type, e.Key, state, print, result, kept).QueryRow(func(row pgx.Row) error {
 		return isRaced(row.Scan(stored))

@@ -33,7 +33,7 @@ type TenantsConfig struct {
 	Rules *tenant.Rules
 	// Wait is how long an event waits for a company that is not registered. Default: 15m.
 	Wait time.Duration
-	// Step is told what is about to happen, or has happened. For tests; default: nobody.
+	// Step is called with what is about to happen, or has happened. For tests; default: nothing is.
 	Step func(TenantStep)
 }
 
@@ -50,7 +50,7 @@ const (
 const (
 	// tenantTimeout is how long one transaction may take: a change of tier of a company with very many users, say.
 	tenantTimeout = time.Minute
-	// tenantTries is how often a transaction is begun anew because another one was faster.
+	// tenantTries is how often a transaction is begun because another one was faster.
 	tenantTries = 5
 	// longestIdentity is the size of a source and an id together, in bytes, up to which an index can hold them.
 	longestIdentity = 2000
@@ -67,12 +67,19 @@ func (s *Store) Tenants(cfg TenantsConfig) *Tenants {
 	return &Tenants{store: s, rules: cfg.Rules, wait: cfg.Wait, step: cfg.Step}
 }
 
+// A Place is where an event stood in its topic.
+type Place struct {
+	Partition int
+	Offset    int64
+	Appended  time.Time // when the broker took it
+}
+
 // Apply brings an event to its end: it is applied, refused by a rule, kept until its company is registered, or found to be done
 // already. Events that have to come before it, because they wait for the same company or are due, are applied first. The result
-// names all events that are done and whose results are not known to be published: publish them, and tell MarkPublished.
+// names all events that are done and whose results are not known to be published: publish them, and call MarkPublished.
 //
 // Errors: an *events.Rejection for what can't be applied at all; anything else is judged by Classify.
-func (t *Tenants) Apply(ctx context.Context, e *events.Event, partition int) ([]Applied, error) {
+func (t *Tenants) Apply(ctx context.Context, e *events.Event, at Place) ([]Applied, error) {
 	payload, err := e.Payload()
 	if err != nil {
 		return nil, err
@@ -80,113 +87,144 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, partition int) ([]
 	if len(e.Source)+len(e.ID) > longestIdentity {
 		return nil, events.Reject(events.MalformedEnvelope, "source and id together have %d bytes, more than %d", len(e.Source)+len(e.ID), longestIdentity)
 	}
-	if e.Source == tenant.DueSource {
-		// Something due whose identity is taken could never happen, and would hold up its partition.
-		return nil, events.Reject(events.MalformedEnvelope, "the source %s is this service's own, for what happens by itself", e.Source)
+	if rejection := checkSchedule(e, payload); rejection != nil {
+		return nil, rejection
 	}
-	return t.apply(ctx, &tenant.Cause{Event: e, Payload: payload, Partition: partition})
+	return t.bring(ctx, &tenant.Cause{Event: e, Payload: payload, Partition: at.Partition, Offset: at.Offset, Appended: at.Appended}, false)
 }
 
-// apply is Apply, for what may also have come about by itself.
-func (t *Tenants) apply(ctx context.Context, c *tenant.Cause) ([]Applied, error) {
-	var all []Applied
-	a := attempt{cause: c}
-	for {
-		one, first, err := t.once(ctx, a)
-		if err != nil {
-			return all, err
-		}
-		if first == nil {
-			if one != nil {
-				all = append(all, *one)
-			}
-			if _, registered := c.Payload.(*events.CompanyRegistered); !registered {
-				return all, nil
-			}
-			rest, err := t.Drain(ctx, c.Event.Key)
-			return append(all, rest...), err
-		}
-		before, err := t.before(ctx, first)
-		all = append(all, before...)
-		if err != nil {
-			return all, err
-		}
-		// What is due again at the very time at which it was done was set back by hand, and is left alone.
-		_, due := first.Payload.(*tenant.Due)
-		a.notDue = due && len(before) == 0
+// checkSchedule refuses events in the name of the service's own schedule that are none of it, and events of the schedule in other
+// names.
+func checkSchedule(e *events.Event, payload any) *events.Rejection {
+	p, isDue := payload.(*events.SubscriptionDue)
+	switch {
+	case isDue != (e.Source == tenant.DueSource):
+		return events.Reject(events.MalformedEnvelope, "%s is this service's own event, of the source %s, and that source has no others", events.TypeSubscriptionDue, tenant.DueSource)
+	case isDue && tenant.DueCause(p.CompanyID, tenant.Due{Kind: p.Kind, At: p.DueAt}).Event.ID != e.ID, isDue && !e.Time.Equal(p.DueAt):
+		return events.Reject(events.MalformedEnvelope, "the id and the time are not those of what is due")
 	}
-}
-
-// before applies what has to come before another event. What Postgres refuses of it is not that other event's fault.
-func (t *Tenants) before(ctx context.Context, first *tenant.Cause) ([]Applied, error) {
-	done, err := t.apply(ctx, first)
-	var refused *events.Rejection
-	if !errors.As(err, &refused) {
-		return done, err
-	}
-	if _, due := first.Payload.(*tenant.Due); due {
-		return done, fmt.Errorf("apply %s of company %s, which is due: %s", first.Event.Type, first.Event.Key, refused.Error())
-	}
-	t.store.log.ErrorContext(ctx, "an event that has waited for its company can't be applied; it is held in the inbox",
-		"source", first.Event.Source, "event_id", first.Event.ID, "company_id", first.Event.Key, "error", refused)
-	_, err = t.store.pool.Exec(ctx, "UPDATE public.inbox SET state = 'held', applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'",
-		first.Event.Source, first.Event.ID)
-	if err != nil {
-		return done, explain("hold an event", err)
-	}
-	return done, nil
+	return nil
 }
 
 // An attempt is how an event is to be applied.
 type attempt struct {
 	cause      *tenant.Cause
 	emailTaken bool // the email it names is another user's
-	notDue     bool // nothing has to come before it because it is due
+	blocked    bool // the first event that waits for the company was tried and goes on waiting
+}
+
+// An outcome is what one transaction has come to.
+type outcome struct {
+	step tenant.Step
+	done *Applied      // to be published; nil: nothing is, or not any more
+	head *tenant.Cause // the event to bring to its end before, if the step is HeadFirst
+}
+
+// bring brings an event to its end, with everything that has to happen before it, one transaction after the other; if it drains, it
+// goes on with what waits for the company, in the order in which it came.
+func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Applied, error) {
+	var all []Applied
+	company := c.Event.Key
+	todo := []attempt{{cause: c}} // the last one is to be done before the one in front of it
+	due := ""                     // the id of what was due and done last
+	for len(todo) > 0 {
+		last := len(todo) - 1
+		out, err := t.once(ctx, todo[last])
+		if err != nil && todo[last].cause != c {
+			err = t.hold(ctx, todo[last].cause, err) // which is not the fault of the event that comes after it
+		}
+		if err != nil {
+			return all, err
+		}
+		if out.done != nil {
+			all = append(all, *out.done)
+		}
+		switch out.step {
+		case tenant.DueFirst: // and then the same event again
+			if out.done != nil && out.done.ID == due {
+				return all, fmt.Errorf("%s of company %s was done and is due again", due, company)
+			} else if out.done != nil {
+				due = out.done.ID
+			}
+		case tenant.HeadFirst:
+			todo = append(todo, attempt{cause: out.head})
+		default:
+			todo = todo[:last]
+			if _, registered := c.Payload.(*events.CompanyRegistered); registered && last == 0 && out.step == tenant.Apply {
+				drains = true
+			}
+			if out.step == tenant.Enqueue && last > 0 {
+				todo[last-1].blocked = true
+			}
+			if len(todo) > 0 || !drains || out.step == tenant.Enqueue {
+				continue
+			}
+			head, err := t.firstWaiting(ctx, company)
+			if err != nil {
+				return all, err
+			}
+			if head != nil {
+				todo = append(todo, attempt{cause: head})
+			}
+		}
+	}
+	return all, nil
 }
 
 // Drain applies what has waited for a company that is registered now, in the order in which it came.
 func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) {
 	var all []Applied
 	for {
-		c, err := t.firstWaiting(ctx, company)
-		if err != nil || c == nil {
+		head, err := t.firstWaiting(ctx, company)
+		if err != nil || head == nil {
 			return all, err
 		}
-		done, err := t.before(ctx, c)
+		done, err := t.bring(ctx, head, true)
 		all = append(all, done...)
-		if err != nil {
-			return all, err
+		if err == nil {
+			return all, nil
 		}
-		if len(done) == 0 {
-			again, err := t.firstWaiting(ctx, company)
-			if err != nil || again == nil || again.Event.Source == c.Event.Source && again.Event.ID == c.Event.ID {
-				return all, err // it is still to wait
-			}
+		if err := t.hold(ctx, head, err); err != nil {
+			return all, err
 		}
 	}
+}
+
+// hold keeps an event that has waited and that Postgres refuses out of the way of those behind it. Any other error stays one.
+func (t *Tenants) hold(ctx context.Context, c *tenant.Cause, err error) error {
+	var refused *events.Rejection
+	if !errors.As(err, &refused) {
+		return err
+	}
+	t.store.log.ErrorContext(ctx, "an event that has waited for its company can't be applied; it is held in the inbox",
+		"source", c.Event.Source, "event_id", c.Event.ID, "company_id", c.Event.Key, "error", refused)
+	_, err = t.store.pool.Exec(ctx, "UPDATE public.inbox SET state = 'held', applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'",
+		c.Event.Source, inboxID(c))
+	if err != nil {
+		return explain("hold an event", err)
+	}
+	return nil
 }
 
 // errRaced says that another transaction was faster, so that what was read is not true any more.
 var errRaced = errors.New("another transaction was faster")
 
-// once applies one event in one transaction, again where others were faster. It returns what is to be published: nil if there
-// is nothing, because the event waits or was published before. If something has to come before the event, nothing was done and
-// first is that.
-func (t *Tenants) once(ctx context.Context, a attempt) (one *Applied, first *tenant.Cause, err error) {
+// once does the next step for an event in one transaction, again where others were faster.
+func (t *Tenants) once(ctx context.Context, a attempt) (outcome, error) {
 	for try := 1; ; try++ {
-		one, first, err = t.attempt(ctx, a)
+		out, err := t.attempt(ctx, a)
 		var sent *pgconn.PgError
 		switch {
 		case err == nil:
-			return one, first, nil
+			return out, nil
 		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.SchemaName != "public":
 			a.emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
 		case errors.As(err, &sent) && (sent.Code == uniqueViolation || sent.Code == serializationFailure || sent.Code == deadlockDetected), errors.Is(err, errRaced):
 		default:
-			return nil, nil, rejectStored(err)
+			return outcome{}, rejectStored(err)
 		}
 		if try == tenantTries {
-			return nil, nil, rejectStored(err)
+			return outcome{}, rejectStored(err)
 		}
 	}
 }
@@ -208,13 +246,13 @@ func rejectStored(err error) error {
 }
 
 // attempt is one transaction.
-func (t *Tenants) attempt(ctx context.Context, a attempt) (one *Applied, first *tenant.Cause, err error) {
+func (t *Tenants) attempt(ctx context.Context, a attempt) (out outcome, err error) {
 	err = t.transaction(ctx, a.cause, func(ctx context.Context, x *tenantTx) error {
-		x.state.EmailTaken, x.notDue = a.emailTaken, a.notDue
-		one, first, err = x.run(ctx)
+		x.state.EmailTaken, x.state.Queue.Blocked = a.emailTaken, a.blocked
+		out, err = x.run(ctx)
 		return err
 	})
-	return one, first, err
+	return out, err
 }
 
 // transaction begins a transaction for an event and has something done in it. If that has not committed, it is undone.
@@ -251,57 +289,68 @@ type tenantTx struct {
 	tenants *Tenants
 	conn    *pgx.Conn
 	cause   *tenant.Cause
-	notDue  bool // see attempt
 	ended   bool // committed
 
-	state     tenant.State
-	audit     auditHead
-	prior     inboxRow
-	firstWait int64 // 0: nothing waits for the company
+	state tenant.State
+	last  *time.Time // of the last effect of either topic
+	audit auditHead
+	prior inboxRow
 }
 
-// run does what there is to do, and commits if it has written anything.
-func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
+// run does the next step for the event, and commits if it has written anything.
+func (x *tenantTx) run(ctx context.Context) (outcome, error) {
 	c, s := x.cause, &x.state
 	print := fingerprint(c.Event)
-	if x.prior.state != "" && string(print) != string(x.prior.fingerprint) {
-		if _, due := c.Payload.(*tenant.Due); due {
-			return nil, nil, fmt.Errorf("the identity %s of something that is due was used by another event", c.Event.ID)
-		}
-		return nil, nil, events.Reject(events.Conflict, "the event %s of %s was taken before with other data", c.Event.ID, c.Event.Source)
-	}
-	if x.prior.state != "" && x.prior.state != inboxWaiting {
-		if x.prior.published || x.prior.result == nil {
-			return nil, nil, nil
-		}
-		one, err := readApplied(&c.Event.Envelope, x.prior.result)
-		return one, nil, err
-	}
-	_, registers := c.Payload.(*events.CompanyRegistered)
-	due, isDue := c.Payload.(*tenant.Due)
+	_, isDue := c.Payload.(*events.SubscriptionDue) // which is done when the subscription says so
 	switch {
-	case isDue && due.ByClock && x.firstWait != 0:
-		return nil, nil, nil // there will be another time
-	case s.Company == nil && !registers:
-		if x.prior.state == inboxWaiting {
-			return nil, nil, nil
-		}
-		return nil, nil, x.waits(ctx, print)
-	case s.Company != nil && !isDue && x.firstWait != 0 && x.firstWait != x.prior.seq:
-		first, err := x.firstWaiting(ctx)
-		return nil, first, err
-	case isDue && !s.IsOver(c.Event.Time):
-		return nil, nil, nil // it was due, and something has come in between
-	case !isDue && !x.notDue && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
-		return nil, tenant.DueCause(s), nil
+	case isDue || x.prior.state == "":
+	case string(print) != string(x.prior.fingerprint):
+		return outcome{}, events.Reject(events.Conflict, "the event %s of %s was taken before with other data", c.Event.ID, c.Event.Source)
+	case x.prior.state != inboxWaiting && (x.prior.published || x.prior.result == nil):
+		return outcome{step: tenant.Drop}, nil
+	case x.prior.state != inboxWaiting:
+		one, err := readApplied(&c.Event.Envelope, x.prior.result)
+		return outcome{step: tenant.Drop, done: one}, err
 	}
-	d, err := x.tenants.rules.Decide(s, c)
+	out := outcome{step: tenant.Next(s, c)}
+	var err error
+	switch out.step {
+	case tenant.Drop:
+		err = x.drop(ctx)
+	case tenant.Enqueue:
+		if s.Queue.Own == 0 {
+			err = x.waits(ctx, print)
+		}
+	case tenant.HeadFirst:
+		out.head, err = x.firstWaiting(ctx)
+	case tenant.DueFirst:
+		out.done, err = x.applyDue(ctx)
+	case tenant.Apply:
+		out.done, err = x.decide(ctx, print)
+	}
+	return out, err
+}
+
+// decide decides the event and writes what it does.
+func (x *tenantTx) decide(ctx context.Context, print []byte) (*Applied, error) {
+	d, err := x.tenants.rules.Decide(&x.state, x.cause)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	x.tenants.step(TenantDecided)
-	one, err := x.write(ctx, d, print)
-	return one, nil, err
+	if d.Subscription != nil && !x.tenants.rules.Lists(d.Subscription.Tier) {
+		x.tenants.store.sayUnlisted(d.Subscription.Tier, x.state.CompanyID)
+	}
+	return x.write(ctx, d, print)
+}
+
+// applyDue does the first thing that is due, in place of the event. It is caused by its own identity, wherever it is found.
+func (x *tenantTx) applyDue(ctx context.Context) (*Applied, error) {
+	due := x.state.Due()[0]
+	c := tenant.DueCause(x.state.CompanyID, due)
+	c.Partition, c.Appended = x.cause.Partition, x.cause.Appended
+	x.cause = c
+	return x.decide(ctx, fingerprint(c.Event))
 }
 
 func (x *tenantTx) rollback(ctx context.Context) error {

@@ -31,7 +31,7 @@ func TestAPurgeLeavesNoAddressInResultsThatWereOnTheirWay(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	registered, err := b.tenants.Apply(t.Context(), b.event(events.TypeCompanyRegistered,
-		fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company)), 3)
+		fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company)), b.place(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestNoResultIsLargerThanATopicTakes(t *testing.T) {
 		fmt.Sprintf(`INSERT INTO "tenant_%[1]s".users (user_id, email, created_at) SELECT user_id, email, created_at FROM user_directory
 			WHERE company_id = '%[1]s' AND user_id <> '%[1]s-u1'`, b.company))
 	for _, tier := range []string{"pro", "free"} {
-		done, err := b.tenants.Apply(t.Context(), b.event(events.TypeDowngradeRequested, `"effective":"immediate","new_tier":"`+tier+`"`), 3)
+		done, err := b.tenants.Apply(t.Context(), b.event(events.TypeDowngradeRequested, `"effective":"immediate","new_tier":"`+tier+`"`), b.place(3))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,354 @@
+package tenant_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/internal/tenant"
+	"tenantflow/internal/tenantmodel"
+	"tenantflow/internal/tier"
+)
+
+// fataler is *testing.T or *rapid.T.
+type fataler interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// A ledger is what Postgres is to the rules, in memory and for one company.
+type ledger struct {
+	t     fataler
+	rules *tenant.Rules
+	state tenant.State
+	last  map[bool]time.Time // effect, by whether it is one of subscription.events
+	inbox map[tenantmodel.Identity]string
+	queue []*tenant.Cause
+
+	payments     map[string]*tenant.Payment
+	transactions map[string]*tenant.Transaction
+	results      map[string]tenantmodel.Result
+	// paid are the paid periods in the order in which they began.
+	paid []tenant.Term
+}
+
+func newLedger(t fataler, rules *tenant.Rules) *ledger {
+	return &ledger{t: t, rules: rules, state: tenant.State{CompanyID: "acme"}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
+		payments: map[string]*tenant.Payment{}, transactions: map[string]*tenant.Transaction{}, results: map[string]tenantmodel.Result{}}
+}
+
+// cause makes what the rules see of a record.
+func cause(t fataler, r tenantmodel.Event) *tenant.Cause {
+	t.Helper()
+	r.Data["company_id"] = r.Company
+	data, err := json.Marshal(r.Data)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	e := &events.Event{Key: r.Company, Envelope: events.Envelope{ID: r.ID, Source: r.Source, Type: r.Type, Time: r.Time, Data: data}}
+	payload, err := e.Payload()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return &tenant.Cause{Event: e, Payload: payload, Partition: 1, Appended: r.Appended}
+}
+
+// take brings one event to its end.
+func (l *ledger) take(r tenantmodel.Event) {
+	l.t.Helper()
+	c := cause(l.t, r)
+	if _, known := l.inbox[identity(c)]; known && c.Event.Source != tenant.DueSource {
+		return
+	}
+	if slices.ContainsFunc(l.queue, func(q *tenant.Cause) bool { return identity(q) == identity(c) && c.Event.Source != tenant.DueSource }) {
+		return
+	}
+	l.bring(c)
+	for l.state.Company != nil && len(l.queue) > 0 {
+		l.bring(l.queue[0])
+	}
+}
+
+func identity(c *tenant.Cause) tenantmodel.Identity {
+	return tenantmodel.Identity{Source: c.Event.Source, ID: c.Event.ID}
+}
+
+func (l *ledger) bring(c *tenant.Cause) {
+	l.t.Helper()
+	for range 100 {
+		l.load(c)
+		own := slices.Index(l.queue, c)
+		l.state.Queue = tenant.Queue{Own: int64(own + 1), Head: int64(min(len(l.queue), 1))}
+		switch tenant.Next(&l.state, c) {
+		case tenant.Enqueue:
+			l.queue = append(l.queue, c)
+			return
+		case tenant.HeadFirst:
+			l.bring(l.queue[0])
+		case tenant.DueFirst:
+			due := tenant.DueCause("acme", l.state.Due()[0])
+			due.Partition, due.Appended = c.Partition, c.Appended
+			l.decide(due)
+		case tenant.Drop:
+			l.queue = slices.DeleteFunc(l.queue, func(q *tenant.Cause) bool { return q == c })
+			return
+		case tenant.Apply:
+			l.decide(c)
+			l.queue = slices.DeleteFunc(l.queue, func(q *tenant.Cause) bool { return q == c })
+			return
+		}
+	}
+	l.t.Fatalf("%s %s comes to no end", c.Event.Type, c.Event.Data)
+}
+
+// load reads what an event needs.
+func (l *ledger) load(c *tenant.Cause) {
+	s := &l.state
+	s.LastEffect = l.last[ofSubscription(c)]
+	s.Payment = nil
+	if p := l.payments[paymentOf(c.Payload)]; p != nil {
+		known := *p
+		s.Payment = &known
+	}
+	s.Books = tenant.Books{}
+	if s.Subscription == nil {
+		return
+	}
+	period := &s.Subscription.Term
+	if s.Subscription.Expired != nil {
+		period = s.Subscription.Expired
+	}
+	for _, tx := range l.transactions {
+		if a := tx.Adjustment; a.PeriodStart.Equal(period.PeriodStart) && a.PeriodEnd.Equal(period.PeriodEnd) {
+			s.Books.Charged += a.AmountMinor
+			if a.AmountMinor > 0 {
+				s.Books.Tiers = append(s.Books.Tiers, tx.NewTier)
+			}
+		}
+	}
+	for _, p := range l.payments {
+		if p.Status == tenant.PaymentReceived && p.PeriodStart != nil && p.PeriodStart.Equal(period.PeriodStart) {
+			s.Books.Received += *p.AmountMinor
+		}
+	}
+}
+
+func ofSubscription(c *tenant.Cause) bool { return c.Event.Type[:3] == "sub" }
+
+func paymentOf(payload any) string {
+	of := func(p *events.Payment) string {
+		if p == nil {
+			return ""
+		}
+		return p.PaymentID
+	}
+	switch p := payload.(type) {
+	case *events.UpgradeRequested:
+		return of(p.Payment)
+	case *events.Renewed:
+		return of(p.Payment)
+	case *events.PaymentReceived:
+		return p.PaymentID
+	case *events.PaymentFailed:
+		return p.PaymentID
+	}
+	return ""
+}
+
+// decide has an event decided, twice, and writes what it does.
+func (l *ledger) decide(c *tenant.Cause) {
+	l.t.Helper()
+	before := fmt.Sprintf("%+v %+v", l.state, l.state.Subscription)
+	d, err := l.rules.Decide(&l.state, c)
+	if err != nil {
+		l.t.Fatalf("%s: %v", c.Event.Type, err)
+	}
+	if after := fmt.Sprintf("%+v %+v", l.state, l.state.Subscription); after != before {
+		l.t.Fatalf("deciding %s changes the state from\n%s\nto\n%s", c.Event.Type, before, after)
+	}
+	if (d.Outputs == nil) != (d.Refused != nil) {
+		l.t.Fatalf("%s: outputs and refusal %v", c.Event.Type, d.Refused)
+	}
+	l.inbox[identity(c)] = "done"
+	if d.Refused != nil {
+		l.inbox[identity(c)] = "rejected"
+		topic, kind := events.TopicCompanyResults, events.TypeCompanyRejected
+		if ofSubscription(c) {
+			topic, kind = events.TopicSubscriptionResults, events.TypeSubscriptionRejected
+		}
+		l.publish(c, tenant.Output{Topic: topic, Type: kind, Data: map[string]any{"company_id": "acme", "code": d.Refused.Code, "request_id": c.Event.ID, "request_type": c.Event.Type}}, 0)
+		return
+	}
+	if d.At.Before(l.state.LastEffect) {
+		l.t.Fatalf("%s has its effect at %s, after one at %s", c.Event.Type, d.At, l.state.LastEffect)
+	}
+	l.write(c, d)
+}
+
+func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
+	l.t.Helper()
+	s := &l.state
+	l.last[ofSubscription(c)] = d.At
+	w := tenant.Written{Users: []string{"u"}, ConfigVersion: 1}
+	if d.Create != nil {
+		s.Company = d.Create
+	}
+	if d.Config != nil {
+		s.Config, w.Config = d.Config, d.Config
+	}
+	if d.Transaction != nil {
+		w.TransactionID = events.ResultID(c.Event.Source, c.Event.ID, "transaction", 0)
+		l.check(d, w.TransactionID)
+		l.transactions[w.TransactionID] = d.Transaction
+	}
+	if p := d.Payment; p != nil {
+		p.CompanyID = "acme"
+		if d.Transaction != nil {
+			p.TransactionID = w.TransactionID
+		}
+		l.payments[p.PaymentID] = p
+	}
+	if p := l.payments[d.Covers]; p != nil && p.PeriodStart != nil && p.PeriodStart.Equal(d.Subscription.PeriodStart) {
+		p.TransactionID = w.TransactionID
+	}
+	if p := l.payments[d.Release]; p != nil && p.TransactionID == "" {
+		p.PeriodStart = nil
+	}
+	if d.Subscription != nil {
+		l.follow(c, s.Subscription, d.Subscription)
+		s.Subscription = d.Subscription
+	}
+	if d.Adopt {
+		start := s.Subscription.PeriodStart
+		for _, p := range l.payments {
+			if p.PeriodStart == nil && p.Status == tenant.PaymentReceived && p.BillingPeriod == start.Format("2006-01") {
+				p.PeriodStart = &start
+			}
+		}
+	}
+	n := map[string]int{}
+	for _, out := range d.Outputs(w) {
+		l.publish(c, out, n[out.Type])
+		n[out.Type]++
+	}
+}
+
+// check holds a transaction against what is true of all.
+func (l *ledger) check(d *tenant.Decision, id string) {
+	l.t.Helper()
+	tx := d.Transaction
+	sum := int64(0)
+	for _, line := range tx.Adjustment.Lines {
+		sum += line.AmountMinor
+	}
+	if a := tx.Adjustment; sum != a.AmountMinor || a.AmountMinor < 0 {
+		l.t.Fatalf("the lines %v sum to %d, the amount is %d", a.Lines, sum, a.AmountMinor)
+	}
+	if _, again := l.transactions[id]; again {
+		l.t.Fatalf("the transaction %s is made twice", id)
+	}
+	for _, other := range l.transactions {
+		if a, b := other.Adjustment, tx.Adjustment; a.AmountMinor > 0 && b.AmountMinor > 0 && other.NewTier == tx.NewTier && a.PeriodStart.Equal(b.PeriodStart) && a.PeriodEnd.Equal(b.PeriodEnd) {
+			l.t.Fatalf("%s to %s is charged twice for %s: %d and %d", a.PeriodStart, a.PeriodEnd, tx.NewTier, a.AmountMinor, b.AmountMinor)
+		}
+	}
+}
+
+// follow holds a subscription against what is true of all, and against the paid periods before it.
+func (l *ledger) follow(c *tenant.Cause, was, is *tenant.Subscription) {
+	l.t.Helper()
+	entry, _ := tier.Default().Tier(is.Tier)
+	paid := is.PriceMinor > 0
+	switch {
+	case is.PriceMinor != entry.PriceMinor || is.Limits.DailyAPICalls != entry.DailyAPICalls:
+		l.t.Fatalf("%s has the price %d and the limits %+v", is.Tier, is.PriceMinor, is.Limits)
+	case !is.PeriodEnd.After(is.PeriodStart):
+		l.t.Fatalf("a period from %s to %s", is.PeriodStart, is.PeriodEnd)
+	case (is.Status == tenant.StatusPastDue) != (is.GraceUntil != nil):
+		l.t.Fatalf("status %s, grace until %v", is.Status, is.GraceUntil)
+	case paid != (is.Status == tenant.StatusPastDue || is.RenewalUntil != nil):
+		l.t.Fatalf("%s that ends never, or %s that does: %+v", is.Tier, is.Tier, is)
+	case !paid && is.PendingTier != "", is.CancelAtEnd && is.PendingTier != tier.Free, (is.PendingTier == "") != (is.PendingAt == nil):
+		l.t.Fatalf("pending %q at %v", is.PendingTier, is.PendingAt)
+	case paid && is.Renewal != nil && !is.Renewal.Start.Equal(is.PeriodEnd):
+		l.t.Fatalf("the renewal of %s begins at %s", is.PeriodEnd, is.Renewal.Start)
+	}
+	if !paid || was == nil || was.PeriodStart.Equal(is.PeriodStart) && was.PriceMinor > 0 {
+		return
+	}
+	if n := len(l.paid); n > 0 && !(l.paid[n-1].PeriodStart.Equal(is.PeriodStart) && l.paid[n-1].PeriodEnd.Equal(is.PeriodEnd)) {
+		last, left := l.paid[n-1], l.paid[n-1].PeriodEnd
+		if was.PriceMinor == 0 && was.PeriodStart.Before(left) {
+			left = was.PeriodStart // it was left before its end
+		}
+		if is.PeriodStart.Before(left) {
+			l.t.Fatalf("%s: the period %s to %s overlaps that of %s to %s, left at %s", c.Event.Type, is.PeriodStart, is.PeriodEnd, last.PeriodStart, last.PeriodEnd, left)
+		}
+	}
+	l.paid = append(l.paid, is.Term)
+}
+
+func (l *ledger) publish(c *tenant.Cause, out tenant.Output, ordinal int) {
+	l.t.Helper()
+	text, err := json.Marshal(out.Data)
+	if err != nil {
+		l.t.Fatalf("%v", err)
+	}
+	r := tenantmodel.Result{Topic: out.Topic, Type: out.Type, CompanyID: "acme"}
+	if err := json.Unmarshal(text, &r.Data); err != nil {
+		l.t.Fatalf("%v", err)
+	}
+	l.results[events.ResultID(c.Event.Source, c.Event.ID, out.Type, ordinal)] = r
+}
+
+// world is what the ledger holds, as the model judges it.
+func (l *ledger) world() *tenantmodel.World {
+	w := tenantmodel.NewWorld()
+	w.Inbox, w.Results = l.inbox, l.results
+	if c := l.state.Company; c != nil {
+		w.Companies["acme"] = tenantmodel.Company{Status: c.Status, Currency: c.Currency, BillingEmail: c.BillingEmail}
+		w.Users["u"] = tenantmodel.User{CompanyID: "acme", Email: "u@x", Status: "active"}
+		w.Configs["acme"] = l.state.Config
+	}
+	at := func(t *time.Time) time.Time {
+		if t == nil {
+			return time.Time{}
+		}
+		return *t
+	}
+	if s := l.state.Subscription; s != nil {
+		row := tenantmodel.Subscription{Tier: s.Tier, Status: s.Status, PeriodStart: s.PeriodStart, PeriodEnd: s.PeriodEnd, Months: s.Months, PriceMinor: s.PriceMinor,
+			Currency: s.Currency, PendingTier: s.PendingTier, PendingAt: at(s.PendingAt), CancelAtPeriodEnd: s.CancelAtEnd, GraceUntil: at(s.GraceUntil), RenewalUntil: at(s.RenewalUntil)}
+		if s.Renewal != nil {
+			row.NextStart, row.NextEnd = s.Renewal.Start, s.Renewal.End
+		}
+		if s.Expired != nil {
+			row.PreviousTier = s.Expired.Tier
+		}
+		w.Subscriptions["acme"] = row
+	}
+	for id, tx := range l.transactions {
+		row := tenantmodel.Transaction{CompanyID: "acme", Type: tx.Type, OldTier: tx.OldTier, NewTier: tx.NewTier, AmountMinor: tx.Adjustment.AmountMinor, Currency: tx.Adjustment.Currency,
+			PeriodStart: tx.Adjustment.PeriodStart, PeriodEnd: tx.Adjustment.PeriodEnd}
+		for _, line := range tx.Adjustment.Lines {
+			row.Lines = append(row.Lines, line.AmountMinor)
+		}
+		var named struct {
+			PaymentID string `json:"payment_id"`
+		}
+		if tx.Payment != nil && json.Unmarshal(tx.Payment, &named) == nil {
+			row.PaymentID = named.PaymentID
+		}
+		w.Transactions[id] = row
+	}
+	for id, p := range l.payments {
+		row := tenantmodel.Payment{CompanyID: p.CompanyID, Status: p.Status, Currency: p.Currency, TransactionID: p.TransactionID, PeriodStart: at(p.PeriodStart)}
+		if p.AmountMinor != nil {
+			row.AmountMinor = *p.AmountMinor
+		}
+		w.Payments[id] = row
+	}
+	return w
+}
