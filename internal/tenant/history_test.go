@@ -18,6 +18,7 @@ import (
 
 // A history is what two logs say of one company: what publishers sent, and what the schedule put between.
 type history struct {
+	id                    string // of the company
 	company, subscription []tenantmodel.Event
 	live                  *ledger // handled as it was written
 }
@@ -31,7 +32,7 @@ type writer struct {
 }
 
 func (w *writer) append(e tenantmodel.Event) {
-	e.Company = "acme"
+	e.Company = w.h.id
 	if e.Topic == events.TopicCompany {
 		w.h.company = append(w.h.company, e)
 	} else {
@@ -50,7 +51,7 @@ func (w *writer) send(topic, kind string, data map[string]any) {
 	case 1:
 		at = at.Add(-time.Duration(rapid.IntRange(1, 4*24*3600).Draw(w.t, "slow")) * time.Second)
 	}
-	e := tenantmodel.Event{Topic: topic, Type: kind, Source: "/s", ID: fmt.Sprintf("%s-%d", topic, w.n), Time: at, Appended: w.clock, Data: data}
+	e := tenantmodel.Event{Topic: topic, Type: kind, Source: "/s", ID: fmt.Sprintf("%s-%s-%d", w.h.id, topic, w.n), Time: at, Appended: w.clock, Data: data}
 	w.append(e)
 	if rapid.IntRange(0, 9).Draw(w.t, "resent") == 0 {
 		w.append(e)
@@ -79,18 +80,18 @@ func (w *writer) pass(until time.Time, down bool) {
 }
 
 func (w *writer) due(d tenant.Due, appended time.Time) {
-	c := tenant.DueCause("acme", d)
+	c := tenant.DueCause(w.h.id, d)
 	w.append(tenantmodel.Event{Topic: events.TopicSubscription, Type: c.Event.Type, Source: c.Event.Source, ID: c.Event.ID, Time: d.At, Appended: appended,
 		Data: map[string]any{"kind": d.Kind, "due_at": d.At.Format(time.RFC3339Nano)}})
 }
 
-func writeHistory(t *rapid.T, rules *tenant.Rules) *history {
-	w := &writer{t: t, h: &history{live: newLedger(t, rules)}}
+func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
+	w := &writer{t: t, h: &history{id: id, live: newLedger(t, rules, id)}}
 	w.clock = rapid.SampledFrom([]time.Time{
 		time.Date(2026, 1, 31, 10, 0, 0, 0, time.UTC), time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2024, 2, 29, 23, 59, 59, 999_999_000, time.UTC),
 	}).Draw(t, "begins")
 	register := func() {
-		w.send(events.TopicCompany, events.TypeCompanyRegistered, map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": "u", "email": "u@x"}})
+		w.send(events.TopicCompany, events.TypeCompanyRegistered, map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": id + "-u", "email": "u@x"}})
 	}
 	late := rapid.IntRange(0, 9).Draw(t, "registered late") == 0
 	if !late {
@@ -125,7 +126,7 @@ func (w *writer) any() {
 	tiers := []string{"free", "pro", "enterprise"}
 	effective := rapid.SampledFrom([]string{"period_end", "period_end", "immediate"}).Draw(t, "effective")
 	sub := func(kind string, data map[string]any) { w.send(events.TopicSubscription, kind, data) }
-	id := fmt.Sprintf("p%d", rapid.IntRange(1, 12).Draw(t, "payment"))
+	id := fmt.Sprintf("%s-p%d", w.h.id, rapid.IntRange(1, 12).Draw(t, "payment"))
 	named := func(data map[string]any) map[string]any {
 		if rapid.Bool().Draw(t, "names a payment") {
 			data["payment"] = map[string]any{"payment_id": id, "method": "card"}
@@ -210,13 +211,13 @@ func TestBooks_AreAFunctionOfTheLog(t *testing.T) {
 	t.Parallel()
 	rules := tenant.New(tenant.Config{Catalogue: tier.Default()})
 	rapid.Check(t, func(t *rapid.T) {
-		h := writeHistory(t, rules)
+		h := writeHistory(t, rules, "acme")
 		live := h.live.world()
-		first := newLedger(t, rules)
+		first := newLedger(t, rules, "acme")
 		for _, e := range slices.Concat(h.company, h.subscription) {
 			first.take(e)
 		}
-		backlog := newLedger(t, rules)
+		backlog := newLedger(t, rules, "acme")
 		company, subscription := h.company, h.subscription
 		for len(company)+len(subscription) > 0 {
 			if len(subscription) == 0 || len(company) > 0 && rapid.IntRange(0, 5).Draw(t, "topic") == 0 {

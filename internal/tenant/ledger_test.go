@@ -20,12 +20,13 @@ type fataler interface {
 
 // A ledger is what Postgres is to the rules, in memory and for one company.
 type ledger struct {
-	t     fataler
-	rules *tenant.Rules
-	state tenant.State
-	last  map[bool]time.Time // effect, by whether it is one of subscription.events
-	inbox map[tenantmodel.Identity]string
-	queue []*tenant.Cause
+	t       fataler
+	rules   *tenant.Rules
+	company string
+	state   tenant.State
+	last    map[bool]time.Time // effect, by whether it is one of subscription.events
+	inbox   map[tenantmodel.Identity]string
+	queue   []*tenant.Cause
 
 	payments     map[string]*tenant.Payment
 	transactions map[string]*tenant.Transaction
@@ -34,8 +35,8 @@ type ledger struct {
 	paid []tenant.Term
 }
 
-func newLedger(t fataler, rules *tenant.Rules) *ledger {
-	return &ledger{t: t, rules: rules, state: tenant.State{CompanyID: "acme"}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
+func newLedger(t fataler, rules *tenant.Rules, company string) *ledger {
+	return &ledger{t: t, rules: rules, company: company, state: tenant.State{CompanyID: company}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
 		payments: map[string]*tenant.Payment{}, transactions: map[string]*tenant.Transaction{}, results: map[string]tenantmodel.Result{}}
 }
 
@@ -88,7 +89,7 @@ func (l *ledger) bring(c *tenant.Cause) {
 		case tenant.HeadFirst:
 			l.bring(l.queue[0])
 		case tenant.DueFirst:
-			due := tenant.DueCause("acme", l.state.Due()[0])
+			due := tenant.DueCause(l.company, l.state.Due()[0])
 			due.Partition, due.Appended = c.Partition, c.Appended
 			l.decide(due)
 		case tenant.Drop:
@@ -178,7 +179,7 @@ func (l *ledger) decide(c *tenant.Cause) {
 		if ofSubscription(c) {
 			topic, kind = events.TopicSubscriptionResults, events.TypeSubscriptionRejected
 		}
-		l.publish(c, tenant.Output{Topic: topic, Type: kind, Data: map[string]any{"company_id": "acme", "code": d.Refused.Code, "request_id": c.Event.ID, "request_type": c.Event.Type}}, 0)
+		l.publish(c, tenant.Output{Topic: topic, Type: kind, Data: map[string]any{"company_id": l.company, "code": d.Refused.Code, "request_id": c.Event.ID, "request_type": c.Event.Type}}, 0)
 		return
 	}
 	if d.At.Before(l.state.LastEffect) {
@@ -191,7 +192,7 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	l.t.Helper()
 	s := &l.state
 	l.last[ofSubscription(c)] = d.At
-	w := tenant.Written{Users: []string{"u"}, ConfigVersion: 1}
+	w := tenant.Written{Users: []string{l.company + "-u"}, ConfigVersion: 1}
 	if d.Create != nil {
 		s.Company = d.Create
 	}
@@ -204,7 +205,7 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 		l.transactions[w.TransactionID] = d.Transaction
 	}
 	if p := d.Payment; p != nil {
-		p.CompanyID = "acme"
+		p.CompanyID = l.company
 		if d.Transaction != nil {
 			p.TransactionID = w.TransactionID
 		}
@@ -296,7 +297,7 @@ func (l *ledger) publish(c *tenant.Cause, out tenant.Output, ordinal int) {
 	if err != nil {
 		l.t.Fatalf("%v", err)
 	}
-	r := tenantmodel.Result{Topic: out.Topic, Type: out.Type, CompanyID: "acme"}
+	r := tenantmodel.Result{Topic: out.Topic, Type: out.Type, CompanyID: l.company}
 	if err := json.Unmarshal(text, &r.Data); err != nil {
 		l.t.Fatalf("%v", err)
 	}
@@ -308,9 +309,9 @@ func (l *ledger) world() *tenantmodel.World {
 	w := tenantmodel.NewWorld()
 	w.Inbox, w.Results = l.inbox, l.results
 	if c := l.state.Company; c != nil {
-		w.Companies["acme"] = tenantmodel.Company{Status: c.Status, Currency: c.Currency, BillingEmail: c.BillingEmail}
-		w.Users["u"] = tenantmodel.User{CompanyID: "acme", Email: "u@x", Status: "active"}
-		w.Configs["acme"] = l.state.Config
+		w.Companies[l.company] = tenantmodel.Company{Status: c.Status, Currency: c.Currency, BillingEmail: c.BillingEmail}
+		w.Users[l.company+"-u"] = tenantmodel.User{CompanyID: l.company, Email: "u@x", Status: "active"}
+		w.Configs[l.company] = l.state.Config
 	}
 	at := func(t *time.Time) time.Time {
 		if t == nil {
@@ -327,10 +328,10 @@ func (l *ledger) world() *tenantmodel.World {
 		if s.Expired != nil {
 			row.PreviousTier = s.Expired.Tier
 		}
-		w.Subscriptions["acme"] = row
+		w.Subscriptions[l.company] = row
 	}
 	for id, tx := range l.transactions {
-		row := tenantmodel.Transaction{CompanyID: "acme", Type: tx.Type, OldTier: tx.OldTier, NewTier: tx.NewTier, AmountMinor: tx.Adjustment.AmountMinor, Currency: tx.Adjustment.Currency,
+		row := tenantmodel.Transaction{CompanyID: l.company, Type: tx.Type, OldTier: tx.OldTier, NewTier: tx.NewTier, AmountMinor: tx.Adjustment.AmountMinor, Currency: tx.Adjustment.Currency,
 			PeriodStart: tx.Adjustment.PeriodStart, PeriodEnd: tx.Adjustment.PeriodEnd}
 		for _, line := range tx.Adjustment.Lines {
 			row.Lines = append(row.Lines, line.AmountMinor)

@@ -21,9 +21,9 @@ type story struct {
 }
 
 func newStory(t fataler, rules *tenant.Rules) *story {
-	s := &story{ledger: newLedger(t, rules)}
+	s := &story{ledger: newLedger(t, rules, "acme")}
 	s.take(tenantmodel.Event{Topic: events.TopicCompany, Type: events.TypeCompanyRegistered, Company: "acme", Source: "/s", ID: "registered", Time: when(t, "10-01"),
-		Data: map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": "u", "email": "u@x"}}})
+		Data: map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": "acme-u", "email": "u@x"}}})
 	return s
 }
 
