@@ -210,33 +210,41 @@ func books(w *tenantmodel.World) *tenantmodel.World {
 func TestBooks_AreAFunctionOfTheLog(t *testing.T) {
 	t.Parallel()
 	rules := tenant.New(tenant.Config{Catalogue: tier.Default()})
-	rapid.Check(t, func(t *rapid.T) {
-		h := writeHistory(t, rules, "acme")
-		live := h.live.world()
-		first := newLedger(t, rules, "acme")
-		for _, e := range slices.Concat(h.company, h.subscription) {
-			first.take(e)
+	for shard := range 4 { // of 100 histories; -rapid.checks=2000 tries 8000
+		t.Run(fmt.Sprint(shard), func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) { checkHistory(t, rules) })
+		})
+	}
+}
+
+func checkHistory(t *rapid.T, rules *tenant.Rules) {
+	t.Helper()
+	h := writeHistory(t, rules, "acme")
+	live := h.live.world()
+	first := newLedger(t, rules, "acme")
+	for _, e := range slices.Concat(h.company, h.subscription) {
+		first.take(e)
+	}
+	backlog := newLedger(t, rules, "acme")
+	company, subscription := h.company, h.subscription
+	for len(company)+len(subscription) > 0 {
+		if len(subscription) == 0 || len(company) > 0 && rapid.IntRange(0, 5).Draw(t, "topic") == 0 {
+			backlog.take(company[0])
+			company = company[1:]
+			continue
 		}
-		backlog := newLedger(t, rules, "acme")
-		company, subscription := h.company, h.subscription
-		for len(company)+len(subscription) > 0 {
-			if len(subscription) == 0 || len(company) > 0 && rapid.IntRange(0, 5).Draw(t, "topic") == 0 {
-				backlog.take(company[0])
-				company = company[1:]
-				continue
-			}
-			backlog.take(subscription[0])
-			subscription = subscription[1:]
+		backlog.take(subscription[0])
+		subscription = subscription[1:]
+	}
+	for name, other := range map[string]*ledger{"company.events first": first, "a backlog": backlog} {
+		if d := books(live).Compare(books(other.world())); len(d) > 0 {
+			t.Fatalf("%s: %d differences from live:\n%s", name, len(d), strings.Join(d[:min(8, len(d))], "\n"))
 		}
-		for name, other := range map[string]*ledger{"company.events first": first, "a backlog": backlog} {
-			if d := books(live).Compare(books(other.world())); len(d) > 0 {
-				t.Fatalf("%s: %d differences from live:\n%s", name, len(d), strings.Join(d[:min(8, len(d))], "\n"))
-			}
-		}
-		if d := judged(h).Compare(live); len(d) > 0 {
-			t.Fatalf("%d differences from the model:\n%s\n%s", len(d), strings.Join(d[:min(8, len(d))], "\n"), h)
-		}
-	})
+	}
+	if d := judged(h).Compare(live); len(d) > 0 {
+		t.Fatalf("%d differences from the model:\n%s\n%s", len(d), strings.Join(d[:min(8, len(d))], "\n"), h)
+	}
 }
 
 // judged is what the model makes of a history.

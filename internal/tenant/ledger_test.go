@@ -2,7 +2,7 @@ package tenant_test
 
 import (
 	"encoding/json"
-	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -23,6 +23,7 @@ type ledger struct {
 	t       fataler
 	rules   *tenant.Rules
 	company string
+	tiers   *tier.Catalogue
 	state   tenant.State
 	last    map[bool]time.Time // effect, by whether it is one of subscription.events
 	inbox   map[tenantmodel.Identity]string
@@ -36,7 +37,7 @@ type ledger struct {
 }
 
 func newLedger(t fataler, rules *tenant.Rules, company string) *ledger {
-	return &ledger{t: t, rules: rules, company: company, state: tenant.State{CompanyID: company}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
+	return &ledger{t: t, rules: rules, company: company, tiers: tier.Default(), state: tenant.State{CompanyID: company}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
 		payments: map[string]*tenant.Payment{}, transactions: map[string]*tenant.Transaction{}, results: map[string]tenantmodel.Result{}}
 }
 
@@ -161,13 +162,16 @@ func paymentOf(payload any) string {
 // decide has an event decided, twice, and writes what it does.
 func (l *ledger) decide(c *tenant.Cause) {
 	l.t.Helper()
-	before := fmt.Sprintf("%+v %+v", l.state, l.state.Subscription)
+	before, held := l.state, tenant.Subscription{}
+	if l.state.Subscription != nil {
+		held = *l.state.Subscription
+	}
 	d, err := l.rules.Decide(&l.state, c)
 	if err != nil {
 		l.t.Fatalf("%s: %v", c.Event.Type, err)
 	}
-	if after := fmt.Sprintf("%+v %+v", l.state, l.state.Subscription); after != before {
-		l.t.Fatalf("deciding %s changes the state from\n%s\nto\n%s", c.Event.Type, before, after)
+	if !reflect.DeepEqual(before, l.state) || l.state.Subscription != nil && !reflect.DeepEqual(held, *l.state.Subscription) {
+		l.t.Fatalf("deciding %s changes the state from\n%+v\nto\n%+v", c.Event.Type, held, l.state.Subscription)
 	}
 	if (d.Outputs == nil) != (d.Refused != nil) {
 		l.t.Fatalf("%s: outputs and refusal %v", c.Event.Type, d.Refused)
@@ -260,7 +264,7 @@ func (l *ledger) check(d *tenant.Decision, id string) {
 // follow holds a subscription against what is true of all, and against the paid periods before it.
 func (l *ledger) follow(c *tenant.Cause, was, is *tenant.Subscription) {
 	l.t.Helper()
-	entry, _ := tier.Default().Tier(is.Tier)
+	entry, _ := l.tiers.Tier(is.Tier)
 	paid := is.PriceMinor > 0
 	switch {
 	case is.PriceMinor != entry.PriceMinor || is.Limits.DailyAPICalls != entry.DailyAPICalls:
