@@ -128,3 +128,35 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 		})
 	}
 }
+
+// The company's last event decides about the partition, and not its key: keys may lead elsewhere after partitions were added.
+func TestDue_GoesToThePartitionOfTheLastEvent(t *testing.T) {
+	t.Parallel()
+	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
+	id, now := unique(), time.Now().UTC()
+	stop := f.start(t, tenantService{})
+	f.send(t, registration(id, now.AddDate(0, 0, -60)), tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.AddDate(0, 0, -20)))
+	f.awaitConsumed(t, time.Minute)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.exec(t, "UPDATE subscriptions SET event_partition = (event_partition + 1) % 3, renewal_until = now() - interval '1 hour'")
+	partition := f.query(t, "SELECT event_partition FROM subscriptions")[0]
+	f.start(t, tenantService{})
+	eventually(t, "the expiry", time.Minute, func() bool { return f.query(t, "SELECT status FROM subscriptions")[0] == "(expired)" })
+	ends, err := consumers.Ends(t.Context(), f.client, f.prefix+events.TopicSubscription)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, bounds := range ends {
+		err := consumers.ReadLog(t.Context(), f.client, f.prefix+events.TopicSubscription, n, bounds, func(r *events.Record) error {
+			if at := fmt.Sprintf("(%d)", n); strings.Contains(string(r.Value), `"due_at"`) && at != partition {
+				t.Errorf("published to partition %s, want %s", at, partition)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
