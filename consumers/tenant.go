@@ -156,8 +156,9 @@ func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
 			p.config.Metrics.repeated.Inc()
 			continue
 		}
+		// What is due before its time has no effect, which is for the rules to say.
 		var rejection *events.Rejection
-		if !errors.As(e.CheckTime(batch.all[i].Time, p.config.FutureTolerance), &rejection) {
+		if e.Type == events.TypeSubscriptionDue || !errors.As(e.CheckTime(batch.all[i].Time, p.config.FutureTolerance), &rejection) {
 			var err error
 			if rejection, err = p.apply(ctx, e, &batch.all[i]); err != nil {
 				return err

@@ -11,13 +11,13 @@ import (
 const (
 	// sweepInterval is how often a process looks for what others have left behind.
 	sweepInterval = 2 * time.Second
-	// sweepAge is how long the results of an event may be on their way before somebody else publishes them as well.
+	// sweepAge is how long the results of an event may be on their way before another process publishes them as well.
 	sweepAge = 10 * time.Second
 	// sweepAtOnce is how much of it is taken at a time.
 	sweepAtOnce = 200
 )
 
-// A TenantSweeper ends what somebody has begun and not ended: it publishes results that nobody is known to have published,
+// A TenantSweeper finishes work that another process left behind: it publishes results that are not known to be published,
 // applies events whose company was registered meanwhile, and refuses those that have waited for too long. Every process has one;
 // two at the same time do no harm, because everything they do happens once and has the same ids.
 type TenantSweeper struct {
@@ -72,7 +72,7 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 			return err
 		}
 		if len(left) > 0 {
-			s.log.LogAttrs(ctx, slog.LevelInfo, "publishing results that somebody has left behind", slog.Int("events", len(left)))
+			s.log.LogAttrs(ctx, slog.LevelInfo, "publishing results that another process left behind", slog.Int("events", len(left)))
 		}
 		if err := s.publish(ctx, left); err != nil {
 			return err

@@ -10,13 +10,13 @@
 //
 // # What makes the end the same in every order
 //
-// The two topics are read by different consumers, so nobody knows how the events of one company interleave; only within a topic
+// The two topics are read by different consumers, so the events of one company interleave in any way; only within a topic
 // they keep their order. The events of a phase are made so that this does not matter:
 //
 //   - A company is quiet or moving in a phase. While it is quiet no event changes its tier, and users come and go. While it is
 //     moving its tier changes, and its users stay (but for one who takes the place of the only one).
-//   - Within a phase all events of company.events are earlier than all of subscription.events, by their time. The time of an effect
-//     is never before the last one of the company, so what is priced by time is not touched by the other topic.
+//   - The time of an effect is never before the last one of the same topic, and only subscription.events move a subscription in time. So
+//     what is priced by time is not touched by the other topic.
 //   - User ids rise in the order in which users come. So "the first by created_at and user_id" are the same users, whatever moment
 //     two of them were moved to.
 //   - A company closes in a phase in which nothing comes for it from subscription.events.
@@ -24,17 +24,16 @@
 //   - Subscription events may be produced before the registration of their company; in the order of times they come after it, or the
 //     company has no other company events in that phase.
 //
-// Between phases the caller waits, so everything may depend on what an earlier phase has left. With one phase nobody waits.
+// Between phases the caller waits, so everything may depend on what an earlier phase has left. With one phase there is no wait.
 //
-// # What falls due by itself
+// # What falls due
 //
-// Periods, grace and renewals end after Config.Now, so that nothing happens by the clock. Lapsed companies (Config.Lapsed) are the
-// exception. Some subscribed forty days before, and their period has ended: whether the schedule finds that or the next event does,
-// the effect has the same identity. Nothing is generated for them whose outcome depends on who comes first (a renewal, a payment, even
-// the request for a downgrade at the end). Of the others (Config.Soon) something falls due soon after Now, and the caller waits until then.
+// Periods and grace periods end after Config.Now, so that nothing is due by the clock. Lapsed companies (Config.Lapsed) are the
+// exception. Some subscribed forty days before, and their period has ended: whether an event of the schedule finds that or the next event
+// does, the effect has the same identity. Publish all events of a phase before the schedule can put its own between them. Of the others
+// (Config.Soon) something falls due soon after Now, and the caller waits until then.
 //
-// An expired event says an expired_at that is to come, at a time before the period's end: the billing service knows already that nobody
-// will pay. Its effect is that of the event's time.
+// For histories of any kind, with the events of the schedule where they stand in the log, there is a [Judge].
 //
 // # Rules, where they could be read in more than one way
 //
@@ -48,6 +47,9 @@
 //   - A purged company leaves its row, its transactions and its payments.
 //   - A rejected event leaves no trace but its row in the inbox and its result.
 //
-// Not generated, because the rules leave it open: a renewal while a downgrade to free is pending, the renewal of a free tier, a repeated
-// period while something is pending, an email that two users of a company share, a user who comes back.
+//   - A renewal is judged in this order: is there something that could go on, is it the same period again, does the company leave, the
+//     period, the payment.
+//   - A payment that failed and is named again is pending again.
+//
+// Not generated: an email that two users of a company share, a user who comes back.
 package tenantmodel

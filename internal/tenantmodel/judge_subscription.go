@@ -201,7 +201,7 @@ func (j *judge) downgrade(e *event, c *company) string {
 	at := c.now(e.at)
 	if e.text("effective") != "immediate" {
 		s.leave(to.name, false)
-		if !s.pendingAt.After(at) { // nobody has renewed a period that is over
+		if !s.pendingAt.After(at) { // the period is over and not renewed
 			j.fallAtEnd(e, c)
 			return ""
 		}
@@ -397,7 +397,7 @@ func (j *judge) expired(e *event, c *company) string {
 	return ""
 }
 
-// expire ends a subscription that nobody has renewed or paid for.
+// expire ends a subscription that was not renewed or not paid for.
 func (j *judge) expire(e *event, c *company) {
 	dropped, ended := c.drop(), c.sub
 	c.free(j.plans["free"], c.now(e.at), "expired")

@@ -295,7 +295,7 @@ func (sc *scene) runOut() {
 		say(events.TypeUpgradeRequested, expires, map[string]any{"new_tier": pick(r, "pro", "enterprise")})
 		return
 	}
-	if !found || r.chance(0.2) { // a time of grace ends then, not a period
+	if !found || r.chance(0.2) { // a grace period ends then
 		say(events.TypeUpgradeRequested, due.AddDate(0, 0, -9), map[string]any{"new_tier": pick(r, "pro", "enterprise")})
 		say(events.TypePaymentFailed, due.Add(-grace), map[string]any{"payment_id": sc.newPayment(), "reason": "card expired"})
 		return

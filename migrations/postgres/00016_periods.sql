@@ -1,6 +1,6 @@
 -- +goose Up
 
--- A subscription says by itself when something is due: every time at which something is scheduled has a column, and due_at is the
+-- A subscription says when something is due: every time at which something is scheduled has a column, and due_at is the
 -- first of them. What is scheduled is decided by the service alone.
 ALTER TABLE public.subscriptions DROP COLUMN due_at;
 ALTER TABLE public.subscriptions

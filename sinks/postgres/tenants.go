@@ -229,7 +229,7 @@ func (t *Tenants) once(ctx context.Context, a attempt) (outcome, error) {
 	}
 }
 
-// SQLSTATEs that a transaction is begun anew for. Source: PostgreSQL's documentation, appendix A.
+// SQLSTATEs after which a transaction is tried again. Source: PostgreSQL's documentation, appendix A.
 const (
 	uniqueViolation      = "23505"
 	serializationFailure = "40001"

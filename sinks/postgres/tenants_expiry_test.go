@@ -108,7 +108,7 @@ func TestAFailedPaymentIsFollowedByGraceAndThenByExpiry(t *testing.T) {
 	}
 }
 
-func TestARenewalIsRecordedAheadAndBeginsAtItsStart(t *testing.T) {
+func TestRenewal_IsRecordedAheadAndBegins(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.register(t)
@@ -155,7 +155,7 @@ func TestARenewalIsRecordedAheadAndBeginsAtItsStart(t *testing.T) {
 	b.apply(t, b.event(events.TypeRenewed, next), "subscription.rejected nothing_to_renew")
 }
 
-func TestCompanyEventsNeverMoveASubscriptionInTime(t *testing.T) {
+func TestClock_CompanyEventsDoNotMoveIt(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.register(t)
@@ -177,7 +177,7 @@ func TestCompanyEventsNeverMoveASubscriptionInTime(t *testing.T) {
 	}
 }
 
-func TestATierThatHasLeftTheCatalogueKeepsItsPrice(t *testing.T) {
+func TestTier_ThatLeftTheCatalogueKeepsItsPrice(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.register(t)
@@ -191,7 +191,7 @@ func TestATierThatHasLeftTheCatalogueKeepsItsPrice(t *testing.T) {
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.upgraded", "company.config_changed")
 }
 
-func TestWhatIsDueIsPublishedAgainIfItHasHadNoEffect(t *testing.T) {
+func TestDue_IsPublishedAgainWithoutEffect(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.register(t)
@@ -246,7 +246,7 @@ func TestWhatIsDueIsPublishedAgainIfItHasHadNoEffect(t *testing.T) {
 	}
 }
 
-func TestTheSameTimeMayFallDueTwice(t *testing.T) {
+func TestDue_TheSameTimeMayComeTwice(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.register(t)
@@ -262,7 +262,7 @@ func TestTheSameTimeMayFallDueTwice(t *testing.T) {
 	}
 }
 
-func TestNobodyElsePublishesWhatIsDue(t *testing.T) {
+func TestDue_IsTheServicesOwn(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.register(t)
@@ -287,7 +287,7 @@ func TestNobodyElsePublishesWhatIsDue(t *testing.T) {
 	b.expect(t, "the service's own", done, []string{"subscription.expiry_handled", "notification.requested", "company.config_changed"})
 }
 
-func TestWhatIsDueWaitsInTheQueueOfItsCompany(t *testing.T) {
+func TestDue_WaitsInTheQueueOfItsCompany(t *testing.T) {
 	t.Parallel()
 	b, again := newBook(t), newBook(t)
 	registration := b.event(events.TypeCompanyRegistered, fmt.Sprintf(`"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"%s-u1","email":"u1@acme.example"}`, b.company))
@@ -318,7 +318,7 @@ func TestWhatIsDueWaitsInTheQueueOfItsCompany(t *testing.T) {
 	}
 }
 
-func TestARenewalGraceOfItsOwn(t *testing.T) {
+func TestRenewalGrace_CanBeNone(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
 	b.tenants = b.store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default(), RenewalGrace: -1})})
