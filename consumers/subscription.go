@@ -24,7 +24,7 @@ func (s *Subscription) Open(ctx context.Context, p *Partition) (BatchPartition, 
 	if err != nil {
 		return nil, err
 	}
-	opened.due = &dueWatch{}
+	opened.due = &dueWatch{looked: time.Now()}
 	return opened, nil
 }
 
@@ -34,8 +34,10 @@ type dueWatch struct{ looked time.Time }
 const (
 	// dueWhileBusy is how often that is done while events keep coming. An idle partition is looked through every second.
 	dueWhileBusy = 5 * time.Second
-	// dueSettled is how far behind the record that was read last something must have been due to be published while events keep coming: a
-	// log that is read again has the event that was published at the time close behind, which is enough.
+	// dueLive is how new the record that was read last must be for the partition to count as read to its end while events keep coming.
+	dueLive = 10 * time.Second
+	// dueSettled is how long before the record that was read last something must have been due to be published from a backlog: a log that
+	// is read again has the event that was published at the time close behind, which is enough.
 	dueSettled = time.Minute
 	// dueAtOnce is how many companies are taken at a time.
 	dueAtOnce = 100
@@ -49,10 +51,13 @@ func (p *tenantPartition) Idle(ctx context.Context) error {
 	return p.publishDue(ctx, time.Time{})
 }
 
-// dueWhileBusy publishes what is due by the time that the log was read to.
+// dueWhileBusy publishes what is due by now, or in a backlog by the time that the log was read to.
 func (p *tenantPartition) dueWhileBusy(ctx context.Context, read time.Time) error {
 	if time.Since(p.due.looked) < dueWhileBusy {
 		return nil
+	}
+	if time.Since(read) < dueLive {
+		return p.publishDue(ctx, time.Time{})
 	}
 	return p.publishDue(ctx, read.Add(-dueSettled))
 }

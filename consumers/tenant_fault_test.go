@@ -105,6 +105,18 @@ func TestAKillAtAnyBorderOfTheTenantPathChangesNothing(t *testing.T) {
 	}
 }
 
+// What is due is in the log, and that is not noted: it is published again, and happens once.
+func TestDue_AKillAfterItIsPublishedChangesNothing(t *testing.T) {
+	t.Parallel()
+	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
+	g := f.produce(t, tenantmodel.Config{Seed: 11, Companies: 6, Events: 8, Lapsed: 1})
+	step := string(consumers.TenantDuePublished)
+	untilKilled(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, 1}, step, func() bool { return false })
+	f.start(t, tenantService{session: crashSession})
+	f.awaitResults(t, g.Expected().Results)
+	f.judge(t, g, time.Minute)
+}
+
 func TestKillsAtRandomBordersOfTheTenantPathChangeNothing(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
