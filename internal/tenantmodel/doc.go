@@ -46,7 +46,6 @@
 //   - A company that is closed keeps its tier; what else becomes of its subscription is not judged.
 //   - A purged company leaves its row, its transactions and its payments.
 //   - A rejected event leaves no trace but its row in the inbox and its result.
-//
 //   - A renewal is judged in this order: is there something that could go on, is it the same period again, does the company leave, the
 //     period, the payment.
 //   - A payment that failed and is named again is pending again.
