@@ -62,6 +62,19 @@ func parseRFC3339(s []byte) (sec int64, nsec uint32, ok bool) {
 	return 0, 0, false
 }
 
+// firstYear and lastYear bound every time of company and subscription events, in UTC. Offsets and a period's length added to a time
+// between them give years of four digits, which is all that RFC 3339 can write.
+const (
+	firstYear = 2000
+	lastYear  = 9998
+)
+
+// inRange reports whether a time lies in the years that this service keeps.
+func inRange(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= firstYear && year <= lastYear
+}
+
 // notDigits is what digits2 gives for anything but two digits: large enough to fail every bound, even as a century.
 const notDigits = 1 << 20
 
