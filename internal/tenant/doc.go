@@ -115,7 +115,7 @@ type Transaction struct {
 	Type             string // upgrade, downgrade or renewal
 	OldTier, NewTier string
 	Adjustment       tier.Adjustment
-	Payment          map[string]string // what is known of the payment
+	Payment          json.RawMessage // the payment object as it came, whole; nil: none
 }
 
 // A User is somebody who comes to a company.

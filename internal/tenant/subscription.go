@@ -261,7 +261,11 @@ func (r *Rules) changeTier(d *Decision, s *State, next *Subscription) (*Decision
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(config, marshal(before)) {
+	same, err := marshal(before)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(config, same) {
 		d.Config = config
 	}
 	return d, nil
@@ -276,10 +280,7 @@ func (d *Decision) charge(kind, from, to string, money tier.Adjustment, named *e
 	if named == nil {
 		return
 	}
-	d.Transaction.Payment = map[string]string{"payment_id": named.PaymentID}
-	if named.Method != "" {
-		d.Transaction.Payment["method"] = named.Method
-	}
+	d.Transaction.Payment = named.All
 	d.Payment = expectedPayment(named, known, money.AmountMinor, money.Currency)
 }
 
