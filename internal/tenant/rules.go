@@ -26,6 +26,7 @@ const (
 	CurrencyMismatch    = "currency_mismatch"
 	InvalidPeriod       = "invalid_period"
 	NotExpired          = "not_expired"
+	SchemaFault         = "schema_fault"   // the company's own schema or role stands in the way
 	InvalidVersion      = "invalid_config" // of a schema: there is no code of its own
 )
 

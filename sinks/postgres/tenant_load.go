@@ -19,7 +19,7 @@ func (x *tenantTx) begin(ctx context.Context) error {
 	user, payment, users := names(x.cause.Payload)
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN")
-	batch.Queue("SELECT public.lock_company($1)", e.Key)
+	x.lock(batch)
 	batch.Queue(tenantLoadSQL, e.Key, e.Source, e.ID, user, payment, users).QueryRow(x.load)
 	return x.conn.SendBatch(ctx, batch).Close()
 }
@@ -90,10 +90,10 @@ func (x *tenantTx) load(row pgx.Row) error {
 	}
 	sub.PeriodStart, sub.PeriodEnd = start.UTC(), end.UTC()
 	if sub.Limits, err = (limitsReader{}).read(limits); err != nil {
-		return err
+		return &stateError{err}
 	}
 	if err := json.Unmarshal(benefits, &sub.Benefits); err != nil {
-		return fmt.Errorf("read the benefits of company %s: %w", s.CompanyID, err)
+		return &stateError{fmt.Errorf("read the benefits of company %s: %w", s.CompanyID, err)}
 	}
 	s.Subscription = &sub
 	return nil

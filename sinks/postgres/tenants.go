@@ -12,6 +12,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
 )
 
 //go:embed tenant_load.sql
@@ -68,7 +69,8 @@ func (s *Store) Tenants(cfg TenantsConfig) *Tenants {
 }
 
 // Apply brings an event to its end: it is applied, refused by a rule, kept until its company is registered, or found to be done
-// already. Events that have to come before it, because they wait for the same company or are due, are applied first. The result
+// already; or it waits with its company, which can't go on (see BlockedError). Events that have to come before it, because they wait for
+// the same company or are due, are applied first. The result
 // names all events that are done and whose results are not known to be published: publish them, and tell MarkPublished.
 //
 // Errors: an *events.Rejection for what can't be applied at all; anything else is judged by Classify.
@@ -84,7 +86,12 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, partition int) ([]
 		// Something due whose identity is taken could never happen, and would hold up its partition.
 		return nil, events.Reject(events.MalformedEnvelope, "the source %s is this service's own, for what happens by itself", e.Source)
 	}
-	return t.apply(ctx, &tenant.Cause{Event: e, Payload: payload, Partition: partition})
+	if err := e.CheckYear(); err != nil {
+		return nil, err
+	}
+	c := &tenant.Cause{Event: e, Payload: payload, Partition: partition}
+	done, err := t.apply(ctx, c)
+	return done, t.setAside(ctx, c, err)
 }
 
 // apply is Apply, for what may also have come about by itself.
@@ -103,12 +110,15 @@ func (t *Tenants) apply(ctx context.Context, c *tenant.Cause) ([]Applied, error)
 			if _, registered := c.Payload.(*events.CompanyRegistered); !registered {
 				return all, nil
 			}
-			rest, err := t.Drain(ctx, c.Event.Key)
+			rest, err := t.drain(ctx, c.Event.Key)
 			return append(all, rest...), err
 		}
 		before, err := t.before(ctx, first)
 		all = append(all, before...)
-		if err != nil {
+		switch {
+		case a.refuse(err): // what is due to the company fails in its schema, so the event does too
+			continue
+		case err != nil:
 			return all, err
 		}
 		// What is due again at the very time at which it was done was set back by hand, and is left alone.
@@ -127,14 +137,7 @@ func (t *Tenants) before(ctx context.Context, first *tenant.Cause) ([]Applied, e
 	if _, due := first.Payload.(*tenant.Due); due {
 		return done, fmt.Errorf("apply %s of company %s, which is due: %s", first.Event.Type, first.Event.Key, refused.Error())
 	}
-	t.store.log.ErrorContext(ctx, "an event that has waited for its company can't be applied; it is held in the inbox",
-		"source", first.Event.Source, "event_id", first.Event.ID, "company_id", first.Event.Key, "error", refused)
-	_, err = t.store.pool.Exec(ctx, "UPDATE public.inbox SET state = 'held', applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'",
-		first.Event.Source, first.Event.ID)
-	if err != nil {
-		return done, explain("hold an event", err)
-	}
-	return done, nil
+	return done, t.hold(ctx, &first.Event.Envelope, refused)
 }
 
 // An attempt is how an event is to be applied.
@@ -142,15 +145,20 @@ type attempt struct {
 	cause      *tenant.Cause
 	emailTaken bool // the email it names is another user's
 	notDue     bool // nothing has to come before it because it is due
+	// fault is why it is to be refused: its company's own schema stands in the way; nil: nothing is known to.
+	fault *tier.Refusal
 }
 
-// Drain applies what has waited for a company that is registered now, in the order in which it came.
-func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) {
+// drain applies what has waited for a company, in the order in which it came. The error may be a *BlockedError.
+func (t *Tenants) drain(ctx context.Context, company string) ([]Applied, error) {
 	var all []Applied
 	for {
 		c, err := t.firstWaiting(ctx, company)
-		if err != nil || c == nil {
+		switch {
+		case err != nil:
 			return all, err
+		case c == nil:
+			return all, t.unblock(ctx, company)
 		}
 		done, err := t.before(ctx, c)
 		all = append(all, done...)
@@ -175,10 +183,19 @@ var errRaced = errors.New("another transaction was faster")
 func (t *Tenants) once(ctx context.Context, a attempt) (one *Applied, first *tenant.Cause, err error) {
 	for try := 1; ; try++ {
 		one, first, err = t.attempt(ctx, a)
+		err = t.confirm(ctx, a.cause, err)
 		var sent *pgconn.PgError
+		var unreadable *unreadableError
 		switch {
 		case err == nil:
 			return one, first, nil
+		case errors.As(err, &unreadable):
+			if err := t.hold(ctx, &unreadable.row, unreadable.cause); err != nil {
+				return nil, nil, err
+			}
+			continue
+		case a.refuse(err):
+			continue
 		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.SchemaName != "public":
 			a.emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
 		case errors.As(err, &sent) && (sent.Code == uniqueViolation || sent.Code == serializationFailure || sent.Code == deadlockDetected), errors.Is(err, errRaced):
@@ -210,7 +227,7 @@ func rejectStored(err error) error {
 // attempt is one transaction.
 func (t *Tenants) attempt(ctx context.Context, a attempt) (one *Applied, first *tenant.Cause, err error) {
 	err = t.transaction(ctx, a.cause, func(ctx context.Context, x *tenantTx) error {
-		x.state.EmailTaken, x.notDue = a.emailTaken, a.notDue
+		x.state.EmailTaken, x.notDue, x.fault = a.emailTaken, a.notDue, a.fault
 		one, first, err = x.run(ctx)
 		return err
 	})
@@ -228,9 +245,10 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	}
 	// Given back in the middle of a transaction, a connection is closed, which ends the transaction.
 	defer conn.Release()
-	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c}
+	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c, watch: t.watchLocks(ctx, conn.Conn().PgConn().PID())}
+	defer x.watch.stop()
 	if err := x.begin(ctx); err != nil {
-		return explain(doing, err)
+		return x.judged(doing, err)
 	}
 	err = do(ctx, x)
 	var rejection *events.Rejection
@@ -238,7 +256,7 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	case errors.As(err, &rejection):
 		return errors.Join(err, x.rollback(ctx))
 	case err != nil:
-		return explain(doing, err)
+		return x.judged(doing, err)
 	case !x.ended:
 		return x.rollback(ctx)
 	}
@@ -251,7 +269,10 @@ type tenantTx struct {
 	tenants *Tenants
 	conn    *pgx.Conn
 	cause   *tenant.Cause
-	notDue  bool // see attempt
+	notDue  bool          // see attempt
+	fault   *tier.Refusal // see attempt
+	blocked bool          // the company can't go on
+	watch   *lockWatch
 	ended   bool // committed
 
 	state     tenant.State
@@ -263,18 +284,16 @@ type tenantTx struct {
 // run does what there is to do, and commits if it has written anything.
 func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
 	c, s := x.cause, &x.state
-	print := fingerprint(c.Event)
-	if x.prior.state != "" && string(print) != string(x.prior.fingerprint) {
+	print := x.prior.fingerprint
+	if x.prior.state == "" {
+		print = fingerprint(c.Event)
+	} else if !sameEvent(print, c.Event) {
 		if _, due := c.Payload.(*tenant.Due); due {
 			return nil, nil, fmt.Errorf("the identity %s of something that is due was used by another event", c.Event.ID)
 		}
-		return nil, nil, events.Reject(events.Conflict, "the event %s of %s was taken before with other data", c.Event.ID, c.Event.Source)
+		return nil, nil, conflict(c.Event)
 	}
-	if x.prior.state != "" && x.prior.state != inboxWaiting {
-		if x.prior.published || x.prior.result == nil {
-			return nil, nil, nil
-		}
-		one, err := readApplied(&c.Event.Envelope, x.prior.result)
+	if one, done, err := x.settled(ctx); done || err != nil {
 		return one, nil, err
 	}
 	_, registers := c.Payload.(*events.CompanyRegistered)
@@ -282,6 +301,8 @@ func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
 	switch {
 	case isDue && due.ByClock && x.firstWait != 0:
 		return nil, nil, nil // there will be another time
+	case x.queues():
+		return nil, nil, x.waits(ctx, print)
 	case s.Company == nil && !registers:
 		if x.prior.state == inboxWaiting {
 			return nil, nil, nil
@@ -290,12 +311,13 @@ func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
 	case s.Company != nil && !isDue && x.firstWait != 0 && x.firstWait != x.prior.seq:
 		first, err := x.firstWaiting(ctx)
 		return nil, first, err
+	case x.fault != nil:
 	case isDue && !s.IsOver(c.Event.Time):
 		return nil, nil, nil // it was due, and something has come in between
 	case !isDue && !x.notDue && tenant.IsDue(s, c.Payload, tenant.EffectTime(s, c.Event.Time)):
 		return nil, tenant.DueCause(s), nil
 	}
-	d, err := x.tenants.rules.Decide(s, c)
+	d, err := x.decide()
 	if err != nil {
 		return nil, nil, err
 	}
