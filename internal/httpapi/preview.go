@@ -11,8 +11,11 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// companyClosed is the code of what is refused because the company is closed.
-const companyClosed = "company_closed"
+// Codes of what is refused because the company is closed, or because the new period could not be written as RFC 3339.
+const (
+	companyClosed = "company_closed"
+	invalidPeriod = "invalid_period"
+)
 
 // lastYear is the last one a preview is made for: what begins in it ends in a year of four digits.
 const lastYear = 9998
@@ -115,6 +118,11 @@ func previewChange(tiers *tier.Catalogue, s postgres.CompanySubscription, newTie
 	answer.Restrictions = tier.Restrictions(limits, change.To.Limits, nil)
 	if room := int64(change.To.MaxUsers); change.To.MaxUsers != tier.Unlimited {
 		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-room)
+	}
+	for _, c := range []*changeAnswer{&answer.changeAnswer, answer.Immediate} {
+		if c != nil && max(c.EffectiveDate.UTC().Year(), c.BillingAdjustment.PeriodEnd.UTC().Year()) > lastYear+1 {
+			return nil, &tier.Refusal{Code: invalidPeriod, Message: "the period would end beyond the year 9999"}
+		}
 	}
 	return answer, nil
 }

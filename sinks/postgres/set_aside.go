@@ -100,6 +100,9 @@ func (x *tenantTx) decide() (*tenant.Decision, error) {
 	if x.fault != nil {
 		return &tenant.Decision{At: tenant.EffectTime(&x.state, x.cause.Event.Time), Refused: x.fault}, nil
 	}
+	if unlisted := x.tenants.rules.Unlisted(&x.state); unlisted != "" {
+		x.tenants.store.sayUnlisted(unlisted, x.state.CompanyID)
+	}
 	d, err := x.tenants.rules.Decide(&x.state, x.cause)
 	if err != nil {
 		return nil, &stateError{err}
