@@ -110,7 +110,7 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 
 // CheckYear holds the time of an event against the years that the stores and RFC 3339 can hold. The error is a *Rejection,
 // timestamp_too_old or timestamp_in_future.
-func (e *Event) CheckYear() error {
+func (e *Envelope) CheckYear() error {
 	reason := TimestampInFuture
 	switch {
 	case inRange(e.Time):

@@ -139,6 +139,31 @@ func TestDecoder_TakesTimesOfTheYears2000To9998(t *testing.T) {
 const goodUsage = `{"company_id":"acme","user_id":"u","subscription_tier":"pro","service_name":"s","api_endpoint":"/x","data_points_consumed":1,
 	"processing_time_ms":1,"timestamp":"2026-07-31T00:00:00Z"}`
 
+// A threshold event has the time of the usage that reached it.
+func TestUsage_TimeOfNoYearIsRefused(t *testing.T) {
+	t.Parallel()
+	if firstSecond != time.Date(firstYear, 1, 1, 0, 0, 0, 0, time.UTC).Unix() || endSecond != time.Date(lastYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Unix() {
+		t.Error("the bounds are not those of the years")
+	}
+	d := NewUsageDecoder(UsageLimits{})
+	for at, want := range map[string]Reason{
+		"0000-01-01T00:00:00+01:00": TimestampTooOld, "1999-12-31T23:59:59Z": TimestampTooOld, "9999-01-01T00:00:00Z": TimestampInFuture,
+		"2000-01-01T00:00:00Z": "", "9998-12-31T23:59:59Z": "",
+	} {
+		r := recordOf(TopicUsage, TypeUsageRecorded, goodUsage)
+		for i := range r.Headers {
+			if r.Headers[i].Key == "ce_time" {
+				r.Headers[i].Value = []byte(at)
+			}
+		}
+		var u Usage
+		if err := d.Decode(r, time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC), &u); reasonOf(err) != want {
+			t.Errorf("%s: %v, want %q", at, err, want)
+		}
+		checkBothWays(t, d, r)
+	}
+}
+
 func TestDecoder_KeepsPaymentsOfUpTo4KiB(t *testing.T) {
 	t.Parallel()
 	d := newTestDecoder(t, "")
