@@ -127,18 +127,22 @@ func (a *attempt) refuse(err error) bool {
 
 // setAside lets an event wait in the inbox whose company can't go on, and notes why. Any other error comes back as it is.
 func (t *Tenants) setAside(ctx context.Context, c *tenant.Cause, err error) error {
+	_, due := c.Payload.(*tenant.Due)
 	var blocked *BlockedError
 	var own *ownFaultError
+	var refused *events.Rejection
 	switch {
 	case errors.As(err, &blocked):
 	case errors.As(err, &own): // of what is due: events are refused
 		blocked = &BlockedError{Company: c.Event.Key, Reason: BlockedBySchema, Err: err}
+	case due && errors.As(err, &refused):
+		blocked = refusedDue(c, refused)
 	default:
 		return err
 	}
 	b := &pgx.Batch{}
 	var print []byte
-	if _, due := c.Payload.(*tenant.Due); !due {
+	if !due {
 		text, err := writeEvent(c)
 		if err != nil {
 			return err
@@ -156,6 +160,12 @@ func (t *Tenants) setAside(ctx context.Context, c *tenant.Cause, err error) erro
 		return conflict(c.Event)
 	}
 	return nil
+}
+
+// refusedDue is the error of what is due to a company and can't be stored: the company's state is not what it should be.
+func refusedDue(c *tenant.Cause, refused *events.Rejection) *BlockedError {
+	return &BlockedError{Company: c.Event.Key, Reason: BlockedByState,
+		Err: fmt.Errorf("apply %s of company %s, which is due: %s", c.Event.Type, c.Event.Key, refused.Error())}
 }
 
 // block notes that a company can't go on, in one transaction with what is queued.

@@ -135,7 +135,7 @@ func (t *Tenants) before(ctx context.Context, first *tenant.Cause) ([]Applied, e
 		return done, err
 	}
 	if _, due := first.Payload.(*tenant.Due); due {
-		return done, fmt.Errorf("apply %s of company %s, which is due: %s", first.Event.Type, first.Event.Key, refused.Error())
+		return done, refusedDue(first, refused)
 	}
 	return done, t.hold(ctx, &first.Event.Envelope, refused)
 }
@@ -289,7 +289,7 @@ func (x *tenantTx) run(ctx context.Context) (*Applied, *tenant.Cause, error) {
 		print = fingerprint(c.Event)
 	} else if !sameEvent(print, c.Event) {
 		if _, due := c.Payload.(*tenant.Due); due {
-			return nil, nil, fmt.Errorf("the identity %s of something that is due was used by another event", c.Event.ID)
+			return nil, nil, &stateError{fmt.Errorf("the identity %s of something that is due was used by another event", c.Event.ID)}
 		}
 		return nil, nil, conflict(c.Event)
 	}
