@@ -90,16 +90,19 @@ func (s *TenantSweeper) drain(ctx context.Context) error {
 	blocked := 0
 	apply := func(companies []string) error {
 		for _, company := range companies {
-			done, err := s.config.Store.Drain(ctx, company)
-			if err := s.publish(ctx, done); err != nil {
-				return err
-			}
-			var still *postgres.BlockedError
-			switch {
-			case errors.As(err, &still):
-				blocked++
-			case err != nil:
-				return err
+			for more := true; more; {
+				done, err := s.config.Store.Drain(ctx, company)
+				if err := s.publish(ctx, done); err != nil {
+					return err
+				}
+				more = len(done) >= postgres.DrainAtOnce
+				var still *postgres.BlockedError
+				switch {
+				case errors.As(err, &still):
+					blocked, more = blocked+1, false
+				case err != nil:
+					return err
+				}
 			}
 		}
 		return nil

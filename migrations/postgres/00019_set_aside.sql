@@ -3,7 +3,7 @@
 -- A company that can't go on stands still alone: its events wait in the inbox, and here it says why.
 CREATE TABLE public.company_blocks (
     company_id text        COLLATE "C" PRIMARY KEY,
-    reason     text        COLLATE "C" NOT NULL CHECK (reason IN ('lock', 'state', 'schema', 'storage')),
+    reason     text        COLLATE "C" NOT NULL CHECK (reason IN ('lock', 'state', 'schema', 'storage', 'slow')),
     detail     text        NOT NULL,
     blocked_by text,
     since      timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -14,7 +14,7 @@ CREATE INDEX company_blocks_by_time ON public.company_blocks (next_try);
 COMMENT ON TABLE public.company_blocks IS
     'Companies whose events are set aside in the inbox, because one of them can''t be applied now. A row goes when nothing waits any more.';
 COMMENT ON COLUMN public.company_blocks.reason IS
-    'lock: a row or table of the company is locked; state: its rows in the public tables make no sense together; schema: what is due to it fails in its own schema; storage: Postgres can''t read its tables.';
+    'lock: a row or table of the company is locked; state: its rows in the public tables make no sense together; schema: what is due to it fails in its own schema; storage: Postgres can''t read its tables; slow: an event takes longer than one may.';
 COMMENT ON COLUMN public.company_blocks.detail IS 'What Postgres or the service said at the last try.';
 COMMENT ON COLUMN public.company_blocks.blocked_by IS 'The sessions that held the lock, as far as Postgres could say; null: not known.';
 COMMENT ON COLUMN public.company_blocks.tries IS 'How often it was tried; the time between two tries grows with it.';

@@ -35,6 +35,7 @@ const (
 	BlockedByState   = "state"   // its rows in the public tables make no sense together: one is missing or can't be read
 	BlockedBySchema  = "schema"  // what is due to it fails in its own schema
 	BlockedByStorage = "storage" // Postgres can't read its tables
+	BlockedBySize    = "slow"    // an event takes longer than one may
 )
 
 // A BlockedError says why a company can't go on now. It concerns this company alone, and may go away: the event is set aside in the
@@ -57,8 +58,9 @@ type stateError struct{ error }
 
 func (e *stateError) Unwrap() error { return e.error }
 
-// judged explains an error of the transaction of an event, as a *BlockedError if the company can't go on because of it.
-func (x *tenantTx) judged(doing string, err error) error {
+// judged explains an error of the transaction of an event, as a *BlockedError if the company can't go on because of it. ctx is that of the
+// caller, without the time that a transaction has.
+func (x *tenantTx) judged(ctx context.Context, doing string, err error) error {
 	blocked := &BlockedError{Company: x.cause.Event.Key, Err: explain(doing, err)}
 	var sent *pgconn.PgError
 	var state *stateError
@@ -72,6 +74,8 @@ func (x *tenantTx) judged(doing string, err error) error {
 		return own // the event is refused
 	case errors.As(err, &sent) && sent.Code == lockNotAvailable:
 		blocked.Reason, blocked.By = BlockedByLock, x.watch.blockers()
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		blocked.Reason = BlockedBySize // where Postgres does not answer at all, it can't be noted either, and the partition waits
 	default:
 		return blocked.Err
 	}
@@ -98,7 +102,7 @@ func (x *tenantTx) queues() bool {
 // decide judges the event by the rules, or by what is known of the company's schema.
 func (x *tenantTx) decide() (*tenant.Decision, error) {
 	if x.fault != nil {
-		return &tenant.Decision{At: tenant.EffectTime(&x.state, x.cause.Event.Time), Refused: x.fault}, nil
+		return &tenant.Decision{At: tenant.EffectTime(&x.state, x.cause.Event.Time), Refused: x.fault}, nil //nolint:nilerr // the refusal is the decision
 	}
 	if unlisted := x.tenants.rules.Unlisted(&x.state); unlisted != "" {
 		x.tenants.store.sayUnlisted(unlisted, x.state.CompanyID)
@@ -192,8 +196,11 @@ func conflict(e *events.Event) error {
 	return events.Reject(events.Conflict, "the event %s of %s was taken before with other data", e.ID, e.Source)
 }
 
-// Drain applies what has waited for a company that is registered now, or that can go on now, in the order in which it came. The error
-// is a *BlockedError if it can't go on yet.
+// DrainAtOnce is how many events Drain applies at most, so that their results are published before there are very many.
+const DrainAtOnce = 500
+
+// Drain applies what has waited for a company that is registered now, or that can go on now, in the order in which it came. Where it
+// returns DrainAtOnce events or more, others may be left. The error is a *BlockedError if the company can't go on yet.
 func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) {
 	done, err := t.drain(ctx, company)
 	var blocked *BlockedError

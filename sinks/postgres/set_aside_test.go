@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -204,6 +205,26 @@ func TestBlocked_AMissingRowHoldsUpItsCompanyAlone(t *testing.T) {
 	b.exec(t, "INSERT INTO subscriptions (company_id, tier, period_start, period_end, price_minor, limits) SELECT '"+b.company+"', * FROM kept")
 	done, _ := b.retry(t)
 	b.expect(t, "going on", done, []string{"subscription.upgraded", "company.config_changed", "subscription.payment_recorded"})
+}
+
+func TestBlocked_AnEventThatTakesTooLongHoldsUpItsCompanyAlone(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.exec(t, fmt.Sprintf(`CREATE FUNCTION "tenant_%s".sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END'`, b.company),
+		fmt.Sprintf(`CREATE TRIGGER sleep BEFORE UPDATE ON "tenant_%s".users FOR EACH ROW EXECUTE FUNCTION "tenant_%[1]s".sleep()`, b.company))
+	patient := b.tenants
+	b.tenants = b.store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tier.Default()), Timeout: 2 * time.Second})
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
+	b.tenants = patient
+	b.another(t).register(t)
+	if blocks, err := b.tenants.Blocked(t.Context(), 10); err != nil || len(blocks) != 1 || blocks[0].Reason != postgres.BlockedBySize || blocks[0].Waiting != 1 {
+		t.Fatalf("blocked: %+v, %v", blocks, err)
+	}
+	b.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+		fmt.Sprintf(`DROP TRIGGER sleep ON "tenant_%s".users`, b.company))
+	done, _ := b.retry(t)
+	b.expect(t, "going on", done, []string{"subscription.upgraded", "company.config_changed"})
 }
 
 func TestBlocked_AConflictIsFoundAllTheSame(t *testing.T) {

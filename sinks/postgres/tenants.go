@@ -27,6 +27,8 @@ type Tenants struct {
 	rules *tenant.Rules
 	wait  time.Duration
 	step  func(TenantStep)
+
+	timeout time.Duration // of a transaction
 }
 
 // TenantsConfig is what Tenants needs.
@@ -34,6 +36,8 @@ type TenantsConfig struct {
 	Rules *tenant.Rules
 	// Wait is how long an event waits for a company that is not registered. Default: 15m.
 	Wait time.Duration
+	// Timeout is how long one transaction may take: a change of tier of a company with very many users, say. Default: 1m.
+	Timeout time.Duration
 	// Step is told what is about to happen, or has happened. For tests; default: nobody.
 	Step func(TenantStep)
 }
@@ -49,8 +53,6 @@ const (
 )
 
 const (
-	// tenantTimeout is how long one transaction may take: a change of tier of a company with very many users, say.
-	tenantTimeout = time.Minute
 	// tenantTries is how often a transaction is begun anew because another one was faster.
 	tenantTries = 5
 	// longestIdentity is the size of a source and an id together, in bytes, up to which an index can hold them.
@@ -62,10 +64,13 @@ func (s *Store) Tenants(cfg TenantsConfig) *Tenants {
 	if cfg.Wait == 0 {
 		cfg.Wait = 15 * time.Minute
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
 	if cfg.Step == nil {
 		cfg.Step = func(TenantStep) {}
 	}
-	return &Tenants{store: s, rules: cfg.Rules, wait: cfg.Wait, step: cfg.Step}
+	return &Tenants{store: s, rules: cfg.Rules, wait: cfg.Wait, step: cfg.Step, timeout: cfg.Timeout}
 }
 
 // Apply brings an event to its end: it is applied, refused by a rule, kept until its company is registered, or found to be done
@@ -162,7 +167,7 @@ func (t *Tenants) drain(ctx context.Context, company string) ([]Applied, error) 
 		}
 		done, err := t.before(ctx, c)
 		all = append(all, done...)
-		if err != nil {
+		if err != nil || len(all) >= DrainAtOnce {
 			return all, err
 		}
 		if len(done) == 0 {
@@ -236,7 +241,8 @@ func (t *Tenants) attempt(ctx context.Context, a attempt) (one *Applied, first *
 
 // transaction begins a transaction for an event and has something done in it. If that has not committed, it is undone.
 func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(context.Context, *tenantTx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
+	caller := ctx
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	doing := fmt.Sprintf("apply %s of company %s", c.Event.Type, c.Event.Key)
 	conn, err := t.store.pool.Acquire(ctx)
@@ -248,7 +254,7 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c, watch: t.watchLocks(ctx, conn.Conn().PgConn().PID())}
 	defer x.watch.stop()
 	if err := x.begin(ctx); err != nil {
-		return x.judged(doing, err)
+		return x.judged(caller, doing, err)
 	}
 	err = do(ctx, x)
 	var rejection *events.Rejection
@@ -256,7 +262,7 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	case errors.As(err, &rejection):
 		return errors.Join(err, x.rollback(ctx))
 	case err != nil:
-		return x.judged(doing, err)
+		return x.judged(caller, doing, err)
 	case !x.ended:
 		return x.rollback(ctx)
 	}

@@ -133,18 +133,19 @@ func (t *Tenants) firstWaiting(ctx context.Context, company string) (*tenant.Cau
 // hold takes an event that waits out of its company's way: it can't be read, or Postgres refuses it. It stays in the inbox with the
 // reason; the same event, delivered again, is tried again.
 func (t *Tenants) hold(ctx context.Context, row *events.Envelope, why error) error {
-	return t.fault(ctx, row, why, "an event that has waited can't be applied; it is held in the inbox",
+	t.store.log.ErrorContext(ctx, "an event that has waited can't be applied; it is held in the inbox", "source", row.Source, "event_id", row.ID, "error", why)
+	return t.fault(ctx, row, why,
 		"UPDATE public.inbox SET state = 'held', fault = $3, applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'")
 }
 
 // faulty leaves a result that can't be read unpublished. The effects stay.
 func (t *Tenants) faulty(ctx context.Context, row *events.Envelope, why error) error {
-	return t.fault(ctx, row, why, "a result in the inbox can't be read; it is not published",
+	t.store.log.ErrorContext(ctx, "a result in the inbox can't be read; it is not published", "source", row.Source, "event_id", row.ID, "error", why)
+	return t.fault(ctx, row, why,
 		"UPDATE public.inbox SET fault = $3 WHERE source = $1 AND event_id = $2 AND fault IS NULL")
 }
 
-func (t *Tenants) fault(ctx context.Context, row *events.Envelope, why error, what, sql string) error {
-	t.store.log.ErrorContext(ctx, what, "source", row.Source, "event_id", row.ID, "error", why)
+func (t *Tenants) fault(ctx context.Context, row *events.Envelope, why error, sql string) error {
 	ctx, cancel := t.store.bounded(ctx)
 	defer cancel()
 	if _, err := t.store.pool.Exec(ctx, sql, row.Source, row.ID, why.Error()); err != nil {
