@@ -38,7 +38,7 @@ type TenantConfig struct {
 	// Applied is told of what was done before it is published. It may fill caches; what it does must not be needed.
 	// Default: nobody.
 	Applied func(ctx context.Context, done []postgres.Applied)
-	// Blocked is told, in words, which companies can't go on; empty: all can. For the sweeper; default: nobody.
+	// Blocked receives, in words, which companies can't go on; empty: all can. For the sweeper; default: ignored.
 	Blocked func(note string)
 	// Companies follows the consumer of company events: no event is refused because its company is unknown while the company's
 	// registration may be unread. For the sweeper; nil: they are refused when their time to wait is over.

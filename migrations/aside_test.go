@@ -29,7 +29,7 @@ func TestSetAside_HeldEventsLoseUnknownMembers(t *testing.T) {
 	}
 }
 
-// One company's own tables, locked or broken, keep nobody else's activity from being noted.
+// One company's own tables, locked or broken, don't keep the activity of others from being noted.
 func TestTouchUsers_ABrokenCompanyIsPassedOver(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)

@@ -52,7 +52,7 @@ const (
 	// postgresVersions is the table in which goose keeps what it has applied.
 	postgresVersions = "public.goose_db_version"
 	// migrationLock is the table whose one row is locked by the one migration at a time in its database. Not an advisory lock: its key
-	// could be guessed, and taken by anybody who can log in.
+	// could be guessed, and taken by every login.
 	migrationLock = "public.migration_lock"
 	// oldestPostgres is the first major version that the migrations are made for.
 	oldestPostgres = 15

@@ -1,12 +1,12 @@
 -- +goose Up
 
--- The locks of companies are rows here, and not advisory locks: those have keys that can be guessed, and anybody who can log in may
+-- The locks of companies are rows here, and not advisory locks: those have keys that can be guessed, and every login may
 -- take them. A company need not be registered: the events that wait for it are ordered by the same lock.
 CREATE TABLE public.company_locks (
     company_id text COLLATE "C" PRIMARY KEY
 );
 COMMENT ON TABLE public.company_locks IS
-    'One row a company: who changes anything of it has locked the row. No right on it is granted to anybody.';
+    'One row a company: a transaction that changes the company has locked the row. No role is granted a right on it.';
 COMMENT ON COLUMN public.company_locks.company_id IS 'Any company an event was received for, registered or not.';
 
 -- +goose StatementBegin

@@ -99,7 +99,7 @@ func TestSchemaFault_WhatIsDueStaysDue(t *testing.T) {
 	b.settle(t, b.clock, "subscription.expiry_handled", "notification.requested", "company.config_changed")
 }
 
-// An installation that is broken is nobody's fault but its own: no event is refused for it.
+// No event is refused because the installation is broken.
 func TestSchemaFault_AnInstallationsFaultIsNone(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]string{

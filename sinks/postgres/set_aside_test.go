@@ -137,7 +137,7 @@ func TestBlocked_ALockHoldsUpItsCompanyAlone(t *testing.T) {
 	b.apply(t, b.event(events.TypeConfigUpdated, `"config":{"a":2}`), "company.config_changed")
 }
 
-// What somebody holds who changes a company by hand, as the documentation says.
+// The lock that an operator holds who changes a company by hand, as the documentation says.
 func TestBlocked_NewEventsDontWaitForTheCompanysLock(t *testing.T) {
 	t.Parallel()
 	b := newBook(t)
