@@ -22,7 +22,9 @@ type TenantStore interface {
 	CheckPartitions(ctx context.Context, topic string, partitions int) error
 	Unpublished(ctx context.Context, age time.Duration, limit int) ([]postgres.Applied, error)
 	Stranded(ctx context.Context, limit int) ([]string, error)
+	Retry(ctx context.Context, limit int) ([]string, error)
 	Drain(ctx context.Context, company string) ([]postgres.Applied, error)
+	Blocked(ctx context.Context, limit int) ([]postgres.Block, error)
 	GiveUp(ctx context.Context, ago time.Duration, limit int) ([]postgres.Applied, error)
 	Backlog(ctx context.Context) (postgres.Backlog, error)
 }
@@ -38,6 +40,8 @@ type TenantConfig struct {
 	// Applied receives what was done before it is published. It may fill caches; what it does must not be needed.
 	// Default: nothing does.
 	Applied func(ctx context.Context, done []postgres.Applied)
+	// Blocked receives, in words, which companies can't go on; empty: all can. For the sweeper; default: ignored.
+	Blocked func(note string)
 	// Companies follows the consumer of company events: no event is refused because its company is unknown while the company's
 	// registration may be unread. For the sweeper; nil: they are refused when their time to wait is over.
 	Companies *TopicReading
@@ -60,6 +64,9 @@ func (c *TenantConfig) withDefaults() {
 	}
 	if c.Step == nil {
 		c.Step = func(TenantStep) {}
+	}
+	if c.Blocked == nil {
+		c.Blocked = func(string) {}
 	}
 	if c.Metrics == nil {
 		c.Metrics = NewTenantMetrics(nil)

@@ -71,6 +71,7 @@ type tenantService struct {
 	step      func(consumers.TenantStep)
 	store     func(consumers.TenantStore) consumers.TenantStore
 	noSweep   bool
+	blocked   func(note string)
 	health    *health.Tracker
 	log       *slog.Logger
 }
@@ -108,7 +109,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	if c.store != nil {
 		store = c.store(store)
 	}
-	config := consumers.TenantConfig{Store: store, Decoder: decoder, TopicPrefix: f.prefix, Step: c.step}
+	config := consumers.TenantConfig{Store: store, Decoder: decoder, TopicPrefix: f.prefix, Step: c.step, Blocked: c.blocked}
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}

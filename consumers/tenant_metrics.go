@@ -15,6 +15,8 @@ type TenantMetrics struct {
 	repeated prometheus.Counter
 	inbox    *prometheus.GaugeVec
 	oldest   prometheus.Gauge
+	blocked  prometheus.Gauge
+	since    *prometheus.GaugeVec
 }
 
 // NewTenantMetrics registers the metrics, if registry is not nil. Several consumers of a process share them.
@@ -32,13 +34,19 @@ func NewTenantMetrics(registry prometheus.Registerer) *TenantMetrics {
 		}),
 	}
 	m.inbox = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "tenantflow_tenant_inbox", Help: "Events that are not at their end, by what they lack: their company (waiting), or the publication of their results (unpublished).",
+		Name: "tenantflow_tenant_inbox", Help: "Events that are not at their end, by what they lack: their company (waiting), the publication of their results (unpublished), or a repair (faulty).",
 	}, []string{"state"})
 	m.oldest = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tenantflow_tenant_unpublished_age_seconds", Help: "How long ago the oldest event was done whose results are not published.",
 	})
+	m.blocked = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tenantflow_tenant_blocked_companies", Help: "Companies that can't go on: their events are set aside.",
+	})
+	m.since = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tenantflow_tenant_blocked_since_seconds", Help: "Since when a company can't go on, as Unix time, and why. Those that have stood still for longest, at most 10.",
+	}, []string{"company_id", "reason"})
 	if registry != nil {
-		registry.MustRegister(m.seconds, m.results, m.repeated, m.inbox, m.oldest)
+		registry.MustRegister(m.seconds, m.results, m.repeated, m.inbox, m.oldest, m.blocked, m.since)
 	}
 	return m
 }
@@ -57,8 +65,14 @@ func (m *TenantMetrics) published(done []postgres.Applied) {
 	}
 }
 
-func (m *TenantMetrics) backlog(b postgres.Backlog) {
+func (m *TenantMetrics) backlog(b postgres.Backlog, blocked []postgres.Block) {
 	m.inbox.WithLabelValues("waiting").Set(float64(b.Waiting))
 	m.inbox.WithLabelValues("unpublished").Set(float64(b.Unpublished))
+	m.inbox.WithLabelValues("faulty").Set(float64(b.Faulty))
 	m.oldest.Set(b.Oldest.Seconds())
+	m.blocked.Set(float64(b.Blocked))
+	m.since.Reset()
+	for _, one := range blocked {
+		m.since.WithLabelValues(one.Company, one.Reason).Set(float64(one.Since.Unix()))
+	}
 }

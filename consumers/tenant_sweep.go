@@ -2,7 +2,10 @@ package consumers
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"tenantflow/sinks/postgres"
@@ -15,6 +18,10 @@ const (
 	sweepAge = 10 * time.Second
 	// sweepAtOnce is how much of it is taken at a time.
 	sweepAtOnce = 200
+	// blockedAtOnce is how many companies that still can't go on end a round: each of them may cost a lock's timeout.
+	blockedAtOnce = 5
+	// blockedNamed is how many companies that can't go on are named.
+	blockedNamed = 10
 )
 
 // A TenantSweeper finishes work that another process left behind: it publishes results that are not known to be published,
@@ -50,18 +57,8 @@ func (s *TenantSweeper) Run(ctx context.Context) error {
 }
 
 func (s *TenantSweeper) sweep(ctx context.Context) error {
-	companies, err := s.config.Store.Stranded(ctx, sweepAtOnce)
-	if err != nil {
+	if err := s.drain(ctx); err != nil {
 		return err
-	}
-	for _, company := range companies {
-		done, err := s.config.Store.Drain(ctx, company)
-		if publishErr := s.publish(ctx, done); publishErr != nil {
-			return publishErr
-		}
-		if err != nil {
-			return err
-		}
 	}
 	if err := s.giveUp(ctx); err != nil {
 		return err
@@ -81,12 +78,79 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 			break
 		}
 	}
-	backlog, err := s.config.Store.Backlog(ctx)
-	if err == nil {
-		s.waiting = backlog.Waiting
-		s.config.Metrics.backlog(backlog)
+	return s.report(ctx)
+}
+
+// drain applies what waits for companies that are registered or may go on by now. Those that can't are passed over.
+func (s *TenantSweeper) drain(ctx context.Context) error {
+	stranded, err := s.config.Store.Stranded(ctx, sweepAtOnce)
+	if err != nil {
+		return err
 	}
-	return err
+	blocked := 0
+	apply := func(companies []string) error {
+		for _, company := range companies {
+			for more := true; more; {
+				done, err := s.config.Store.Drain(ctx, company)
+				if err := s.publish(ctx, done); err != nil {
+					return err
+				}
+				more = len(done) >= postgres.DrainAtOnce
+				var still *postgres.BlockedError
+				switch {
+				case errors.As(err, &still):
+					blocked, more = blocked+1, false
+				case err != nil:
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	if err := apply(stranded); err != nil {
+		return err
+	}
+	for blocked < blockedAtOnce {
+		again, err := s.config.Store.Retry(ctx, blockedAtOnce)
+		if err != nil || len(again) == 0 {
+			return err
+		}
+		if err := apply(again); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report tells metrics and readiness what is not at its end.
+func (s *TenantSweeper) report(ctx context.Context) error {
+	backlog, err := s.config.Store.Backlog(ctx)
+	if err != nil {
+		return err
+	}
+	s.waiting = backlog.Waiting
+	blocked, err := s.config.Store.Blocked(ctx, blockedNamed)
+	if err != nil {
+		return err
+	}
+	s.config.Metrics.backlog(backlog, blocked)
+	s.config.Blocked(blockedNote(backlog, blocked))
+	return nil
+}
+
+// blockedNote says which companies can't go on.
+func blockedNote(all postgres.Backlog, named []postgres.Block) string {
+	var lines []string
+	for _, b := range named {
+		lines = append(lines, b.String())
+	}
+	if more := all.Blocked - int64(len(named)); more > 0 && len(named) > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more companies", more))
+	}
+	if all.Faulty > 0 {
+		lines = append(lines, fmt.Sprintf("%d rows of the inbox have a fault and wait for a person", all.Faulty))
+	}
+	return strings.Join(lines, "; ")
 }
 
 // giveUp refuses what has waited for too long. The time is not enough: after an outage, or far behind in its topic, a registration

@@ -2,6 +2,7 @@ package events
 
 import (
 	"bytes"
+	"encoding/json"
 	"strconv"
 )
 
@@ -98,17 +99,7 @@ func tamed(text string) string {
 	if len(text) <= keep && len(mantissa) == len(text) {
 		return text
 	}
-	sign := ""
-	if mantissa[0] == '-' {
-		sign, mantissa = "-", mantissa[1:]
-	}
-	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
-	exponent -= int64(len(fraction))
-	digits := bytes.TrimLeft(append(bytes.Clone(whole), fraction...), "0")
-	trimmed := bytes.TrimRight(digits, "0")
-	exponent += int64(len(digits) - len(trimmed))
-	digits = trimmed
-
+	sign, digits, exponent := significant(mantissa, exponent)
 	switch width := int64(len(digits)) + exponent; {
 	case len(digits) == 0:
 		return "0"
@@ -123,4 +114,28 @@ func tamed(text string) string {
 		digits = append(digits[:keep:keep], '1')
 	}
 	return sign + string(digits) + "e" + strconv.FormatInt(exponent, 10)
+}
+
+// canonicalNumber gives the text that all JSON numbers of one value share: digits without zeros at either end, and an exponent.
+func canonicalNumber(text string) json.Number {
+	sign, digits, exponent := significant(splitExponent([]byte(text)))
+	switch {
+	case len(digits) == 0:
+		return "0"
+	case exponent == 0:
+		return json.Number(sign + string(digits))
+	}
+	return json.Number(sign + string(digits) + "e" + strconv.FormatInt(exponent, 10))
+}
+
+// significant gives the sign of a number ("-" or nothing), its digits without zeros at either end, and the exponent that belongs to them.
+func significant(mantissa []byte, exponent int64) (sign string, digits []byte, power int64) {
+	if mantissa[0] == '-' {
+		sign, mantissa = "-", mantissa[1:]
+	}
+	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
+	exponent -= int64(len(fraction))
+	all := bytes.TrimLeft(append(bytes.Clone(whole), fraction...), "0")
+	digits = bytes.TrimRight(all, "0")
+	return sign, digits, exponent + int64(len(all)-len(digits))
 }

@@ -67,8 +67,8 @@ func NewDecoder(topicPrefix string) (*Decoder, error) {
 }
 
 // Decode reads one record of one of the decoder's topics. The error is a *Rejection, and of several reasons it names
-// the first of malformed_envelope, missing_attribute, unknown_type, missing_key, malformed_data, key_mismatch and
-// invalid_data. (The key is compared with the company_id of the data, so data that is no JSON comes before it.)
+// the first of malformed_envelope, missing_attribute, unknown_type, missing_key, malformed_data, key_mismatch,
+// invalid_data and, for a time outside the years 2000 to 9998, timestamp_too_old or timestamp_in_future. (The key is compared with the company_id of the data, so data that is no JSON comes before it.)
 func (d *Decoder) Decode(r *Record) (*Event, error) {
 	envelope, err := ParseEnvelope(r)
 	if err != nil {
@@ -100,7 +100,25 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 	}
 	event := &Event{Envelope: *envelope, Key: string(r.Key)}
 	event.Data = bytes.Clone(envelope.Data)
+	if topic.KeyRule == KeyCompany {
+		if err := event.CheckYear(); err != nil {
+			return nil, err
+		}
+	}
 	return event, nil
+}
+
+// CheckYear holds the time of an event against the years that the stores and RFC 3339 can hold. The error is a *Rejection,
+// timestamp_too_old or timestamp_in_future.
+func (e *Envelope) CheckYear() error {
+	reason := TimestampInFuture
+	switch {
+	case inRange(e.Time):
+		return nil
+	case e.Time.UTC().Year() < firstYear:
+		reason = TimestampTooOld
+	}
+	return Reject(reason, "time lies in the year %d; the years %d to %d are taken", e.Time.UTC().Year(), firstYear, lastYear)
 }
 
 // CheckData holds data alone against the schema of a type. The error is a *Rejection: unknown_type, malformed_envelope for
@@ -151,6 +169,9 @@ func (d *Decoder) check(eventType string, data any) *Rejection {
 	// Usage keeps no objects, and its own decoder skips what is nested.
 	if eventType != TypeUsageRecorded && deeperThan(data, maxDataDepth) {
 		return Reject(InvalidData, "the data is nested deeper than %d levels", maxDataDepth)
+	}
+	if rejection := checkPayment(data); rejection != nil {
+		return rejection
 	}
 	return checkData(d.schemas[eventType], data)
 }
@@ -320,7 +341,11 @@ func compileSchema(eventType string) (*jsonschema.Schema, error) {
 	}
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
-	compiler.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: checkDateTime})
+	check := checkDateTime
+	if eventType == TypeUsageRecorded {
+		check = checkAnyDateTime // its limits are narrower, and have reasons of their own
+	}
+	compiler.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: check})
 	url := schemas.FileName(eventType)
 	if err := compiler.AddResource(url, document); err != nil {
 		return nil, fmt.Errorf("add schema of %s: %w", eventType, err)
@@ -332,9 +357,25 @@ func compileSchema(eventType string) (*jsonschema.Schema, error) {
 	return schema, nil
 }
 
-var errNoTimestamp = errors.New("no RFC 3339 timestamp")
+var (
+	errNoTimestamp = errors.New("no RFC 3339 timestamp")
+	errFarTime     = fmt.Errorf("not in the years %d to %d", firstYear, lastYear)
+)
 
 func checkDateTime(value any) error {
+	if s, ok := value.(string); ok {
+		t, ok := parseTime([]byte(s))
+		if !ok {
+			return errNoTimestamp
+		}
+		if !inRange(t) {
+			return errFarTime
+		}
+	}
+	return nil
+}
+
+func checkAnyDateTime(value any) error {
 	if s, ok := value.(string); ok {
 		if _, ok := parseTime([]byte(s)); !ok {
 			return errNoTimestamp

@@ -154,13 +154,15 @@ func (e *Event) Payload() (any, error) {
 	company := o.text("company_id")
 	switch e.Type {
 	case TypeUpgradeRequested:
-		return &UpgradeRequested{company, o.text("new_tier"), o.payment(), o.text("expected_tier")}, nil
+		payment, err := o.payment()
+		return &UpgradeRequested{company, o.text("new_tier"), payment, o.text("expected_tier")}, err
 	case TypeDowngradeRequested:
 		return &DowngradeRequested{company, o.text("new_tier"), o.textOr("effective", EffectivePeriodEnd)}, nil
 	case TypeCancelRequested:
 		return &CancelRequested{company, o.textOr("effective", EffectivePeriodEnd)}, nil
 	case TypeRenewed:
-		return &Renewed{company, o.time("period_start", e.Time), o.time("period_end", e.Time), o.payment()}, nil
+		payment, err := o.payment()
+		return &Renewed{company, o.time("period_start", e.Time), o.time("period_end", e.Time), payment}, err
 	case TypeExpired:
 		return &Expired{company, o.time("expired_at", e.Time)}, nil
 	case TypePaymentReceived:
@@ -174,10 +176,12 @@ func (e *Event) Payload() (any, error) {
 		return &SubscriptionDue{company, o.text("kind"), o.time("due_at", e.Time)}, nil
 	case TypeCompanyRegistered:
 		user := o.object("initial_user")
+		config, err := o.object("config").raw()
 		return &CompanyRegistered{company, o.text("name"), o.text("billing_email"), o.textOr("currency", "USD"),
-			InitialUser{user.text("user_id"), user.text("email")}, o.object("config").raw()}, nil
+			InitialUser{user.text("user_id"), user.text("email")}, config}, err
 	case TypeConfigUpdated:
-		return &ConfigUpdated{company, o.object("config").raw()}, nil
+		config, err := o.object("config").raw()
+		return &ConfigUpdated{company, config}, err
 	case TypeUserAdded:
 		return &UserAdded{company, o.text("user_id"), o.text("email")}, nil
 	case TypeUserRemoved:
@@ -232,22 +236,23 @@ func (o object) object(name string) object {
 	return m
 }
 
-func (o object) payment() *Payment {
+func (o object) payment() (*Payment, error) {
 	p := o.object("payment")
 	if p == nil {
-		return nil
+		return nil, nil
 	}
-	return &Payment{PaymentID: p.text("payment_id"), Method: p.text("method"), All: p.raw()}
+	all, err := p.raw()
+	return &Payment{PaymentID: p.text("payment_id"), Method: p.text("method"), All: all}, err
 }
 
 // raw gives the object as JSON, nil for none. Numbers keep their text.
-func (o object) raw() json.RawMessage {
+func (o object) raw() (json.RawMessage, error) {
 	if o == nil {
-		return nil
+		return nil, nil
 	}
 	text, err := json.Marshal(map[string]any(o))
 	if err != nil {
-		return nil // what came from JSON goes back to JSON
+		return nil, fmt.Errorf("write an object of the data: %w", err)
 	}
-	return text
+	return text, nil
 }

@@ -175,8 +175,8 @@ func (d *UsageDecoder) amount(text []byte, i, decimals int) (value int64, rest r
 	return value, rest, end
 }
 
-// revenue reads revenue_attributed: a decimal string of at most 12 digits, a point and 6 digits, or a number that has an
-// exact value in millionths.
+// revenue reads revenue_attributed: a decimal string of at most 12 digits, a point and 6 digits that may be followed by zeros, or a
+// number that has an exact value in millionths.
 func (d *UsageDecoder) revenue(text []byte, i int) (value int64, next int, ok bool) {
 	if text[i] != '"' {
 		value, rest, next := d.amount(text, i, 6)
@@ -196,11 +196,17 @@ func (d *UsageDecoder) revenue(text []byte, i int) (value int64, next int, ok bo
 	missing := 6
 	if whole < len(s) {
 		end := digitsEnd(s, whole+1)
-		decimals := end - whole - 1
-		if s[whole] != '.' || end != len(s) || decimals < 1 || decimals > 6 {
+		if s[whole] != '.' || end != len(s) || end == whole+1 {
 			return 0, bad, false
 		}
-		for _, c := range s[whole+1:] {
+		for end > whole+7 && s[end-1] == '0' {
+			end--
+		}
+		decimals := end - whole - 1
+		if decimals > 6 {
+			return 0, bad, false
+		}
+		for _, c := range s[whole+1 : end] {
 			value = value*10 + int64(c-'0')
 		}
 		missing -= decimals

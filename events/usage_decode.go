@@ -245,6 +245,7 @@ func setAttribute(u *Usage, bit int, value []byte, envelopeTime *int64) bool {
 		return len(value) > 0
 	case sawTime:
 		sec, nsec, ok := parseRFC3339(value)
+		ok = ok && sec >= firstSecond && sec < endSecond
 		*envelopeTime = sec*1000 + int64(nsec/1_000_000)
 		return ok
 	}

@@ -29,6 +29,9 @@ func decodeGeneral(schema *jsonschema.Schema, r *Record, u *Usage) error {
 	if rejection := checkData(schema, data); rejection != nil {
 		return rejection
 	}
+	if err := envelope.CheckYear(); err != nil {
+		return err
+	}
 	return fillUsage(envelope, data, u)
 }
 

@@ -57,6 +57,8 @@ func TestACompanysRoleReachesItsOwnTablesAndNothingElse(t *testing.T) {
 		"SELECT public.check_storage_quota('$a', 1)", "SELECT public.create_company_schema('$a')", "SELECT public.drop_company_schema('$b')",
 		"SELECT public.migrate_company_schema('$a')", "SELECT public.tenant_size('$b')", "SELECT public.lock_company('$b')",
 		"SELECT public.tenant_user_put('$a', 'x', 'x', now())", "SELECT public.touch_users('{}', '{}', '{}')",
+		"BEGIN; SELECT FROM public.company_locks FOR UPDATE", "BEGIN; LOCK TABLE public.company_locks", "BEGIN; LOCK TABLE public.migration_lock",
+		"SELECT * FROM public.company_blocks",
 		// New objects, in which something could be planted.
 		"CREATE TABLE tenant_$a.x (i int)", "CREATE TABLE public.x (i int)", "CREATE TEMP TABLE x (i int)", "CREATE SCHEMA x",
 		"CREATE TEMP VIEW companies AS SELECT 1", "CREATE VIEW tenant_$a.x AS SELECT 1", "CREATE SEQUENCE tenant_$a.x", "CREATE TYPE tenant_$a.x AS (i int)",

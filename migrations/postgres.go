@@ -51,8 +51,9 @@ func OpenPostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) (*Postg
 const (
 	// postgresVersions is the table in which goose keeps what it has applied.
 	postgresVersions = "public.goose_db_version"
-	// migrationLock is the key of the advisory lock that one migration at a time holds in its database.
-	migrationLock = 0x746e746d69677231
+	// migrationLock is the table whose one row is locked by the one migration at a time in its database. Not an advisory lock: its key
+	// could be guessed, and taken by every login.
+	migrationLock = "public.migration_lock"
 	// oldestPostgres is the first major version that the migrations are made for.
 	oldestPostgres = 15
 )
@@ -62,6 +63,7 @@ const (
 	stateNoDatabase     = "3D000"
 	stateDatabaseExists = "42P04"
 	stateUniqueKey      = "23505"
+	stateTableExists    = "42P07"
 )
 
 // ensurePostgres connects once, and makes the database if it may.
@@ -148,6 +150,9 @@ func (p *Postgres) Up(ctx context.Context) ([]Version, error) {
 // alone calls do while it holds the lock of migrations. The lock belongs to a transaction, so it can't outlive this
 // process, nor stay behind on a connection of a pooler.
 func (p *Postgres) alone(ctx context.Context, do func() error) error {
+	if err := p.makeLock(ctx); err != nil {
+		return fmt.Errorf("make the lock of migrations: %w", err)
+	}
 	tx, err := p.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -159,14 +164,15 @@ func (p *Postgres) alone(ctx context.Context, do func() error) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var got bool
 		// Tried, not waited for: a statement that waits keeps its snapshot, and an index that is built concurrently
 		// waits for all snapshots to go.
-		if err := tx.QueryRowContext(ctx, "SELECT pg_try_advisory_xact_lock($1)", int64(migrationLock)).Scan(&got); err != nil {
-			return fmt.Errorf("take the lock of migrations: %w", err)
-		}
-		if got {
+		var got int
+		err := tx.QueryRowContext(ctx, "SELECT 1 FROM "+migrationLock+" FOR UPDATE SKIP LOCKED").Scan(&got)
+		switch {
+		case err == nil:
 			return do()
+		case !errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("take the lock of migrations: %w", err)
 		}
 		select {
 		case <-tick.C:
@@ -174,6 +180,23 @@ func (p *Postgres) alone(ctx context.Context, do func() error) error {
 			return fmt.Errorf("wait for another process that migrates: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// makeLock makes the table of the lock and its row, if they are missing. It comes before every version, so it is none itself.
+func (p *Postgres) makeLock(ctx context.Context) error {
+	var there bool
+	if err := p.db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", migrationLock).Scan(&there); err != nil {
+		return err
+	}
+	if !there {
+		_, err := p.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+migrationLock+" (one boolean PRIMARY KEY CHECK (one))")
+		// Two processes at once: the second one is told so, in one of two ways.
+		if s := state(err); err != nil && s != stateTableExists && s != stateUniqueKey {
+			return err
+		}
+	}
+	_, err := p.db.ExecContext(ctx, "INSERT INTO "+migrationLock+" (one) SELECT true WHERE NOT EXISTS (SELECT FROM "+migrationLock+") ON CONFLICT DO NOTHING")
+	return err
 }
 
 // Status returns all versions this binary knows, oldest first. It writes nothing.

@@ -65,6 +65,19 @@ type TenantDetails struct {
 	Schema         *string         `json:"database_schema"`
 	AuditSeq       *int64          `json:"audit_seq"`      // of the last row of its audit log
 	LastEffectAt   *time.Time      `json:"last_effect_at"` // the time of its last event
+	// Blocked is why the company can't go on; nil: it can.
+	Blocked *TenantBlock `json:"blocked"`
+	// Waiting is how many events are set aside until it can, and Faulty how many rows of the inbox wait for a person.
+	Waiting int64 `json:"events_waiting"`
+	Faulty  int64 `json:"events_faulty"`
+}
+
+// A TenantBlock is why a company can't go on.
+type TenantBlock struct {
+	Reason    string    `json:"reason"` // lock, state, schema or storage
+	Detail    string    `json:"detail"`
+	BlockedBy *string   `json:"blocked_by"` // the sessions that hold a lock
+	Since     time.Time `json:"since"`
 }
 
 // ErrNoCompany is returned for a company that is not known.
@@ -75,9 +88,13 @@ func (p *Postgres) Tenant(ctx context.Context, companyID string) (*TenantDetails
 	var t TenantDetails
 	var tier, status sql.NullString
 	var limits []byte
+	var reason, detail sql.NullString
+	var block TenantBlock
+	var since *time.Time
 	err := p.db.QueryRowContext(ctx, query("tenant"), companyID).Scan(&t.CompanyID, &t.Name, &t.Status, &tier, &status, &t.Users,
 		&t.Version, &t.Size, &t.BillingEmail, &t.Currency, &t.CreatedAt, &t.ClosedAt, &t.SuspendedUsers, &t.PeriodStart, &t.PeriodEnd,
-		&t.PriceMinor, &t.PendingTier, &t.DueAt, &limits, &t.Schema, &t.AuditSeq, &t.LastEffectAt)
+		&t.PriceMinor, &t.PendingTier, &t.DueAt, &limits, &t.Schema, &t.AuditSeq, &t.LastEffectAt,
+		&reason, &detail, &block.BlockedBy, &since, &t.Waiting, &t.Faulty)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoCompany
 	}
@@ -85,6 +102,10 @@ func (p *Postgres) Tenant(ctx context.Context, companyID string) (*TenantDetails
 		return nil, fmt.Errorf("read company %q of Postgres database %q: %w", companyID, p.database, err)
 	}
 	t.Tier, t.SubscriptionStatus, t.Limits = tier.String, status.String, limits
+	if since != nil {
+		block.Reason, block.Detail, block.Since = reason.String, detail.String, since.UTC()
+		t.Blocked = &block
+	}
 	for _, at := range []*time.Time{&t.CreatedAt, t.ClosedAt, t.PeriodStart, t.PeriodEnd, t.DueAt, t.LastEffectAt} {
 		if at != nil {
 			*at = at.UTC()

@@ -67,6 +67,7 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		TopicPrefix: cfg.TopicPrefix,
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
+		Blocked:     func(note string) { s.health.Note(name, note) },
 
 		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
 	}

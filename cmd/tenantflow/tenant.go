@@ -162,7 +162,7 @@ func newTenantShowCommand(a *app) *cobra.Command {
 		Use:   "show COMPANY",
 		Short: "Show one company: subscription, schema, users, audit log",
 		Long: `Show reads a company from Postgres, past every cache: its subscription, its users, the schema with the version of its
-tables and its size, and where its audit log ends.
+tables and its size, where its audit log ends, and, where it can't go on, why, who blocks it and how many events are set aside.
 
 Exit codes: 0 shown; 1 Postgres does not answer, or there is no such company; 2 the company id or the configuration is wrong.`,
 		Example: `  tenantflow tenant show acme-1
@@ -254,6 +254,18 @@ func tenantTable(t *migrations.TenantDetails, newest int64) *table {
 		text.add("audit log", fmt.Sprintf("%d rows", *t.AuditSeq))
 	}
 	text.add("last event", at(t.LastEffectAt))
+	if b := t.Blocked; b != nil {
+		text.add("can't go on", fmt.Sprintf("since %s (%s): %s", at(&b.Since), b.Reason, b.Detail))
+		if b.BlockedBy != nil {
+			text.add("blocked by", *b.BlockedBy)
+		}
+	}
+	if t.Waiting > 0 {
+		text.add("set aside", fmt.Sprintf("%d events", t.Waiting))
+	}
+	if t.Faulty > 0 {
+		text.add("faults", fmt.Sprintf("%d rows of the inbox", t.Faulty))
+	}
 	return text
 }
 

@@ -91,19 +91,24 @@ func TestTenantShowTellsOneCompanyWhole(t *testing.T) {
 	environ, exec, ids := companies(t, "acme")
 	exec("INSERT INTO company_heads SELECT company_id, '2026-11-01T10:00:00Z', 7, 'hash' FROM companies")
 	exec("INSERT INTO companies (company_id, name, billing_email) VALUES ('bare', 'Bare', 'e@x.test')")
+	exec("INSERT INTO company_blocks (company_id, reason, detail, blocked_by, since, next_try) VALUES ('bare', 'lock', 'too long', 'app (pid 7)', '2026-11-01T10:00:00Z', now())")
+	exec("INSERT INTO inbox (source, event_id, type, company_id, state, fingerprint) SELECT '/s', n, 'company.user_removed.v1', 'bare', 'waiting', '' FROM generate_series(1, 3) AS n")
+	exec("INSERT INTO inbox (source, event_id, type, company_id, state, fingerprint, fault) VALUES ('/s', 'x', 'company.user_removed.v1', 'bare', 'held', '', 'unreadable')")
 	out, errOut, code := tenantflow(t, environ, "tenant", "show", ids[0], "-o", "json")
 	var got shownTenant
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitDone {
 		t.Fatalf("exit code %d, %v\n%s%s", code, err, out, errOut)
 	}
 	if got.CompanyID != ids[0] || got.Tier != "pro" || got.Users != 1 || *got.Schema != "tenant_"+ids[0] || got.Version != got.Newest || *got.AuditSeq != 7 ||
-		*got.PriceMinor != 4900 || !strings.Contains(string(got.Limits), "retention_days") || got.PeriodEnd == nil || *got.Size < 1<<16 {
+		*got.PriceMinor != 4900 || !strings.Contains(string(got.Limits), "retention_days") || got.PeriodEnd == nil || *got.Size < 1<<16 ||
+		got.Blocked != nil || got.Waiting+got.Faulty != 0 {
 		t.Errorf("%s", out)
 	}
 	for id, lines := range map[string][]string{
 		ids[0]: {`name +The acme\n`, `tier +pro\n`, `price +4900 minor units USD\n`, `users +1, 0 of them suspended\n`, `schema +tenant_` + ids[0] + `\n`,
 			`version +1 of 1\n`, `audit log +7 rows\n`, `last event +2026-11-01T10:00:00Z\n`, `limits +daily_api_calls 50000, .*storage_mb 10240\n`},
-		"bare": {`tier +-\n`, `schema +-\n`, `last event +-\n`},
+		"bare": {`tier +-\n`, `schema +-\n`, `last event +-\n`, `can't go on +since 2026-11-01T10:00:00Z \(lock\): too long\n`, `blocked by +app \(pid 7\)\n`,
+			`set aside +3 events\n`, `faults +1 rows of the inbox\n`},
 	} {
 		out, errOut, code := tenantflow(t, environ, "tenant", "show", id)
 		for _, line := range lines {

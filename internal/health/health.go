@@ -46,6 +46,7 @@ type part struct {
 	state  State
 	reason string
 	since  time.Time
+	note   string
 
 	partitions int
 	lag        int64
@@ -97,6 +98,14 @@ func (t *Tracker) Set(name string, state State, reason string) {
 	}
 }
 
+// Note says what an operator should know of a part without changing its state: trouble that concerns one company must not take the
+// service from all others. Empty: nothing.
+func (t *Tracker) Note(name, note string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.get(name).note = note
+}
+
 // Shutdown makes the service not ready, whatever its parts say, because of reason. It can't be taken back.
 func (t *Tracker) Shutdown(reason string) {
 	t.mu.Lock()
@@ -131,7 +140,8 @@ type PartReport struct {
 	Part       string    `json:"part"`
 	State      State     `json:"state"`
 	Reason     string    `json:"reason,omitempty"`
-	Since      time.Time `json:"since"` // when it came into this state
+	Note       string    `json:"note,omitempty"` // what does not keep it from its work, but should be looked at
+	Since      time.Time `json:"since"`          // when it came into this state
 	Partitions int       `json:"partitions,omitempty"`
 	Lag        int64     `json:"lag,omitempty"` // events
 }
@@ -153,7 +163,7 @@ func (t *Tracker) Readiness() Readiness {
 	}
 	for _, name := range t.names() {
 		p := t.parts[name]
-		report := PartReport{Part: name, State: p.state, Reason: p.reason, Since: p.since.UTC(), Partitions: p.partitions, Lag: p.lag}
+		report := PartReport{Part: name, State: p.state, Reason: p.reason, Note: p.note, Since: p.since.UTC(), Partitions: p.partitions, Lag: p.lag}
 		r.Parts = append(r.Parts, report)
 		if p.state != Ready {
 			r.Failing = append(r.Failing, report)

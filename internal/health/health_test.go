@@ -177,3 +177,17 @@ func TestTheTrackerMayBeUsedFromManyGoroutines(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+func TestReadiness_ANoteLeavesThePartReady(t *testing.T) {
+	t.Parallel()
+	h, _ := newTracker("company")
+	h.Set("company", Ready, "")
+	h.Note("company", "company acme can't go on")
+	if r := h.Readiness(); !r.Ready || len(r.Failing) != 0 || r.Parts[0].Note != "company acme can't go on" {
+		t.Errorf("with a note: %+v", r)
+	}
+	h.Note("company", "")
+	if r := h.Readiness(); r.Parts[0].Note != "" {
+		t.Errorf("without: %+v", r)
+	}
+}

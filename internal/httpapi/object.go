@@ -76,11 +76,11 @@ func (o *object) texts(name string, values []string) {
 	o.b = append(o.b, ']')
 }
 
-// time writes RFC 3339 in UTC, whole seconds.
+// time writes RFC 3339 in UTC, with as many digits of a second as there are: every answer shows a time in the same way.
 func (o *object) time(name string, value time.Time) {
 	o.member(name)
 	o.b = append(o.b, '"')
-	o.b = value.UTC().AppendFormat(o.b, time.RFC3339)
+	o.b = value.UTC().AppendFormat(o.b, time.RFC3339Nano)
 	o.b = append(o.b, '"')
 }
 

@@ -12,8 +12,11 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// companyClosed is the code of what is refused because the company is closed.
-const companyClosed = "company_closed"
+// Codes of what is refused because the company is closed, or because the new period could not be written as RFC 3339.
+const (
+	companyClosed = "company_closed"
+	invalidPeriod = "invalid_period"
+)
 
 // lastYear is the last one a preview is made for: what begins in it ends in a year of four digits.
 const lastYear = 9998
@@ -108,6 +111,11 @@ func previewChange(rules *tenant.Rules, s postgres.CompanySubscription, newTier 
 	}
 	if room := int64(to.MaxUsers); to.MaxUsers != tier.Unlimited {
 		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-room)
+	}
+	for _, c := range []*changeAnswer{&answer.changeAnswer, answer.Immediate} {
+		if c != nil && max(c.EffectiveDate.UTC().Year(), c.BillingAdjustment.PeriodEnd.UTC().Year()) > lastYear+1 {
+			return nil, &tier.Refusal{Code: invalidPeriod, Message: "the period would end beyond the year 9999"}
+		}
 	}
 	return answer, nil
 }

@@ -8,6 +8,17 @@ import (
 	"tenantflow/internal/tier"
 )
 
+// Unlisted returns the tier of a company's subscription if it has left the catalogue, and so counts as free; else it is empty.
+func (r *Rules) Unlisted(s *State) string {
+	if s.Subscription == nil {
+		return ""
+	}
+	if _, listed := r.catalogue.Tier(s.Subscription.Tier); listed {
+		return ""
+	}
+	return s.Subscription.Tier
+}
+
 // register makes a company, with its first user and a free subscription.
 func (r *Rules) register(d *Decision, s *State, p *events.CompanyRegistered) (*Decision, error) {
 	switch {

@@ -33,14 +33,22 @@ func newConfig(asked json.RawMessage, company, billingEmail, tierName string, li
 	}
 	base := map[string]any{"billing_email": billingEmail}
 	decide(base, company, tierName, limits, support)
-	whole, err := object(marshal(base))
+	text, err := marshal(base)
+	if err != nil {
+		return nil, err
+	}
+	whole, err := object(text)
 	if err != nil {
 		return nil, err
 	}
 	for name, value := range settings {
 		if own, ok := whole[name]; ok && slices.Contains(append([]string{"billing_email"}, decided...), name) {
-			if !bytes.Equal(marshal(own), marshal(value)) {
-				return nil, fmt.Errorf("%s is decided by the tier or said elsewhere, and is %s", name, marshal(own))
+			is, err := marshal(own)
+			if err != nil {
+				return nil, err
+			}
+			if asked, err := marshal(value); err != nil || !bytes.Equal(is, asked) {
+				return nil, fmt.Errorf("%s is decided by the tier or said elsewhere, and is %s", name, is)
 			}
 			delete(settings, name)
 		}
@@ -48,7 +56,7 @@ func newConfig(asked json.RawMessage, company, billingEmail, tierName string, li
 	if err := checkNames(settings); err != nil {
 		return nil, err
 	}
-	return merged(whole, settings)
+	return merged(whole, settings, 0)
 }
 
 // patchConfig applies a merge patch (RFC 7396) of the company's own making.
@@ -64,7 +72,7 @@ func patchConfig(config, patch json.RawMessage) (json.RawMessage, error) {
 	if err := checkNames(changes); err != nil {
 		return nil, err
 	}
-	return merged(whole, changes)
+	return merged(whole, changes, len(config))
 }
 
 // checkNames refuses names that are not the company's to set, and those that differ from them in case only: many readers take
@@ -88,19 +96,24 @@ func checkNames(changes map[string]any) error {
 	return nil
 }
 
-// merged is the patched configuration, checked.
-func merged(whole, patch map[string]any) (json.RawMessage, error) {
-	result, _ := mergePatch(whole, patch).(map[string]any)
-	address, ok := result["billing_email"].(string)
-	if !ok || len(address) > 320 || !email.MatchString(address) {
-		return nil, errors.New("billing_email must be an email address")
+// merged is the patched configuration. What is checked is the patch: the rest was taken before, and Postgres may have written it in another
+// way since. So nothing that is stored, of whatever size, keeps a company from changing its configuration to something smaller.
+func merged(whole, patch map[string]any, before int) (json.RawMessage, error) {
+	if address, said := patch["billing_email"]; said {
+		text, ok := address.(string)
+		if !ok || len(text) > 320 || !email.MatchString(text) {
+			return nil, errors.New("billing_email must be an email address")
+		}
 	}
-	grows, err := storable(result)
+	grows, err := storable(patch)
 	if err != nil {
 		return nil, err
 	}
-	text := marshal(result)
-	if size := len(text) + grows; size > maxConfig {
+	text, err := marshal(mergePatch(whole, patch))
+	if err != nil {
+		return nil, err
+	}
+	if size := len(text) + grows; size > maxConfig && size > before {
 		return nil, fmt.Errorf("the configuration would have %d bytes, more than %d", size, maxConfig)
 	}
 	return text, nil
@@ -133,7 +146,7 @@ func withTier(config json.RawMessage, company, tierName string, limits tier.Limi
 		return nil, fmt.Errorf("read the configuration of company %s: %w", company, err)
 	}
 	decide(whole, company, tierName, limits, support)
-	return marshal(whole), nil
+	return marshal(whole)
 }
 
 func decide(config map[string]any, company, tierName string, limits tier.Limits, support string) {
@@ -204,12 +217,12 @@ func exponentOf(number string) int {
 }
 
 // marshal writes JSON with sorted names and without HTML's escapes.
-func marshal(value any) json.RawMessage {
+func marshal(value any) (json.RawMessage, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(value); err != nil {
-		return nil // nothing that is given to it can fail
+		return nil, fmt.Errorf("write a configuration: %w", err)
 	}
-	return bytes.TrimRight(b.Bytes(), "\n")
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }

@@ -192,7 +192,7 @@ type Transaction struct {
 	Type             string // upgrade, downgrade or renewal
 	OldTier, NewTier string
 	Adjustment       tier.Adjustment
-	Payment          json.RawMessage // the payment that was named, whole; nil: none
+	Payment          json.RawMessage // the payment object as it came, whole; nil: none
 }
 
 // A User is a person who comes to a company.

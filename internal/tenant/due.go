@@ -57,7 +57,7 @@ func DueCause(company string, due Due) *Cause {
 		Event: &events.Event{Key: company, Envelope: events.Envelope{
 			Source: DueSource, ID: fmt.Sprintf("due:%s:%s:%s", company, due.Kind, stamp(at)), Type: events.TypeSubscriptionDue, Time: at,
 			DataContentType: "application/json",
-			Data:            marshal(map[string]any{"company_id": company, "kind": due.Kind, "due_at": stamp(at)}),
+			Data:            fmt.Appendf(nil, `{"company_id":%q,"due_at":%q,"kind":%q}`, company, stamp(at), due.Kind), // ids have no character to escape
 		}},
 		Payload: &events.SubscriptionDue{CompanyID: company, Kind: due.Kind, DueAt: at},
 	}

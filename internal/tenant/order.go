@@ -27,7 +27,7 @@ func Next(s *State, c *Cause) Step {
 	switch {
 	case isDue && c.Appended.Before(named.DueAt):
 		return Drop // whatever the state will be
-	case s.Company == nil && !registers, behind && s.Queue.Blocked:
+	case s.Company == nil && !registers, s.Queue.Blocked && s.Queue.Own == 0, s.Queue.Blocked && behind && s.Company != nil:
 		return Enqueue
 	case behind && s.Company != nil:
 		return HeadFirst

@@ -28,6 +28,7 @@ const (
 	NotExpired          = "not_expired"
 	NothingScheduled    = "nothing_scheduled"
 	NothingToRenew      = "nothing_to_renew"
+	SchemaFault         = "schema_fault"   // the company's own schema or role stands in the way
 	InvalidVersion      = "invalid_config" // of a schema: there is no code of its own
 )
 
@@ -51,12 +52,6 @@ func New(config Config) *Rules {
 		config.RenewalGrace = DefaultRenewalGrace
 	}
 	return &Rules{catalogue: config.Catalogue, renewalGrace: min(max(0, config.RenewalGrace.Truncate(time.Microsecond)), MaxRenewalGrace)}
-}
-
-// Lists reports whether a tier is in the catalogue. One that is not counts as free for limits.
-func (r *Rules) Lists(name string) bool {
-	_, listed := r.catalogue.Tier(name)
-	return listed
 }
 
 // Decide says what an event does to a company. The company is registered, unless the event registers it. The error means that

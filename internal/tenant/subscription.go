@@ -280,7 +280,11 @@ func (r *Rules) changeTier(d *Decision, s *State, next *Subscription) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(config, marshal(before)) {
+	same, err := marshal(before)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(config, same) {
 		d.Config = config
 	}
 	return nil

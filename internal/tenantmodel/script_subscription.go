@@ -26,14 +26,16 @@ func (sc *scene) subscriptionEvent() {
 		}
 	}
 	paid, moving, renewable := s.plan.price > 0, !sc.quiet, s.end.Year() < 3000 && s.pending != "free" && s.ahead == nil
-	may(true, sc.payIn)
-	may(true, sc.failToPay)
+	// In a quiet phase nothing may bring a tier back or fall due before the stream ends: the schedule may look at any time.
+	still := func(due time.Time) bool { return moving || due.After(sc.g.config.Now) }
+	may(moving || s.status == active && s.ended == nil, sc.payIn)
+	may(still(sc.start.Add(sc.half).Add(grace)), sc.failToPay)
 	may(moving && s.plan.rank < 2, sc.goUp)
 	may(moving && s.plan.rank < 2, sc.goUp)
 	may(moving && paid, func() { sc.goDown("immediate") })
-	may(paid, func() { sc.goDown(pick(r, "", "period_end")) })
+	may(paid && still(s.end), func() { sc.goDown(pick(r, "", "period_end")) })
 	may(moving && paid, func() { sc.subscribe(events.TypeCancelRequested, map[string]any{"effective": "immediate"}) })
-	may(paid, func() { sc.subscribe(events.TypeCancelRequested, map[string]any{}) })
+	may(paid && still(s.end), func() { sc.subscribe(events.TypeCancelRequested, map[string]any{}) })
 	may(paid && renewable, sc.renew)
 	may(paid && renewable, sc.renew)
 	may(!s.pendingAt.IsZero(), func() { sc.subscribe(events.TypeChangeWithdrawn, map[string]any{}) })
@@ -41,6 +43,9 @@ func (sc *scene) subscriptionEvent() {
 	may(moving && s.ended != nil && !sc.swapped, sc.expire)
 	may(moving && s.ended != nil, sc.reinstate)
 	may(moving && s.ended != nil, sc.reinstate)
+	if len(can) == 0 {
+		can = append(can, func() { sc.subscribe(events.TypeChangeWithdrawn, map[string]any{}) })
+	}
 	pick(r, can...)()
 }
 

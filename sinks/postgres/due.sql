@@ -4,6 +4,7 @@ FROM public.subscriptions AS s
 JOIN public.companies AS c ON c.company_id = s.company_id
 WHERE s.due_at <= least($2::timestamptz, clock_timestamp()) AND c.status = 'active' AND (s.event_partition = $1 OR s.event_partition IS NULL AND $1 = 0)
     AND NOT EXISTS (SELECT FROM public.inbox AS i WHERE i.company_id = s.company_id AND i.state = 'waiting')
+    AND NOT EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = s.company_id)
     AND NOT EXISTS (SELECT FROM public.due_events AS d WHERE d.company_id = s.company_id AND d.topic = $3 AND d.due_at = s.due_at
         AND d.published_at > clock_timestamp() - $4::interval)
 ORDER BY s.due_at

@@ -1,12 +1,9 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,8 +23,8 @@ var (
 
 // States of a row of the inbox.
 const (
-	inboxWaiting  = "waiting"  // for its company to be registered
-	inboxHeld     = "held"     // for a part of the service that can handle it
+	inboxWaiting  = "waiting"  // for its company to be registered, or to go on
+	inboxHeld     = "held"     // for a part of the service that can handle it, or, with a fault, for a person
 	inboxDone     = "done"     // its effects are in the tables
 	inboxRejected = "rejected" // by a rule
 )
@@ -39,6 +36,7 @@ type inboxRow struct {
 	seq         int64
 	result      []byte
 	published   bool
+	faulty      bool // it can't be read, or was refused by Postgres after it had waited
 }
 
 // An Applied is an event that is done, with what is to be published of it.
@@ -83,12 +81,21 @@ func (r *inboxResult) encode(outputs []tenant.Output, company string) ([]byte, e
 			ordinals[o.Type]++
 			var err error
 			if one.Data, err = json.Marshal(o.Data); err != nil {
-				return nil, fmt.Errorf("encode %s: %w", o.Type, err)
+				return nil, unwritable(o.Type, err)
 			}
 		}
 		r.Events = append(r.Events, one)
 	}
-	return json.Marshal(r)
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, unwritable("the results", err)
+	}
+	return text, nil
+}
+
+// unwritable rejects an event of which something can't be written as JSON: trying again would not help, and would stop its partition.
+func unwritable(what string, err error) error {
+	return events.Reject(events.RejectedByStore, "%s can't be written: %v", what, err)
 }
 
 // readApplied makes the events of a stored result.
@@ -109,100 +116,8 @@ func readApplied(cause *events.Envelope, stored []byte) (*Applied, error) {
 	return one, nil
 }
 
-// fingerprint tells events of one identity apart by what they say: type, company and data, however the data is written.
-func fingerprint(e *events.Event) []byte {
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%s\n%s\n", e.Type, e.Key)
-	var data any
-	d := json.NewDecoder(bytes.NewReader(e.Data))
-	d.UseNumber()
-	if err := d.Decode(&data); err != nil {
-		sum.Write(e.Data)
-	} else if text, err := json.Marshal(data); err == nil {
-		sum.Write(text)
-	}
-	return sum.Sum(nil)
-}
-
-// A waitingEvent is the column event: all that is needed to apply it later.
-type waitingEvent struct {
-	Source      string          `json:"source"`
-	ID          string          `json:"id"`
-	Type        string          `json:"type"`
-	Time        time.Time       `json:"time"`
-	TraceParent string          `json:"traceparent,omitempty"`
-	TraceState  string          `json:"tracestate,omitempty"`
-	Key         string          `json:"key"`
-	Partition   int             `json:"partition"`
-	Offset      int64           `json:"offset,omitempty"`
-	Appended    time.Time       `json:"appended,omitzero"`
-	Data        json.RawMessage `json:"data"`
-}
-
-func writeEvent(c *tenant.Cause) []byte {
-	e := c.Event
-	text, err := json.Marshal(waitingEvent{e.Source, e.ID, e.Type, e.Time, e.TraceParent, e.TraceState, e.Key, c.Partition, c.Offset, c.Appended, e.Data})
-	if err != nil {
-		return nil // its data was read as JSON
-	}
-	return text
-}
-
-func readEvent(text []byte) (*tenant.Cause, error) {
-	var w waitingEvent
-	if err := json.Unmarshal(text, &w); err != nil {
-		return nil, fmt.Errorf("read an event that waits: %w", err)
-	}
-	e := &events.Event{Key: w.Key, Envelope: events.Envelope{Source: w.Source, ID: w.ID, Type: w.Type, Time: w.Time,
-		TraceParent: w.TraceParent, TraceState: w.TraceState, Data: w.Data}}
-	payload, err := e.Payload()
-	if err != nil {
-		return nil, err
-	}
-	return &tenant.Cause{Event: e, Payload: payload, Partition: w.Partition, Offset: w.Offset, Appended: w.Appended}, nil
-}
-
-// waits lets the event wait for its company, and commits.
-func (x *tenantTx) waits(ctx context.Context, print []byte) error {
-	e := x.cause.Event
-	b := &pgx.Batch{}
-	b.Queue(inboxWaitSQL, e.Source, inboxID(x.cause), e.Type, e.Key, print, writeEvent(x.cause), x.tenants.wait).QueryRow(raced)
-	b.Queue("COMMIT")
-	if err := x.conn.SendBatch(ctx, b).Close(); err != nil {
-		return err
-	}
-	x.ended = true
-	return nil
-}
-
-const firstWaitingSQL = "SELECT event FROM public.inbox WHERE company_id = $1 AND state = 'waiting' ORDER BY seq LIMIT 1"
-
-// firstWaiting is the event that has waited longest for the company.
-func (x *tenantTx) firstWaiting(ctx context.Context) (*tenant.Cause, error) {
-	var text []byte
-	if err := x.conn.QueryRow(ctx, firstWaitingSQL, x.state.CompanyID).Scan(&text); err != nil {
-		return nil, err
-	}
-	return readEvent(text)
-}
-
-// firstWaiting is the event that has waited longest for a company; nil: none does.
-func (t *Tenants) firstWaiting(ctx context.Context, company string) (*tenant.Cause, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	var text []byte
-	err := t.store.pool.QueryRow(ctx, firstWaitingSQL, company).Scan(&text)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, explain("read what waits for a company", err)
-	}
-	return readEvent(text)
-}
-
-// Settled tells, for each event, that it is done and published, so that there is nothing to do for it. It is only a short cut:
-// of those it says nothing of, Apply knows better.
+// Settled reports, for each event, whether there is nothing to do for it: it is done and published, or it waits for a company that can't
+// go on. It is only a short cut: about the others, Apply decides.
 func (t *Tenants) Settled(ctx context.Context, all []*events.Event) ([]bool, error) {
 	ctx, cancel := t.store.bounded(ctx)
 	defer cancel()
@@ -215,13 +130,16 @@ func (t *Tenants) Settled(ctx context.Context, all []*events.Event) ([]bool, err
 	rows, err := t.store.pool.Query(ctx, `SELECT a.place, i.fingerprint
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (source, event_id, place)
 		JOIN public.inbox AS i ON i.source = a.source AND i.event_id = a.event_id
-		WHERE i.state = 'held' OR i.state IN ('done', 'rejected') AND i.published_at IS NOT NULL`, sources, ids)
+		WHERE CASE i.state
+			WHEN 'held' THEN i.fault IS NULL -- else the event that comes again may mend it
+			WHEN 'waiting' THEN EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = i.company_id)
+			ELSE i.published_at IS NOT NULL OR i.fault IS NOT NULL END`, sources, ids)
 	settled := make([]bool, len(all))
 	if err == nil {
 		var place int
 		var print []byte
 		_, err = pgx.ForEachRow(rows, []any{&place, &print}, func() error {
-			settled[place-1] = all[place-1] != nil && bytes.Equal(print, fingerprint(all[place-1]))
+			settled[place-1] = all[place-1] != nil && sameEvent(print, all[place-1])
 			return nil
 		})
 	}
@@ -262,26 +180,33 @@ func (t *Tenants) Unpublished(ctx context.Context, age time.Duration, limit int)
 	defer cancel()
 	rows, err := t.store.pool.Query(ctx, `SELECT source, event_id, result FROM public.inbox
 		WHERE published_at IS NULL AND state IN ('done', 'rejected') AND applied_at < clock_timestamp() - $1::interval AND result IS NOT NULL
+			AND fault IS NULL
 		ORDER BY applied_at LIMIT $2`, age, limit)
 	if err != nil {
 		return nil, explain("look for results that are not published", err)
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Applied, error) {
-		var cause events.Envelope
-		var stored []byte
-		if err := row.Scan(&cause.Source, &cause.ID, &stored); err != nil {
-			return Applied{}, err
-		}
-		one, err := readApplied(&cause, stored)
-		if err != nil {
-			return Applied{}, err
-		}
-		return *one, nil
+	type stored struct {
+		cause events.Envelope
+		text  []byte
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (one stored, err error) {
+		return one, row.Scan(&one.cause.Source, &one.cause.ID, &one.text)
 	})
 	if err != nil {
 		return nil, explain("look for results that are not published", err)
 	}
-	return found, nil
+	all := make([]Applied, 0, len(found))
+	for i := range found {
+		one, err := readApplied(&found[i].cause, found[i].text)
+		if err != nil {
+			if err := t.faulty(ctx, &found[i].cause, err); err != nil {
+				return all, err
+			}
+			continue
+		}
+		all = append(all, *one)
+	}
+	return all, nil
 }
 
 // unknownCompany is why an event is refused that has waited for too long.

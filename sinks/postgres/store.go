@@ -54,7 +54,7 @@ type Store struct {
 	// prunable is the oldest transaction at the time of the last PruneChanges: everybody has read up to it by now.
 	prunable    atomic.Uint64
 	changesPage int
-	// unlisted are the tiers of which was said that they are not in the catalogue.
+	// unlisted is when it was said of a tier that it is not in the catalogue.
 	unlisted sync.Map
 }
 

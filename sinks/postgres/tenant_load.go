@@ -19,7 +19,7 @@ func (x *tenantTx) begin(ctx context.Context) error {
 	user, payment, users := names(x.cause.Payload)
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN")
-	batch.Queue("SELECT public.lock_company($1)", e.Key)
+	x.lock(batch)
 	batch.Queue(tenantLoadSQL, e.Key, e.Source, inboxID(x.cause), user, payment, users, ofSubscription(e.Type)).QueryRow(x.load)
 	return x.conn.SendBatch(ctx, batch).Close()
 }
@@ -108,20 +108,20 @@ func (x *tenantTx) load(row pgx.Row) error {
 // readTerms reads the columns of a subscription that are JSON. A nil one is null.
 func readTerms(company string, sub *tenant.Subscription, limits, benefits, renewal, expired []byte) (err error) {
 	if sub.Limits, err = (limitsReader{}).read(limits); err != nil {
-		return err
+		return &stateError{err}
 	}
 	if err := json.Unmarshal(benefits, &sub.Benefits); err != nil {
-		return fmt.Errorf("read the benefits of company %s: %w", company, err)
+		return &stateError{fmt.Errorf("read the benefits of company %s: %w", company, err)}
 	}
 	if renewal != nil {
 		if err := json.Unmarshal(renewal, sub.Renewal); err != nil {
-			return fmt.Errorf("read the renewal of company %s: %w", company, err)
+			return &stateError{fmt.Errorf("read the renewal of company %s: %w", company, err)}
 		}
 	}
 	if expired != nil {
 		sub.Expired = &tenant.Term{}
 		if err := json.Unmarshal(expired, sub.Expired); err != nil {
-			return fmt.Errorf("read what company %s had before its expiry: %w", company, err)
+			return &stateError{fmt.Errorf("read what company %s had before its expiry: %w", company, err)}
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,11 +11,15 @@ import (
 	"tenantflow/internal/tenant"
 )
 
-// Stranded returns up to limit companies that are registered while events still wait for them: who was to apply them has died.
+// Stranded returns up to limit companies for which events wait that could be applied: the process that was to apply them has died. Those
+// that can't go on are for Retry.
 func (t *Tenants) Stranded(ctx context.Context, limit int) ([]string, error) {
 	return t.companies(ctx, "look for events that wait for nothing", `SELECT DISTINCT i.company_id
-		FROM public.inbox AS i JOIN public.companies AS c ON c.company_id = i.company_id
-		WHERE i.state = 'waiting' LIMIT $1`, limit)
+		FROM public.inbox AS i
+		WHERE i.state = 'waiting'
+			AND (i.type = '`+events.TypeCompanyRegistered+`' OR EXISTS (SELECT FROM public.companies AS c WHERE c.company_id = i.company_id))
+			AND NOT EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = i.company_id)
+		LIMIT $1`, limit)
 }
 
 func (t *Tenants) companies(ctx context.Context, doing, query string, args ...any) ([]string, error) {
@@ -34,24 +39,44 @@ func (t *Tenants) companies(ctx context.Context, doing, query string, args ...an
 func (t *Tenants) GiveUp(ctx context.Context, ago time.Duration, limit int) ([]Applied, error) {
 	bounded, cancel := t.store.bounded(ctx)
 	defer cancel()
-	rows, err := t.store.pool.Query(bounded, "SELECT event FROM public.inbox WHERE state = 'waiting' AND wait_until <= clock_timestamp() - $1::interval ORDER BY seq LIMIT $2", ago, limit)
+	rows, err := t.store.pool.Query(bounded, `SELECT source, event_id, event FROM public.inbox AS i
+		WHERE state = 'waiting' AND wait_until <= clock_timestamp() - $1::interval AND type <> '`+events.TypeCompanyRegistered+`'
+			AND NOT EXISTS (SELECT FROM public.companies AS c WHERE c.company_id = i.company_id)
+			AND NOT EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = i.company_id)
+		ORDER BY seq LIMIT $2`, ago, limit)
 	if err != nil {
 		return nil, explain("look for events that have waited too long", err)
 	}
-	causes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*tenant.Cause, error) {
-		var text []byte
-		if err := row.Scan(&text); err != nil {
-			return nil, err
+	var unreadable []*unreadableError
+	var causes []*tenant.Cause
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+		c, err := readWaiting(row)
+		var one *unreadableError
+		switch {
+		case errors.As(err, &one):
+			unreadable = append(unreadable, one)
+			return struct{}{}, nil
+		case err == nil:
+			causes = append(causes, c)
 		}
-		return readEvent(text)
+		return struct{}{}, err
 	})
 	if err != nil {
 		return nil, explain("look for events that have waited too long", err)
 	}
+	for _, one := range unreadable {
+		if err := t.hold(ctx, &one.row, one.cause); err != nil {
+			return nil, err
+		}
+	}
 	var all []Applied
 	for _, c := range causes {
 		one, err := t.giveUp(ctx, c)
-		if err != nil {
+		var blocked *BlockedError
+		switch {
+		case errors.As(err, &blocked):
+			continue // there will be another time
+		case err != nil:
 			return all, err
 		}
 		if one != nil {
@@ -79,7 +104,9 @@ func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (one *Applied, er
 
 // A Backlog is what is not at its end.
 type Backlog struct {
-	Waiting     int64         // events whose company is not registered
+	Waiting     int64         // events whose company is not registered, or can't go on
+	Faulty      int64         // rows of the inbox that can't be read or applied
+	Blocked     int64         // companies that can't go on
 	Unpublished int64         // events that are done and whose results are not known to be published
 	Oldest      time.Duration // how long ago the first of those was done
 }
@@ -89,9 +116,11 @@ func (t *Tenants) Backlog(ctx context.Context) (Backlog, error) {
 	ctx, cancel := t.store.bounded(ctx)
 	defer cancel()
 	var b Backlog
-	err := t.store.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM public.inbox WHERE state = 'waiting'), count(*),
-			coalesce(clock_timestamp() - min(applied_at), '0')
-		FROM public.inbox WHERE published_at IS NULL AND state IN ('done', 'rejected')`).Scan(&b.Waiting, &b.Unpublished, &b.Oldest)
+	err := t.store.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM public.inbox WHERE state = 'waiting'),
+			(SELECT count(*) FROM public.inbox WHERE fault IS NOT NULL), (SELECT count(*) FROM public.company_blocks),
+			count(*), coalesce(clock_timestamp() - min(applied_at), '0')
+		FROM public.inbox WHERE published_at IS NULL AND state IN ('done', 'rejected') AND fault IS NULL`).
+		Scan(&b.Waiting, &b.Faulty, &b.Blocked, &b.Unpublished, &b.Oldest)
 	if err != nil {
 		return b, explain("count what is not at its end", err)
 	}

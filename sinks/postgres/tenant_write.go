@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -34,6 +33,7 @@ func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) 
 	effects := &pgx.Batch{}
 	x.effects(effects, d, &w)
 	if effects.Len() > 0 {
+		ownFaults(effects, x.state.CompanyID)
 		if err := x.conn.SendBatch(ctx, effects).Close(); err != nil {
 			return nil, err
 		}
@@ -55,7 +55,9 @@ func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) 
 		return nil, err
 	}
 	var stored []byte
-	x.finish(records, state, print, result, &stored)
+	if err := x.finish(records, state, print, result, &stored); err != nil {
+		return nil, err
+	}
 	x.tenants.step(TenantWritten)
 	if err := x.conn.SendBatch(ctx, records).Close(); err != nil {
 		return nil, err
@@ -170,6 +172,8 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
 	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND published_at IS NOT NULL", company)
+	// What is held asks for less than this, or can't be applied.
+	b.Queue("UPDATE public.inbox SET state = 'done', event = NULL, fault = NULL, published_at = clock_timestamp() WHERE company_id = $1 AND state = 'held'", company)
 	b.Queue("UPDATE public.companies SET status = $2, closed_at = coalesce(closed_at, $3), name = '', billing_email = '' WHERE company_id = $1",
 		company, tenant.Purged, d.At)
 }
@@ -198,7 +202,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	}
 	details, err := json.Marshal(d.Details)
 	if err != nil {
-		return fmt.Errorf("write the audit record of %s: %w", d.Action, err)
+		return unwritable("the audit record of "+d.Action, err)
 	}
 	x.audit.seq++
 	record := AuditRecord{CompanyID: company, Seq: x.audit.seq, Source: e.Source, EventID: e.ID, Type: e.Type, Action: d.Action,
@@ -250,23 +254,27 @@ func (x *tenantTx) payments(b *pgx.Batch, d *tenant.Decision, w tenant.Written) 
 }
 
 // finish queues the row of the inbox and the commit.
-func (x *tenantTx) finish(b *pgx.Batch, state string, print, result []byte, stored *[]byte) {
+func (x *tenantTx) finish(b *pgx.Batch, state string, print, result []byte, stored *[]byte) error {
 	e := x.cause.Event
 	var kept []byte
 	if state == inboxHeld {
-		kept = writeEvent(x.cause)
+		var err error
+		if kept, err = writeEvent(x.cause); err != nil {
+			return err
+		}
 	}
 	x.keepPartition(b)
 	if _, due := x.cause.Payload.(*events.SubscriptionDue); due {
 		b.Queue(inboxDueSQL, e.Source, e.ID, e.Type, e.Key, state, print, result).QueryRow(func(row pgx.Row) error { return row.Scan(stored) })
 		b.Queue("DELETE FROM public.due_events WHERE company_id = $1 AND event_id = $2", e.Key, e.ID)
 		b.Queue("COMMIT")
-		return
+		return nil
 	}
 	b.Queue(inboxDoneSQL, e.Source, e.ID, e.Type, e.Key, state, print, result, kept).QueryRow(func(row pgx.Row) error {
 		return isRaced(row.Scan(stored))
 	})
 	b.Queue("COMMIT")
+	return nil
 }
 
 // raced reads one row that is there unless another transaction was faster.

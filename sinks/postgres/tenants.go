@@ -12,6 +12,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
 )
 
 //go:embed tenant_load.sql
@@ -26,6 +27,8 @@ type Tenants struct {
 	rules *tenant.Rules
 	wait  time.Duration
 	step  func(TenantStep)
+
+	timeout time.Duration // of a transaction
 }
 
 // TenantsConfig is what Tenants needs.
@@ -33,6 +36,8 @@ type TenantsConfig struct {
 	Rules *tenant.Rules
 	// Wait is how long an event waits for a company that is not registered. Default: 15m.
 	Wait time.Duration
+	// Timeout is how long one transaction may take: a change of tier of a company with very many users, say. Default: 1m.
+	Timeout time.Duration
 	// Step is called with what is about to happen, or has happened. For tests; default: nothing is.
 	Step func(TenantStep)
 }
@@ -48,9 +53,7 @@ const (
 )
 
 const (
-	// tenantTimeout is how long one transaction may take: a change of tier of a company with very many users, say.
-	tenantTimeout = time.Minute
-	// tenantTries is how often a transaction is begun because another one was faster.
+	// tenantTries is how often a transaction is begun where others are faster.
 	tenantTries = 5
 	// longestIdentity is the size of a source and an id together, in bytes, up to which an index can hold them.
 	longestIdentity = 2000
@@ -61,10 +64,13 @@ func (s *Store) Tenants(cfg TenantsConfig) *Tenants {
 	if cfg.Wait == 0 {
 		cfg.Wait = 15 * time.Minute
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
 	if cfg.Step == nil {
 		cfg.Step = func(TenantStep) {}
 	}
-	return &Tenants{store: s, rules: cfg.Rules, wait: cfg.Wait, step: cfg.Step}
+	return &Tenants{store: s, rules: cfg.Rules, wait: cfg.Wait, step: cfg.Step, timeout: cfg.Timeout}
 }
 
 // A Place is where an event stood in its topic.
@@ -75,7 +81,8 @@ type Place struct {
 }
 
 // Apply brings an event to its end: it is applied, refused by a rule, kept until its company is registered, or found to be done
-// already. Events that have to come before it, because they wait for the same company or are due, are applied first. The result
+// already; or it waits with its company, which can't go on (see BlockedError). Events that have to come before it, because they wait for
+// the same company or are due, are applied first. The result
 // names all events that are done and whose results are not known to be published: publish them, and call MarkPublished.
 //
 // Errors: an *events.Rejection for what can't be applied at all; anything else is judged by Classify.
@@ -90,7 +97,12 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, at Place) ([]Appli
 	if rejection := checkSchedule(e, payload); rejection != nil {
 		return nil, rejection
 	}
-	return t.bring(ctx, &tenant.Cause{Event: e, Payload: payload, Partition: at.Partition, Offset: at.Offset, Appended: at.Appended}, false)
+	if err := e.CheckYear(); err != nil {
+		return nil, err
+	}
+	c := &tenant.Cause{Event: e, Payload: payload, Partition: at.Partition, Offset: at.Offset, Appended: at.Appended}
+	done, err := t.bring(ctx, c, false)
+	return done, t.setAside(ctx, c, err)
 }
 
 // checkSchedule refuses events in the name of the service's own schedule that are none of it, and events of the schedule in other
@@ -111,6 +123,8 @@ type attempt struct {
 	cause      *tenant.Cause
 	emailTaken bool // the email it names is another user's
 	blocked    bool // the first event that waits for the company was tried and goes on waiting
+	// fault is why it is to be refused: its company's own schema stands in the way; nil: nothing is known to.
+	fault *tier.Refusal
 }
 
 // An outcome is what one transaction has come to.
@@ -121,7 +135,8 @@ type outcome struct {
 }
 
 // bring brings an event to its end, with everything that has to happen before it, one transaction after the other; if it drains, it
-// goes on with what waits for the company, in the order in which it came.
+// goes on with what waits for the company, in the order in which it came, until there are DrainAtOnce results. The error may be a
+// *BlockedError.
 func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Applied, error) {
 	var all []Applied
 	company := c.Event.Key
@@ -131,7 +146,7 @@ func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Ap
 		last := len(todo) - 1
 		out, err := t.once(ctx, todo[last])
 		if err != nil && todo[last].cause != c {
-			err = t.hold(ctx, todo[last].cause, err) // which is not the fault of the event that comes after it
+			err = t.holdRefused(ctx, todo[last].cause, err) // which is not the fault of the event that comes after it
 		}
 		if err != nil {
 			return all, err
@@ -156,10 +171,13 @@ func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Ap
 			if out.step == tenant.Enqueue && last > 0 {
 				todo[last-1].blocked = true
 			}
-			if len(todo) > 0 || !drains || out.step == tenant.Enqueue {
+			if len(todo) > 0 || !drains || out.step == tenant.Enqueue || len(all) >= DrainAtOnce {
 				continue
 			}
 			head, err := t.firstWaiting(ctx, company)
+			if err == nil && head == nil {
+				err = t.unblock(ctx, company)
+			}
 			if err != nil {
 				return all, err
 			}
@@ -171,52 +189,58 @@ func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Ap
 	return all, nil
 }
 
-// Drain applies what has waited for a company that is registered now, in the order in which it came.
-func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) {
+// drain applies what has waited for a company, in the order in which it came. The error may be a *BlockedError.
+func (t *Tenants) drain(ctx context.Context, company string) ([]Applied, error) {
 	var all []Applied
-	for {
+	for len(all) < DrainAtOnce {
 		head, err := t.firstWaiting(ctx, company)
-		if err != nil || head == nil {
+		switch {
+		case err != nil:
 			return all, err
+		case head == nil:
+			return all, t.unblock(ctx, company)
 		}
 		done, err := t.bring(ctx, head, true)
 		all = append(all, done...)
 		if err == nil {
 			return all, nil
 		}
-		if err := t.hold(ctx, head, err); err != nil {
+		if err := t.holdRefused(ctx, head, err); err != nil {
 			return all, err
 		}
 	}
+	return all, nil
 }
 
-// hold keeps an event that has waited and that Postgres refuses out of the way of those behind it. Any other error stays one.
-func (t *Tenants) hold(ctx context.Context, c *tenant.Cause, err error) error {
+// holdRefused keeps an event that has waited and that Postgres refuses out of the way of those behind it. Any other error stays one.
+func (t *Tenants) holdRefused(ctx context.Context, c *tenant.Cause, err error) error {
 	var refused *events.Rejection
 	if !errors.As(err, &refused) {
 		return err
 	}
-	t.store.log.ErrorContext(ctx, "an event that has waited for its company can't be applied; it is held in the inbox",
-		"source", c.Event.Source, "event_id", c.Event.ID, "company_id", c.Event.Key, "error", refused)
-	_, err = t.store.pool.Exec(ctx, "UPDATE public.inbox SET state = 'held', applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'",
-		c.Event.Source, inboxID(c))
-	if err != nil {
-		return explain("hold an event", err)
-	}
-	return nil
+	return t.hold(ctx, &events.Envelope{Source: c.Event.Source, ID: inboxID(c)}, refused)
 }
 
-// errRaced says that another transaction was faster, so that what was read is not true any more.
+// errRaced says that a concurrent transaction invalidated what was read.
 var errRaced = errors.New("another transaction was faster")
 
 // once does the next step for an event in one transaction, again where others were faster.
 func (t *Tenants) once(ctx context.Context, a attempt) (outcome, error) {
 	for try := 1; ; try++ {
 		out, err := t.attempt(ctx, a)
+		err = t.confirm(ctx, a.cause, err)
 		var sent *pgconn.PgError
+		var unreadable *unreadableError
 		switch {
 		case err == nil:
 			return out, nil
+		case errors.As(err, &unreadable):
+			if err := t.hold(ctx, &unreadable.row, unreadable.cause); err != nil {
+				return outcome{}, err
+			}
+			continue
+		case a.refuse(err):
+			continue
 		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.SchemaName != "public":
 			a.emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
 		case errors.As(err, &sent) && (sent.Code == uniqueViolation || sent.Code == serializationFailure || sent.Code == deadlockDetected), errors.Is(err, errRaced):
@@ -248,7 +272,7 @@ func rejectStored(err error) error {
 // attempt is one transaction.
 func (t *Tenants) attempt(ctx context.Context, a attempt) (out outcome, err error) {
 	err = t.transaction(ctx, a.cause, func(ctx context.Context, x *tenantTx) error {
-		x.state.EmailTaken, x.state.Queue.Blocked = a.emailTaken, a.blocked
+		x.state.EmailTaken, x.state.Queue.Blocked, x.fault = a.emailTaken, a.blocked || x.blocked, a.fault
 		out, err = x.run(ctx)
 		return err
 	})
@@ -257,7 +281,8 @@ func (t *Tenants) attempt(ctx context.Context, a attempt) (out outcome, err erro
 
 // transaction begins a transaction for an event and has something done in it. If that has not committed, it is undone.
 func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(context.Context, *tenantTx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, tenantTimeout)
+	caller := ctx
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	doing := fmt.Sprintf("apply %s of company %s", c.Event.Type, c.Event.Key)
 	conn, err := t.store.pool.Acquire(ctx)
@@ -266,9 +291,10 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	}
 	// Given back in the middle of a transaction, a connection is closed, which ends the transaction.
 	defer conn.Release()
-	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c}
+	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c, watch: t.watchLocks(ctx, conn.Conn().PgConn().PID())}
+	defer x.watch.stop()
 	if err := x.begin(ctx); err != nil {
-		return explain(doing, err)
+		return x.judged(caller, doing, err)
 	}
 	err = do(ctx, x)
 	var rejection *events.Rejection
@@ -276,7 +302,7 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	case errors.As(err, &rejection):
 		return errors.Join(err, x.rollback(ctx))
 	case err != nil:
-		return explain(doing, err)
+		return x.judged(caller, doing, err)
 	case !x.ended:
 		return x.rollback(ctx)
 	}
@@ -289,6 +315,9 @@ type tenantTx struct {
 	tenants *Tenants
 	conn    *pgx.Conn
 	cause   *tenant.Cause
+	fault   *tier.Refusal // see attempt
+	blocked bool          // the company can't go on
+	watch   *lockWatch
 	ended   bool // committed
 
 	state tenant.State
@@ -300,19 +329,22 @@ type tenantTx struct {
 // run does the next step for the event, and commits if it has written anything.
 func (x *tenantTx) run(ctx context.Context) (outcome, error) {
 	c, s := x.cause, &x.state
-	print := fingerprint(c.Event)
+	print := x.prior.fingerprint
 	_, isDue := c.Payload.(*events.SubscriptionDue) // which is done when the subscription says so
 	switch {
 	case isDue || x.prior.state == "":
-	case string(print) != string(x.prior.fingerprint):
-		return outcome{}, events.Reject(events.Conflict, "the event %s of %s was taken before with other data", c.Event.ID, c.Event.Source)
-	case x.prior.state != inboxWaiting && (x.prior.published || x.prior.result == nil):
-		return outcome{step: tenant.Drop}, nil
-	case x.prior.state != inboxWaiting:
-		one, err := readApplied(&c.Event.Envelope, x.prior.result)
-		return outcome{step: tenant.Drop, done: one}, err
+		print = fingerprint(c.Event)
+	case !sameEvent(print, c.Event):
+		return outcome{}, conflict(c.Event)
+	default:
+		if one, done, err := x.settled(ctx); done || err != nil {
+			return outcome{step: tenant.Drop, done: one}, err
+		}
 	}
 	out := outcome{step: tenant.Next(s, c)}
+	if x.fault != nil && out.step == tenant.DueFirst {
+		out.step = tenant.Apply // it is refused, and what is due stays due
+	}
 	var err error
 	switch out.step {
 	case tenant.Drop:
@@ -333,14 +365,11 @@ func (x *tenantTx) run(ctx context.Context) (outcome, error) {
 
 // decide decides the event and writes what it does.
 func (x *tenantTx) decide(ctx context.Context, print []byte) (*Applied, error) {
-	d, err := x.tenants.rules.Decide(&x.state, x.cause)
+	d, err := x.judge()
 	if err != nil {
 		return nil, err
 	}
 	x.tenants.step(TenantDecided)
-	if d.Subscription != nil && !x.tenants.rules.Lists(d.Subscription.Tier) {
-		x.tenants.store.sayUnlisted(d.Subscription.Tier, x.state.CompanyID)
-	}
 	return x.write(ctx, d, print)
 }
 

@@ -203,7 +203,7 @@ func TestASubscriptionGoesUpAndDownWithItsBooks(t *testing.T) {
 	b.apply(t, b.event(events.TypeExpired, ""), "subscription.rejected not_expired")
 	b.apply(t, b.event(events.TypeChangeWithdrawn, ""), "subscription.rejected nothing_scheduled")
 
-	up := b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{"payment_id":"`+b.company+`-p1","method":"card","reference":"r-1"}`)
+	up := b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{"payment_id":"`+b.company+`-p1","method":"card","reference":"r-1","order":[1,"x"]}`)
 	b.apply(t, up, "subscription.upgraded", "company.config_changed")
 	if got := b.subscription(t); got != "(pro,active,4900,01-31,02-28,,,)" {
 		t.Errorf("upgraded: %s", got)
@@ -212,8 +212,8 @@ func TestASubscriptionGoesUpAndDownWithItsBooks(t *testing.T) {
 	if got, want := b.row(t, "SELECT payment_id, amount_minor, method, status, transaction_id IS NOT NULL FROM payments"), "("+b.company+"-p1,4900,card,received,t)"; got != want {
 		t.Errorf("payment %s, want %s", got, want)
 	}
-	if got := b.row(t, "SELECT payment_data ->> 'reference' FROM billing_transactions"); got != "(r-1)" {
-		t.Errorf("the payment is not kept whole: %s", got)
+	if got, want := b.row(t, "SELECT payment_data = jsonb_build_object('payment_id', '"+b.company+"-p1', 'method', 'card', 'reference', 'r-1', 'order', jsonb_build_array(1, 'x')) FROM billing_transactions"), "(t)"; got != want {
+		t.Errorf("the payment is not kept whole: %s", b.row(t, "SELECT payment_data FROM billing_transactions"))
 	}
 	b.clock = time.Date(2026, 2, 14, 10, 6, 0, 0, time.UTC) // half of the period is over
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise","payment":{"payment_id":"`+b.company+`-p1"}`), "subscription.rejected duplicate_payment")

@@ -176,9 +176,18 @@ func (s *Store) Members(ctx context.Context, company, after string, limit int) (
 	return users, nil
 }
 
-// sayUnlisted logs once that a tier is not in the catalogue.
+// unlistedAgain is how long a tier that is not in the catalogue is not mentioned again.
+const unlistedAgain = time.Hour
+
+// sayUnlisted logs that a tier is not in the catalogue, once an hour for each.
 func (s *Store) sayUnlisted(name, company string) {
-	if _, said := s.unlisted.LoadOrStore(name, true); !said {
+	now := time.Now()
+	before, said := s.unlisted.LoadOrStore(name, now)
+	if said {
+		last, ok := before.(time.Time)
+		said = !ok || now.Sub(last) < unlistedAgain || !s.unlisted.CompareAndSwap(name, before, now)
+	}
+	if !said {
 		s.log.Warn("a subscription's tier is not in the catalogue; without limits of its own it is treated as free",
 			"tier", name, "company_id", company)
 	}

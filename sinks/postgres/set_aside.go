@@ -1,0 +1,261 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"tenantflow/events"
+	"tenantflow/internal/tenant"
+)
+
+var (
+	//go:embed tenant_lock.sql
+	tenantLockSQL string
+	//go:embed block_put.sql
+	blockPutSQL string
+)
+
+const (
+	// lockTimeout is how long an event waits for a lock that another session holds. Its partition, with all its other companies, waits
+	// with it.
+	lockTimeout = 200 * time.Millisecond
+	// lockNotAvailable is the SQLSTATE of a wait that took longer.
+	lockNotAvailable = "55P03"
+)
+
+// Reasons why a company can't go on.
+const (
+	BlockedByLock    = "lock"    // another session has locked rows or tables of the company
+	BlockedByState   = "state"   // its rows in the public tables make no sense together: one is missing or can't be read
+	BlockedBySchema  = "schema"  // what is due to it fails in its own schema
+	BlockedByStorage = "storage" // Postgres can't read its tables
+	BlockedBySize    = "slow"    // an event takes longer than one may
+)
+
+// A BlockedError says why a company can't go on now. It concerns this company alone, and may go away: the event is set aside in the
+// inbox, the company's later events queue behind it, and it is tried again.
+type BlockedError struct {
+	Company string
+	Reason  string
+	By      string // the sessions that hold the lock; empty: not known
+	Err     error
+}
+
+func (e *BlockedError) Error() string {
+	return "company " + e.Company + " can't go on: " + e.Err.Error()
+}
+
+func (e *BlockedError) Unwrap() error { return e.Err }
+
+// A stateError is a state of a company that can't be understood.
+type stateError struct{ error }
+
+func (e *stateError) Unwrap() error { return e.error }
+
+// judged explains an error of the transaction of an event, as a *BlockedError if the company can't go on because of it. ctx is that of the
+// caller, without the time that a transaction has.
+func (x *tenantTx) judged(ctx context.Context, doing string, err error) error {
+	blocked := &BlockedError{Company: x.cause.Event.Key, Err: explain(doing, err)}
+	var sent *pgconn.PgError
+	var state *stateError
+	var own *ownFaultError
+	switch {
+	case errors.As(err, &state):
+		blocked.Reason = BlockedByState
+	case errors.As(err, &own) && own.damaged():
+		blocked.Reason = BlockedByStorage
+	case errors.As(err, &own):
+		return own // the event is refused
+	case errors.As(err, &sent) && sent.Code == lockNotAvailable:
+		blocked.Reason, blocked.By = BlockedByLock, x.watch.blockers()
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		blocked.Reason = BlockedBySize // where Postgres does not answer at all, it can't be noted either, and the partition waits
+	default:
+		return blocked.Err
+	}
+	return blocked
+}
+
+// lock queues the lock of the company, which is left alone for an event that only takes its place behind others.
+func (x *tenantTx) lock(b *pgx.Batch) {
+	e := x.cause.Event
+	b.Queue(fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds()))
+	b.Queue(tenantLockSQL, e.Key, e.Source, inboxID(x.cause)).QueryRow(func(row pgx.Row) error {
+		var locked bool
+		return row.Scan(&x.blocked, &x.prior.faulty, &locked)
+	})
+}
+
+// judge judges the event by the rules, or by what is known of the company's schema.
+func (x *tenantTx) judge() (*tenant.Decision, error) {
+	if x.fault != nil {
+		return &tenant.Decision{At: tenant.EffectTime(&x.state, x.cause.Event.Time), Refused: x.fault}, nil //nolint:nilerr // the refusal is the decision
+	}
+	if unlisted := x.tenants.rules.Unlisted(&x.state); unlisted != "" {
+		x.tenants.store.sayUnlisted(unlisted, x.state.CompanyID)
+	}
+	d, err := x.tenants.rules.Decide(&x.state, x.cause)
+	if err != nil {
+		return nil, &stateError{err}
+	}
+	return d, nil
+}
+
+// refuse makes the next attempt refuse the event, if an error says that its company's schema stands in the way. What is due is not
+// refused: it stays due.
+func (a *attempt) refuse(err error) bool {
+	var own *ownFaultError
+	var blocked *BlockedError
+	if !errors.As(err, &own) || errors.As(err, &blocked) || a.fault != nil {
+		return false
+	}
+	if _, due := a.cause.Payload.(*events.SubscriptionDue); due {
+		return false
+	}
+	a.fault = own.refusal(a.cause.Event.Key)
+	return true
+}
+
+// setAside lets an event wait in the inbox whose company can't go on, and notes why. Any other error comes back as it is.
+func (t *Tenants) setAside(ctx context.Context, c *tenant.Cause, err error) error {
+	_, due := c.Payload.(*events.SubscriptionDue)
+	var blocked *BlockedError
+	var own *ownFaultError
+	var refused *events.Rejection
+	switch {
+	case errors.As(err, &blocked):
+	case errors.As(err, &own): // of what is due: events are refused
+		blocked = &BlockedError{Company: c.Event.Key, Reason: BlockedBySchema, Err: err}
+	case due && errors.As(err, &refused): // its state is not what it should be
+		blocked = &BlockedError{Company: c.Event.Key, Reason: BlockedByState,
+			Err: fmt.Errorf("apply %s of company %s, which is due: %s", c.Event.ID, c.Event.Key, refused.Error())}
+	default:
+		return err
+	}
+	text, err := writeEvent(c)
+	if err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	e := c.Event
+	print := fingerprint(e)
+	b.Queue(inboxWaitSQL, e.Source, inboxID(c), e.Type, e.Key, print, text, t.wait)
+	b.Queue("SELECT fingerprint FROM public.inbox WHERE source = $1 AND event_id = $2", e.Source, inboxID(c)).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&print) })
+	if err := t.block(ctx, blocked, b); err != nil {
+		return err
+	}
+	if !sameEvent(print, e) {
+		return conflict(e)
+	}
+	return nil
+}
+
+// block notes that a company can't go on, in one transaction with what is queued.
+func (t *Tenants) block(ctx context.Context, why *BlockedError, queued *pgx.Batch) error {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	var tries int
+	queued.Queue(blockPutSQL, why.Company, why.Reason, why.Err.Error(), why.By).QueryRow(func(row pgx.Row) error { return row.Scan(&tries) })
+	err := pgx.BeginFunc(ctx, t.store.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, queued).Close() })
+	if err != nil {
+		return explain("set an event aside", err)
+	}
+	if tries%logBlockedEvery == 1 {
+		t.store.log.WarnContext(ctx, "a company can't go on; its events are set aside in the inbox", "company_id", why.Company,
+			"reason", why.Reason, "blocked_by", why.By, "tries", tries, "error", why.Err)
+	}
+	return nil
+}
+
+// logBlockedEvery is after how many tries it is logged again that a company can't go on.
+const logBlockedEvery = 20
+
+func conflict(e *events.Event) error {
+	return events.Reject(events.Conflict, "the event %s of %s was taken before with other data", e.ID, e.Source)
+}
+
+// DrainAtOnce is how many events Drain applies at most, so that their results are published before there are very many.
+const DrainAtOnce = 500
+
+// Drain applies what has waited for a company that is registered now, or that can go on now, in the order in which it came. Where it
+// returns DrainAtOnce events or more, others may be left. The error is a *BlockedError if the company can't go on yet.
+func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) {
+	done, err := t.drain(ctx, company)
+	var blocked *BlockedError
+	if !errors.As(err, &blocked) {
+		return done, err
+	}
+	if err := t.block(ctx, blocked, &pgx.Batch{}); err != nil {
+		return done, err
+	}
+	return done, blocked
+}
+
+// unblock notes that a company goes on: nothing of it is set aside any more.
+func (t *Tenants) unblock(ctx context.Context, company string) error {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	tag, err := t.store.pool.Exec(ctx, "DELETE FROM public.company_blocks WHERE company_id = $1", company)
+	if err != nil {
+		return explain("note that a company goes on", err)
+	}
+	if tag.RowsAffected() > 0 {
+		t.store.log.InfoContext(ctx, "a company goes on; what was set aside is applied", "company_id", company)
+	}
+	return nil
+}
+
+// Retry returns up to limit companies that can't go on and are to be tried again, with Drain. For a while no other process gets them.
+func (t *Tenants) Retry(ctx context.Context, limit int) ([]string, error) {
+	return t.companies(ctx, "look for companies to be tried again", `UPDATE public.company_blocks AS b SET next_try = clock_timestamp() + interval '10 seconds'
+		FROM (SELECT company_id FROM public.company_blocks WHERE next_try <= clock_timestamp()
+			ORDER BY next_try LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
+		WHERE b.company_id = due.company_id RETURNING b.company_id`, limit)
+}
+
+// A Block is a company that can't go on.
+type Block struct {
+	Company string
+	Reason  string
+	Detail  string
+	By      string // the sessions that hold a lock; empty: not known
+	Since   time.Time
+	Tries   int
+	Waiting int64 // events that are set aside
+}
+
+func (b Block) String() string {
+	text := fmt.Sprintf("company %s can't go on since %s (%s), %d events wait", b.Company, b.Since.Format(time.RFC3339), b.Reason, b.Waiting)
+	if b.By != "" {
+		text += ", blocked by " + b.By
+	}
+	return text
+}
+
+// Blocked returns up to limit companies that can't go on, those that have stood still for longest first.
+func (t *Tenants) Blocked(ctx context.Context, limit int) ([]Block, error) {
+	ctx, cancel := t.store.bounded(ctx)
+	defer cancel()
+	rows, err := t.store.pool.Query(ctx, `SELECT company_id, reason, detail, coalesce(blocked_by, ''), since, tries,
+			(SELECT count(*) FROM public.inbox AS i WHERE i.company_id = b.company_id AND i.state = 'waiting')
+		FROM public.company_blocks AS b ORDER BY since LIMIT $1`, limit)
+	if err == nil {
+		var found []Block
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (one Block, err error) {
+			err = row.Scan(&one.Company, &one.Reason, &one.Detail, &one.By, &one.Since, &one.Tries, &one.Waiting)
+			one.Since = one.Since.UTC()
+			return one, err
+		})
+		if err == nil {
+			return found, nil
+		}
+	}
+	return nil, explain("list the companies that can't go on", err)
+}
