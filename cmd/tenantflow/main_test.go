@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
 )
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-		stuck := part{name: "stuck", run: func(context.Context, *service) error { select {} }}
+		stuck := part{name: "stuck", run: func(context.Context, *service, prometheus.Registerer) error { select {} }}
 		s, err := newService(cfg, log, []part{stuck})
 		if err != nil {
 			panic(err)

@@ -73,7 +73,7 @@ It is configured by environment variables: "tenantflow config print" lists them 
 come from, "tenantflow config check" says everything that is wrong with them.
 
 Exit codes: 0 done; 1 failed, or differences found; 2 the command line or the configuration is wrong.
-SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
+SIGTERM or SIGINT ends a command in good order; a second one, at least a second later, ends it at once.`,
 		Example: `  tenantflow migrate                  create the tables and topics that are missing
   tenantflow run --only usage         run the service
   tenantflow config check             say everything that is wrong with the configuration`,

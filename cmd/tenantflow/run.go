@@ -35,7 +35,7 @@ func newRunCommand(a *app) *cobra.Command {
 		Use:   "run",
 		Short: "Run the service until SIGTERM",
 		Long: `Run consumes events until it gets SIGTERM or SIGINT. Then it stops taking events, finishes and commits what is under
-way within TENANTFLOW_SHUTDOWN_TIMEOUT, leaves its consumer groups and exits 0. A second signal ends it at once (exit 1);
+way within TENANTFLOW_SHUTDOWN_TIMEOUT, leaves its consumer groups and exits 0. A second signal, at least a second later, ends it at once (exit 1);
 nothing is lost then either, it is done after the next start.
 
 Its parts: ` + strings.Join(names, ", ") + `. Without --only it runs all there are. Each needs the addresses of
