@@ -54,7 +54,18 @@ func TestRun_AStoreThatRefusesStopsOnlyItsParts(t *testing.T) {
 			t.Fatalf("migrate: exit code %d\n%s", code, errOut)
 		}
 	}
+	check := func() (errOut string, code int) {
+		t.Helper()
+		_, errOut, code = tenantflow(t, environ, "config", "check", "--connect", "--only", "usage,company")
+		return errOut, code
+	}
+	if errOut, code := check(); code != exitFailed || !strings.Contains(errOut, "not usable: clickhouse, kafka, postgres") {
+		t.Errorf("config check before migrate: exit code %d\n%s", code, errOut)
+	}
 	migrate()
+	if errOut, code := check(); code != exitDone {
+		t.Errorf("config check after migrate: exit code %d\n%s", code, errOut)
+	}
 	p := start(t, "tenantflow", environ, "run", "--only", "usage,company")
 	within := func(what string, condition func(status int, body string) bool) {
 		t.Helper()
@@ -74,8 +85,11 @@ func TestRun_AStoreThatRefusesStopsOnlyItsParts(t *testing.T) {
 	within("ready", ready)
 
 	postgres("ALTER ROLE " + role + " NOLOGIN")
-	postgres("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" + role + "'")
-	within("Postgres refuses the login", func(_ int, body string) bool { return strings.Contains(body, "28000") })
+	within("Postgres refuses the login", func(_ int, body string) bool {
+		// Again and again: a login that was under way may come through after the first time.
+		postgres("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" + role + "'")
+		return strings.Contains(body, "28000")
+	})
 	clickhouse := connectClickHouse(t, environ)
 	produce := func(id string) {
 		t.Helper()

@@ -86,8 +86,8 @@ type source struct {
 // Load reads the configuration from environ, a list of NAME=value as os.Environ gives it, and checks it. A variable
 // with an empty value counts as not set. The error is a [Problems] with everything that is wrong.
 //
-// Addresses of stores may be missing: which ones are needed depends on the command, see [Config.Require].
-func Load(environ []string) (*Config, error) {
+// The addresses of the given stores must be set; those of others may be missing.
+func Load(environ []string, stores ...Store) (*Config, error) {
 	values, problems := readEnvironment(environ)
 	cfg := &Config{sources: values}
 
@@ -107,6 +107,11 @@ func Load(environ []string) (*Config, error) {
 		invalid[p.Setting] = true
 	}
 	problems = append(problems, cfg.check(invalid)...)
+	for _, p := range cfg.missing(stores) {
+		if !invalid[p.Setting] {
+			problems = append(problems, p)
+		}
+	}
 	if len(problems) > 0 {
 		return nil, inOrder(problems)
 	}
