@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/tier"
 	"tenantflow/internal/topic"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
@@ -137,14 +139,16 @@ func tryStore(ctx context.Context, cfg *config.Config, s config.Store) error {
 		if err != nil {
 			return err
 		}
-		return store.Close()
+		found, err := looking(cfg).clickHouse(ctx)
+		return errors.Join(err, migrateFirst(found.pending()), store.Close())
 	case config.Postgres:
 		store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: tryTimeout})
 		if err != nil {
 			return err
 		}
 		store.Close()
-		return nil
+		found, err := looking(cfg).postgres(ctx)
+		return errors.Join(err, migrateFirst(found.pending()))
 	case config.Dragonfly:
 		options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
 		if err != nil {
@@ -157,6 +161,19 @@ func tryStore(ctx context.Context, cfg *config.Config, s config.Store) error {
 		return store.Close()
 	}
 	return fmt.Errorf("there is no store %s", s)
+}
+
+// looking is a migration that changes nothing and waits for nothing.
+func looking(cfg *config.Config) *migration {
+	return &migration{cfg: cfg, tiers: tier.Default(), errOut: io.Discard}
+}
+
+// migrateFirst is an error if migrations are pending.
+func migrateFirst(pending int) error {
+	if pending == 0 {
+		return nil
+	}
+	return fmt.Errorf(`%d migrations are pending; run "tenantflow migrate"`, pending)
 }
 
 // tryKafka asks for the topics that the service needs.
