@@ -109,19 +109,31 @@ func redisOptions(t testing.TB, url string) *redis.Options {
 // members says which company a user belongs to; all have the same limit. Who is not in it is unknown.
 type members struct {
 	Company map[string]string
+	History map[string][]directory.Membership // the newest first; of a user who is not in it, Company was always the one
 	Limit   int64
 }
 
-// Resolve implements consumers.QuotaUsers.
-func (m members) Resolve(_ context.Context, users []string, out []*directory.Subscription) error {
+// ResolveMembers implements consumers.QuotaUsers.
+func (m members) ResolveMembers(_ context.Context, users []string, out []*directory.Subscription) error {
 	for i, u := range users {
 		out[i] = nil
-		if company, ok := m.Company[u]; ok {
-			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}}
+		company, there := m.Company[u]
+		history := m.History[u]
+		switch {
+		case there:
+			if history == nil {
+				history = []directory.Membership{{CompanyID: company}}
+			}
+			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}, Memberships: history}
+		case history != nil:
+			out[i] = &directory.Subscription{UserID: u, Memberships: history}
 		}
 	}
 	return nil
 }
+
+// AppliedThrough implements consumers.QuotaUsers: all is known.
+func (m members) AppliedThrough() time.Time { return time.Now().Add(time.Hour) }
 
 // know makes every user of the model known, with a limit.
 func (f *quotaFixture) know(want model.Expected, limit int64) {

@@ -17,26 +17,26 @@ type TopicReading struct {
 	through time.Time
 }
 
-// Through returns a time up to which everything that was in the topic has been consumed. It is behind by the time between two calls,
-// and zero as long as nothing is known, which an error says why.
+// Through returns a time up to which everything that was in the topic has been consumed: now, where all is, and otherwise that of an earlier
+// call. It is zero as long as nothing is known, which an error says why.
 func (r *TopicReading) Through(ctx context.Context) (time.Time, error) {
-	if r.ends != nil {
-		unread, err := Unread(ctx, r.Client, r.Group, r.Topic, r.ends)
+	if r.ends == nil {
+		taken := time.Now()
+		ends, err := Ends(ctx, r.Client, r.Topic)
 		if err != nil {
 			return time.Time{}, err
 		}
-		for _, events := range unread {
-			if events > 0 {
-				return r.through, nil
-			}
-		}
-		r.through = r.taken
+		r.ends, r.taken = ends, taken
 	}
-	taken := time.Now()
-	ends, err := Ends(ctx, r.Client, r.Topic)
+	unread, err := Unread(ctx, r.Client, r.Group, r.Topic, r.ends)
 	if err != nil {
 		return time.Time{}, err
 	}
-	r.ends, r.taken = ends, taken
+	for _, events := range unread {
+		if events > 0 {
+			return r.through, nil
+		}
+	}
+	r.through, r.ends = r.taken, nil
 	return r.through, nil
 }

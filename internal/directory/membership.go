@@ -10,9 +10,13 @@ type Membership struct {
 	CompanyID string    `json:"company_id"`
 	Since     time.Time `json:"since"`          // the first moment
 	Until     time.Time `json:"until,omitzero"` // the first one in which it was over; zero: it is not
+
+	// When Postgres came to know of the beginning and of the end, by its clock. Zero: before that was kept.
+	RecordedAt time.Time `json:"recorded_at,omitzero"`
+	EndedAt    time.Time `json:"ended_at,omitzero"`
 }
 
-func (m Membership) holds(at time.Time) bool {
+func (m *Membership) holds(at time.Time) bool {
 	return !at.Before(m.Since) && (m.Until.IsZero() || at.Before(m.Until))
 }
 
@@ -27,9 +31,10 @@ const (
 	BelongsElsewhere
 )
 
-// BelongedTo reports whether the user belonged to a company at a time, or to another one. Nil, an unknown user, belongs to none. It
-// knows the user's last 32 memberships.
-func (s *Subscription) BelongedTo(company string, at time.Time) Belonging {
+// BelongedTo reports whether the user belonged to a company at a time, or to another one. What Postgres recorded after known is left out
+// where it takes the user from the company: that another one has the user, and that the company has the user no longer. What gives the
+// user to the company holds whenever it was recorded. Nil, an unknown user, belongs to none. It knows the user's last 32 memberships.
+func (s *Subscription) BelongedTo(company string, at, known time.Time) Belonging {
 	if s == nil {
 		return BelongsToNone
 	}
@@ -37,14 +42,23 @@ func (s *Subscription) BelongedTo(company string, at time.Time) Belonging {
 	for i := range s.Memberships {
 		m := &s.Memberships[i]
 		switch {
-		case !m.holds(at):
-		case m.CompanyID == company:
+		case m.CompanyID == company && (m.holds(at) || m.EndedAt.After(known) && !at.Before(m.Since)):
 			return Belongs
-		default:
+		case m.CompanyID != company && m.holds(at) && !m.RecordedAt.After(known):
 			answer = BelongsElsewhere
 		}
 	}
 	return answer
+}
+
+// BelongsSince reports whether the user belongs to a company, and has without a break since a time at the latest: the usual case, and
+// cheaper than BelongedTo for each moment since.
+func (s *Subscription) BelongsSince(company string, at time.Time) bool {
+	if s.CompanyID != company || len(s.Memberships) == 0 {
+		return false
+	}
+	m := &s.Memberships[0]
+	return m.CompanyID == company && m.Until.IsZero() && !m.Since.After(at)
 }
 
 // former reports whether the user belongs to no company any more, so that only the memberships are known.
