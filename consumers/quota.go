@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,11 @@ type QuotaConfig struct {
 	ResendWindow  time.Duration
 	ResendRecords int
 
+	// What can't be judged yet because company events are not applied up to it waits for at most DeferFor, and no more than DeferEvents of a
+	// partition, some 64 bytes each; beyond that it counts. Defaults: 15s, 50000.
+	DeferFor    time.Duration
+	DeferEvents int
+
 	// Topic is where threshold events go, prefix included.
 	Topic string
 
@@ -101,6 +107,8 @@ func NewQuota(cfg QuotaConfig) *Quota {
 	if cfg.ResendRecords == 0 {
 		cfg.ResendRecords = 1_000_000
 	}
+	cfg.DeferFor = cmp.Or(cfg.DeferFor, 15*time.Second)
+	cfg.DeferEvents = cmp.Or(cfg.DeferEvents, 50_000)
 	return &Quota{cfg: cfg, metrics: newQuotaMetrics(cfg.Registry)}
 }
 

@@ -15,12 +15,9 @@ import (
 // owns the partition next reads it again, and finds the others known.
 //
 // What waits is bounded in time and in number. Beyond that an event counts: company events that are not applied must not stop quotas.
-const (
-	deferFor    = 15 * time.Second
-	deferEvents = 50_000 // of a partition, some 64 bytes each
-	// sayUndecided is how often the log says that events were counted undecided.
-	sayUndecided = 10 * time.Second
-)
+
+// sayUndecided is how often the log says that events were counted undecided.
+const sayUndecided = 10 * time.Second
 
 // A deferral is what was put off in a partition.
 type deferral struct {
@@ -112,7 +109,7 @@ func (p *quotaPartition) settleDeferred(ctx context.Context) error {
 	for _, d := range p.deferred.days {
 		days = append(days, d)
 	}
-	excess := p.deferred.events - deferEvents
+	excess := p.deferred.events - p.quota.cfg.DeferEvents
 	if excess > 0 { // at the cost of those who have most of it
 		slices.SortFunc(days, func(x, y *deferredDay) int { return len(y.entries) - len(x.entries) })
 	}
@@ -163,7 +160,7 @@ func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, for
 		case refused:
 			claims[e.offset] = claim{d.user, e.company}
 		case undecided:
-			if !force && time.Since(e.since) < deferFor {
+			if !force && time.Since(e.since) < p.quota.cfg.DeferFor {
 				return guessed
 			}
 			guessed++

@@ -193,14 +193,11 @@ func TestLateEventsCountInTheirOwnDayWhileItsCounterLives(t *testing.T) {
 
 // changing are users that a test changes.
 type changing struct {
-	mu      sync.Mutex
-	users   members
-	through time.Time // company events are applied up to it
+	mu    sync.Mutex
+	users members
 }
 
 func (c *changing) set(m members) { c.mu.Lock(); defer c.mu.Unlock(); c.users = m }
-
-func (c *changing) apply(through time.Time) { c.mu.Lock(); defer c.mu.Unlock(); c.through = through }
 
 func (c *changing) ResolveMembers(ctx context.Context, users []string, out []*directory.Subscription) error {
 	c.mu.Lock()
@@ -208,7 +205,11 @@ func (c *changing) ResolveMembers(ctx context.Context, users []string, out []*di
 	return c.users.ResolveMembers(ctx, users, out)
 }
 
-func (c *changing) AppliedThrough() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.through }
+func (c *changing) AppliedThrough() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.users.AppliedThrough()
+}
 
 func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	t.Parallel()

@@ -111,6 +111,7 @@ type members struct {
 	Company map[string]string
 	History map[string][]directory.Membership // the newest first; of a user who is not in it, Company was always the one
 	Limit   int64
+	Applied time.Time // when all company events are applied; until then none is known to be
 }
 
 // ResolveMembers implements consumers.QuotaUsers.
@@ -132,8 +133,13 @@ func (m members) ResolveMembers(_ context.Context, users []string, out []*direct
 	return nil
 }
 
-// AppliedThrough implements consumers.QuotaUsers: all is known.
-func (m members) AppliedThrough() time.Time { return time.Now().Add(time.Hour) }
+// AppliedThrough implements consumers.QuotaUsers.
+func (m members) AppliedThrough() time.Time {
+	if time.Now().Before(m.Applied) {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Hour)
+}
 
 // know makes every user of the model known, with a limit.
 func (f *quotaFixture) know(want model.Expected, limit int64) {
@@ -156,6 +162,8 @@ type quotaConsumer struct {
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
+	deferFor time.Duration        // default: the consumer's
+	deferred int                  // events, likewise
 	activity *consumers.Activity
 	registry prometheus.Registerer
 	log      *slog.Logger
@@ -204,6 +212,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			return s
 		},
 		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
+		DeferFor: c.deferFor, DeferEvents: c.deferred,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafka.Transport{}
