@@ -13,9 +13,10 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// membershipMargin is how far apart three clocks and the polls of the directory may be: Postgres', which dates a membership before its
-// transaction is committed, the brokers', which date a record, and this process's. A poll takes some 300 ms, and a commit less.
-const membershipMargin = 2 * time.Second
+// membershipMargin is how far apart what is done to a membership and what is known of it may be: Postgres dates it before its transaction is
+// committed, the directory polls every quarter of a second, and Postgres, the brokers and this process have a clock each. Within it both
+// verdicts may have been given, so the event counts; it is short because a claim that is wrong counts then, too.
+const membershipMargin = time.Second
 
 // A verdict says what becomes of an event.
 type verdict int

@@ -68,8 +68,8 @@ func TestQuota_ARecountJudgesByTheUsagesOwnTime(t *testing.T) {
 		History: map[string][]directory.Membership{"mover": moved, "racer": moved, "gone": {moved[1]}}})
 	f.send(t, usedBy("mover", "b", 5, evening)...)
 	f.send(t, usedBy("mover", "b", 4, morning)...)                            // a claim of what was before
-	f.send(t, usedBy("racer", "a", 1, applied.Add(time.Second))...)           // may have been counted before the move was visible
-	f.send(t, usedBy("racer", "a", 2, applied.Add(2100*time.Millisecond))...) // can't have been
+	f.send(t, usedBy("racer", "a", 1, applied.Add(900*time.Millisecond))...)  // may have been counted before the move was visible
+	f.send(t, usedBy("racer", "a", 2, applied.Add(1100*time.Millisecond))...) // can't have been
 	f.send(t, usedBy("gone", "a", 1, evening)...)                             // belongs to none
 	want := map[string]int{"mover": 30, "gone": 8, "racer": 4}
 	f.eventuallyAll(t, evening, want)

@@ -31,24 +31,31 @@ const (
 	BelongsElsewhere
 )
 
-// BelongedTo reports whether the user belonged to a company at a time, or to another one. What Postgres recorded after known is left out
-// where it takes the user from the company: that another one has the user, and that the company has the user no longer. What gives the
-// user to the company holds whenever it was recorded. Nil, an unknown user, belongs to none. It knows the user's last 32 memberships.
+// BelongedTo reports whether the user belonged to a company at a time, or to another one. What gives the user to the company holds whenever
+// it was recorded. That another one has the user holds if it is so by all that is known, and was so by what Postgres had recorded until
+// known: an earlier count could say no more. Nil, an unknown user, belongs to none. It knows the user's last 32 memberships.
 func (s *Subscription) BelongedTo(company string, at, known time.Time) Belonging {
 	if s == nil {
 		return BelongsToNone
 	}
-	answer := BelongsToNone
+	now, then := false, false // another one has the user
 	for i := range s.Memberships {
 		m := &s.Memberships[i]
+		holds := m.holds(at)
+		held := holds || m.EndedAt.After(known) && !at.Before(m.Since) // its end was not known
 		switch {
-		case m.CompanyID == company && (m.holds(at) || m.EndedAt.After(known) && !at.Before(m.Since)):
+		case !held:
+		case m.CompanyID == company:
 			return Belongs
-		case m.CompanyID != company && m.holds(at) && !m.RecordedAt.After(known):
-			answer = BelongsElsewhere
+		default:
+			now = now || holds
+			then = then || !m.RecordedAt.After(known)
 		}
 	}
-	return answer
+	if now && then {
+		return BelongsElsewhere
+	}
+	return BelongsToNone
 }
 
 // BelongsSince reports whether the user belongs to a company, and has without a break since a time at the latest: the usual case, and

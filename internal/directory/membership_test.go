@@ -52,7 +52,10 @@ func TestBelongedTo_TakesNothingOnLaterWord(t *testing.T) {
 		{"a", 7, 11, directory.BelongsToNone}, {"a", 9, 23, directory.Belongs},
 		{"b", 11, 11, directory.Belongs}, // what gives, gives whenever it was recorded
 		{"b", 9, 7, directory.BelongsToNone}, {"b", 9, 9, directory.BelongsElsewhere},
-		{"c", 11, 11, directory.BelongsToNone}, {"c", 11, 13, directory.BelongsElsewhere},
+		{"c", 11, 7, directory.BelongsToNone},     // the user was not known
+		{"c", 11, 11, directory.BelongsElsewhere}, // it was a's by what was known then, and is b's by what is known now
+		{"c", 11, 12, directory.BelongsToNone},    // it had left a
+		{"c", 11, 13, directory.BelongsElsewhere},
 	} {
 		if got := s.BelongedTo(c.company, at(c.hour), at(c.known)); got != c.want {
 			t.Errorf("to %s at %d as known at %d: %v, want %v", c.company, c.hour, c.known, got, c.want)
