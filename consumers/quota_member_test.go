@@ -60,7 +60,7 @@ func TestQuota_ARecountJudgesByTheUsagesOwnTime(t *testing.T) {
 	f.send(t, usedBy("mover", "a", 25, morning)...)
 	f.send(t, usedBy("gone", "a", 7, morning)...)
 	f.send(t, usedBy("mover", "rogue", 2, morning)...)
-	f.send(t, usedBy("racer", "a", 3, noon.Add(5*time.Second))...) // no one can know yet
+	f.send(t, usedBy("racer", "a", 3, noon.Add(5*time.Second))...) // the move is not known yet
 	f.eventuallyAll(t, evening, map[string]int{"mover": 25, "gone": 7, "racer": 3})
 
 	moved := []directory.Membership{{CompanyID: "b", Since: noon, RecordedAt: applied}, {CompanyID: "a", Until: noon, EndedAt: applied}}
