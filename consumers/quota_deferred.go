@@ -11,8 +11,8 @@ import (
 
 // An event under another company than its user's is refused only when company events are applied up to its record: the one that gives
 // the user to that company may still be on its way. Until then the user's day is put off. Its events, of this batch and of later ones, wait
-// in memory, and its watermark stays; all other users are counted as ever. The progress stays before the first event that waits, so whoever
-// owns the partition next reads it again, and finds the others known.
+// in memory, and its watermark stays; all other users are counted as ever. The progress stays before the first event that waits, so the
+// next owner of the partition reads it again, and finds the others known.
 //
 // What waits is bounded in time and in number. Beyond that an event counts: company events that are not applied must not stop quotas.
 

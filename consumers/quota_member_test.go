@@ -183,9 +183,6 @@ func TestQuota_AKillLosesNothingThatWaits(t *testing.T) {
 			}
 			f.send(t, messages...)
 			f.members = deferring("elsewhere", now.Add(longAfter))
-			if at.step == consumers.QuotaCounted {
-				f.members.Applied = now.Add(3 * time.Second)
-			}
 			f.crashAt(t, at.step, at.nth)
 			f.members.Applied = time.Time{}
 			f.count(t, quotaConsumer{session: crashSession})
