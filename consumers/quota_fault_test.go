@@ -191,18 +191,24 @@ func TestLateEventsCountInTheirOwnDayWhileItsCounterLives(t *testing.T) {
 	}
 }
 
-// changing are users whose limit a test changes.
+// changing are users that a test changes.
 type changing struct {
 	mu    sync.Mutex
-	limit members
+	users members
 }
 
-func (c *changing) set(m members) { c.mu.Lock(); defer c.mu.Unlock(); c.limit = m }
+func (c *changing) set(m members) { c.mu.Lock(); defer c.mu.Unlock(); c.users = m }
 
-func (c *changing) Resolve(ctx context.Context, users []string, out []*directory.Subscription) error {
+func (c *changing) ResolveMembers(ctx context.Context, users []string, out []*directory.Subscription) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.limit.Resolve(ctx, users, out)
+	return c.users.ResolveMembers(ctx, users, out)
+}
+
+func (c *changing) AppliedThrough() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.users.AppliedThrough()
 }
 
 func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
@@ -211,7 +217,7 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	now := time.Now()
 	day := now.UTC().Format(time.DateOnly)
 	who := map[string]string{"u": "acme"}
-	users := &changing{limit: members{Company: who, Limit: 10}}
+	users := &changing{users: members{Company: who, Limit: 10}}
 	f.count(t, quotaConsumer{users: users})
 	sent := 0
 	use := func(n int) {

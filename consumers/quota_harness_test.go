@@ -109,18 +109,36 @@ func redisOptions(t testing.TB, url string) *redis.Options {
 // members says which company a user belongs to; all have the same limit. Who is not in it is unknown.
 type members struct {
 	Company map[string]string
+	History map[string][]directory.Membership // the newest first; of a user who is not in it, Company was always the one
 	Limit   int64
+	Applied time.Time // when all company events are applied; until then none is known to be
 }
 
-// Resolve implements consumers.QuotaUsers.
-func (m members) Resolve(_ context.Context, users []string, out []*directory.Subscription) error {
+// ResolveMembers implements consumers.QuotaUsers.
+func (m members) ResolveMembers(_ context.Context, users []string, out []*directory.Subscription) error {
 	for i, u := range users {
 		out[i] = nil
-		if company, ok := m.Company[u]; ok {
-			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}}
+		company, there := m.Company[u]
+		history := m.History[u]
+		switch {
+		case there:
+			if history == nil {
+				history = []directory.Membership{{CompanyID: company}}
+			}
+			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}, Memberships: history}
+		case history != nil:
+			out[i] = &directory.Subscription{UserID: u, Memberships: history}
 		}
 	}
 	return nil
+}
+
+// AppliedThrough implements consumers.QuotaUsers.
+func (m members) AppliedThrough() time.Time {
+	if time.Now().Before(m.Applied) {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Hour)
 }
 
 // know makes every user of the model known, with a limit.
@@ -144,6 +162,8 @@ type quotaConsumer struct {
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
+	deferFor time.Duration        // default: the consumer's
+	deferred int                  // events, likewise
 	activity *consumers.Activity
 	registry prometheus.Registerer
 	log      *slog.Logger
@@ -192,6 +212,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			return s
 		},
 		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
+		DeferFor: c.deferFor, DeferEvents: c.deferred,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafka.Transport{}

@@ -66,9 +66,15 @@ func runQuotaChild(config string) int {
 	f := &quotaFixture{fixture: &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, partitions: c.Partitions}, quotas: c.Quotas, members: c.Members}
 	o, err := redis.ParseURL(c.URL)
 	if err == nil {
-		err = quotaConsumer{rows: 100, session: crashSession, onStep: func(s consumers.QuotaStep) {
+		users := &changing{users: c.Members}
+		err = quotaConsumer{rows: 100, session: crashSession, users: users, onStep: func(s consumers.QuotaStep) {
 			if s == c.Step {
 				kill()
+			}
+			if s == consumers.QuotaCounted && s == c.Step { // once the first batch is counted, all company events are applied
+				known := c.Members
+				known.Applied = time.Time{}
+				users.set(known)
 			}
 		}}.run(context.Background(), f, o)
 	}

@@ -39,7 +39,7 @@ const (
 
 	// RowAndDeadLetter: a dead letter whose event has become a row. The row decides; the letter is settled.
 	RowAndDeadLetter Kind = "row_and_dead_letter"
-	// TenantMismatch: a row whose user belongs to another company, as the quota consumer's dead letter says.
+	// TenantMismatch: a row whose user belonged to another company, as the quota consumer's dead letter says.
 	TenantMismatch Kind = "tenant_mismatch"
 )
 
