@@ -415,7 +415,7 @@ func TestTheScriptRunsByHand(t *testing.T) {
 	}
 	key := "quota:{u}:" + today().Format(time.DateOnly)
 	expires := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)
-	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "80:3 100:3", "0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {
+	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "3", "80:3 100:3", "0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {
 		t.Errorf("the example in count.lua answers %q", got)
 	}
 	if got := run("clear.lua", key, ",", "80:3:3:a1.0:142"); got != "(integer) 1" && got != "1" {
