@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func BenchmarkQuotaBatchAdd(b *testing.B) {
 		g.Next(&m)
 		records[i] = events.Record{Key: m.Key, Value: m.Value, Headers: m.Headers, Time: time.Now()}
 	}
-	p := &quotaPartition{decoder: events.NewUsageDecoder(events.UsageLimits{}), seen: recent.NewWindow(window, 3600), lateness: 48 * 3600 * 1000}
+	p := &quotaPartition{quota: NewQuota(QuotaConfig{}), decoder: events.NewUsageDecoder(events.UsageLimits{}), seen: recent.NewWindow(window, 3600), lateness: 48 * 3600 * 1000}
 	second, offset := time.Now().Unix(), int64(0)
 	for i := range uint64(window) {
 		p.seen.Add(i*0x9e3779b97f4a7c15, offset, second)
@@ -38,6 +39,11 @@ func BenchmarkQuotaBatchAdd(b *testing.B) {
 		}
 		r := &records[n%count]
 		r.Offset = offset
+		for i := range r.Headers {
+			if id := r.Headers[i].Value; r.Headers[i].Key == "ce_id" && len(id) >= 8 { // another event
+				binary.BigEndian.PutUint64(id[len(id)-8:], spell(offset))
+			}
+		}
 		offset++
 		batch.Add(r)
 		if n++; n%rows == 0 {
@@ -45,4 +51,13 @@ func BenchmarkQuotaBatchAdd(b *testing.B) {
 			p.End(batch)
 		}
 	}
+}
+
+// spell writes a number in eight printable characters.
+func spell(n int64) (text uint64) {
+	for range 8 {
+		text = text<<8 | uint64('@'+n&0x1f)
+		n >>= 5
+	}
+	return text
 }
