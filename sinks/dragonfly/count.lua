@@ -28,7 +28,7 @@
 --
 -- One command writes everything: a server that runs out of memory within a script may have applied the commands before.
 -- Only what Lua 5.1 and 5.4, Redis and Dragonfly have in common; numbers are exact up to 2^53 and stop there.
-local call, format, find, gmatch = redis.call, string.format, string.find, string.gmatch
+local call, format, find, gmatch, min = redis.call, string.format, string.find, string.gmatch, math.min
 local hash, field = KEYS[1], ARGV[1]
 local epoch, from, to, events = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local most = 9007199254740992
@@ -94,17 +94,10 @@ if ARGV[9] ~= '' and all_calls + events >= tonumber(ARGV[10]) then
   end
 end
 
-local function sum(one, other)
-  one = one + other
-  if one > most then
-    return most
-  end
-  return one
-end
 local n = tonumber(ARGV[7])
-all_calls, all_points = sum(all_calls, events), sum(all_points, n)
+all_calls, all_points = min(most, all_calls + events), min(most, all_points + n)
 local counted, used = format('%d', all_calls), format('%d', all_points)
-local share = format('%s %s %d %d', ARGV[2], ARGV[5], sum(calls, events), sum(points, n))
+local share = format('%s %s %d %d', ARGV[2], ARGV[5], min(most, calls + events), min(most, points + n))
 if marks == (kept[4] or '') then
   call('HSET', hash, 'api_calls', counted, 'data_points', used, field, share)
 else
