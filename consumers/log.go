@@ -24,12 +24,19 @@ var errEnough = errors.New("enough")
 func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition int, r Range, each func(*events.Record) error) error {
 	f := fetch.New(client, topic, partition)
 	defer f.Close()
-	delays := retryDelays()
 	log, err := Bounds(ctx, client, topic, partition)
 	if err != nil {
 		return err
 	}
+	return readRange(ctx, f, log, r, each)
+}
+
+// readRange does what ReadLog says, with a reader of the partition, whose log holds what log says.
+func readRange(ctx context.Context, f *fetch.Reader, log, r Range, each func(*events.Record) error) error {
+	const usual = 2 << 10 // bytes of a record; of larger ones it takes more fetches
+	delays := retryDelays()
 	for at := max(r.From, log.From); at < min(r.To, log.To); {
+		f.MaxBytes = int(min(fetch.MaxBytes, (r.To-at)*usual))
 		var eachErr error
 		got, err := f.Fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
 			if rec.Offset >= r.To {
@@ -68,6 +75,15 @@ func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition 
 func readOffsets(ctx context.Context, client *kafka.Client, topic string, partition int, offsets []int64, each func(*events.Record) error) error {
 	// What lies between two of them is read as well, if it is little: to ask for each alone takes longer.
 	const near = 1000
+	if len(offsets) == 0 {
+		return nil
+	}
+	f := fetch.New(client, topic, partition)
+	defer f.Close()
+	log, err := Bounds(ctx, client, topic, partition)
+	if err != nil {
+		return err
+	}
 	offsets = slices.Sorted(slices.Values(offsets))
 	for len(offsets) > 0 {
 		n := 1
@@ -75,7 +91,7 @@ func readOffsets(ctx context.Context, client *kafka.Client, topic string, partit
 			n++
 		}
 		run := offsets[:n]
-		err := ReadLog(ctx, client, topic, partition, Range{From: run[0], To: run[n-1] + 1}, func(r *events.Record) error {
+		err := readRange(ctx, f, log, Range{From: run[0], To: run[n-1] + 1}, func(r *events.Record) error {
 			if _, wanted := slices.BinarySearch(run, r.Offset); !wanted {
 				return nil
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,6 +95,7 @@ type QuotaConfig struct {
 type Quota struct {
 	cfg     QuotaConfig
 	metrics *quotaMetrics
+	batches sync.Pool // of *quotaBatch, empty
 }
 
 // NewQuota returns the handler.
@@ -143,11 +145,22 @@ type quotaPartition struct {
 
 // Begin returns an empty batch.
 func (p *quotaPartition) Begin() Batch {
-	return &quotaBatch{partition: p, index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
+	b, ok := p.quota.batches.Get().(*quotaBatch)
+	if !ok {
+		b = &quotaBatch{index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
+	}
+	b.partition = p
+	return b
 }
 
-// End has nothing to give back: what a batch holds depends too much on its users.
-func (p *quotaPartition) End(Batch) {}
+// End keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
+func (p *quotaPartition) End(batch Batch) {
+	const many = 4096 // users and days
+	if b, ok := batch.(*quotaBatch); ok && len(b.groups) <= many {
+		b.reset()
+		p.quota.batches.Put(b)
+	}
+}
 
 // Close notes the progress, so that the next owner need not look at what is counted.
 func (p *quotaPartition) Close(ctx context.Context) {

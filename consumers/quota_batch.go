@@ -62,6 +62,13 @@ const (
 	groupBytes = 200
 )
 
+// reset empties the batch.
+func (b *quotaBatch) reset() {
+	clear(b.index)
+	clear(b.groups) // their names are memory of their own
+	*b = quotaBatch{groups: b.groups[:0], entries: b.entries[:0], index: b.index, key: b.key[:0], record: dragonfly.Record{Offset: -1}}
+}
+
 // Add decodes a record and puts it to its group. What can't be understood is left to the usage consumer, which writes it
 // to the dead letters. All verdicts go by the record's own time, never by a clock: a recount, hours later, comes to the same.
 func (b *quotaBatch) Add(r *events.Record) {

@@ -63,7 +63,7 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 			t.Fatalf("seed %d: %+v: the keys are\n%v\nafter Lua 5.1 and\n%v\nafter Lua 5.4", seed, c, one, two)
 		}
 	}
-	for _, a := range []string{"count.lua counted", "count.lua known", "count.lua behind", "count.lua left", "count.lua later", "clear.lua 0", "clear.lua 1",
+	for _, a := range []string{"count.lua counted", "count.lua known", "count.lua behind", "count.lua left", "count.lua offsets", "count.lua later", "clear.lua 0", "clear.lua 1",
 		"note.lua noted", "note.lua missing", "note.lua epoch", "note.lua incarnation", "begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1"} {
 		if !answers[a] {
 			t.Errorf("seed %d: no call was answered with %q", seed, a)
@@ -125,9 +125,10 @@ func (r scriptCalls) count(counters string) scriptCall {
 	if r.IntN(20) == 0 {
 		epoch = r.number(65535, 65538)
 	}
-	limit, percents := "", ""
+	limit, least, percents := "", "", ""
 	if n := r.IntN(60); n > 0 {
-		limit, percents = strconv.Itoa(n), fmt.Sprintf("80:%d 100:%d", (n*8+9)/10, n)
+		least = strconv.Itoa((n*8 + 9) / 10)
+		limit, percents = strconv.Itoa(n), fmt.Sprintf("100:%d 80:%s", n, least)
 	}
 	from := 1<<40 + r.IntN(200)
 	events, points, offsets := 1+r.IntN(5), 0, ""
@@ -138,9 +139,12 @@ func (r scriptCalls) count(counters string) scriptCall {
 		}
 		offsets += ","
 	}
+	if r.IntN(3) == 0 {
+		offsets = "" // left out, to be asked for
+	}
 	mode := []string{"clear", "clear", "clear", "keep", "adopt"}[r.IntN(5)]
 	return scriptCall{"count.lua", []string{counters}, []any{"a1." + r.number(0, 2), epoch, mode, strconv.Itoa(from), strconv.Itoa(from + 1 + r.IntN(30)),
-		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, percents, offsets}}
+		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, percents, offsets}}
 }
 
 // expiry is far enough ahead for the test, and near enough for Dragonfly, which takes no more than eight years.
