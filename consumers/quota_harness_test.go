@@ -22,6 +22,7 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/health"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
@@ -146,6 +147,7 @@ type quotaConsumer struct {
 	users    consumers.QuotaUsers // default: the fixture's members
 	activity *consumers.Activity
 	registry prometheus.Registerer
+	health   *health.Tracker
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 }
@@ -199,7 +201,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	return consumers.NewGroup(consumers.Config{
 		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Logger: c.log,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Health: c.health, Logger: c.log,
 	}, handler).Run(ctx)
 }
 
