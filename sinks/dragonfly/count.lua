@@ -65,6 +65,7 @@ if watermark and watermark >= to then
   redis.call('EXPIREAT', hash, ARGV[8])
   return string.format('known %.0f %.0f', all_calls, all_points) .. due()
 elseif watermark and watermark > from then
+  redis.call('EXPIREAT', hash, ARGV[8])
   return string.format('behind %.0f 0', watermark)
 end
 
@@ -93,8 +94,9 @@ if marks ~= (kept[4] or '') then
   written[7], written[8] = 'marks', marks
 end
 redis.call('HSET', hash, (table.unpack or unpack)(written))
-if not of then
-  -- Later calls need not do it: one that fails before here is made again, and finds its events known.
+if not of or of < epoch then
+  -- Later calls need not do it. One that fails before here is made again, by this process or the next owner, and ends up here
+  -- in a later epoch, or above: known, or behind if the range is cut otherwise.
   redis.call('EXPIREAT', hash, ARGV[8])
 end
 return string.format('counted %.0f %.0f', all_calls, all_points) .. due()
