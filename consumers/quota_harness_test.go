@@ -45,21 +45,21 @@ type counterStore struct {
 	looking *redis.Client
 }
 
-// oneAtATime is held by the test that uses the Dragonfly of TENANTFLOW_TEST_DRAGONFLY: tests empty it.
+// oneAtATime is held by the test that uses a Dragonfly that runs already: tests empty it.
 var oneAtATime sync.Mutex
 
-// newCounterStore gives a test a store of its own: a Redis; or the Dragonfly at the address in TENANTFLOW_TEST_DRAGONFLY, where that is set
-// and the test has no options for Redis, as those have that restart it.
+// newCounterStore gives a test a store of its own: a Redis, or the Dragonfly that TENANTFLOW_TEST_DRAGONFLY names. One that runs already is for
+// tests without options, as it can't be restarted.
 func newCounterStore(t testing.TB, options ...enginetest.Option) counterStore {
 	t.Helper()
 	var s counterStore
-	address := os.Getenv("TENANTFLOW_TEST_DRAGONFLY")
+	address := enginetest.DragonflyAddress(t)
 	if address != "" && len(options) == 0 {
 		oneAtATime.Lock()
 		t.Cleanup(oneAtATime.Unlock)
 		s.url = "redis://" + address + "/0"
 	} else {
-		s.redis = enginetest.Redis(t, options...)
+		s.redis = enginetest.Counters(t, options...)
 		s.url = s.redis.URL()
 	}
 	s.looking = redis.NewClient(redisOptions(t, s.url))

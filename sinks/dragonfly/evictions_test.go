@@ -96,7 +96,7 @@ func (e evicting) want(what, doubt string) {
 
 func TestEvictions_ArePutRightByOneEpoch(t *testing.T) {
 	t.Parallel()
-	store, client, server := open(t)
+	store, client, server := open(t, onRedis)
 	e := evicting{t, store, client}
 	const evicts, keeps = "volatile-ttl", "noeviction"
 	e.want("at first", "lost")
@@ -140,7 +140,7 @@ func TestEvictions_ArePutRightByOneEpoch(t *testing.T) {
 
 func TestEvictions_OnAServerStartedSinceAreNoticed(t *testing.T) {
 	t.Parallel()
-	store, client, server := open(t)
+	store, client, server := open(t, onRedis)
 	e := evicting{t, store, client}
 	e.want("at first", "lost")
 	if err := errors.Join(server.Kill(), server.Start(t.Context())); err != nil {
