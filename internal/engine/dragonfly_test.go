@@ -38,7 +38,7 @@ done
 echo "threads $threads"
 exec %q --port "$port" --dir "$dir" --bind "$bind" --save "$save" --daemonize no
 `, server)
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path
