@@ -83,16 +83,32 @@ func (s *Store) sight(ctx context.Context) (*server, error) {
 }
 
 // saw notes what a server said of itself. One that evicts puts the counters in doubt, and that is written where neither a restart of
-// the server, nor statistics that are reset, nor the end of this process takes it away: the epoch is taken out of a sentinel. Readers see
-// that, and who counts next begins an epoch.
+// the server, nor statistics that are reset, nor the end of this process takes it away.
 func (s *Store) saw(ctx context.Context, c redis.Cmdable, now *server) error {
 	if now.policy != "" && now.master {
-		if err := c.HDel(ctx, SentinelKey(0), topicField(s.cfg.Topic)).Err(); err != nil {
+		if err := s.doubt(ctx, c); err != nil {
 			return fmt.Errorf("mark the counters of %s as lost, because the server evicts keys: %w", s.cfg.Topic, err)
 		}
 	}
 	s.seen.Store(&sighting{*now, time.Now()})
 	return nil
+}
+
+// doubt takes the epoch out of a sentinel: readers see that, and who counts next begins another. It takes out the one that was there before
+// the policy was seen: one that begins while this is on its way was begun after the policy was put right.
+func (s *Store) doubt(ctx context.Context, c redis.Cmdable) error {
+	topic := topicField(s.cfg.Topic)
+	epoch, err := c.HGet(ctx, SentinelKey(0), topic).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if now, err := identify(ctx, c); err != nil || now.policy == "" {
+		return err
+	}
+	return s.scripts.doubt.Run(ctx, c, []string{SentinelKey(0)}, topic, epoch).Err()
 }
 
 // fit is an *UnfitError while the server must not be counted on.
