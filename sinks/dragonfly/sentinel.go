@@ -248,7 +248,10 @@ func (s *Session) Begin(ctx context.Context, doubted *State, above int64, next E
 	if err != nil {
 		return err
 	}
-	if now.Epoch.Number > max(doubted.Epoch.Number, above) && now.Doubt == "" {
+	// Another was begun since. The doubt may have arisen while it was being written to one sentinel after the other, and its number
+	// may be the highest that the caller knows, because it was committed to Kafka since.
+	since := doubted.Doubt != "" || now.Epoch.Number > doubted.Epoch.Number
+	if now.Doubt == "" && since && now.Epoch.Number >= above {
 		return nil
 	}
 	highest := max(doubted.Epoch.Number, now.Epoch.Number, above)
