@@ -167,3 +167,29 @@ func Unread(ctx context.Context, client *kafka.Client, group, topic string, ends
 	}
 	return unread, nil
 }
+
+// OffsetAt is the offset of the first record of a partition that is not older than a time, or end if there is none.
+func OffsetAt(ctx context.Context, client *kafka.Client, topic string, partition int, at time.Time, end int64) (int64, error) {
+	what := fmt.Sprintf("find the offset of %s in %s/%d", at.Format(time.RFC3339), topic, partition)
+	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.TimeOffsetOf(partition, at)}},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	for _, one := range res.Topics[topic] {
+		if one.Partition != partition {
+			continue
+		}
+		if one.Error != nil {
+			return 0, fmt.Errorf("%s: %w", what, one.Error)
+		}
+		for offset := range one.Offsets {
+			if offset >= 0 {
+				return offset, nil
+			}
+		}
+		return end, nil
+	}
+	return 0, fmt.Errorf("%s: the answer does not name it", what)
+}

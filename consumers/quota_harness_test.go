@@ -22,6 +22,7 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/health"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
@@ -44,21 +45,21 @@ type counterStore struct {
 	looking *redis.Client
 }
 
-// oneAtATime is held by the test that uses the Dragonfly of TENANTFLOW_TEST_DRAGONFLY: tests empty it.
+// oneAtATime is held by the test that uses a Dragonfly that runs already: tests empty it.
 var oneAtATime sync.Mutex
 
-// newCounterStore gives a test a store of its own: a Redis; or the Dragonfly at the address in TENANTFLOW_TEST_DRAGONFLY, where that is set
-// and the test has no options for Redis, as those have that restart it.
+// newCounterStore gives a test a store of its own: a Redis, or the Dragonfly that TENANTFLOW_TEST_DRAGONFLY names. One that runs already is for
+// tests without options, as it can't be restarted.
 func newCounterStore(t testing.TB, options ...enginetest.Option) counterStore {
 	t.Helper()
 	var s counterStore
-	address := os.Getenv("TENANTFLOW_TEST_DRAGONFLY")
+	address := enginetest.DragonflyAddress(t)
 	if address != "" && len(options) == 0 {
 		oneAtATime.Lock()
 		t.Cleanup(oneAtATime.Unlock)
 		s.url = "redis://" + address + "/0"
 	} else {
-		s.redis = enginetest.Redis(t, options...)
+		s.redis = enginetest.Counters(t, options...)
 		s.url = s.redis.URL()
 	}
 	s.looking = redis.NewClient(redisOptions(t, s.url))
@@ -166,6 +167,7 @@ type quotaConsumer struct {
 	deferred int                  // events, likewise
 	activity *consumers.Activity
 	registry prometheus.Registerer
+	health   *health.Tracker
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 }
@@ -220,7 +222,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	return consumers.NewGroup(consumers.Config{
 		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Logger: c.log,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Health: c.health, Logger: c.log,
 	}, handler).Run(ctx)
 }
 

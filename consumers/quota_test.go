@@ -44,6 +44,9 @@ func TestEveryEventIsCountedOnce(t *testing.T) {
 
 const quotaChildEnv = "QUOTA_CRASH_CHILD"
 
+// stepRefused is where the store has no memory for what it is to do.
+const stepRefused consumers.QuotaStep = "refused"
+
 // A quotaCrash is where a child kills itself.
 type quotaCrash struct {
 	Brokers, Topic, Group, Quotas, URL string
@@ -76,6 +79,11 @@ func runQuotaChild(config string) int {
 				known.Applied = time.Time{}
 				users.set(known)
 			}
+		}, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
+			if c.Step == stepRefused {
+				return starved{s, kill}
+			}
+			return s
 		}}.run(context.Background(), f, o)
 	}
 	fmt.Fprintln(os.Stderr, "child:", err)

@@ -70,6 +70,7 @@ if watermark and watermark >= to then
   call('EXPIREAT', hash, ARGV[8])
   return answer('known')
 elseif watermark and watermark > from then
+  call('EXPIREAT', hash, ARGV[8])
   return format('behind %d 0', watermark)
 end
 
@@ -103,8 +104,9 @@ if marks == (kept[4] or '') then
 else
   call('HSET', hash, 'api_calls', counted, 'data_points', used, field, share, 'marks', marks)
 end
-if not of then
-  -- Later calls need not do it: one that fails before here is made again, and finds its events known.
+if not of or of < epoch then
+  -- Later calls need not do it. One that fails before here is made again, by this process or the next owner, and ends up here
+  -- in a later epoch, or above: known, or behind if the range is cut otherwise.
   call('EXPIREAT', hash, ARGV[8])
 end
 return answer('counted')

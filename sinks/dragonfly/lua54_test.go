@@ -30,7 +30,7 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 	}
 	database := func(n int) *redis.Client {
 		own := *o
-		own.DB = n
+		own.DB, own.Protocol = n, 2 // as scripts see answers
 		client := redis.NewClient(&own)
 		t.Cleanup(func() { _ = client.Close() })
 		return client
@@ -64,7 +64,8 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 		}
 	}
 	for _, a := range []string{"count.lua counted", "count.lua known", "count.lua behind", "count.lua left", "count.lua offsets", "count.lua later", "clear.lua 0", "clear.lua 1",
-		"note.lua noted", "note.lua missing", "note.lua epoch", "note.lua incarnation", "begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1"} {
+		"note.lua noted", "note.lua missing", "note.lua epoch", "note.lua incarnation", "begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1",
+		"resum.lua 0", "resum.lua 1", "doubt.lua 0", "doubt.lua 1"} {
 		if !answers[a] {
 			t.Errorf("seed %d: no call was answered with %q", seed, a)
 		}
@@ -87,7 +88,16 @@ func (r scriptCalls) next(present *redis.Client) scriptCall {
 	user := "{u" + r.number(1, 2) + "}"
 	counters, document := "quota:"+user+":2026-11-23", "subscription:"+user
 	sentinel := "quota_sentinel:{" + r.number(0, 2) + "}"
-	switch r.IntN(10) {
+	switch r.IntN(11) {
+	case 10:
+		if r.IntN(2) == 0 {
+			field := []string{"api_calls", "data_points", "a1.0"}[r.IntN(3)]
+			return scriptCall{"testdata/tamper.lua", []string{counters}, []any{field, r.number(0, 50), expiry}}
+		}
+		if r.IntN(3) == 0 {
+			return scriptCall{"doubt.lua", []string{sentinel}, []any{"a1", r.number(1, 3) + " - 2 x 0"}}
+		}
+		return scriptCall{"resum.lua", []string{counters}, nil}
 	case 0:
 		return scriptCall{"begin.lua", []string{sentinel}, []any{"a1", r.number(0, 3), r.number(1, 3), "- 2 x 0", "7000"}}
 	case 1, 2:

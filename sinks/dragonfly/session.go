@@ -23,13 +23,18 @@ var (
 	noteSource string
 	//go:embed begin.lua
 	beginSource string
+	//go:embed resum.lua
+	resumSource string
+	//go:embed doubt.lua
+	doubtSource string
 )
 
-// scripts are what sessions run.
-type scripts struct{ count, clear, note, begin *redis.Script }
+// scripts are what sessions and repairs run.
+type scripts struct{ count, clear, note, begin, resum, doubt *redis.Script }
 
 func newScripts() scripts {
-	return scripts{redis.NewScript(countSource), redis.NewScript(clearSource), redis.NewScript(noteSource), redis.NewScript(beginSource)}
+	return scripts{redis.NewScript(countSource), redis.NewScript(clearSource), redis.NewScript(noteSource), redis.NewScript(beginSource),
+		redis.NewScript(resumSource), redis.NewScript(doubtSource)}
 }
 
 // ErrMoved says that the store is not in the state that the session thinks: it was emptied, has gone back to an older

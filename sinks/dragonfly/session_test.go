@@ -17,10 +17,13 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// open gives a store on a Redis of its own, and a client to look at it.
-func open(t *testing.T) (*dragonfly.Store, *redis.Client, *engine.Redis) {
+// onRedis is for tests that need what only Redis has: an eviction policy that is set by a command.
+func onRedis(o *engine.Options) { o.Persistence = engine.AppendOnly }
+
+// open gives a store on a server of its own, and a client to look at it.
+func open(t *testing.T, options ...enginetest.Option) (*dragonfly.Store, *redis.Client, *engine.Redis) {
 	t.Helper()
-	r := enginetest.Redis(t)
+	r := enginetest.Counters(t, options...)
 	o, err := redis.ParseURL(r.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -407,7 +410,7 @@ func TestAServerThatForgetsItsScriptsIsToldAgain(t *testing.T) {
 
 func TestAServerThatEvictsIsRefused(t *testing.T) {
 	t.Parallel()
-	_, client, r := open(t)
+	_, client, r := open(t, onRedis)
 	if err := client.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err(); err != nil {
 		t.Fatal(err)
 	}
