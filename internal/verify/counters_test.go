@@ -53,12 +53,15 @@ func installCounted(t *testing.T, partitions int) *counted {
 	return c
 }
 
-// Resolve implements consumers.QuotaUsers.
-func (c *counted) Resolve(_ context.Context, users []string, out []*directory.Subscription) error {
+// AppliedThrough implements consumers.QuotaUsers.
+func (c *counted) AppliedThrough() time.Time { return time.Now().Add(time.Hour) }
+
+// ResolveMembers implements consumers.QuotaUsers.
+func (c *counted) ResolveMembers(_ context.Context, users []string, out []*directory.Subscription) error {
 	for i, u := range users {
 		out[i] = nil
 		if strings.HasSuffix(u, "3") && c.strict.Load() {
-			out[i] = &directory.Subscription{UserID: u, CompanyID: "another"}
+			out[i] = &directory.Subscription{UserID: u, CompanyID: "another", Memberships: []directory.Membership{{CompanyID: "another"}}}
 		}
 	}
 	return nil
