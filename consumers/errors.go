@@ -76,6 +76,9 @@ func commitLost(err error) bool {
 		errors.Is(err, kafka.FencedInstanceID)
 }
 
+// NoTopic reports whether an error says that a topic does not exist.
+func NoTopic(err error) bool { return err != nil && missing(err) }
+
 // missing tells whether an error says that the topic or the partition is not there. The client says so in its own words
 // when the broker had told it before.
 func missing(err error) bool {

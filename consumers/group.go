@@ -135,6 +135,9 @@ type Group struct {
 	// need no lock.
 	unanswered generation
 
+	// last is the generation that was joined last; nil: none was.
+	last *kafka.Generation
+
 	read marks
 }
 
@@ -165,10 +168,11 @@ func (g *Group) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	g.stop = func(err error) { cancel(err) }
+	dialer, joining := newJoining(g.cfg.Dialer)
 	membership, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID:                g.cfg.Group,
 		Brokers:           g.cfg.Brokers,
-		Dialer:            g.cfg.Dialer,
+		Dialer:            dialer,
 		Topics:            g.cfg.Topics,
 		GroupBalancers:    []kafka.GroupBalancer{kafka.RangeGroupBalancer{}, kafka.RoundRobinGroupBalancer{}},
 		HeartbeatInterval: min(3*time.Second, g.cfg.SessionTimeout/4),
@@ -186,11 +190,18 @@ func (g *Group) Run(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		<-ctx.Done()
-		_ = membership.Close() // always nil
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = membership.Close() // always nil
+		}()
+		joining.interrupt()
+		<-closed
 	}()
 	runErr := g.generations(ctx, membership)
 	cancel(runErr)
 	<-ended
+	g.goodbye(context.WithoutCancel(ctx))
 	if c, ok := g.handler.(Closer); ok {
 		closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		c.Close(closing)
@@ -237,6 +248,7 @@ func (g *Group) generations(ctx context.Context, membership *kafka.ConsumerGroup
 // watch when there should be another generation.
 func (g *Group) run(ctx context.Context, gen *kafka.Generation) {
 	g.metrics.rebalances.Inc()
+	g.last = gen
 	if g.unanswered == (generation{gen.ID, gen.MemberID}) {
 		// The broker gives a follower that comes back unchanged the same generation again, and kafka-go keeps the member's id.
 		g.log.WarnContext(ctx, "joined the generation again in which a commit got no answer; leaving it", slog.Int("generation", int(gen.ID)))
@@ -317,6 +329,20 @@ func (g *Group) leave(over context.Context, gen *kafka.Generation) {
 		}
 		g.log.WarnContext(over, "leaving the group failed; trying again", slog.Any("error", err))
 		_ = pause(over, delays.NextBackOff()) // over is looked at above
+	}
+}
+
+// goodbye has the broker forget the member, whose interrupted join kafka-go takes for the end of a membership that it need not leave.
+// Otherwise the others would wait for it until its session has timed out.
+func (g *Group) goodbye(ctx context.Context) {
+	if g.last == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	_, err := g.client.LeaveGroup(ctx, &kafka.LeaveGroupRequest{GroupID: g.last.GroupID, Members: []kafka.LeaveGroupRequestMember{{ID: g.last.MemberID}}})
+	if err != nil {
+		g.log.InfoContext(ctx, "leaving the group got no answer; it goes on without this member when the session has timed out", slog.Any("reason", err))
 	}
 }
 

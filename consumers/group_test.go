@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tenantflow/consumers"
+	"tenantflow/events"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
@@ -251,4 +252,22 @@ func TestRunLeavesNoGoroutineBehind(t *testing.T) {
 	if err := goleak.Find(before); err != nil {
 		t.Error(err)
 	}
+}
+
+// failing refuses every record.
+type failing struct{}
+
+func (failing) Handle(context.Context, *events.Record) error { return errors.New("the store is away") }
+
+func TestReadiness_LagGoesOnWhileAPartFails(t *testing.T) {
+	t.Parallel()
+	f := newLog(t, enginetest.SharedKafka(t), 1)
+	m := f.join(t, consumers.EachEvent(failing{}))
+	f.produce(t, numbered(0, 5)...)
+	lagging := func(n int64) func() bool {
+		return func() bool { r := m.report(); return r.State == health.Failing && r.Lag == n }
+	}
+	eventually(t, "the first events lag", time.Minute, lagging(5))
+	f.produce(t, numbered(0, 7)...)
+	eventually(t, "the others lag as well", time.Minute, lagging(12))
 }

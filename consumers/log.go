@@ -24,12 +24,19 @@ var errEnough = errors.New("enough")
 func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition int, r Range, each func(*events.Record) error) error {
 	f := fetch.New(client, topic, partition)
 	defer f.Close()
-	delays := retryDelays()
 	log, err := Bounds(ctx, client, topic, partition)
 	if err != nil {
 		return err
 	}
+	return readRange(ctx, f, log, r, each)
+}
+
+// readRange does what ReadLog says, with a reader of the partition, whose log holds what log says.
+func readRange(ctx context.Context, f *fetch.Reader, log, r Range, each func(*events.Record) error) error {
+	const usual = 2 << 10 // bytes of a record; of larger ones it takes more fetches
+	delays := retryDelays()
 	for at := max(r.From, log.From); at < min(r.To, log.To); {
+		f.MaxBytes = int(min(fetch.MaxBytes, (r.To-at)*usual))
 		var eachErr error
 		got, err := f.Fetch(ctx, at, 500*time.Millisecond, func(rec *events.Record) error {
 			if rec.Offset >= r.To {
@@ -68,6 +75,15 @@ func ReadLog(ctx context.Context, client *kafka.Client, topic string, partition 
 func readOffsets(ctx context.Context, client *kafka.Client, topic string, partition int, offsets []int64, each func(*events.Record) error) error {
 	// What lies between two of them is read as well, if it is little: to ask for each alone takes longer.
 	const near = 1000
+	if len(offsets) == 0 {
+		return nil
+	}
+	f := fetch.New(client, topic, partition)
+	defer f.Close()
+	log, err := Bounds(ctx, client, topic, partition)
+	if err != nil {
+		return err
+	}
 	offsets = slices.Sorted(slices.Values(offsets))
 	for len(offsets) > 0 {
 		n := 1
@@ -75,7 +91,7 @@ func readOffsets(ctx context.Context, client *kafka.Client, topic string, partit
 			n++
 		}
 		run := offsets[:n]
-		err := ReadLog(ctx, client, topic, partition, Range{From: run[0], To: run[n-1] + 1}, func(r *events.Record) error {
+		err := readRange(ctx, f, log, Range{From: run[0], To: run[n-1] + 1}, func(r *events.Record) error {
 			if _, wanted := slices.BinarySearch(run, r.Offset); !wanted {
 				return nil
 			}
@@ -150,4 +166,30 @@ func Unread(ctx context.Context, client *kafka.Client, group, topic string, ends
 		unread[id] = max(0, log.To-max(committed[id], log.From))
 	}
 	return unread, nil
+}
+
+// OffsetAt is the offset of the first record of a partition that is not older than a time, or end if there is none.
+func OffsetAt(ctx context.Context, client *kafka.Client, topic string, partition int, at time.Time, end int64) (int64, error) {
+	what := fmt.Sprintf("find the offset of %s in %s/%d", at.Format(time.RFC3339), topic, partition)
+	res, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.TimeOffsetOf(partition, at)}},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	for _, one := range res.Topics[topic] {
+		if one.Partition != partition {
+			continue
+		}
+		if one.Error != nil {
+			return 0, fmt.Errorf("%s: %w", what, one.Error)
+		}
+		for offset := range one.Offsets {
+			if offset >= 0 {
+				return offset, nil
+			}
+		}
+		return end, nil
+	}
+	return 0, fmt.Errorf("%s: the answer does not name it", what)
 }

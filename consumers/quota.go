@@ -1,10 +1,12 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +31,10 @@ type QuotaSession interface {
 
 // QuotaUsers says what is known of users: *directory.Directory. An error is transient.
 type QuotaUsers interface {
-	Resolve(ctx context.Context, users []string, out []*directory.Subscription) error
+	// ResolveMembers also finds users who have left their company.
+	ResolveMembers(ctx context.Context, users []string, out []*directory.Subscription) error
+	// AppliedThrough returns a time for which the answers that begin now include every company event whose record is not newer.
+	AppliedThrough() time.Time
 }
 
 // A QuotaStep is a border between two steps of counting a batch. A process may die at any of them.
@@ -56,6 +61,11 @@ type QuotaConfig struct {
 	ResendWindow  time.Duration
 	ResendRecords int
 
+	// What can't be judged yet because company events are not applied up to it waits for at most DeferFor, and no more than DeferEvents of a
+	// partition, some 64 bytes each; beyond that it counts. Defaults: 15s, 50000.
+	DeferFor    time.Duration
+	DeferEvents int
+
 	// Topic is where threshold events go, prefix included.
 	Topic string
 
@@ -77,11 +87,15 @@ type QuotaConfig struct {
 // moves the user's watermark to c, in one step; threshold events that this makes due are published and marked as
 // published. Once a second, the progress is noted in the sentinels, beside the counters.
 //
+// A user's day with an event that may belong to another company is put off for some seconds, until it is known; see
+// quota_deferred.go. The progress then stays before it.
+//
 // That progress decides where a partition goes on, not the offset committed to Kafka: if the counters go back in time, so
 // does the progress, and the partition follows. See [dragonfly] for the rules.
 type Quota struct {
 	cfg     QuotaConfig
 	metrics *quotaMetrics
+	batches sync.Pool // of *quotaBatch, empty
 }
 
 // NewQuota returns the handler.
@@ -95,6 +109,8 @@ func NewQuota(cfg QuotaConfig) *Quota {
 	if cfg.ResendRecords == 0 {
 		cfg.ResendRecords = 1_000_000
 	}
+	cfg.DeferFor = cmp.Or(cfg.DeferFor, 15*time.Second)
+	cfg.DeferEvents = cmp.Or(cfg.DeferEvents, 50_000)
 	return &Quota{cfg: cfg, metrics: newQuotaMetrics(cfg.Registry)}
 }
 
@@ -115,9 +131,12 @@ type quotaPartition struct {
 	seen     *recent.Window
 	lateness int64 // milliseconds
 
+	deferred deferral
+
 	// What Write uses again and again.
 	users   []string
-	known   []*directory.Subscription
+	known   []*directory.Subscription // of users
+	through time.Time                 // company events up to here are in known
 	calls   []dragonfly.Call
 	heads   []int32 // the first group of each call
 	entries []quotaEntry
@@ -126,15 +145,26 @@ type quotaPartition struct {
 
 // Begin returns an empty batch.
 func (p *quotaPartition) Begin() Batch {
-	return &quotaBatch{partition: p, index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
+	b, ok := p.quota.batches.Get().(*quotaBatch)
+	if !ok {
+		b = &quotaBatch{index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
+	}
+	b.partition = p
+	return b
 }
 
-// End has nothing to give back: what a batch holds depends too much on its users.
-func (p *quotaPartition) End(Batch) {}
+// End keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
+func (p *quotaPartition) End(batch Batch) {
+	const many = 4096 // users and days
+	if b, ok := batch.(*quotaBatch); ok && len(b.groups) <= many {
+		b.reset()
+		p.quota.batches.Put(b)
+	}
+}
 
 // Close notes the progress, so that the next owner need not look at what is counted.
 func (p *quotaPartition) Close(ctx context.Context) {
-	if p.next != p.noted.Offset {
+	if p.moved(p.progress()) {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
 		p.tended = time.Time{}
@@ -144,6 +174,7 @@ func (p *quotaPartition) Close(ctx context.Context) {
 	}
 	p.session.Close()
 	p.quota.metrics.remembered.DeleteLabelValues(p.label())
+	p.quota.metrics.deferred.DeleteLabelValues(p.label())
 }
 
 // Annotation is committed to Kafka with every offset.
@@ -162,7 +193,7 @@ func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
 	if err != nil {
 		return err
 	}
-	if err := p.mismatches(ctx, refused); err != nil {
+	if err := p.refuse(ctx, refused); err != nil {
 		return err
 	}
 	if err := p.insist(ctx, func() error { return p.try(ctx, batch, r) }); err != nil {
@@ -175,11 +206,17 @@ func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
 	p.quota.cfg.Activity.saw(batch.groups, p.known)
 	p.quota.metrics.count(batch, p.calls, p.counted, len(refused))
 	p.quota.metrics.remembered.WithLabelValues(p.label()).Set(float64(batch.remembered))
+	if err := p.settleDeferred(ctx); err != nil {
+		return err
+	}
 	return p.insist(ctx, func() error { return p.tend(ctx) })
 }
 
-// Idle looks whether the counters are what they were, and notes what was counted last.
+// Idle counts what was put off, looks whether the counters are what they were, and notes what was counted last.
 func (p *quotaPartition) Idle(ctx context.Context) error {
+	if err := p.settleDeferred(ctx); err != nil {
+		return err
+	}
 	err := p.insist(ctx, func() error { return p.tend(ctx) })
 	if err == nil {
 		p.Waiting(nil)
@@ -285,9 +322,7 @@ func (p *quotaPartition) tend(ctx context.Context) error {
 		return err
 	}
 	p.state = found
-	if p.next != p.noted.Offset {
-		next := p.noted
-		next.Offset, next.Record = p.next, p.record
+	if next := p.progress(); p.moved(next) {
 		if err := p.session.Note(ctx, next); err != nil {
 			return err
 		}
@@ -296,6 +331,24 @@ func (p *quotaPartition) tend(ctx context.Context) error {
 	}
 	p.tended = time.Now()
 	return nil
+}
+
+// progress is what may be noted: everything before next is counted, but for what was put off.
+func (p *quotaPartition) progress() dragonfly.Progress {
+	progress := p.noted
+	progress.Offset, progress.Record = p.next, p.record
+	if len(p.deferred.days) > 0 {
+		progress.Offset = min(p.next, p.deferred.first())
+		if p.next >= progress.Until { // what was lost is counted again; some seconds of a few users are no rebuild
+			progress.Until = min(progress.Until, progress.Offset)
+		}
+	}
+	return progress
+}
+
+// moved reports whether a progress says more than the one that is noted.
+func (p *quotaPartition) moved(progress dragonfly.Progress) bool {
+	return progress.Offset != p.noted.Offset || progress.Until != p.noted.Until
 }
 
 func (p *quotaPartition) step(s QuotaStep) { p.quota.cfg.OnStep(s) }

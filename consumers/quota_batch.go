@@ -3,6 +3,7 @@ package consumers
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"strconv"
 	"time"
 
@@ -37,6 +38,7 @@ type quotaGroup struct {
 	user, company string
 	day           int64 // since the Unix epoch
 	newest        int64 // timestamp of an event, milliseconds since the Unix epoch
+	oldest        int64 // likewise
 	place         int32 // of this group
 	sibling       int32 // the next group of the user and day; -1: none
 	head          bool  // it is the first one
@@ -47,14 +49,25 @@ type quotaEntry struct {
 	offset int64
 	points uint32
 	next   int32
-	over   bool // recorded after its day was over
+	// Milliseconds since the day's beginning: of its timestamp, and of its record, which may be before and, at the most, 24 days after.
+	at, recorded int32
 }
+
+// over reports whether it was recorded after its day was over.
+func (e *quotaEntry) over() bool { return int64(e.recorded) >= dayMillis }
 
 const (
 	dayMillis  = int64(24 * time.Hour / time.Millisecond)
 	entryBytes = 24
 	groupBytes = 200
 )
+
+// reset empties the batch.
+func (b *quotaBatch) reset() {
+	clear(b.index)
+	clear(b.groups) // their names are memory of their own
+	*b = quotaBatch{groups: b.groups[:0], entries: b.entries[:0], index: b.index, key: b.key[:0], record: dragonfly.Record{Offset: -1}}
+}
 
 // Add decodes a record and puts it to its group. What can't be understood is left to the usage consumer, which writes it
 // to the dead letters. All verdicts go by the record's own time, never by a clock: a recount, hours later, comes to the same.
@@ -83,14 +96,16 @@ func (b *quotaBatch) Add(r *events.Record) {
 	}
 	g := b.group(day)
 	at := int32(len(b.entries)) // #nosec G115 -- a batch holds far fewer than 2^31 events
-	b.entries = append(b.entries, quotaEntry{offset: r.Offset, points: b.usage.DataPoints, next: -1, over: recorded >= (day+1)*dayMillis})
+	b.entries = append(b.entries, quotaEntry{offset: r.Offset, points: b.usage.DataPoints, next: -1,
+		at:       int32(b.usage.Timestamp - day*dayMillis), // #nosec G115 -- less than a day
+		recorded: int32(max(math.MinInt32, min(math.MaxInt32, recorded-day*dayMillis)))})
 	if g.first < 0 {
-		g.first = at
+		g.first, g.oldest = at, b.usage.Timestamp
 	} else {
 		b.entries[g.last].next = at
 	}
 	g.last = at
-	g.newest = max(g.newest, b.usage.Timestamp)
+	g.newest, g.oldest = max(g.newest, b.usage.Timestamp), min(g.oldest, b.usage.Timestamp)
 }
 
 // identify decodes a record, and hashes what tells it from others: the identity of its event, or the value of one that

@@ -13,13 +13,54 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// judge makes calls of the groups of a batch, and returns those whose user belongs to another company, by the offsets of
-// their events.
-func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]*quotaGroup, error) {
-	if err := p.resolve(ctx, b); err != nil {
+// membershipMargin is how far apart what is done to a membership and what is known of it may be: Postgres dates it before its transaction is
+// committed, the directory polls every quarter of a second, and Postgres, the brokers and this process have a clock each. Within it both
+// verdicts may have been given, so the event counts; it is short because a claim that is wrong counts then, too.
+const membershipMargin = time.Second
+
+// A verdict says what becomes of an event.
+type verdict int
+
+const (
+	counts verdict = iota
+	refused
+	undecided // refused by what is known, but company events that were published before it may say otherwise
+)
+
+// verdict judges an event by the company its user belonged to at the event's own time. It goes by the log and by what Postgres recorded, never
+// by the clock of counting, so that a recount comes to the same: what takes the user from the company does not count against a record that
+// is older than it, or so little newer that it may have been counted before that was visible.
+func (p *quotaPartition) verdict(sub *directory.Subscription, company string, day int64, e *quotaEntry) verdict {
+	begins := day * dayMillis
+	at, recorded := time.UnixMilli(begins+int64(e.at)), time.UnixMilli(begins+int64(e.recorded))
+	switch {
+	case sub.BelongedTo(company, at, recorded.Add(-membershipMargin)) != directory.BelongsElsewhere:
+		return counts
+	case p.through.Before(recorded.Add(membershipMargin)):
+		return undecided
+	}
+	return refused
+}
+
+// plain reports whether all events of a group count, without a look at each.
+func plain(g *quotaGroup, sub *directory.Subscription) bool {
+	return sub == nil || sub.BelongsSince(g.company, time.UnixMilli(g.oldest))
+}
+
+// A claim is what a refused event says whose its user is.
+type claim struct{ user, company string }
+
+// judge makes calls of the groups of a batch, and returns the claims of events whose user belonged to another company, by their offsets.
+// Users' days of which that can't be said yet are put off.
+func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]claim, error) {
+	p.users = p.users[:0]
+	for i := range b.groups {
+		p.users = append(p.users, b.groups[i].user)
+	}
+	if err := p.resolve(ctx); err != nil {
 		return nil, err
 	}
-	refused := map[int64]*quotaGroup{}
+	claims := map[int64]claim{}
 	p.calls, p.heads = p.calls[:0], p.heads[:0]
 	// The counter of such a day has expired, by whatever clock.
 	const clocks = time.Hour
@@ -27,10 +68,10 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]*q
 	var offsets []int64
 	for i := range b.groups {
 		g := &b.groups[i]
-		if !g.head {
+		if !g.head || p.putOff(b, g) {
 			continue
 		}
-		p.entries = p.accepted(b, g, p.entries, refused)
+		p.entries = p.accepted(b, g, p.entries, claims)
 		switch {
 		case len(p.entries) == 0:
 			continue
@@ -38,23 +79,31 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]*q
 			b.late += len(p.entries)
 			continue
 		}
-		day := time.UnixMilli(g.day * dayMillis).UTC()
-		call := dragonfly.Call{User: g.user, Day: day, Mode: p.mode(day), Events: len(p.entries), Limit: limitOf(p.known[i])}
-		begins := len(offsets)
-		call.Points, offsets = p.sum(call.Limit >= 0, offsets)
-		call.Offsets = offsets[begins:]
+		var call dragonfly.Call
+		call, offsets = p.call(g.user, g.day, p.known[i], offsets)
 		p.calls, p.heads = append(p.calls, call), append(p.heads, int32(i)) // #nosec G115 -- a batch holds far fewer than 2^31
 	}
-	return refused, nil
+	return claims, nil
+}
+
+// call makes the call that counts the entries at hand, with their offsets where they are needed.
+func (p *quotaPartition) call(user string, day int64, sub *directory.Subscription, offsets []int64) (dragonfly.Call, []int64) {
+	date := time.UnixMilli(day * dayMillis).UTC()
+	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries), Limit: limitOf(sub)}
+	begins := len(offsets)
+	call.Points, offsets = p.sum(call.Limit >= 0, offsets)
+	call.Offsets = offsets[begins:]
+	return call, offsets
 }
 
 // sum adds up the data points of the entries, and appends their offsets where they are needed.
 func (p *quotaPartition) sum(limited bool, offsets []int64) (points uint64, all []int64) {
-	for _, e := range p.entries {
+	for i := range p.entries {
+		e := &p.entries[i]
 		points += uint64(e.points)
 		switch {
 		case !limited:
-		case e.over:
+		case e.over():
 			offsets = append(offsets, -1)
 		default:
 			offsets = append(offsets, e.offset)
@@ -82,19 +131,17 @@ func limitOf(sub *directory.Subscription) int64 {
 	return int64(sub.Limits.DailyAPICalls)
 }
 
-// resolve finds out what is known of the users of a batch.
-func (p *quotaPartition) resolve(ctx context.Context, b *quotaBatch) error {
-	p.users = p.users[:0]
-	for i := range b.groups {
-		p.users = append(p.users, b.groups[i].user)
-	}
+// resolve finds out what is known of users.
+func (p *quotaPartition) resolve(ctx context.Context) error {
 	for len(p.known) < len(p.users) {
 		p.known = append(p.known, nil)
 	}
 	delays := retryDelays()
 	for {
-		err := p.quota.cfg.Users.Resolve(ctx, p.users, p.known[:len(p.users)])
+		through := p.quota.cfg.Users.AppliedThrough() // before the answers
+		err := p.quota.cfg.Users.ResolveMembers(ctx, p.users, p.known[:len(p.users)])
 		if err == nil {
+			p.through = through
 			return nil
 		}
 		p.Waiting(err)
@@ -104,19 +151,21 @@ func (p *quotaPartition) resolve(ctx context.Context, b *quotaBatch) error {
 	}
 }
 
-// accepted gives the events of a user and day that count, in the order of their offsets. Those under another company than
-// the user's go to refused, unless that is nil.
-func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, refused map[int64]*quotaGroup) []quotaEntry {
+// accepted gives the events of a user and day that count, in the order of their offsets. The claims of the others go to claims, unless that
+// is nil.
+func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]claim) []quotaEntry {
 	into = into[:0]
 	several := false
 	for g := head; ; g = &b.groups[g.sibling] {
 		sub := p.known[g.place]
+		all := plain(g, sub)
 		for at := g.first; at >= 0; at = b.entries[at].next {
+			e := &b.entries[at]
 			switch {
-			case sub == nil || sub.CompanyID == g.company:
-				into = append(into, b.entries[at])
-			case refused != nil:
-				refused[b.entries[at].offset] = g
+			case all || p.verdict(sub, g.company, g.day, e) == counts:
+				into = append(into, *e)
+			case claims != nil:
+				claims[e.offset] = claim{g.user, g.company}
 			}
 		}
 		if g.sibling < 0 {
@@ -132,24 +181,41 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 
 // try counts the calls that judge has made of a batch, and publishes what has become due. It may be repeated.
 func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r Range) error {
-	batch := dragonfly.Batch{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation, From: r.From, To: r.To}
 	p.counted = p.counted[:0]
+	err := p.count(ctx, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })
+	if err != nil {
+		return err
+	}
+	return p.finish(ctx)
+}
+
+// count makes the calls behind those that are counted, up to the given one, for a range of offsets. entries gives a call's events again.
+func (p *quotaPartition) count(ctx context.Context, r Range, upTo int, entries func(i int) []quotaEntry) error {
+	batch := dragonfly.Batch{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation, From: r.From, To: r.To}
 	// In pieces of well below a millisecond, so that a request for a quota does not wait long for the server.
 	const most = 32
+	first := len(p.counted)
 	var err error
-	for from := 0; from < len(p.calls); from += most {
-		if p.counted, err = p.session.Count(ctx, batch, p.calls[from:min(from+most, len(p.calls))], p.counted); err != nil {
+	for from := first; from < upTo; from += most {
+		if p.counted, err = p.session.Count(ctx, batch, p.calls[from:min(from+most, upTo)], p.counted); err != nil {
 			return err
 		}
 	}
-	var due []dragonfly.Due
-	for i := range p.counted {
+	for i := first; i < upTo; i++ {
 		// An earlier attempt was cut otherwise: what it has counted is left out.
 		for p.counted[i].Outcome == dragonfly.Behind {
-			if p.counted[i], err = p.countBehind(ctx, b, batch, i, p.counted[i].Watermark); err != nil {
+			if p.counted[i], err = p.countBehind(ctx, batch, p.calls[i], entries(i), p.counted[i].Watermark); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// finish publishes what the calls have made due.
+func (p *quotaPartition) finish(ctx context.Context) error {
+	var due []dragonfly.Due
+	for i := range p.counted {
 		due = append(due, p.counted[i].Due...)
 	}
 	p.step(QuotaCounted)
@@ -170,9 +236,7 @@ func (p *quotaPartition) showUse() {
 }
 
 // countBehind makes a call again for the events from the watermark on.
-func (p *quotaPartition) countBehind(ctx context.Context, b *quotaBatch, batch dragonfly.Batch, i int, watermark int64) (dragonfly.Counted, error) {
-	call := p.calls[i]
-	entries := p.accepted(b, &b.groups[p.heads[i]], p.entries, nil)
+func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch, call dragonfly.Call, entries []quotaEntry, watermark int64) (dragonfly.Counted, error) {
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
 	call.From, call.Events = watermark, len(p.entries)
 	call.Points, call.Offsets = p.sum(call.Limit >= 0, nil)
@@ -183,8 +247,8 @@ func (p *quotaPartition) countBehind(ctx context.Context, b *quotaBatch, batch d
 	return one[0], nil
 }
 
-// mismatches makes dead letters of refused events, whose records are read again. What the log no longer holds can't be one.
-func (p *quotaPartition) mismatches(ctx context.Context, refused map[int64]*quotaGroup) error {
+// refuse makes dead letters of events by their claims. Their records are read again; what the log no longer holds can't be one.
+func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) error {
 	const most = 8 << 20 // bytes held at a time: a batch may have been hundreds of megabytes in the log
 	var letters []DeadLetter
 	held := int64(0)
@@ -194,17 +258,17 @@ func (p *quotaPartition) mismatches(ctx context.Context, refused map[int64]*quot
 		return err
 	}
 	// Together: one tenant's mistake must not keep the others waiting.
-	err := readOffsets(ctx, p.group.client, p.Topic(), p.ID(), slices.Collect(maps.Keys(refused)), func(r *events.Record) error {
-		g := refused[r.Offset]
-		letters = append(letters, DeadLetter{Record: CopyRecord(r), Attempts: 1,
-			Rejection: events.Reject(events.TenantMismatch, "user %s does not belong to company %s; the event was not counted", g.user, g.company)})
+	err := readOffsets(ctx, p.group.client, p.Topic(), p.ID(), slices.Collect(maps.Keys(claims)), func(r *events.Record) error {
+		c := claims[r.Offset]
+		letters = append(letters, DeadLetter{Record: CopyRecord(r), Attempts: 1, Rejection: events.Reject(events.TenantMismatch,
+			"user %s belonged to another company than %s at the time of the event, which was not counted", c.user, c.company)})
 		if held += recordBytes(r); held < most {
 			return nil
 		}
 		return publish()
 	})
 	if err != nil {
-		return fmt.Errorf("make dead letters of the events of users who belong to another company: %w", err)
+		return fmt.Errorf("make dead letters of the events of users who belonged to another company: %w", err)
 	}
 	return publish()
 }

@@ -191,18 +191,24 @@ func TestLateEventsCountInTheirOwnDayWhileItsCounterLives(t *testing.T) {
 	}
 }
 
-// changing are users whose limit a test changes.
+// changing are users that a test changes.
 type changing struct {
 	mu    sync.Mutex
-	limit members
+	users members
 }
 
-func (c *changing) set(m members) { c.mu.Lock(); defer c.mu.Unlock(); c.limit = m }
+func (c *changing) set(m members) { c.mu.Lock(); defer c.mu.Unlock(); c.users = m }
 
-func (c *changing) Resolve(ctx context.Context, users []string, out []*directory.Subscription) error {
+func (c *changing) ResolveMembers(ctx context.Context, users []string, out []*directory.Subscription) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.limit.Resolve(ctx, users, out)
+	return c.users.ResolveMembers(ctx, users, out)
+}
+
+func (c *changing) AppliedThrough() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.users.AppliedThrough()
 }
 
 func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
@@ -211,7 +217,7 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	now := time.Now()
 	day := now.UTC().Format(time.DateOnly)
 	who := map[string]string{"u": "acme"}
-	users := &changing{limit: members{Company: who, Limit: 10}}
+	users := &changing{users: members{Company: who, Limit: 10}}
 	f.count(t, quotaConsumer{users: users})
 	sent := 0
 	use := func(n int) {
@@ -333,50 +339,6 @@ func TestQuota_ALaterEpochThatWasLostIsOutranked(t *testing.T) {
 	}
 	f.publish(t, messages[400:])
 	f.check(t, want, time.Minute)
-}
-
-func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) {
-	t.Parallel()
-	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
-	messages, want := recent(t, model.Config{Seed: 31, Count: 3000, Resends: 0.05})
-	f.know(want, 30)
-	short := make(chan struct{})
-	refused := sync.OnceFunc(func() { close(short) })
-	f.count(t, quotaConsumer{rows: 200, wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return starved{s, refused} }})
-	f.publish(t, messages[:1000])
-	f.awaitConsumed(t, time.Minute)
-	used, err := strconv.ParseInt(f.info(t, "memory", "used_memory"), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	limit := f.info(t, "memory", "maxmemory")
-	if err := f.client.ConfigSet(t.Context(), "maxmemory", strconv.FormatInt(used/2, 10)).Err(); err != nil {
-		t.Fatal(err)
-	}
-	f.publish(t, messages[1000:])
-	select {
-	case <-short:
-	case <-time.After(time.Minute):
-		t.Fatal("no error for want of memory")
-	}
-	if err := f.client.ConfigSet(t.Context(), "maxmemory", limit).Err(); err != nil {
-		t.Fatal(err)
-	}
-	f.check(t, want, time.Minute)
-}
-
-// starved tells when the store has no memory for a call.
-type starved struct {
-	consumers.QuotaSession
-	refused func()
-}
-
-func (s starved) Count(ctx context.Context, b dragonfly.Batch, calls []dragonfly.Call, into []dragonfly.Counted) ([]dragonfly.Counted, error) {
-	counted, err := s.QuotaSession.Count(ctx, b, calls, into)
-	if err != nil && (strings.Contains(err.Error(), "OOM") || strings.Contains(strings.ToLower(err.Error()), "out of memory")) {
-		s.refused()
-	}
-	return counted, err
 }
 
 // info is what the store says about itself.

@@ -22,6 +22,7 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/health"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
@@ -44,21 +45,21 @@ type counterStore struct {
 	looking *redis.Client
 }
 
-// oneAtATime is held by the test that uses the Dragonfly of TENANTFLOW_TEST_DRAGONFLY: tests empty it.
+// oneAtATime is held by the test that uses a Dragonfly that runs already: tests empty it.
 var oneAtATime sync.Mutex
 
-// newCounterStore gives a test a store of its own: a Redis; or the Dragonfly at the address in TENANTFLOW_TEST_DRAGONFLY, where that is set
-// and the test has no options for Redis, as those have that restart it.
+// newCounterStore gives a test a store of its own: a Redis, or the Dragonfly that TENANTFLOW_TEST_DRAGONFLY names. One that runs already is for
+// tests without options, as it can't be restarted.
 func newCounterStore(t testing.TB, options ...enginetest.Option) counterStore {
 	t.Helper()
 	var s counterStore
-	address := os.Getenv("TENANTFLOW_TEST_DRAGONFLY")
+	address := enginetest.DragonflyAddress(t)
 	if address != "" && len(options) == 0 {
 		oneAtATime.Lock()
 		t.Cleanup(oneAtATime.Unlock)
 		s.url = "redis://" + address + "/0"
 	} else {
-		s.redis = enginetest.Redis(t, options...)
+		s.redis = enginetest.Counters(t, options...)
 		s.url = s.redis.URL()
 	}
 	s.looking = redis.NewClient(redisOptions(t, s.url))
@@ -109,18 +110,36 @@ func redisOptions(t testing.TB, url string) *redis.Options {
 // members says which company a user belongs to; all have the same limit. Who is not in it is unknown.
 type members struct {
 	Company map[string]string
+	History map[string][]directory.Membership // the newest first; of a user who is not in it, Company was always the one
 	Limit   int64
+	Applied time.Time // when all company events are applied; until then none is known to be
 }
 
-// Resolve implements consumers.QuotaUsers.
-func (m members) Resolve(_ context.Context, users []string, out []*directory.Subscription) error {
+// ResolveMembers implements consumers.QuotaUsers.
+func (m members) ResolveMembers(_ context.Context, users []string, out []*directory.Subscription) error {
 	for i, u := range users {
 		out[i] = nil
-		if company, ok := m.Company[u]; ok {
-			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}}
+		company, there := m.Company[u]
+		history := m.History[u]
+		switch {
+		case there:
+			if history == nil {
+				history = []directory.Membership{{CompanyID: company}}
+			}
+			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}, Memberships: history}
+		case history != nil:
+			out[i] = &directory.Subscription{UserID: u, Memberships: history}
 		}
 	}
 	return nil
+}
+
+// AppliedThrough implements consumers.QuotaUsers.
+func (m members) AppliedThrough() time.Time {
+	if time.Now().Before(m.Applied) {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Hour)
 }
 
 // know makes every user of the model known, with a limit.
@@ -144,8 +163,11 @@ type quotaConsumer struct {
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
+	deferFor time.Duration        // default: the consumer's
+	deferred int                  // events, likewise
 	activity *consumers.Activity
 	registry prometheus.Registerer
+	health   *health.Tracker
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 }
@@ -192,6 +214,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			return s
 		},
 		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
+		DeferFor: c.deferFor, DeferEvents: c.deferred,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafka.Transport{}
@@ -199,7 +222,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	return consumers.NewGroup(consumers.Config{
 		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Logger: c.log,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Health: c.health, Logger: c.log,
 	}, handler).Run(ctx)
 }
 

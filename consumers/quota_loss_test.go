@@ -220,33 +220,6 @@ func TestQuota_AMoveToAnotherTopicLowersNothing(t *testing.T) {
 	f.eventuallyCalls(t, "u", now, 302)
 }
 
-func TestQuota_EvictionAtRunTimeStopsAndRebuilds(t *testing.T) {
-	t.Parallel()
-	f := newQuotaFixture(t, fixtureOptions{partitions: 2}, enginetest.Persist(engine.AppendOnly)) // its policy is set by a command
-	messages, want := recent(t, model.Config{Seed: 67, Count: 3000})
-	f.know(want, 80)
-	log := &transcript{}
-	f.count(t, quotaConsumer{rows: 100, log: log.logger()})
-	f.publish(t, messages[:2000])
-	f.awaitConsumed(t, time.Minute)
-	for setting, value := range map[string]string{"maxmemory-policy": "allkeys-random", "maxmemory": "1"} {
-		if err := f.client.ConfigSet(t.Context(), setting, value).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.publish(t, messages[2000:])
-	eventually(t, "an eviction", time.Minute, func() bool {
-		f.client.Set(t.Context(), "quota_probe", "x", time.Minute)
-		return f.client.DBSize(t.Context()).Val() < 20
-	})
-	for setting, value := range map[string]string{"maxmemory": "0", "maxmemory-policy": "noeviction"} {
-		if err := f.client.ConfigSet(t.Context(), setting, value).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.check(t, want, time.Minute)
-}
-
 func TestQuota_AThresholdOfManyPartitionsIsPublishedOnce(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 12})

@@ -16,6 +16,8 @@ type quotaMetrics struct {
 	skips      prometheus.Counter
 	gone       prometheus.Counter
 	filling    prometheus.Counter
+	deferred   *prometheus.GaugeVec
+	undecided  prometheus.Counter
 }
 
 func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
@@ -39,9 +41,13 @@ func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
 			Help: "Offsets to be counted again that are no longer in the log; where the number can't be known, 1 each time."}),
 		filling: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_quota_resend_filter_fill_seconds_total",
 			Help: "Time spent reading the identities before the first event to count, when partitions were taken over."}),
+		deferred: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tenantflow_quota_deferred_events",
+			Help: "Usage events that wait until it is known whose their user was: company events are not applied up to them yet."}, []string{"partition"}),
+		undecided: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_quota_undecided_events_total",
+			Help: "Usage events under another company than their user's that were counted because company events were not applied up to them in time."}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.events, m.thresholds, m.rewinds, m.rebuilds, m.remembered, m.moved, m.skips, m.gone, m.filling)
+		reg.MustRegister(m.events, m.thresholds, m.rewinds, m.rebuilds, m.remembered, m.moved, m.skips, m.gone, m.filling, m.deferred, m.undecided)
 	}
 	return m
 }

@@ -361,26 +361,5 @@ func (p *quotaPartition) fill(ctx context.Context) error {
 
 // offsetAt is the offset of the first record that is not older than a time, or the end of the log.
 func (p *quotaPartition) offsetAt(ctx context.Context, at time.Time) (int64, error) {
-	what := fmt.Sprintf("find the offset of %s in %s/%d", at.Format(time.RFC3339), p.Topic(), p.ID())
-	res, err := p.group.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{p.Topic(): {kafka.TimeOffsetOf(p.ID(), at)}},
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", what, err)
-	}
-	for _, one := range res.Topics[p.Topic()] {
-		if one.Partition != p.ID() {
-			continue
-		}
-		if one.Error != nil {
-			return 0, fmt.Errorf("%s: %w", what, one.Error)
-		}
-		for offset := range one.Offsets {
-			if offset >= 0 {
-				return offset, nil
-			}
-		}
-		return p.bounds.To, nil
-	}
-	return 0, fmt.Errorf("%s: the answer does not name it", what)
+	return OffsetAt(ctx, p.group.client, p.Topic(), p.ID(), at, p.bounds.To)
 }

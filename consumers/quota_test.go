@@ -44,6 +44,9 @@ func TestEveryEventIsCountedOnce(t *testing.T) {
 
 const quotaChildEnv = "QUOTA_CRASH_CHILD"
 
+// stepRefused is where the store has no memory for what it is to do.
+const stepRefused consumers.QuotaStep = "refused"
+
 // A quotaCrash is where a child kills itself.
 type quotaCrash struct {
 	Brokers, Topic, Group, Quotas, URL string
@@ -66,10 +69,21 @@ func runQuotaChild(config string) int {
 	f := &quotaFixture{fixture: &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, partitions: c.Partitions}, quotas: c.Quotas, members: c.Members}
 	o, err := redis.ParseURL(c.URL)
 	if err == nil {
-		err = quotaConsumer{rows: 100, session: crashSession, onStep: func(s consumers.QuotaStep) {
+		users := &changing{users: c.Members}
+		err = quotaConsumer{rows: 100, session: crashSession, users: users, onStep: func(s consumers.QuotaStep) {
 			if s == c.Step {
 				kill()
 			}
+			if s == consumers.QuotaCounted && s == c.Step { // once the first batch is counted, all company events are applied
+				known := c.Members
+				known.Applied = time.Time{}
+				users.set(known)
+			}
+		}, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
+			if c.Step == stepRefused {
+				return starved{s, kill}
+			}
+			return s
 		}}.run(context.Background(), f, o)
 	}
 	fmt.Fprintln(os.Stderr, "child:", err)

@@ -117,6 +117,9 @@ func (s *state) behind(topic string, id int, note func(*condition)) {
 		before := c.work()
 		note(c)
 		s.metrics.lag.WithLabelValues(topic, strconv.Itoa(id)).Set(float64(c.lag()))
+		if before != c.work() {
+			s.load()
+		}
 		return (before == 0) != (c.work() == 0)
 	})
 }
@@ -178,10 +181,8 @@ func (s *state) report() {
 	if s.tracker == nil {
 		return
 	}
-	total := int64(0)
 	var stopped, waiting []string
 	for p, c := range s.partitions {
-		total += c.work()
 		switch {
 		case c.stopped != nil:
 			stopped = append(stopped, fmt.Sprintf("%s: %v", p, c.stopped))
@@ -191,7 +192,7 @@ func (s *state) report() {
 			waiting = append(waiting, fmt.Sprintf("%s: %v", p, c.waiting[reading]))
 		}
 	}
-	s.tracker.Load(s.part, len(s.partitions), total)
+	s.load()
 	switch {
 	case len(stopped) > 0:
 		s.tracker.Set(s.part, health.Stopped, summary(stopped))
@@ -204,6 +205,18 @@ func (s *state) report() {
 	default:
 		s.tracker.Set(s.part, health.Ready, "")
 	}
+}
+
+// load tells the health tracker how much there is to do. The caller holds the lock.
+func (s *state) load() {
+	if s.tracker == nil {
+		return
+	}
+	total := int64(0)
+	for _, c := range s.partitions {
+		total += c.work()
+	}
+	s.tracker.Load(s.part, len(s.partitions), total)
 }
 
 func summary(reasons []string) string {

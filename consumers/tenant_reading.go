@@ -17,10 +17,18 @@ type TopicReading struct {
 	through time.Time
 }
 
-// Through returns a time up to which everything that was in the topic has been consumed. It is behind by the time between two calls,
-// and zero as long as nothing is known, which an error says why.
+// Through returns a time up to which everything that was in the topic has been consumed: now, where all is, and otherwise that of an earlier
+// call. It is zero as long as nothing is known, which an error says why.
 func (r *TopicReading) Through(ctx context.Context) (time.Time, error) {
-	if r.ends != nil {
+	for fresh := false; !fresh; {
+		if r.ends == nil {
+			taken := time.Now()
+			ends, err := Ends(ctx, r.Client, r.Topic)
+			if err != nil {
+				return time.Time{}, err
+			}
+			r.ends, r.taken, fresh = ends, taken, true
+		}
 		unread, err := Unread(ctx, r.Client, r.Group, r.Topic, r.ends)
 		if err != nil {
 			return time.Time{}, err
@@ -30,13 +38,7 @@ func (r *TopicReading) Through(ctx context.Context) (time.Time, error) {
 				return r.through, nil
 			}
 		}
-		r.through = r.taken
+		r.through, r.ends = r.taken, nil
 	}
-	taken := time.Now()
-	ends, err := Ends(ctx, r.Client, r.Topic)
-	if err != nil {
-		return time.Time{}, err
-	}
-	r.ends, r.taken = ends, taken
 	return r.through, nil
 }

@@ -291,7 +291,10 @@ func isStructured(contentType []byte) bool {
 // validAttribute tells whether a text may be the value of a CloudEvents attribute: UTF-8 without control characters
 // (U+0000-001F, U+007F-009F) and without noncharacters.
 func validAttribute[T string | []byte](s T) bool {
-	for i := 0; i < len(s); i++ {
+	i := 0
+	for ; i+8 <= len(s) && printable(word(s[i:i+8])); i += 8 {
+	}
+	for ; i < len(s); i++ {
 		if c := s[i]; c >= utf8.RuneSelf {
 			return validUnicodeAttribute([]byte(s[i:]))
 		} else if c < 0x20 || c == 0x7f {
@@ -299,6 +302,22 @@ func validAttribute[T string | []byte](s T) bool {
 		}
 	}
 	return true
+}
+
+// word is eight bytes as one number.
+func word[T string | []byte](s T) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// printable reports whether all eight bytes are ASCII and no control characters. See plainEnd.
+func printable(x uint64) bool {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	deleted := x ^ 0x7f*ones
+	return (((x-0x20*ones)&^x)|((deleted-ones)&^deleted)|x)&highs == 0
 }
 
 func validUnicodeAttribute(s []byte) bool {

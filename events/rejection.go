@@ -19,7 +19,7 @@ const (
 	TimestampTooOld   Reason = "timestamp_too_old"
 	TooLarge          Reason = "too_large"
 	Conflict          Reason = "conflict"          // a known identity with other data
-	TenantMismatch    Reason = "tenant_mismatch"   // the user belongs to another company
+	TenantMismatch    Reason = "tenant_mismatch"   // the user belonged to another company
 	RejectedByStore   Reason = "rejected_by_store" // the store refuses this very row
 )
 

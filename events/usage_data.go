@@ -27,37 +27,37 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 		return bad
 	}
 	seen := 0
+	at := outside
 	for {
-		var name []byte
-		if name, i = d.scan.name(text, i+1); i == bad {
+		if at, i = d.member(text, i+1, at); i == bad {
 			return bad // also for {}, which lacks what is required
 		}
-		switch string(name) {
-		case "company_id":
+		switch at {
+		case companyID:
 			u.CompanyID, i = d.text(text, i)
 			if !isID(u.CompanyID) {
 				return bad
 			}
 			seen |= sawCompany
-		case "user_id":
+		case userID:
 			u.UserID, i = d.text(text, i)
 			if !isID(u.UserID) {
 				return bad
 			}
 			seen |= sawUser
-		case "subscription_tier":
+		case subscriptionTier:
 			u.Tier, i = d.text(text, i)
 			if !isTier(u.Tier) {
 				return bad
 			}
 			seen |= sawTier
-		case "service_name":
+		case serviceName:
 			u.Service, i = d.text(text, i)
 			seen |= sawService
-		case "api_endpoint":
+		case apiEndpoint:
 			u.Endpoint, i = d.text(text, i)
 			seen |= sawEndpoint
-		case "data_points_consumed":
+		case dataPoints:
 			var points int64
 			var rest remainder
 			points, rest, i = d.amount(text, i, 0)
@@ -66,7 +66,7 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 			}
 			u.DataPoints = uint32(points)
 			seen |= sawDataPoints
-		case "processing_time_ms":
+		case processingTime:
 			var rest remainder
 			u.ProcessingTime, rest, i = d.amount(text, i, 3)
 			if rest != nothing && u.ProcessingTime == maxFixed {
@@ -76,7 +76,7 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 				u.ProcessingTime++
 			}
 			seen |= sawProcessingTime
-		case "timestamp":
+		case timestamp:
 			var stamp []byte
 			stamp, i = d.text(text, i)
 			sec, nsec, ok := parseRFC3339(stamp)
@@ -84,12 +84,12 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 				return bad
 			}
 			u.Timestamp = sec*1000 + int64(nsec/1_000_000)
-		case "billing_period":
+		case billingPeriod:
 			u.BillingPeriod, i = d.text(text, i)
 			if !isMonth(u.BillingPeriod) {
 				return bad
 			}
-		case "revenue_attributed":
+		case revenueAttributed:
 			var ok bool
 			if u.Revenue, i, ok = d.revenue(text, i); !ok {
 				return bad

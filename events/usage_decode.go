@@ -27,8 +27,10 @@ type UsageDecoder struct {
 	limits UsageLimits
 	schema *jsonschema.Schema
 	scan   scanner
-	period [7]byte // the default billing period
-	base64 []byte  // data that came as data_base64
+
+	spelled spellings
+	period  [7]byte // the default billing period
+	base64  []byte  // data that came as data_base64
 }
 
 // NewUsageDecoder makes a decoder. A limit that is zero has its default.

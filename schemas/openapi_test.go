@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,9 +173,15 @@ type platform struct {
 	companies map[string]postgres.CompanySubscription
 	rebuilds  bool
 	away      error
+	asked     atomic.Int64
+	hang      chan struct{} // look-ups of users wait until it is closed; nil: they don't
 }
 
 func (p *platform) User(_ context.Context, id string) (*directory.Subscription, error) {
+	p.asked.Add(1)
+	if p.hang != nil {
+		<-p.hang
+	}
 	if s := p.users[id]; s != nil || p.away != nil {
 		return s, p.away
 	}
@@ -394,7 +402,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 			ask(open, http.MethodGet, path, target)
 		}
 		ask(open, http.MethodGet, path, targets[0]+"?"+strings.Repeat("x", 2000))
-		ask(open, http.MethodGet, path, targets[0], "X-Large", strings.Repeat("x", 20<<10))
+		ask(open, http.MethodGet, path, targets[0], "X-Large", strings.Repeat("x", 16<<10))
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace} {
 			ask(open, method, path, targets[0])
 		}
@@ -421,6 +429,27 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	open.rebuilds = true
 	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
 	ask(open, http.MethodGet, quota, "/v1/users/enterprise/quota")
+	// As many requests as may be under way.
+	open.hang = make(chan struct{})
+	var waiting sync.WaitGroup
+	before := open.asked.Load()
+	const most = 256
+	for range most {
+		waiting.Go(func() { send(t, http.MethodGet, open.url+"/v1/users/pro/subscription") })
+	}
+	for deadline := time.Now().Add(time.Minute); open.asked.Load() < before+most; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d requests are under way", open.asked.Load()-before, most)
+		}
+	}
+	for path := range d.members(t, "paths") {
+		if strings.HasPrefix(path, "/v1/") {
+			ask(open, http.MethodGet, path, strings.NewReplacer("{user_id}", "pro", "{company_id}", "pro").Replace(path))
+		}
+	}
+	close(open.hang)
+	waiting.Wait()
+	open.hang = nil
 	open.away = errors.New("connection refused")
 	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
 	ask(open, http.MethodGet, subscription, "/v1/users/pro/subscription")

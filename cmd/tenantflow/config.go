@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -19,40 +18,6 @@ func newConfigCommand(a *app) *cobra.Command {
 	}
 	cmd.AddCommand(newConfigCheckCommand(a), newConfigPrintCommand(a), newConfigDocsCommand())
 	return cmd
-}
-
-func newConfigCheckCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check",
-		Short: "Say everything that is wrong with the configuration; exit 2 if anything is",
-		Long: `Check reads the configuration as "run" would and says everything that is wrong with it, each problem with what to
-do about it. It connects to nothing. Exit code 0: usable, 2: not.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			problems := []config.Problem{}
-			_, err := config.Load(a.environ)
-			var found config.Problems
-			switch {
-			case errors.As(err, &found):
-				problems = found
-			case err != nil:
-				return err
-			}
-			result := struct {
-				Valid    bool             `json:"valid"`
-				Problems []config.Problem `json:"problems"`
-			}{err == nil, problems}
-			if a.output == outputTable && err != nil {
-				return err // the list itself is the message
-			}
-			if shown := a.show(cmd.OutOrStdout(), result, func() *table {
-				return &table{rows: [][]string{{"the configuration is valid"}}}
-			}); shown != nil {
-				return shown
-			}
-			return err
-		},
-	}
 }
 
 func newConfigPrintCommand(a *app) *cobra.Command {

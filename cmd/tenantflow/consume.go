@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tenantflow/consumers"
 	"tenantflow/internal/config"
 )
@@ -16,7 +18,7 @@ type batching struct {
 }
 
 // consume is the consumer name, a member of its group, until ctx ends.
-func (s *service) consume(ctx context.Context, name, topic string, b batching, handler consumers.BatchHandler) error {
+func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, name, topic string, b batching, handler consumers.BatchHandler) error {
 	cfg := s.cfg
 	dialer, err := cfg.KafkaDialer()
 	if err != nil {
@@ -41,7 +43,7 @@ func (s *service) consume(ctx context.Context, name, topic string, b batching, h
 		BatchInterval:    b.interval,
 		Budget:           consumers.NewBudget(int64(b.memory)),
 		OutOfRange:       consumers.OutOfRange(cfg.OffsetOutOfRange),
-		Metrics:          consumers.NewMetrics(s.registry, name),
+		Metrics:          consumers.NewMetrics(metrics, name),
 		Health:           s.health,
 		Logger:           s.log,
 	}, handler).Run(ctx)

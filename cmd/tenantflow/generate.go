@@ -34,13 +34,25 @@ func newGenerateUsageCommand() *cobra.Command {
 nothing but the flags: the same flags give the same bytes. Only the default of --start depends on the clock.
 
 With --expected it also writes what must result from the events: rows, totals of every hour, day and billing period
-as exact integers (thousandths of a millisecond, millionths of the currency unit), and dead letters by reason.`,
+as exact integers (thousandths of a millisecond, millionths of the currency unit), and dead letters by reason.
+
+Companies and users have the ids that "generate companies" gives them: c00000, c00001, ... and c00000-u000001, ... The first user of
+a company is there as soon as the company is registered. Usage of users who are not there is stored and counted, without a limit.`,
 		Example: `  tenantflow generate usage --count 1000 | tenantflow produce --topic usage.events --file -
   tenantflow generate usage --count 1000000 --seed 7 --start 2026-11-01T00:00:00Z --malformed 0.001 > events.jsonl`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := setStart(&config, start); err != nil {
 				return err
+			}
+			// 0 is the default in a Config, and a mistake on the command line.
+			for _, flag := range []struct {
+				name  string
+				value int64
+			}{{"companies", int64(config.Companies)}, {"users", int64(config.UsersPerCompany)}, {"step", int64(config.Step)}} {
+				if flag.value == 0 {
+					return invalid("--%s is 0; give at least 1", flag.name)
+				}
 			}
 			g, err := model.New(config)
 			if err != nil {

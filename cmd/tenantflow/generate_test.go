@@ -55,3 +55,42 @@ func TestGenerateCompaniesWritesWhatProduceTakes(t *testing.T) {
 		}
 	}
 }
+
+// A newcomer makes companies and their usage, and sees quotas that count.
+func TestGenerate_UsageIsOfTheGeneratedCompanies(t *testing.T) {
+	t.Parallel()
+	companies, _, _ := tenantflow(t, nil, "generate", "companies", "--count", "5", "--part", "companies")
+	usage, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "200", "--companies", "5", "--users", "1")
+	for line := range strings.Lines(usage) {
+		var e struct {
+			Data struct {
+				Company string `json:"company_id"`
+				User    string `json:"user_id"`
+			} `json:"data"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(companies, `"company_id":"`+e.Data.Company+`"`) || !strings.Contains(companies, `"user_id":"`+e.Data.User+`"`) {
+			t.Fatalf("%+v is not among the companies", e.Data)
+		}
+	}
+}
+
+func TestGenerate_SeedsShareNoEvent(t *testing.T) {
+	t.Parallel()
+	of := map[string]string{}
+	for _, seed := range []string{"1", "2"} {
+		usage, _, _ := tenantflow(t, nil, "generate", "usage", "--count", "20000", "--resends", "0", "--seed", seed)
+		for line := range strings.Lines(usage) {
+			var e struct{ ID, Source string }
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatal(err)
+			}
+			if first, there := of[e.Source+" "+e.ID]; there && first != seed {
+				t.Fatalf("the event %s of %s is in both streams", e.ID, e.Source)
+			}
+			of[e.Source+" "+e.ID] = seed
+		}
+	}
+}

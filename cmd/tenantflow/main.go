@@ -9,14 +9,18 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
 	os.Exit(execute(untilSignal(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// untilSignal gives a context that ends with the first SIGTERM or SIGINT, so that commands end in good order. The
-// second one ends the process.
+// sameSignal is how long after a signal another one is taken for the same: a terminal, a shell and a supervisor may each pass on one.
+const sameSignal = time.Second
+
+// untilSignal gives a context that ends with the first SIGTERM or SIGINT, so that commands end in good order. A second one ends the
+// process, unless it comes within sameSignal.
 func untilSignal() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -24,7 +28,12 @@ func untilSignal() context.Context {
 	go func() {
 		<-signals
 		cancel()
-		<-signals
+		for first := time.Now(); ; {
+			<-signals
+			if time.Since(first) >= sameSignal {
+				break
+			}
+		}
 		fmt.Fprintln(os.Stderr, "tenantflow: second signal, ending at once")
 		os.Exit(exitFailed)
 	}()

@@ -15,8 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/engine/enginetest/postgrestest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -34,7 +37,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-		stuck := part{name: "stuck", run: func(context.Context, *service) error { select {} }}
+		stuck := part{name: "stuck", run: func(context.Context, *service, prometheus.Registerer) error { select {} }}
 		s, err := newService(cfg, log, []part{stuck})
 		if err != nil {
 			panic(err)
@@ -89,8 +92,15 @@ func TestTheExitCodeTellsAWrongCommandFromAFailedOne(t *testing.T) {
 		{"an unknown part", []string{"run", "--only", "usage,usge"}, nil, exitInvalid, "choose from usage, quota"},
 		{"a part that is not there yet", []string{"run", "--only", "jobs"}, nil, exitInvalid, "not there yet"},
 		{"stores without an address", []string{"run", "--only", "usage"}, nil, exitInvalid, "TENANTFLOW_CLICKHOUSE_DSN: it is not set"},
-		{"a valid configuration", []string{"config", "check"}, nil, exitDone, ""},
-		{"an invalid configuration", []string{"config", "check"}, []string{"TENANTFLOW_KAFKA_TLS=x", "TENANTFLOW_X=1"}, exitInvalid, "2 problems"},
+		{"a valid configuration", []string{"config", "check"}, deadStores(), exitDone, ""},
+		{"one that is valid for a part", []string{"config", "check", "--only", "usage"}, deadStores()[:2], exitDone, ""},
+		{"no configuration", []string{"config", "check"}, nil, exitInvalid, "4 problems"},
+		{"an invalid configuration", []string{"config", "check"}, append(deadStores(), "TENANTFLOW_KAFKA_TLS=x", "TENANTFLOW_X=1"), exitInvalid, "2 problems"},
+		{"stores that don't answer", []string{"config", "check", "--connect"}, deadStores(), exitFailed, "not usable: clickhouse, dragonfly, kafka, postgres"},
+		{"help for a command", []string{"help", "config", "check"}, nil, exitDone, ""},
+		{"help for a command that is not there", []string{"help", "nosuch"}, nil, exitInvalid, `there is no command "nosuch"`},
+		{"help for a subcommand that is not there", []string{"help", "config", "nosuch"}, nil, exitInvalid, `there is no command "config nosuch"`},
+		{"no users", []string{"generate", "usage", "--users", "0"}, nil, exitInvalid, "--users is 0"},
 		{"an invalid configuration where it is used", []string{"config", "print"}, []string{"TENANTFLOW_X=1"}, exitInvalid, "1 problem"},
 		{"an address that can't be listened on", []string{"run", "--only", "usage"}, append(deadStores(), "TENANTFLOW_HTTP_ADDR=192.0.2.1:80"), exitFailed, "listening for HTTP"},
 	} {
@@ -107,9 +117,28 @@ func TestTheExitCodeTellsAWrongCommandFromAFailedOne(t *testing.T) {
 	}
 }
 
+// What a client library logs by itself is no message of a command.
+func TestQuotaShow_SaysOneLineWhenAStoreIsDown(t *testing.T) {
+	t.Parallel()
+	_, errOut, code := tenantflow(t, deadStores(), "quota", "show", "u")
+	if code != exitFailed || strings.Count(errOut, "\n") != 1 || !strings.HasPrefix(errOut, "tenantflow: ask Dragonfly at 127.0.0.1:1") {
+		t.Errorf("exit code %d: %s", code, errOut)
+	}
+}
+
+func TestTenantPartitions_SaysThatATopicIsMissing(t *testing.T) {
+	t.Parallel()
+	environ := ownStores(t)
+	environ[4] = "TENANTFLOW_POSTGRES_DSN=" + postgrestest.New(t)
+	_, errOut, code := tenantflow(t, environ, "tenant", "partitions")
+	if code != exitFailed || !strings.Contains(errOut, `does not exist; run "tenantflow migrate"`) {
+		t.Errorf("exit code %d: %s", code, errOut)
+	}
+}
+
 func TestConfigCheckListsAllProblemsAsJSON(t *testing.T) {
 	t.Parallel()
-	stdout, _, code := tenantflow(t, []string{"TENANTFLOW_KAFKA_TLS=x", "TENANTFLOW_TOPIC_PARTITIONS=0", "TENANTFLOW_X=1"}, "config", "check", "-o", "json")
+	stdout, _, code := tenantflow(t, append(deadStores(), "TENANTFLOW_KAFKA_TLS=x", "TENANTFLOW_TOPIC_PARTITIONS=0", "TENANTFLOW_X=1"), "config", "check", "-o", "json")
 	var got struct {
 		Valid    bool
 		Problems []config.Problem

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
 	"tenantflow/internal/config"
@@ -29,14 +31,7 @@ type app struct {
 // config reads the configuration and checks that the given stores have an address. The error is a config.Problems,
 // which ends the process with exitInvalid.
 func (a *app) config(stores ...config.Store) (*config.Config, error) {
-	cfg, err := config.Load(a.environ)
-	if err != nil {
-		return nil, err
-	}
-	if err := cfg.Require(stores...); err != nil {
-		return nil, err
-	}
-	return cfg, nil
+	return config.Load(a.environ, stores...)
 }
 
 // logger makes the logger a command writes to w, usually its standard error.
@@ -73,7 +68,7 @@ It is configured by environment variables: "tenantflow config print" lists them 
 come from, "tenantflow config check" says everything that is wrong with them.
 
 Exit codes: 0 done; 1 failed, or differences found; 2 the command line or the configuration is wrong.
-SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
+SIGTERM or SIGINT ends a command in good order; a second one, at least a second later, ends it at once.`,
 		Example: `  tenantflow migrate                  create the tables and topics that are missing
   tenantflow run --only usage         run the service
   tenantflow config check             say everything that is wrong with the configuration`,
@@ -85,6 +80,7 @@ SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
 			if a.output != outputTable && a.output != outputJSON {
 				return invalid("-o %s: there is no such output; choose table or json", a.output)
 			}
+			redis.SetLogger(redisLog{slog.New(slog.DiscardHandler)}) // what matters comes back as errors; run has a log for the rest
 			return nil
 		},
 	}
@@ -109,9 +105,26 @@ SIGTERM or SIGINT ends a command in good order; a second one ends it at once.`,
 	add(service, newRunCommand(a), newMigrateCommand(a), newVerifyCommand(a), newQuotaCommand(a), newTenantCommand(a))
 	add(events, newGenerateCommand(a), newProduceCommand(a))
 	add(settings, newConfigCommand(a), newVersionCommand(a))
+	root.SetHelpCommand(newHelpCommand(root))
 	root.SetHelpCommandGroupID(settings)
 	a.noteRunning(root)
 	return root
+}
+
+// newHelpCommand is cobra's help command, but for the exit code of a command that does not exist.
+func newHelpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return invalid("there is no command %q (see %s --help)", strings.Join(args, " "), root.CommandPath())
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 // noteRunning wraps the work of every command, so that errors from before it (flags, arguments) count as usage.

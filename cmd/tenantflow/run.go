@@ -35,7 +35,7 @@ func newRunCommand(a *app) *cobra.Command {
 		Use:   "run",
 		Short: "Run the service until SIGTERM",
 		Long: `Run consumes events until it gets SIGTERM or SIGINT. Then it stops taking events, finishes and commits what is under
-way within TENANTFLOW_SHUTDOWN_TIMEOUT, leaves its consumer groups and exits 0. A second signal ends it at once (exit 1);
+way within TENANTFLOW_SHUTDOWN_TIMEOUT, leaves its consumer groups and exits 0. A second signal, at least a second later, ends it at once (exit 1);
 nothing is lost then either, it is done after the next start.
 
 Its parts: ` + strings.Join(names, ", ") + `. Without --only it runs all there are. Each needs the addresses of
@@ -48,12 +48,7 @@ its own stores only.`,
 			if err != nil {
 				return err
 			}
-			var stores []config.Store
-			for _, p := range chosen {
-				stores = append(stores, p.stores...)
-			}
-			slices.Sort(stores)
-			cfg, err := a.config(slices.Compact(stores)...)
+			cfg, err := a.config(storesOf(chosen)...)
 			if err != nil {
 				return err
 			}
@@ -71,6 +66,16 @@ its own stores only.`,
 	}
 	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts, comma-separated: "+strings.Join(names, ", "))
 	return cmd
+}
+
+// storesOf lists the stores that any of the parts needs.
+func storesOf(parts []part) []config.Store {
+	var stores []config.Store
+	for _, p := range parts {
+		stores = append(stores, p.stores...)
+	}
+	slices.Sort(stores)
+	return slices.Compact(stores)
 }
 
 // redisLog takes what go-redis has to say, which otherwise goes to standard error as it is. What matters of it comes back as

@@ -2,7 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -10,11 +11,11 @@ import (
 )
 
 // runAPI answers /v1 until ctx ends.
-func runAPI(ctx context.Context, s *service) error {
+func runAPI(ctx context.Context, s *service, _ prometheus.Registerer) error {
 	const name = "api"
 	tiers, err := tier.Load(s.cfg.TiersFile)
 	if err != nil {
-		return fmt.Errorf("reading what previews of subscriptions need: %w", err)
+		return invalid("TENANTFLOW_TIERS_FILE: %v", err)
 	}
 	done, ok, err := s.openTenants(ctx, name)
 	if !ok {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tenantflow/consumers"
 	"tenantflow/events"
 )
 
 // runQuota counts usage events until ctx ends.
-func runQuota(ctx context.Context, s *service) error {
+func runQuota(ctx context.Context, s *service, metrics prometheus.Registerer) error {
 	const name = "quota"
 	done, ok, err := s.openTenants(ctx, name)
 	if !ok {
@@ -17,7 +19,7 @@ func runQuota(ctx context.Context, s *service) error {
 	}
 	defer done()
 	// It writes until everything is counted, and then what is left.
-	activity := consumers.NewActivity(consumers.ActivityConfig{Store: s.tenants.postgres, Registry: s.registry, Logger: s.log})
+	activity := consumers.NewActivity(consumers.ActivityConfig{Store: s.tenants.postgres, Registry: metrics, Logger: s.log})
 	writing, end := context.WithCancel(context.WithoutCancel(ctx))
 	var written sync.WaitGroup
 	written.Go(func() { activity.Run(writing) })
@@ -39,7 +41,7 @@ func runQuota(ctx context.Context, s *service) error {
 		ResendWindow:  cfg.QuotaResendWindow,
 		ResendRecords: cfg.QuotaResendRecords,
 
-		Registry: s.registry,
+		Registry: metrics,
 	})
-	return s.consume(ctx, name, events.TopicUsage, batching{cfg.QuotaBatchRows, cfg.QuotaBatchInterval, cfg.QuotaMemory}, handler)
+	return s.consume(ctx, metrics, name, events.TopicUsage, batching{cfg.QuotaBatchRows, cfg.QuotaBatchInterval, cfg.QuotaMemory}, handler)
 }

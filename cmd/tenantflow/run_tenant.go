@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
@@ -28,16 +29,16 @@ const (
 )
 
 // runSubscription applies subscription events until ctx ends.
-func runSubscription(ctx context.Context, s *service) error {
-	return s.runTenant(ctx, "subscription", events.TopicSubscription, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewSubscription(c) })
+func runSubscription(ctx context.Context, s *service, metrics prometheus.Registerer) error {
+	return s.runTenant(ctx, metrics, "subscription", events.TopicSubscription, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewSubscription(c) })
 }
 
 // runCompany applies company events until ctx ends.
-func runCompany(ctx context.Context, s *service) error {
-	return s.runTenant(ctx, "company", events.TopicCompany, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewCompany(c) })
+func runCompany(ctx context.Context, s *service, metrics prometheus.Registerer) error {
+	return s.runTenant(ctx, metrics, "company", events.TopicCompany, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewCompany(c) })
 }
 
-func (s *service) runTenant(ctx context.Context, name, topic string, handler func(consumers.TenantConfig) consumers.BatchHandler) error {
+func (s *service) runTenant(ctx context.Context, metrics prometheus.Registerer, name, topic string, handler func(consumers.TenantConfig) consumers.BatchHandler) error {
 	cfg := s.cfg
 	catalogue, err := tier.Load(cfg.TiersFile)
 	if err != nil {
@@ -85,7 +86,7 @@ func (s *service) runTenant(ctx context.Context, name, topic string, handler fun
 		group.Go(func() error { return consumers.NewTenantSweeper(tenants, results, s.log).Run(working) })
 	}
 	group.Go(func() error {
-		return s.consume(working, name, topic, batching{tenantBatchRows, tenantBatchInterval, tenantMemory}, handler(tenants))
+		return s.consume(working, metrics, name, topic, batching{tenantBatchRows, tenantBatchInterval, tenantMemory}, handler(tenants))
 	})
 	return group.Wait()
 }

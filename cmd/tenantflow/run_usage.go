@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
@@ -15,7 +16,7 @@ import (
 )
 
 // runUsage consumes usage events into ClickHouse until ctx ends.
-func runUsage(ctx context.Context, s *service) error {
+func runUsage(ctx context.Context, s *service, metrics prometheus.Registerer) error {
 	const name = "usage"
 	cfg := s.cfg
 	store, err := openClickHouse(ctx, s, name)
@@ -28,8 +29,8 @@ func runUsage(ctx context.Context, s *service) error {
 		}
 	}()
 
-	s.registry.MustRegister(store.Collector())
-	stopWatching, err := watchTotals(ctx, s, store)
+	metrics.MustRegister(store.Collector())
+	stopWatching, err := watchTotals(ctx, s, metrics, store)
 	if err != nil {
 		return err
 	}
@@ -38,16 +39,16 @@ func runUsage(ctx context.Context, s *service) error {
 	handler := consumers.NewUsage(store, consumers.UsageConfig{
 		Limits:      events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
 		FilterBytes: int64(cfg.UsageFilterMemory),
-		Registry:    s.registry,
+		Registry:    metrics,
 
 		Group:          cfg.GroupPrefix + "." + name,
 		StaleProducers: cfg.UsageStaleProducers,
 	})
-	return s.consume(ctx, name, events.TopicUsage, batching{cfg.UsageBatchRows, cfg.UsageBatchInterval, cfg.UsageMemory}, handler)
+	return s.consume(ctx, metrics, name, events.TopicUsage, batching{cfg.UsageBatchRows, cfg.UsageBatchInterval, cfg.UsageMemory}, handler)
 }
 
 // watchTotals starts to correct the totals of inserts that had to be settled, beside the consumer. stop ends it.
-func watchTotals(ctx context.Context, s *service, store *clickhouse.Store) (stop func(), err error) {
+func watchTotals(ctx context.Context, s *service, metrics prometheus.Registerer, store *clickhouse.Store) (stop func(), err error) {
 	options, err := s.cfg.ClickHouseOptions()
 	if err != nil {
 		return nil, fmt.Errorf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
@@ -68,7 +69,7 @@ func watchTotals(ctx context.Context, s *service, store *clickhouse.Store) (stop
 		transport.CloseIdleConnections()
 		return nil, err
 	}
-	watcher := totals.NewWatcher(checker, store, totals.WatchConfig{Registry: s.registry})
+	watcher := totals.NewWatcher(checker, store, totals.WatchConfig{Registry: metrics})
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {

@@ -24,9 +24,9 @@ type part struct {
 	name   string
 	stores []config.Store // whose addresses it needs
 
-	// run works until ctx ends, then finishes what is under way and returns nil. An error means that the part can't go
-	// on: the process ends. nil: the part is not there yet.
-	run func(ctx context.Context, s *service) error
+	// run works until ctx ends, then finishes what is under way and returns nil. After an error it is run again, see supervise. Its
+	// metrics are gone when it returns. nil: the part is not there yet.
+	run func(ctx context.Context, s *service, metrics prometheus.Registerer) error
 }
 
 // A service is the running process: its HTTP interface and its parts, and what the parts share.
@@ -85,12 +85,10 @@ func (s *service) run(ctx context.Context) error {
 	for _, p := range s.parts {
 		go func() {
 			s.log.Info("part started", "part", p.name)
-			err := p.run(working, s)
+			err := s.supervise(working, p)
 			if err != nil {
 				err = fmt.Errorf("running %s: %w", p.name, err)
 				s.health.Set(p.name, health.Stopped, err.Error())
-			} else if working.Err() == nil {
-				err = fmt.Errorf("running %s: it ended by itself", p.name)
 			}
 			ended <- err
 		}()

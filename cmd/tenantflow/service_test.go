@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tenantflow/internal/config"
 	"tenantflow/internal/health"
 )
@@ -126,15 +128,27 @@ func TestTheServiceWaitsForItsStoresAndStopsCleanlyOnASignal(t *testing.T) {
 	}
 }
 
-func TestASecondSignalEndsTheProcessAtOnce(t *testing.T) {
+func TestRun_ASecondSignalEndsTheProcess(t *testing.T) {
 	t.Parallel()
 	p := start(t, "stuck", deadStores())
+	began := time.Now()
 	p.signal(t, syscall.SIGTERM)
 	eventually(t, func() bool {
 		_, body := get(t, p.url+"/readyz")
 		return strings.Contains(body, "the process is stopping")
 	})
-	p.signal(t, syscall.SIGTERM)
+	for ended := false; !ended; { // until one of them comes a second after the first
+		select {
+		case log := <-p.rest:
+			p.rest <- log
+			ended = true
+		case <-time.After(20 * time.Millisecond):
+			_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error: it has just ended
+		}
+	}
+	if took := time.Since(began); took < sameSignal {
+		t.Errorf("it ended after %s: signals within %s are one", took, sameSignal)
+	}
 	if log, code := p.wait(t); code != exitFailed || !strings.Contains(log, "second signal") {
 		t.Errorf("exit code %d; log:\n%s", code, log)
 	}
@@ -154,31 +168,69 @@ func testService(t *testing.T, environ []string, parts ...part) *service {
 	return s
 }
 
-func untilStopped(ctx context.Context, _ *service) error { <-ctx.Done(); return nil }
+func untilStopped(ctx context.Context, _ *service, _ prometheus.Registerer) error {
+	<-ctx.Done()
+	return nil
+}
 
-func TestAPartThatCantGoOnStopsTheOthersAndIsTheError(t *testing.T) {
+func TestRun_APartThatFailsIsStartedAgainAlone(t *testing.T) {
 	t.Parallel()
-	stopped := false
+	runs, interrupted := 0, false
+	mended := make(chan struct{})
 	s := testService(t, nil,
-		part{name: "broken", run: func(context.Context, *service) error { return errors.New("the schema is wrong") }},
-		part{name: "sound", run: func(ctx context.Context, _ *service) error { <-ctx.Done(); stopped = true; return nil }},
+		part{name: "broken", run: func(ctx context.Context, s *service, metrics prometheus.Registerer) error {
+			metrics.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "of_the_part", Help: "Of this run."}))
+			if runs++; runs < 3 {
+				return errors.New("the schema is wrong")
+			}
+			s.health.Set("broken", health.Ready, "")
+			close(mended)
+			<-ctx.Done()
+			return nil
+		}},
+		part{name: "sound", run: func(ctx context.Context, s *service, _ prometheus.Registerer) error {
+			s.health.Set("sound", health.Ready, "")
+			<-ctx.Done()
+			select {
+			case <-mended:
+			default:
+				interrupted = true
+			}
+			return nil
+		}},
 	)
-	err := s.run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "running broken: the schema is wrong") {
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx) }()
+	eventually(t, func() bool {
+		failing := s.health.Readiness().Failing
+		return len(failing) == 1 && failing[0].Part == "broken" && failing[0].State == health.Failing && strings.Contains(failing[0].Reason, "the schema is wrong")
+	})
+	<-mended
+	eventually(t, func() bool { return s.health.Readiness().Ready })
+	stop()
+	if err := <-ended; err != nil || interrupted {
+		t.Errorf("got %v; the other part was interrupted: %v", err, interrupted)
+	}
+}
+
+func TestRun_AWrongConfigurationEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	s := testService(t, nil,
+		part{name: "broken", run: func(context.Context, *service, prometheus.Registerer) error {
+			return invalid("TENANTFLOW_X: it is wrong")
+		}},
+		part{name: "sound", run: untilStopped},
+	)
+	if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "running broken: TENANTFLOW_X: it is wrong") {
 		t.Errorf("got %v", err)
-	}
-	if !stopped {
-		t.Error("the other part was not waited for")
-	}
-	if r := s.health.Readiness(); r.Failing[1].Part != "broken" || r.Failing[1].State != health.Stopped {
-		t.Errorf("got %+v", r)
 	}
 }
 
 func TestAPartThatEndsByItselfIsAnError(t *testing.T) {
 	t.Parallel()
 	s := testService(t, nil,
-		part{name: "lazy", run: func(context.Context, *service) error { return nil }},
+		part{name: "lazy", run: func(context.Context, *service, prometheus.Registerer) error { return nil }},
 		part{name: "sound", run: untilStopped},
 	)
 	if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "running lazy: it ended by itself") {
@@ -191,7 +243,7 @@ func TestAStopThatTakesTooLongIsAnError(t *testing.T) {
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	s := testService(t, []string{"TENANTFLOW_USAGE_INSERT_TIMEOUT=1s", "TENANTFLOW_SHUTDOWN_TIMEOUT=1100ms"},
-		part{name: "slow", run: func(context.Context, *service) error { <-release; return nil }},
+		part{name: "slow", run: func(context.Context, *service, prometheus.Registerer) error { <-release; return nil }},
 		part{name: "sound", run: untilStopped},
 	)
 	ctx, cancel := context.WithCancel(t.Context())

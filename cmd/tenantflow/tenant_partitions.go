@@ -83,7 +83,11 @@ func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *conf
 	var all []topicPartitions
 	for name, topic := range map[string]string{"company": events.TopicCompany, "subscription": events.TopicSubscription} {
 		one := topicPartitions{Topic: cfg.TopicPrefix + topic}
-		if one.Now, one.Unread, err = unread(ctx, client, one.Topic, cfg.GroupPrefix+"."+name); err != nil {
+		one.Now, one.Unread, err = unread(ctx, client, one.Topic, cfg.GroupPrefix+"."+name)
+		if consumers.NoTopic(err) {
+			return nil, fmt.Errorf(`topic %s does not exist; run "tenantflow migrate"`, one.Topic)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if one.Accepted, err = tenants.AcceptedPartitions(ctx, one.Topic); err != nil {

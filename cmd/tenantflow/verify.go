@@ -8,12 +8,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/verify"
+	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
 
@@ -35,17 +37,22 @@ func newVerifyCommand(a *app) *cobra.Command {
   - no event has two rows;
   - every hourly, daily and monthly total is what the rows add up to.
 
+If the address of Dragonfly is set, it also looks at quotas:
+
+  - the counters of every user, of today and of the days that are kept, are what the log says.
+
 If the address of Postgres is set, it also looks at companies:
 
   - the audit log of each is a whole chain: no record was changed, removed or put in;
   - the last configuration that was published of each is the one it has.
 
 The service may run meanwhile; what is under way is not judged. With --repair, later copies of an event are removed,
-wrong totals are corrected and configurations published again; then everything is verified once more, and that is what is reported. A missing event
-is not repaired here: it has to be published again. A total that is higher than its rows is not lowered where rows may be
+wrong totals are corrected and configurations published again; then everything is verified once more, and that is what is reported.
+Where counters are wrong, the running service is made to count again from the first day with a wrong one: run verify again when it
+has. A missing event is not repaired here: it has to be published again. A total that is higher than its rows is not lowered where rows may be
 missing, unless --lower says that none is.
 
-Exit codes: 0 everything is as it should be, if need be after the repair; 1 differences are left, or totals that could not
+Exit codes: 0 everything is as it should be, if need be after the repair; 1 differences are left, or something could not
 be judged; 2 the configuration is wrong, or the topic or the tables do not exist. docs/verify.md says what each finding means and what to do.`,
 		Example: `  tenantflow verify
   tenantflow verify --repair
@@ -61,7 +68,7 @@ be judged; 2 the configuration is wrong, or the topic or the tables do not exist
 			return a.verify(cmd, f)
 		},
 	}
-	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals and publish stale configurations again")
+	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals, recount wrong counters and publish stale configurations again")
 	cmd.Flags().BoolVar(&f.lower, "lower", false, "with --repair: make totals what the rows add up to also where rows may be missing")
 	cmd.Flags().IntVar(&f.samples, "samples", 10, "how many findings of each kind the table shows (JSON has up to 1000)")
 	return cmd
@@ -90,12 +97,17 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		}
 		defer tenants.Close()
 	}
+	counting, err := howCounted(cfg)
+	if err != nil {
+		return err
+	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
 	report, err := a.runVerify(cmd, f, verify.Config{
 		Client:          &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport},
 		ClickHouse:      options,
 		Topic:           cfg.TopicPrefix + events.TopicUsage,
 		Group:           cfg.GroupPrefix + ".usage",
+		Counting:        counting,
 		Tenants:         tenants,
 		ConfigTopic:     cfg.TopicPrefix + events.TopicCompanyConfig,
 		InsertTimeout:   cfg.UsageInsertTimeout,
@@ -119,10 +131,30 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	switch different, unknown := report.Differences(), report.NotJudged(); {
 	case different > 0:
 		return fmt.Errorf("%d differences", different)
+	case len(report.Unproven) > 0:
+		return errors.New(report.Unproven[0])
 	case unknown > 0:
 		return fmt.Errorf("%d totals could not be judged: inserts into them were under way each time, or one is pending; run it again when fewer run", unknown)
 	}
 	return nil
+}
+
+// howCounted says how the service counts usage; nil: there is no address of Dragonfly.
+func howCounted(cfg *config.Config) (*verify.Counting, error) {
+	if cfg.DragonflyURL == "" {
+		return nil, nil //nolint:nilnil // it is left out
+	}
+	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+	if err != nil {
+		return nil, invalid("reading %sDRAGONFLY_URL: the address can't be read", config.Prefix)
+	}
+	return &verify.Counting{
+		Store:         dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)},
+		Group:         cfg.GroupPrefix + ".quota",
+		ResendWindow:  cfg.QuotaResendWindow,
+		ResendRecords: cfg.QuotaResendRecords,
+		Limits:        events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
+	}, nil
 }
 
 func (a *app) runVerify(cmd *cobra.Command, f verifyFlags, cfg verify.Config) (*verify.Report, error) {
@@ -216,15 +248,29 @@ func remarks(r *verify.Report) []string {
 	say(r.DeadLetters.Gone, "%d offsets of the dead letter topic have left its log: an event whose dead letter was there counts as missing")
 	say(r.DeadLetters.NoLetters, "%d records of the dead letter topic are no dead letters")
 	say(r.NotJudged(), "%d totals differ while inserts into them are under way or pending: not judged")
+	if c := r.Counters; c.Shares > 0 {
+		lines = append(lines, fmt.Sprintf("%d counters of users' days were compared with %d events of the log", c.Shares, c.Events))
+	}
+	say(r.Counters.Uncounted, "%d offsets are not counted against quotas yet: not judged")
+	say(r.Counters.NotInLog, "%d counters are of days of which the log does not hold everything: not judged, and a recount can't mend them")
 	say(r.Companies, "%d companies: their audit logs and published configurations were looked at")
 	lines = append(lines, r.Notes...)
 	say(r.Repairs.RowsRemoved, "repaired: %d later copies of events removed")
 	say(r.Repairs.DeadLetters, "repaired: %d dead letters written for those of them with other data")
 	say(r.Repairs.TotalsMended, "repaired: %d totals corrected by their difference")
 	say(r.Repairs.Configs, "repaired: %d configurations published again")
+	say(r.Repairs.Sums, "repaired: %d counters made what their partitions have counted")
+	if r.Repairs.Recounts > 0 {
+		lines = append(lines, fmt.Sprintf("repaired: the running service counts %s and the days since again; run verify again when it has", r.Repairs.RecountsFrom))
+	}
 	say(r.Repairs.TotalsRebuilt, "repaired: %d totals whose largest timestamp was too large")
 	if n := r.Differences(); n > 0 {
+		lines = append(lines, r.Unproven...)
 		return append(lines, fmt.Sprintf("FAILED: %d differences in %d offsets (%.1f s)", n, s.Judged, r.Seconds))
+	}
+	if len(r.Unproven) > 0 {
+		lines = append(lines, r.Unproven...)
+		return append(lines, fmt.Sprintf("NOT PROVEN: no differences in %d offsets, but not everything could be judged (%.1f s)", s.Judged, r.Seconds))
 	}
 	if n := r.NotJudged(); n > 0 {
 		return append(lines, fmt.Sprintf("NOT PROVEN: no differences in %d offsets, but %d totals could not be judged (%.1f s)", s.Judged, n, r.Seconds))

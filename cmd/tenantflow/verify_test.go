@@ -97,6 +97,13 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 	if !strings.Contains(out, "NOT PROVEN") || !strings.Contains(errOut, "1 totals could not be judged") {
 		t.Errorf("a total that can't be judged:\n%s\n%s", out, errOut)
 	}
+	if !strings.Contains(out, "no address of Dragonfly") {
+		t.Errorf("nothing says that counters were left out: %s", out)
+	}
+	environ = append(environ, "TENANTFLOW_DRAGONFLY_URL=redis://127.0.0.1:1/0")
+	if out, errOut = run(exitFailed, "verify"); !strings.Contains(out, "NOT PROVEN") || !strings.Contains(errOut, "the counters of quotas could not be judged") {
+		t.Errorf("counters that can't be judged:\n%s\n%s", out, errOut)
+	}
 	if _, errOut = run(exitInvalid, "verify", "--samples", "-1"); !strings.Contains(errOut, "--samples") {
 		t.Errorf("got %s", errOut)
 	}

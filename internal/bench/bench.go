@@ -64,10 +64,15 @@ const (
 	Profiled          = "profiled"
 	Quota             = "quota"
 	QuotaBaseline     = "quota_baseline"
+	QuotaKnown        = "quota_known"   // of what quota has counted
+	QuotaRecount      = "quota_recount" // likewise
+	QuotaEach         = "quota_each"
+	QuotaEachBaseline = "quota_each_baseline"
 	UsageAndQuota     = "usage_and_quota"
 	QuotaFresh        = "quota_fresh"
 	QuotaHTTP         = "quota_http" // made with quota_fresh
 	QuotaMemory       = "quota_memory"
+	QuotaTakeover     = "quota_takeover"
 	QuotaProfiled     = "quota_profiled"
 	Tenants           = "tenants"
 )
@@ -76,13 +81,15 @@ const (
 func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
-		Quota, QuotaBaseline, UsageAndQuota, LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory, Tenants,
+		Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline,
+		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaTakeover, Tenants,
 	}
 }
 
 // counts says whether a measurement needs Redis and Postgres, and stores whether ClickHouse has a part in it.
 func counts(name string) bool {
-	return slices.Contains([]string{Quota, QuotaBaseline, UsageAndQuota, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaProfiled, Tenants}, name)
+	return slices.Contains([]string{Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline, QuotaFresh, QuotaHTTP,
+		QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants}, name)
 }
 
 func stores(name string) bool { return !counts(name) || name == UsageAndQuota }
@@ -132,6 +139,7 @@ type Measurement struct {
 	Allocations   float64     `json:"allocs_per_1000_rows,omitempty"`
 	Latency       *Latency    `json:"latency_ms,omitempty"`
 	Weights       []Weight    `json:"redis_bytes,omitempty"`
+	Takeover      *Takeover   `json:"takeover,omitempty"`
 	Tenants       *TenantCost `json:"tenants,omitempty"`
 	Runs          []Run       `json:"runs,omitempty"`
 }

@@ -136,6 +136,7 @@ func (w *world) know(ctx context.Context, m members) error {
 
 // forget empties Redis.
 func (w *world) forget(ctx context.Context) error {
+	w.counted = counted{}
 	if err := w.counts.FlushAll(ctx).Err(); err != nil {
 		return fmt.Errorf("empty Redis: %w", err)
 	}

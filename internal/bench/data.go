@@ -38,6 +38,8 @@ const (
 	data10K        = "data10k."
 	dataDuplicates = "duplicates."
 	dataMany       = "many."
+	dataEach       = "each."     // one event of each of eachUsers in turn
+	dataTakeover   = "takeover." // likewise of takeoverUsers
 )
 
 // dataset publishes a dataset, the first time it is asked for.
@@ -65,6 +67,11 @@ func (w *world) dataset(ctx context.Context, prefix string) (dataset, error) {
 		c.Resends, c.Late, c.LateSpan = 0.01, 0.05, 24*time.Hour
 	case dataMany:
 		d.partitions = 64
+	case dataEach:
+		d.events /= 8
+	case dataTakeover:
+		d.partitions = max(1, min(w.Partitions, w.Events/takeoverRecords))
+		d.events = d.partitions * takeoverRecords * 102 / 100 // their users are not spread quite evenly
 	}
 	// All lie in the past, the last one a minute ago: the future is refused. No month ends among them, if possible,
 	// because every month is an insert of its own.
@@ -72,7 +79,11 @@ func (w *world) dataset(ctx context.Context, prefix string) (dataset, error) {
 	c.Count, c.Step = d.events, step
 	c.Start = time.Now().Add(-time.Minute - time.Duration(d.events)*step).Truncate(time.Second)
 	began := time.Now()
-	if err := w.publish(ctx, &d, c, shape); err != nil {
+	publish := func() error { return w.publish(ctx, &d, c, shape) }
+	if users := map[string]int{dataEach: eachUsers, dataTakeover: takeoverUsers}[prefix]; users > 0 {
+		publish = func() error { return w.publishEach(ctx, &d, users, c.Start) }
+	}
+	if err := publish(); err != nil {
 		return d, fmt.Errorf("publish %s: %w", d.topic(), err)
 	}
 	w.say("%d events with %d bytes of data published to %s in %s", d.events, d.bytes, d.topic(), time.Since(began).Round(100*time.Millisecond))
@@ -80,12 +91,34 @@ func (w *world) dataset(ctx context.Context, prefix string) (dataset, error) {
 	return d, nil
 }
 
-func (w *world) publish(ctx context.Context, d *dataset, c model.Config, shape func(*model.Message) error) (err error) {
-	if err := w.topics(ctx, d.prefix, d.partitions); err != nil {
-		return err
-	}
+func (w *world) publish(ctx context.Context, d *dataset, c model.Config, shape func(*model.Message) error) error {
 	g, err := model.New(c)
 	if err != nil {
+		return err
+	}
+	size := 0
+	var m model.Message
+	err = w.publishAll(ctx, d, func() (kafka.Message, bool, error) {
+		if !g.Next(&m) {
+			return kafka.Message{}, false, nil
+		}
+		err := shape(&m)
+		size += len(m.Value)
+		return message(&m), true, err
+	})
+	if err != nil {
+		return err
+	}
+	d.bytes = size / d.events
+	want := g.Expected()
+	d.rows = int(want.Messages - want.Duplicates)
+	d.counters, d.members, err = counters(&want)
+	return err
+}
+
+// publishAll makes the topics of a dataset and publishes all that next gives.
+func (w *world) publishAll(ctx context.Context, d *dataset, next func() (m kafka.Message, more bool, err error)) (err error) {
+	if err := w.topics(ctx, d.prefix, d.partitions); err != nil {
 		return err
 	}
 	publisher, err := topic.NewPublisher(ctx, w.client, d.topic(), 50)
@@ -94,29 +127,23 @@ func (w *world) publish(ctx context.Context, d *dataset, c model.Config, shape f
 	}
 	defer func() { err = errors.Join(err, publisher.Close()) }()
 	const portion = 2000
-	var m model.Message
-	size := 0
 	for more := true; more; {
 		messages := make([]kafka.Message, 0, portion)
 		for len(messages) < portion {
-			if more = g.Next(&m); !more {
-				break
-			}
-			if err := shape(&m); err != nil {
+			var m kafka.Message
+			if m, more, err = next(); err != nil {
 				return err
 			}
-			size += len(m.Value)
-			messages = append(messages, message(&m))
+			if !more {
+				break
+			}
+			messages = append(messages, m)
 		}
 		if err := publisher.Publish(ctx, messages...); err != nil {
 			return err
 		}
 	}
-	d.bytes = size / d.events
-	want := g.Expected()
-	d.rows = int(want.Messages - want.Duplicates)
-	d.counters, d.members, err = counters(&want)
-	return err
+	return nil
 }
 
 func message(m *model.Message) kafka.Message {

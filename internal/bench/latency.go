@@ -99,11 +99,16 @@ func (p *prober) send(ctx context.Context, n int) error {
 
 // probeEvent is a usage event of now.
 func probeEvent(user, id string, now time.Time) kafka.Message {
+	return usageEvent(probeCompany, user, id, now)
+}
+
+// usageEvent is an event of a user, whose record is keyed by the user.
+func usageEvent(company, user, id string, now time.Time) kafka.Message {
 	at := now.UTC().Format(time.RFC3339Nano)
 	return kafka.Message{
 		Key: []byte(user),
 		Value: fmt.Appendf(nil, `{"company_id":%q,"user_id":%q,"subscription_tier":"pro","service_name":"bench","api_endpoint":"/probe",`+
-			`"data_points_consumed":1,"processing_time_ms":1,"timestamp":%q}`, probeCompany, user, at),
+			`"data_points_consumed":1,"processing_time_ms":1,"timestamp":%q}`, company, user, at),
 		Headers: []kafka.Header{
 			{Key: "content-type", Value: []byte("application/json")}, {Key: "ce_specversion", Value: []byte("1.0")},
 			{Key: "ce_id", Value: []byte(id)}, {Key: "ce_source", Value: []byte("/bench")},

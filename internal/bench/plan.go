@@ -25,8 +25,13 @@ func what(name string) string {
 		LatencyDefault:    "20,000 events/s, at defaults",
 		LatencyTuned:      "20,000 events/s, batch interval 50 ms",
 		Profiled:          "the service's code in the process that profiles it",
-		Quota:             "quotas counted by the service at its defaults, every guarantee on",
-		QuotaBaseline:     "INCRBY and EXPIRE for each event in pipelines, no guarantee",
+		Quota:             "quotas counted by the service at its defaults, every guarantee on; company-like",
+		QuotaKnown:        "the same events read again, all counted already; company-like",
+		QuotaRecount:      "the same events counted again in a new epoch; company-like",
+		QuotaBaseline:     "INCRBY and EXPIRE for each event in pipelines, no guarantee; company-like",
+		QuotaEach:         "quotas, batches of 5,000; one event a user and batch",
+		QuotaEachBaseline: "INCRBY and EXPIRE for each event; one event a user and batch",
+		QuotaTakeover:     "partitions taken over, the recent-identity filter full",
 		UsageAndQuota:     "rows and quotas, in one process at its defaults",
 		QuotaFresh:        "20,000 events/s and 2,000 HTTP requests/s, at defaults: published to counted",
 		QuotaHTTP:         "the same: GET /v1/users/{id}/quota, from when it was due",
@@ -142,7 +147,7 @@ func (w *world) compared(ctx context.Context) ([]pass, error) {
 		if !w.wanted(c.name) {
 			continue
 		}
-		d, err := w.dataset(ctx, dataBinary)
+		d, err := w.dataset(ctx, c.data)
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -11,9 +12,13 @@ import (
 // A counter is a contender that counts the events of a dataset in Redis.
 type counter struct {
 	name  string
+	data  string   // the prefix of its dataset
 	parts []string // what it puts behind its prefix to name its consumer groups
 	rows  bool     // it writes rows into ClickHouse as well
 	plain bool     // it keeps plain counters, not hashes, and no progress
+
+	// again makes Redis forget something of what was counted before, so that all is read again; nil: Redis is empty.
+	again func(ctx context.Context) error
 
 	// start sets it going. prefix is that of its consumer groups.
 	start func(ctx context.Context, d dataset, database, prefix string) (*running, error)
@@ -21,20 +26,30 @@ type counter struct {
 
 // counters lists them, in the order of their turns.
 func (w *world) counters() []counter {
+	quota := []string{".quota"}
 	return []counter{
-		{name: Quota, parts: []string{".quota"}, start: w.countingService("quota")},
-		{name: QuotaBaseline, parts: []string{".quota"}, plain: true, start: w.countingChild(Plain, "")},
-		{name: UsageAndQuota, parts: []string{usageGroup, ".quota"}, rows: true, start: w.countingService("usage,quota")},
-		{name: QuotaProfiled, parts: []string{".quota"}, start: w.countingChild(Counted, w.Profile+".quota")},
+		w.quota(),
+		{name: QuotaKnown, data: dataBinary, parts: quota, again: w.forgetProgress, start: w.countingService("quota")},
+		{name: QuotaRecount, data: dataBinary, parts: quota, again: w.forgetSentinels, start: w.countingService("quota")},
+		{name: QuotaBaseline, data: dataBinary, parts: quota, plain: true, start: w.countingChild(Plain, "")},
+		{name: UsageAndQuota, data: dataBinary, parts: []string{usageGroup, ".quota"}, rows: true, start: w.countingService("usage,quota")},
+		{name: QuotaEach, data: dataEach, parts: quota, start: w.countingService("quota", "TENANTFLOW_QUOTA_BATCH_ROWS="+strconv.Itoa(eachUsers/w.Partitions))},
+		{name: QuotaEachBaseline, data: dataEach, parts: quota, plain: true, start: w.countingChild(Plain, "")},
+		{name: QuotaProfiled, data: dataBinary, parts: quota, start: w.countingChild(Counted, w.Profile+".quota")},
 	}
 }
 
+// quota is the service that counts the company-like events.
+func (w *world) quota() counter {
+	return counter{name: Quota, data: dataBinary, parts: []string{".quota"}, start: w.countingService("quota")}
+}
+
 // countingService is the real binary.
-func (w *world) countingService(parts string) func(ctx context.Context, d dataset, database, prefix string) (*running, error) {
+func (w *world) countingService(parts string, settings ...string) func(ctx context.Context, d dataset, database, prefix string) (*running, error) {
 	return func(ctx context.Context, d dataset, database, prefix string) (*running, error) {
-		return w.runService(ctx, parts, d.prefix, database, prefix, []string{
+		return w.runService(ctx, parts, d.prefix, database, prefix, append([]string{
 			"TENANTFLOW_DRAGONFLY_URL=" + w.redis.URL(), "TENANTFLOW_POSTGRES_DSN=" + w.postgres.DSN(),
-		})
+		}, settings...))
 	}
 }
 
@@ -49,7 +64,19 @@ func (w *world) countingChild(kind ChildKind, profile string) func(ctx context.C
 // groups have their partitions to the moment at which every event is counted, and is a row where there are rows. The
 // counters are then held against the model's, one by one.
 func (w *world) count(ctx context.Context, c counter, d dataset) (_ Run, err error) {
-	if err := w.forget(ctx); err != nil {
+	prefix := strings.TrimSuffix(w.group(c.name), usageGroup)
+	if c.again == nil {
+		err = w.forget(ctx)
+	} else {
+		if w.counted.data != d.prefix {
+			if _, err := w.count(ctx, w.quota(), d); err != nil {
+				return Run{}, err
+			}
+		}
+		prefix = w.counted.prefix
+		err = c.again(ctx)
+	}
+	if err != nil {
 		return Run{}, err
 	}
 	database := ""
@@ -59,7 +86,6 @@ func (w *world) count(ctx context.Context, c counter, d dataset) (_ Run, err err
 		}
 		defer func() { err = errors.Join(err, w.retire(context.WithoutCancel(ctx), database)) }()
 	}
-	prefix := strings.TrimSuffix(w.group(c.name), usageGroup)
 	r, err := c.start(ctx, d, database, prefix)
 	if err != nil {
 		return Run{}, fmt.Errorf("start %s: %w", c.name, err)
@@ -79,12 +105,16 @@ func (w *world) count(ctx context.Context, c counter, d dataset) (_ Run, err err
 	if err != nil {
 		return Run{}, err
 	}
-	err = w.await(ctx, "the counts of "+c.name, 15*time.Minute, 20*time.Millisecond, func() (bool, error) {
-		if err := r.alive(); err != nil {
-			return false, err
-		}
-		return w.isCounted(ctx, c, d)
-	})
+	if c.again != nil {
+		err = w.awaitRead(ctx, r, d.rows)
+	} else {
+		err = w.await(ctx, "the counts of "+c.name, 15*time.Minute, 20*time.Millisecond, func() (bool, error) {
+			if err := r.alive(); err != nil {
+				return false, err
+			}
+			return w.isCounted(ctx, c, d)
+		})
+	}
 	if err == nil && c.rows {
 		_, err = w.awaitRows(ctx, r, database, d)
 	}
@@ -94,6 +124,9 @@ func (w *world) count(ctx context.Context, c counter, d dataset) (_ Run, err err
 	}
 	if _, wrong, err := w.sum(ctx, d, c.plain); err != nil || wrong != "" {
 		return Run{}, errors.Join(err, fmt.Errorf("%s has counted wrongly: %s", c.name, wrong))
+	}
+	if !c.plain {
+		w.counted = counted{prefix, d.prefix}
 	}
 	return w.finish(ctx, r, finished{database: database, rows: d.rows, took: took, before: before, heapBefore: heapBefore})
 }
@@ -123,6 +156,13 @@ func (w *world) quotaMeasures(ctx context.Context, made map[string]*Measurement)
 			made[m.Name] = m
 			w.say("%s: p50 %.1f ms, p99 %.1f ms, longest %.1f ms of %d", m.Name, m.Latency.P50, m.Latency.P99, m.Latency.Max, m.Latency.Probes)
 		}
+	}
+	if w.wanted(QuotaTakeover) {
+		m, err := w.quotaTakeover(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", QuotaTakeover, err)
+		}
+		made[QuotaTakeover] = &m
 	}
 	if w.wanted(QuotaMemory) {
 		m, err := w.quotaMemory(ctx)

@@ -57,6 +57,7 @@ func report(out io.Writer, about []string, all []Measurement) {
 	ratios(out, by)
 	latencies(out, all)
 	weights(out, all)
+	takeovers(out, all)
 	tenantCosts(out, all)
 }
 
@@ -64,7 +65,7 @@ func throughput(out io.Writer, all []Measurement) {
 	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "Redis", "peak RSS MB", "allocs/1000 rows"}}
 	for i := range all {
 		m := &all[i]
-		if m.Latency != nil || m.Weights != nil || m.Tenants != nil {
+		if m.Latency != nil || m.Weights != nil || m.Takeover != nil || m.Tenants != nil {
 			continue
 		}
 		t.row(m.Name, m.What, thousands(m.RowsPerSecond), thousands(m.Min)+" .. "+thousands(m.Max), decimal(m.CPU.Tenantflow, 2),
@@ -94,6 +95,7 @@ func ratios(out io.Writer, by map[string]*Measurement) {
 		compare(one, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees)
 	}
 	compare(Quota, QuotaBaseline)
+	compare(QuotaEach, QuotaEachBaseline)
 	compare(UsageAndQuota, Tenantflow, Quota)
 	t.write(out)
 }
@@ -121,6 +123,16 @@ func weights(out io.Writer, all []Measurement) {
 	for i := range all {
 		for _, m := range all[i].Weights {
 			t.row(all[i].Name, fmt.Sprint(m.Users), fmt.Sprint(m.Partitions), decimal(m.PerCounter, 0))
+		}
+	}
+	t.write(out)
+}
+
+func takeovers(out io.Writer, all []Measurement) {
+	t := table{heads: []string{"takeover", "partitions", "records in their filters", "s until all count", "records/s", "peak RSS MB"}}
+	for i := range all {
+		if m := all[i].Takeover; m != nil {
+			t.row(all[i].Name, fmt.Sprint(m.Partitions), thousands(float64(m.Records)), decimal(m.Seconds, 1), thousands(float64(m.Records)/m.Seconds), decimal(all[i].PeakRSS, 0))
 		}
 	}
 	t.write(out)

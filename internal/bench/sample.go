@@ -54,19 +54,7 @@ type heap struct{ objects, bytes, collections float64 }
 // readHeap reads the service's metrics page.
 func readHeap(ctx context.Context, addr string) (heap, error) {
 	var h heap
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", http.NoBody)
-	if err != nil {
-		return h, err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return h, fmt.Errorf("read metrics: %w", err)
-	}
-	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		v, _ := strconv.ParseFloat(value, 64) // comments and labelled lines are none of ours
+	err := readMetrics(ctx, addr, func(name string, v float64) {
 		switch name {
 		case "go_memstats_mallocs_total":
 			h.objects = v
@@ -75,8 +63,40 @@ func readHeap(ctx context.Context, addr string) (heap, error) {
 		case "go_gc_duration_seconds_count":
 			h.collections = v
 		}
+	})
+	return h, err
+}
+
+// readCounted reads from the service's metrics page how many events it has counted, or found to be counted.
+func readCounted(ctx context.Context, addr string) (n float64, err error) {
+	err = readMetrics(ctx, addr, func(name string, value float64) {
+		switch name {
+		case `tenantflow_quota_events_total{outcome="counted"}`, `tenantflow_quota_events_total{outcome="known"}`:
+			n += value
+		}
+	})
+	return n, err
+}
+
+// readMetrics calls each for every line of the service's metrics page.
+func readMetrics(ctx context.Context, addr string, each func(name string, value float64)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", http.NoBody)
+	if err != nil {
+		return err
 	}
-	return h, lines.Err()
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("read metrics: %w", err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if v, err := strconv.ParseFloat(value, 64); err == nil { // else it is a comment
+			each(name, v)
+		}
+	}
+	return lines.Err()
 }
 
 // times are the processor times of all processes at one moment.

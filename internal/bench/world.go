@@ -32,8 +32,15 @@ type world struct {
 	postgres   *engine.Postgres // likewise
 	counts     *redis.Client
 	published  map[string]dataset
-	groups     int // consumer groups made so far
-	databases  int // databases made so far
+	counted    counted // what Redis holds
+	groups     int     // consumer groups made so far
+	databases  int     // databases made so far
+}
+
+// counted says whose counts Redis holds, complete.
+type counted struct {
+	prefix string // of the service's groups; empty: nobody's
+	data   string // the dataset
 }
 
 // open starts the engines without any data.

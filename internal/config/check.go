@@ -25,8 +25,8 @@ const (
 	Dragonfly  Store = "dragonfly"
 )
 
-// Require checks that the given stores have an address. The error is a [Problems].
-func (c *Config) Require(stores ...Store) error {
+// missing checks that the given stores have an address.
+func (c *Config) missing(stores []Store) []Problem {
 	var problems []Problem
 	for _, s := range stores {
 		var name, example string
@@ -49,10 +49,7 @@ func (c *Config) Require(stores ...Store) error {
 			})
 		}
 	}
-	if len(problems) == 0 {
-		return nil
-	}
-	return inOrder(problems)
+	return problems
 }
 
 var (

@@ -59,7 +59,7 @@ type Config struct {
 
 	TiersFile          string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
 	QuotaLateness      time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`
-	QuotaBatchRows     int           `env:"QUOTA_BATCH_ROWS" envDefault:"20000" unit:"events" help:"Events that are counted together at most. More of a user in one batch cost Dragonfly less."`
+	QuotaBatchRows     int           `env:"QUOTA_BATCH_ROWS" envDefault:"100000" unit:"events" help:"Events that are counted together at most. More of a user in one batch cost Dragonfly less."`
 	QuotaBatchInterval time.Duration `env:"QUOTA_BATCH_INTERVAL" envDefault:"15ms" unit:"duration" help:"A batch is counted this long after its first event, however small it is."`
 	QuotaResendWindow  time.Duration `env:"QUOTA_RESEND_WINDOW" envDefault:"1h" unit:"duration" help:"How long after an event, by the time of the records, one with the same identity in its partition is a resend and does not count."`
 	QuotaResendRecords int           `env:"QUOTA_RESEND_RECORDS" envDefault:"1000000" unit:"records" help:"How many records after it at most. Each that is remembered costs the process 24 bytes or more, for every partition: docs/quotas.md."`
@@ -87,8 +87,8 @@ type source struct {
 // Load reads the configuration from environ, a list of NAME=value as os.Environ gives it, and checks it. A variable
 // with an empty value counts as not set. The error is a [Problems] with everything that is wrong.
 //
-// Addresses of stores may be missing: which ones are needed depends on the command, see [Config.Require].
-func Load(environ []string) (*Config, error) {
+// The addresses of the given stores must be set; those of others may be missing.
+func Load(environ []string, stores ...Store) (*Config, error) {
 	values, problems := readEnvironment(environ)
 	cfg := &Config{sources: values}
 
@@ -108,6 +108,11 @@ func Load(environ []string) (*Config, error) {
 		invalid[p.Setting] = true
 	}
 	problems = append(problems, cfg.check(invalid)...)
+	for _, p := range cfg.missing(stores) {
+		if !invalid[p.Setting] {
+			problems = append(problems, p)
+		}
+	}
 	if len(problems) > 0 {
 		return nil, inOrder(problems)
 	}

@@ -266,17 +266,22 @@ func TestASecretGivenTwiceOrByABadFileIsAProblem(t *testing.T) {
 	}
 }
 
-func TestRequireNamesEveryMissingStore(t *testing.T) {
+func TestLoad_NamesEveryStoreWithoutAddress(t *testing.T) {
 	t.Parallel()
-	cfg := load(t, "TENANTFLOW_KAFKA_BROKERS=h:9092", "TENANTFLOW_CLICKHOUSE_DSN=http://h:8123")
-	if err := cfg.Require(Kafka, ClickHouse); err != nil {
+	environ := []string{"TENANTFLOW_KAFKA_BROKERS=h:9092", "TENANTFLOW_CLICKHOUSE_DSN=http://h:8123"}
+	if _, err := Load(environ, Kafka, ClickHouse); err != nil {
 		t.Errorf("both are set, but: %v", err)
 	}
 	var problems Problems
-	if err := cfg.Require(Dragonfly, Kafka, Postgres); !errors.As(err, &problems) {
+	if _, err := Load(append(environ, "TENANTFLOW_TOPIC_PARTITIONS=0", "TENANTFLOW_DRAGONFLY_URL=x"), Dragonfly, Kafka, Postgres); !errors.As(err, &problems) {
 		t.Fatalf("got %v", err)
 	}
-	if len(problems) != 2 || problems[0].Setting != "TENANTFLOW_POSTGRES_DSN" || problems[1].Setting != "TENANTFLOW_DRAGONFLY_URL" {
+	// Together with what else is wrong, and none twice.
+	names := map[string]int{}
+	for _, p := range problems {
+		names[p.Setting]++
+	}
+	if len(problems) != 3 || names["TENANTFLOW_POSTGRES_DSN"] != 1 || names["TENANTFLOW_DRAGONFLY_URL"] != 1 || names["TENANTFLOW_TOPIC_PARTITIONS"] != 1 {
 		t.Errorf("got %v", problems)
 	}
 }

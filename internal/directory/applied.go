@@ -20,8 +20,12 @@ type applied struct {
 
 // AppliedThrough returns a time for which the answers that begin now include every company event whose record is not newer: who belongs
 // to a company, and who did, is then final for usage of up to that time, and not only what is known so far. It lags some seconds behind.
-// Zero: nothing can be said.
+// Zero: nothing can be said. Where nothing says how far company events are applied (Config.Applied), what Postgres holds is all there is: it
+// is AsOf.
 func (d *Directory) AppliedThrough() time.Time {
+	if d.config.Applied == nil {
+		return d.AsOf()
+	}
 	d.applied.mu.Lock()
 	defer d.applied.mu.Unlock()
 	return d.applied.through
@@ -35,23 +39,28 @@ func (d *Directory) askApplied(ctx context.Context) {
 	tick := time.NewTicker(appliedEvery)
 	defer tick.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 		limited, cancel := context.WithTimeout(ctx, pollTimeout)
 		through, err := d.config.Applied(limited)
 		cancel()
 		if err != nil {
 			d.log.LogAttrs(ctx, slog.LevelDebug, "it is not known how far company events are applied", slog.Any("error", err))
-			continue
+		} else {
+			d.applied.hear(through)
 		}
-		d.applied.mu.Lock()
-		if d.applied.next.IsZero() && through.After(d.applied.through) {
-			d.applied.next, d.applied.asked = through, time.Now()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
-		d.applied.mu.Unlock()
+	}
+}
+
+// hear takes a time through which company events are in Postgres. The next read of the feed that begins brings them into the answers.
+func (a *applied) hear(through time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next.IsZero() && through.After(a.through) {
+		a.next, a.asked = through, time.Now()
 	}
 }
 

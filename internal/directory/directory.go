@@ -30,7 +30,7 @@ type Config struct {
 	Members func(ctx context.Context, company, after string, limit int) ([]string, error)
 
 	// Applied returns the time up to which company events, by the times of their records, are applied in Postgres: what
-	// consumers.TopicReading follows. Nil: AppliedThrough knows nothing.
+	// consumers.TopicReading follows. Nil: nothing applies any, and AppliedThrough is AsOf.
 	Applied func(ctx context.Context) (time.Time, error)
 
 	// MaxUsers is about how many users the process holds in its own memory, at around 1 KiB each. Default 100,000.

@@ -247,8 +247,13 @@ func TestApplied_FinalOnceReadAfterwards(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{origin: "a", position: "50"}
-		through := time.Now().Add(-time.Minute)
-		d := New(Config{Loader: s, Log: slog.New(slog.DiscardHandler), Applied: func(context.Context) (time.Time, error) { return through, nil }})
+		through, known := time.Now().Add(-time.Minute), time.Now().Add(500*time.Millisecond)
+		d := New(Config{Loader: s, Log: slog.New(slog.DiscardHandler), Applied: func(context.Context) (time.Time, error) {
+			if time.Now().Before(known) {
+				return time.Time{}, nil
+			}
+			return through, nil
+		}})
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { _ = d.Run(ctx) })
@@ -268,6 +273,19 @@ func TestApplied_FinalOnceReadAfterwards(t *testing.T) {
 		pass(300 * time.Millisecond)
 		if at := d.AppliedThrough(); !at.IsZero() {
 			t.Errorf("after a failover it says %s", at)
+		}
+	})
+}
+
+// Where nothing applies company events, what Postgres holds is all there is.
+func TestApplied_WithoutCompanyEventsIsAsOf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d, _, stop := following(t, &script{origin: "a", position: "50"})
+		defer stop()
+		pass(time.Second)
+		if at := d.AppliedThrough(); at.IsZero() || !at.Equal(d.AsOf()) {
+			t.Errorf("it says %s, want %s", at, d.AsOf())
 		}
 	})
 }

@@ -24,12 +24,49 @@ func TestBelongedTo_IsAMatterOfTheTime(t *testing.T) {
 		{"a", 11, directory.Belongs}, {"b", 11, directory.Belongs}, {"c", 11, directory.BelongsElsewhere},
 		{"a", 12, directory.BelongsElsewhere}, {"b", 23, directory.Belongs},
 	} {
-		if got := s.BelongedTo(c.company, at(c.hour)); got != c.want {
+		if got := s.BelongedTo(c.company, at(c.hour), at(c.hour)); got != c.want {
 			t.Errorf("to %s at %d: %v, want %v", c.company, c.hour, got, c.want)
 		}
 	}
-	if got := (*directory.Subscription)(nil).BelongedTo("a", at(9)); got != directory.BelongsToNone {
+	if got := (*directory.Subscription)(nil).BelongedTo("a", at(9), at(9)); got != directory.BelongsToNone {
 		t.Errorf("an unknown user: %v", got)
+	}
+}
+
+func TestBelongedTo_TakesNothingOnLaterWord(t *testing.T) {
+	t.Parallel()
+	at := func(hour int) time.Time { return time.Date(2026, 11, 23, hour, 0, 0, 0, time.UTC) }
+	// The move of ten o'clock was applied at twelve and at one.
+	s := &directory.Subscription{CompanyID: "b", Memberships: []directory.Membership{
+		{CompanyID: "b", Since: at(10), RecordedAt: at(13)},
+		{CompanyID: "a", Since: at(8), Until: at(10), RecordedAt: at(8), EndedAt: at(12)},
+	}}
+	for _, c := range []struct {
+		company     string
+		hour, known int
+		want        directory.Belonging
+	}{
+		{"a", 11, 11, directory.Belongs},          // the end was not known
+		{"a", 11, 12, directory.BelongsToNone},    // it was, and the other company was not
+		{"a", 11, 13, directory.BelongsElsewhere}, // all was
+		{"a", 7, 11, directory.BelongsToNone}, {"a", 9, 23, directory.Belongs},
+		{"b", 11, 11, directory.Belongs}, // what gives, gives whenever it was recorded
+		{"b", 9, 7, directory.BelongsToNone}, {"b", 9, 9, directory.BelongsElsewhere},
+		{"c", 11, 7, directory.BelongsToNone},     // the user was not known
+		{"c", 11, 11, directory.BelongsElsewhere}, // it was a's by what was known then, and is b's by what is known now
+		{"c", 11, 12, directory.BelongsToNone},    // it had left a
+		{"c", 11, 13, directory.BelongsElsewhere},
+	} {
+		if got := s.BelongedTo(c.company, at(c.hour), at(c.known)); got != c.want {
+			t.Errorf("to %s at %d as known at %d: %v, want %v", c.company, c.hour, c.known, got, c.want)
+		}
+	}
+	for company, want := range map[string]int{"a": 0, "b": 10, "c": 0} { // 0: at no hour
+		for hour := range 24 {
+			if got := s.BelongsSince(company, at(hour)); got != (want > 0 && hour >= want) {
+				t.Errorf("to %s since %d: %v", company, hour, got)
+			}
+		}
 	}
 }
 
@@ -47,7 +84,7 @@ func TestResolveMembers_KnowsThoseWhoHaveLeft(t *testing.T) {
 		if err := n.ResolveMembers(t.Context(), users, out); err != nil {
 			t.Fatal(err)
 		}
-		return out[user-1].BelongedTo(w.company(company), at)
+		return out[user-1].BelongedTo(w.company(company), at, time.Now().Add(time.Hour))
 	}
 	for _, n := range []*node{n, other} {
 		if got := belonging(n, 1, 1, morning); got != directory.Belongs {

@@ -11,7 +11,8 @@ import (
 	"strconv"
 )
 
-// Redis is a Redis server in Dragonfly's place: the same protocol, as long as one stays on commands that both have.
+// Redis is a Redis server in Dragonfly's place: the same protocol, as long as one stays on commands that both have. Or it is a
+// Dragonfly: see StartDragonfly.
 type Redis struct{ *instance }
 
 // StartRedis runs a Redis server, installing it when it is missing, and returns when it answers PING. It evicts

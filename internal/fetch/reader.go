@@ -39,6 +39,9 @@ type Reader struct {
 	// there is.
 	MinBytes int
 
+	// MaxBytes is how much the broker sends at most, or one record batch, however large. 0, and what is more: MaxBytes.
+	MaxBytes int
+
 	// Claim, if set, is called before more than a mebibyte is used to decompress a batch, with the number of bytes. Release
 	// is called when they are not needed any more. An error ends the fetch and is returned as it is.
 	Claim func(bytes int64) (release func(), err error)
@@ -115,7 +118,11 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 			return fail(err)
 		}
 	}
-	body, err := r.conn.fetch(ctx, request{r.topic, r.partition, offset, wait, min(r.MinBytes, MaxBytes), MaxBytes})
+	most := MaxBytes
+	if r.MaxBytes > 0 {
+		most = min(most, r.MaxBytes)
+	}
+	body, err := r.conn.fetch(ctx, request{r.topic, r.partition, offset, wait, min(r.MinBytes, most), most})
 	if err != nil {
 		return fail(err)
 	}

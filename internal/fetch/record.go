@@ -29,9 +29,16 @@ func (r *Reader) parse(in *input) error {
 	if n > int64(LargestRecord-size)/headerBytes {
 		return errManyHeaders
 	}
+	before := rec.Headers[:cap(rec.Headers)]
 	for ; n > 0 && !in.short; n-- {
 		key := in.bytes(int(in.varint()))
-		rec.Headers = append(rec.Headers, events.Header{Key: r.keys.of(key), Value: in.nullable()})
+		name := ""
+		if at := len(rec.Headers); at < len(before) && before[at].Key == string(key) {
+			name = before[at].Key // a producer's records have the same headers in the same places
+		} else {
+			name = r.keys.of(key)
+		}
+		rec.Headers = append(rec.Headers, events.Header{Key: name, Value: in.nullable()})
 	}
 	if in.short {
 		return errShort

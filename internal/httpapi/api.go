@@ -25,12 +25,9 @@ import (
 const (
 	// requestTimeout is how long the stores may take for one request. Whoever asks is serving a request himself.
 	requestTimeout = 2 * time.Second
-	// maxInFlight is how many requests are at work at once. At two thousand a second that is a quarter of a second of
-	// them: beyond it the stores hang, and one more waiting request helps nobody.
-	maxInFlight = 512
 	// maxTargetBytes bounds path and query. The longest valid ones have a fifth of it.
 	maxTargetBytes = 1024
-	// retryAfter is what a 503 advises, in seconds.
+	// retryAfter is what a 503 or 429 advises, in seconds.
 	retryAfter = "1"
 	// complaintInterval is how often the log says that a store is away, however many requests fail.
 	complaintInterval = 10 * time.Second
@@ -81,8 +78,7 @@ type API struct {
 	log      *slog.Logger
 	now      func() time.Time
 	stores   atomic.Pointer[stores]
-	inFlight atomic.Int64
-	limit    int64 // of inFlight
+	inFlight *shares
 
 	complained atomic.Int64 // when the log last said that a store is away, in Unix nanoseconds
 }
@@ -108,7 +104,7 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 
 // NewAPI makes the /v1 interface. With tokens it answers whoever has one; nil: only peers on a loopback address.
 func NewAPI(tokens *token.File, log *slog.Logger) *API {
-	return &API{tokens: tokens, log: log, now: time.Now, limit: maxInFlight}
+	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares()}
 }
 
 // Attach gives it what it answers from, while it serves.
@@ -150,15 +146,16 @@ func (a *API) routes() []route {
 // those who may ask, and before any store is. The parameter is the one of the path; known are those a query may have.
 func (a *API) handle(parameter string, answer endpoint, known ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		defer a.inFlight.Add(-1)
-		if a.inFlight.Add(1) > a.limit {
-			unavailable(w, r, "too many requests are under way")
-			return
-		}
 		grant := a.authorize(w, r)
 		if grant == nil {
 			return
 		}
+		if !a.inFlight.enter(grant.Name) {
+			w.Header().Set("Retry-After", retryAfter)
+			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many requests of this token are under way"})
+			return
+		}
+		defer a.inFlight.leave(grant.Name)
 		id := r.PathValue(parameter)
 		problem := wrongWith(r, parameter, id)
 		query, unreadable := readQuery(r.URL.RawQuery, known)
@@ -254,7 +251,7 @@ func (a *API) complain(r *http.Request, err error) {
 func (a *API) metrics() []prometheus.Collector {
 	all := []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tenantflow_http_v1_in_flight", Help: "Requests of the /v1 interface that are being answered.",
-	}, func() float64 { return float64(a.inFlight.Load()) })}
+	}, func() float64 { return float64(a.inFlight.count()) })}
 	if a.tokens != nil {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tenantflow_http_tokens_stale", Help: "1: the tokens file was changed into something that can't be used, and the tokens of before are in force.",

@@ -98,12 +98,17 @@ func TestWithoutATokensFileOnlyPeersOnALoopbackAddressAreAnswered(t *testing.T) 
 		return func(r *http.Request) { r.RemoteAddr, r.Host = peer, "localhost:8080" }
 	}
 	for _, peer := range []string{"127.0.0.1:5", "127.8.9.1:5", "[::1]:5", "[::ffff:127.0.0.1]:5"} {
-		a := f.ask("/v1/users/u-pro/quota", from(peer), withHeader("Authorization"), withHeader("X-Forwarded-For", "192.0.2.1"))
+		a := f.ask("/v1/users/u-pro/quota", from(peer), withHeader("Authorization"))
 		if a.status != http.StatusOK || a.json["company_id"] != "acme" {
 			t.Errorf("%s: %d %s", peer, a.status, a.body)
 		}
 	}
 	asked := f.world.asked.Load()
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
+		if a := f.ask("/v1/users/u-pro/quota", from("127.0.0.1:5"), withHeader(name, "127.0.0.1")); a.status != http.StatusForbidden {
+			t.Errorf("passed on by a proxy (%s): %d %s", name, a.status, a.body)
+		}
+	}
 	for _, peer := range []string{"192.0.2.1:5", "10.0.0.1:5", "[::ffff:192.0.2.1]:5", "[fe80::1%eth0]:5", "0.0.0.0:5", "[::]:5", "127.0.0.1", "@", "", "localhost:5"} {
 		a := f.ask("/v1/users/u-pro/quota", from(peer), withHeader("X-Forwarded-For", "127.0.0.1"), withHeader("Forwarded", "for=127.0.0.1"), withHeader("X-Real-Ip", "127.0.0.1"))
 		if a.status != http.StatusForbidden || a.json["status"] != 403.0 {
@@ -281,7 +286,7 @@ func TestTheLogSaysOnceThatAStoreIsAway(t *testing.T) {
 func TestMoreRequestsThanMayBeUnderWayAreTurnedAwayAtOnce(t *testing.T) {
 	t.Parallel()
 	f := setupAPI(t)
-	f.limit = 3
+	f.inFlight.all, f.inFlight.reserved = 3, 0
 	f.world.hang = make(chan struct{})
 	var waiting sync.WaitGroup
 	for range 3 {
@@ -293,7 +298,7 @@ func TestMoreRequestsThanMayBeUnderWayAreTurnedAwayAtOnce(t *testing.T) {
 	}
 	eventually(t, func() bool { return f.world.asked.Load() == 3 })
 	a := f.ask("/v1/users/u-pro/subscription")
-	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, "too many") {
+	if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, "too many") {
 		t.Errorf("one too many: %d %s", a.status, a.body)
 	}
 	if a := f.ask("/livez"); a.status != http.StatusOK {
@@ -301,8 +306,39 @@ func TestMoreRequestsThanMayBeUnderWayAreTurnedAwayAtOnce(t *testing.T) {
 	}
 	close(f.world.hang)
 	waiting.Wait()
-	if a := f.ask("/v1/users/u-pro/subscription"); a.status != http.StatusOK || f.inFlight.Load() != 0 {
-		t.Errorf("afterwards: %d, %d under way", a.status, f.inFlight.Load())
+	if a := f.ask("/v1/users/u-pro/subscription"); a.status != http.StatusOK || f.inFlight.count() != 0 {
+		t.Errorf("afterwards: %d, %d under way", a.status, f.inFlight.count())
+	}
+}
+
+func TestAPI_ANoisyTokenLeavesRoomForTheOthers(t *testing.T) {
+	t.Parallel()
+	f := setupAPI(t)
+	f.world.hang = make(chan struct{})
+	var waiting sync.WaitGroup
+	ask := func(token string) {
+		waiting.Go(func() {
+			if a := f.ask("/v1/users/u-pro/subscription", withToken(token)); a.status != http.StatusOK {
+				t.Errorf("one that was let in: %d %s", a.status, a.body)
+			}
+		})
+	}
+	for range maxShare {
+		ask(everyToken)
+	}
+	eventually(t, func() bool { return f.world.asked.Load() == maxShare })
+	if a := f.ask("/v1/users/u-pro/subscription"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "1" {
+		t.Errorf("beyond its share: %d %s", a.status, a.body)
+	}
+	ask(acmeToken)
+	eventually(t, func() bool { return f.world.asked.Load() == maxShare+1 })
+	f.inFlight.all = maxShare // others have the rest
+	ask(acmeToken)
+	eventually(t, func() bool { return f.world.asked.Load() == maxShare+2 })
+	close(f.world.hang)
+	waiting.Wait()
+	if n := len(f.inFlight.of); n != 0 {
+		t.Errorf("%d tokens are still counted", n)
 	}
 }
 

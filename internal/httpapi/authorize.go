@@ -46,9 +46,17 @@ func bearerOf(headers []string) (bearer string, given bool) {
 	return bearer, strings.EqualFold(scheme, "Bearer") && bearer != ""
 }
 
-// notLocal says why a request is not from this machine; nothing: it is. Only the connection itself tells. What a proxy
-// writes into headers, anybody can write.
+// forwarded are the headers by which a proxy says that it passes on a request of another client.
+var forwarded = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} //nolint:gochecknoglobals // a constant table
+
+// notLocal says why a request is not from this machine; nothing: it is. The connection has to be, and no proxy on this machine may
+// say that it is passed on. What such a header says does not matter: any client can write it.
 func notLocal(r *http.Request) string {
+	for _, name := range forwarded {
+		if r.Header.Values(name) != nil {
+			return "without a tokens file, /v1 answers no requests that a proxy passes on"
+		}
+	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !peer.Addr().Unmap().IsLoopback() {
 		return "without a tokens file, /v1 answers only peers on a loopback address"

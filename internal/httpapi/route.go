@@ -114,13 +114,6 @@ func livez(o Options) http.HandlerFunc {
 	}
 }
 
-func readyz(o Options) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		r := o.Health.Readiness()
-		writeJSON(w, healthStatus(r.Ready), r)
-	}
-}
-
 func version(o Options) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, o.Build) }
 }

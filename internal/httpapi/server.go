@@ -34,7 +34,7 @@ const (
 	readTimeout    = 10 * time.Second
 	writeTimeout   = 30 * time.Second
 	idleTimeout    = time.Minute
-	maxHeaderBytes = 16 << 10
+	maxHeaderBytes = 12 << 10 // net/http reads 4 KiB more
 	maxBodyBytes   = 64 << 10
 )
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"tenantflow/internal/engine/enginetest"
@@ -109,6 +110,47 @@ func TestReadyzNamesTheFailingPartAndWhy(t *testing.T) {
 	f.health.Set("clickhouse", health.Ready, "")
 	if a := f.do(t, http.MethodGet, "/readyz"); a.status != http.StatusOK || a.json["ready"] != true {
 		t.Errorf("got %d %s", a.status, a.body)
+	}
+}
+
+// Addresses, users and databases are nothing for every caller that reaches the port.
+func TestReadyz_ReasonsAreForThoseWhoMayKnow(t *testing.T) {
+	t.Parallel()
+	f := setupAPI(t)
+	tracker := health.New(time.Minute, slog.New(slog.DiscardHandler), "company", "quota", "usage")
+	f.handler = Handler(Options{Health: tracker, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), API: f.API})
+	const secret = `failed to connect to user=svc_x database=prod_db 10.1.2.3:5432 in Postgres`
+	tracker.Set("company", health.Failing, secret)
+	tracker.Set("quota", health.Stopped, secret)
+	tracker.Set("usage", health.Ready, "")
+	for name, c := range map[string]struct {
+		change func(*http.Request)
+		whole  bool
+	}{
+		"a token for all":  {withToken(everyToken), true},
+		"a token for some": {withToken(acmeToken), false},
+		"an unknown token": {withToken("x"), false},
+		"no token":         {withHeader("Authorization"), false},
+		"no token, loopback": {func(r *http.Request) {
+			r.Header.Del("Authorization")
+			r.RemoteAddr, r.Host = "127.0.0.1:5", "localhost"
+		}, false},
+	} {
+		a := f.ask("/readyz", c.change)
+		if a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "svc_x") != c.whole || strings.Contains(a.body, "10.1.2.3") != c.whole || strings.Contains(a.body, "prod_db") != c.whole {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+		if !c.whole && (!strings.Contains(a.body, "it waits and tries again; it needs Postgres") || !strings.Contains(a.body, "until an operator acts")) {
+			t.Errorf("%s: %s", name, a.body)
+		}
+	}
+	f.tokens = nil
+	local := func(r *http.Request) { r.RemoteAddr, r.Host = "127.0.0.1:5", "localhost" }
+	if a := f.ask("/readyz", local); !strings.Contains(a.body, "svc_x") {
+		t.Errorf("on this machine, without tokens: %s", a.body)
+	}
+	if a := f.ask("/readyz", local, withHeader("Via", "1.1 proxy")); strings.Contains(a.body, "svc_x") {
+		t.Errorf("through a proxy: %s", a.body)
 	}
 }
 

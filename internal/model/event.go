@@ -45,7 +45,6 @@ var (
 	paths    = [...]string{"/v1/ticks/", "/v1/candles/", "/v1/orders/", "/v1/signals/"}
 	symbols  = [...]string{"EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "XAUUSD", "BTCUSD", "ETHUSD", "US500"}
 	sources  = [...]string{"/data-bridge/eu-1", "/data-bridge/us-1", "/data-bridge/ap-1", "urn:trading:gateway"}
-	names    = [...]string{"northwind", "acme", "globex", "initech", "umbra", "halcyon", "vertex", "lumen", "orchid", "quasar"}
 	oddities = [...]string{"o'brien", `back\slash`, `"quoted"`, "größe", "事件", "a b", "🦉", "100%", "`tick`", "$1; --"}
 )
 
@@ -139,17 +138,14 @@ func monthOf(ms int64) int32 {
 // companyID and the following write one attribute of an event. What they write for two different events differs
 // exactly where the indexes differ.
 
+// Companies and users are called as package tenantmodel calls them, so that the traffic of one is about companies of the other.
 func appendCompanyID(b []byte, company int) []byte {
-	b = append(b, names[company%len(names)]...)
-	b = append(b, '-')
-	return appendPadded(b, int64(company), 4)
+	return appendPadded(append(b, 'c'), int64(company), 5)
 }
 
 func appendUserID(b []byte, company, user int) []byte {
-	// Any bijection makes the ids look unordered; this one is an odd factor modulo 2^40.
-	n := (uint64(company)<<20 | uint64(user)) * 0x9e3779b97f % (1 << 40)
-	b = append(b, 'u', '-')
-	return appendHex(b, n, 10)
+	b = append(appendCompanyID(b, company), "-u"...)
+	return appendPadded(b, int64(user)+1, 6)
 }
 
 func (e *event) appendSource(b []byte) []byte { return append(b, sources[e.source]...) }
@@ -158,6 +154,8 @@ func (e *event) appendSource(b []byte) []byte { return append(b, sources[e.sourc
 func (e *event) appendID(b []byte, seed uint64) []byte {
 	if e.oddID {
 		b = append(b, oddities[e.number%uint64(len(oddities))]...)
+		b = append(b, '-')
+		b = strconv.AppendUint(b, seed, 10)
 		b = append(b, '-')
 		return strconv.AppendUint(b, e.number, 10)
 	}

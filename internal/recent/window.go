@@ -1,5 +1,7 @@
 package recent
 
+import "math/bits"
+
 // A Window remembers the identities of a log's records, each with its place and time, and answers exactly whether an equal
 // one lies close before another: no more than a number of offsets, and no more than a number of seconds by the records'
 // own times. So its answers are a function of the log, however a process has come to read it; all it needs is to have
@@ -15,8 +17,13 @@ type Window struct {
 	ring       []seen
 	head, tail uint32
 
-	index  []uint32 // places in the ring, plus 1; open addressing with linear probing
-	newest int64    // the largest time that was added, seconds
+	// buckets hold the places in the ring, by hash: the upper bits of an entry are some of the hash's, so that others need not be
+	// looked up in the ring, which is not in the processor's cache; the lower ones are the place. An entry is in the bucket that its
+	// hash names, or where that and all in between are full, in a later one. The slots of a bucket are filled in order.
+	buckets []bucket
+	bits    uint // of a place
+
+	newest int64 // the largest time that was added, seconds
 }
 
 // seen is one record. Offset and time are cut to 32 bits: differences of up to 2^31 are still exact, and offsets further
@@ -30,11 +37,19 @@ type seen struct {
 // NewWindow returns an empty window of so many offsets, from 1 to 2^30, and seconds.
 func NewWindow(records, seconds int64) *Window {
 	const least = 1 << 8
-	return &Window{records: records, seconds: seconds, ring: make([]seen, least), index: make([]uint32, 2*least), newest: -1 << 62}
+	w := &Window{records: records, seconds: seconds, newest: -1 << 62}
+	w.make(least)
+	return w
+}
+
+// make makes an empty ring of so many records, a power of two, with buckets for twice as many.
+func (w *Window) make(records int) {
+	w.ring, w.buckets = make([]seen, records), make([]bucket, 2*records/slots)
+	w.bits = uint(bits.TrailingZeros(uint(records))) // #nosec G115 -- at most 2^31
 }
 
 // Bytes is the memory it takes.
-func (w *Window) Bytes() int64 { return int64(len(w.ring))*16 + int64(len(w.index))*4 }
+func (w *Window) Bytes() int64 { return int64(len(w.ring))*16 + int64(len(w.buckets))*slots*4 }
 
 // Len is how many records it remembers.
 func (w *Window) Len() int { return int(w.tail - w.head) }
@@ -44,19 +59,15 @@ func (w *Window) Len() int { return int(w.tail - w.head) }
 func (w *Window) Add(hash uint64, offset, second int64) bool {
 	w.newest = max(w.newest, second)
 	w.forget(offset)
-	mask := uint32(len(w.index) - 1) // #nosec G115 -- at most 2^32
-	at := uint32(hash) & mask        // #nosec G115 -- the lower half on purpose
 	again := false
-	for ; w.index[at] != 0; at = (at + 1) & mask {
-		if e := w.entry(w.index[at] - 1); e.hash == hash {
-			apart := int64(int32(uint32(second) - e.second)) // #nosec G115 -- the difference of two times near each other
-			again = max(apart, -apart) <= w.seconds          // how far back it lies was looked at by forget
-			break
-		}
+	slot := w.find(hash)
+	if *slot != 0 {
+		apart := int64(int32(uint32(second) - w.at(*slot).second)) // #nosec G115 -- the difference of two times near each other
+		again = max(apart, -apart) <= w.seconds                    // how far back it lies was looked at by forget
 	}
 	place := w.tail & uint32(len(w.ring)-1)                    // #nosec G115 -- at most 2^31
 	w.ring[place] = seen{hash, uint32(offset), uint32(second)} // #nosec G115 -- see seen
-	w.index[at] = place + 1
+	*slot = w.entry(hash, place)
 	w.tail++
 	if int(w.tail-w.head) == len(w.ring) {
 		w.grow()
@@ -64,7 +75,33 @@ func (w *Window) Add(hash uint64, offset, second int64) bool {
 	return again
 }
 
-func (w *Window) entry(place uint32) *seen { return &w.ring[place] }
+// entry is what stands in a bucket for a record; never 0.
+func (w *Window) entry(hash uint64, place uint32) uint32 { return w.tag(hash)<<w.bits | place }
+
+// tag is some bits of a hash, others than those that choose the bucket.
+func (w *Window) tag(hash uint64) uint32 { return max(1, uint32(hash>>32)>>w.bits) }
+
+// at is the record that an entry stands for.
+func (w *Window) at(entry uint32) *seen { return &w.ring[entry&uint32(len(w.ring)-1)] } // #nosec G115 -- at most 2^31
+
+// home is the bucket of a hash.
+func (w *Window) home(hash uint64) int { return int(hash & uint64(len(w.buckets)-1)) } // #nosec G115 -- fewer than 2^31
+
+// next is the bucket after another.
+func (w *Window) next(b int) int { return (b + 1) & (len(w.buckets) - 1) }
+
+// find returns the slot of the hash's latest record, or the free one where it belongs.
+func (w *Window) find(hash uint64) *uint32 {
+	tag := w.tag(hash)
+	for b := w.home(hash); ; b = w.next(b) {
+		in := &w.buckets[b]
+		for i, e := range in {
+			if e == 0 || e>>w.bits == tag && w.at(e).hash == hash {
+				return &in[i]
+			}
+		}
+	}
+}
 
 // forget drops what lies too far back for the record at offset and for every later one. A later record may be a little
 // older by its time, so twice the window is kept.
@@ -82,45 +119,83 @@ func (w *Window) forget(offset int64) {
 	}
 }
 
-// drop takes a place out of the index, unless the hash has a newer one.
+// drop takes a record out of its bucket, unless the hash has a newer one.
 func (w *Window) drop(hash uint64, place uint32) {
-	mask := uint32(len(w.index) - 1) // #nosec G115 -- at most 2^32
-	at := uint32(hash) & mask        // #nosec G115 -- the lower half on purpose
-	for w.index[at] != place+1 {
-		if w.index[at] == 0 {
+	entry := w.entry(hash, place)
+	for b := w.home(hash); ; b = w.next(b) {
+		at, n := w.buckets[b].look(entry)
+		if at < n {
+			w.remove(b, at, n)
 			return
 		}
-		at = (at + 1) & mask
-	}
-	// What follows in the same run moves up, so that no search stops early.
-	for next := (at + 1) & mask; w.index[next] != 0; next = (next + 1) & mask {
-		home := uint32(w.entry(w.index[next]-1).hash) & mask // #nosec G115 -- as above
-		if (next-home)&mask >= (next-at)&mask {
-			w.index[at] = w.index[next]
-			at = next
+		if n < slots {
+			return
 		}
 	}
-	w.index[at] = 0
 }
 
-// grow doubles ring and index.
+// look returns the slot of an entry, or how many the bucket holds, and how many it holds.
+func (b *bucket) look(entry uint32) (at, n int) {
+	at = slots
+	for i, e := range b {
+		if e == 0 {
+			return min(at, i), i
+		}
+		if e == entry {
+			at = i
+		}
+	}
+	return at, slots
+}
+
+// remove empties a slot of a bucket that holds n. If it was full, an entry that had to pass it on its way to a later one takes the
+// room, and so on from there: no search may stop too early.
+func (w *Window) remove(b, at, n int) {
+	for {
+		in := &w.buckets[b]
+		in[at], in[n-1] = in[n-1], 0
+		if n < slots {
+			return
+		}
+		hole := b
+		for at = -1; at < 0; {
+			if b = w.next(b); b == hole {
+				return
+			}
+			at, n = w.passing(b, hole)
+			if at < 0 && n < slots {
+				return
+			}
+		}
+		w.buckets[hole][slots-1] = w.buckets[b][at]
+	}
+}
+
+// passing returns the slot of an entry of a bucket that belongs to another one before, or as far back; -1: there is none. n is how many
+// the bucket holds.
+func (w *Window) passing(b, before int) (at, n int) {
+	mask := len(w.buckets) - 1
+	at = -1
+	for i, e := range w.buckets[b] {
+		if e == 0 {
+			return at, i
+		}
+		if (b-w.home(w.at(e).hash))&mask >= (b-before)&mask {
+			at = i
+		}
+	}
+	return at, slots
+}
+
+// grow doubles ring and buckets.
 func (w *Window) grow() {
 	old, mask := w.ring, uint32(len(w.ring)-1) // #nosec G115 -- at most 2^31
 	n := w.tail - w.head
-	w.ring, w.index = make([]seen, 2*len(old)), make([]uint32, 4*len(old))
-	wide := uint32(len(w.index) - 1) // #nosec G115 -- at most 2^32
+	w.make(2 * len(old))
 	for i := range n {
-		w.ring[i] = old[(w.head+i)&mask]
+		e := old[(w.head+i)&mask]
+		w.ring[i] = e
+		*w.find(e.hash) = w.entry(e.hash, i) // a newer one of the same hash takes the slot
 	}
 	w.head, w.tail = 0, n
-	for i := n; i > 0; i-- { // from the newest on: an older place of the same hash is not needed
-		hash := w.ring[i-1].hash
-		at := uint32(hash) & wide // #nosec G115 -- the lower half on purpose
-		for w.index[at] != 0 && w.entry(w.index[at]-1).hash != hash {
-			at = (at + 1) & wide
-		}
-		if w.index[at] == 0 {
-			w.index[at] = i
-		}
-	}
 }

@@ -16,13 +16,14 @@ func TestWindow_AnswersAsALookOverTheLogWould(t *testing.T) {
 		records, seconds := rapid.Int64Range(1, 2000).Draw(t, "records"), rapid.Int64Range(1, 300).Draw(t, "seconds")
 		n := rapid.IntRange(1, 4000).Draw(t, "events")
 		seed, kinds := rapid.Uint64().Draw(t, "seed"), rapid.Uint64Range(1, 3000).Draw(t, "identities")
+		crowd := uint64(1)<<rapid.IntRange(0, 7).Draw(t, "crowd") - 1 // bits that choose a bucket and are the same in all hashes
 		var log []record
 		offset, second := int64(1)<<32-1000, int64(1_700_000_000)
 		for i := range uint64(n) {
 			r := spread(seed + i)
 			offset += 1 + int64(r%3)
 			second += int64(r >> 8 % 4 / 3)
-			log = append(log, record{spread(r >> 16 % kinds), offset, second - int64(r>>40)%min(seconds, 20)})
+			log = append(log, record{spread(r>>16%kinds) &^ crowd, offset, second - int64(r>>40)%min(seconds, 20)})
 		}
 		w := NewWindow(records, seconds)
 		late := NewWindow(records, seconds) // a process that has come later

@@ -124,7 +124,7 @@ func (l *letters) take(r *events.Record, from letter) {
 	}
 }
 
-// mismatch notes the quota consumer's refusal of an event whose user belongs to another company: its row stays.
+// mismatch notes the quota consumer's refusal of an event whose user belonged to another company: its row stays.
 func (l *letters) mismatch(d *events.DeadLetter) {
 	if _, known := l.mismatches[d.Origin]; known || len(l.mismatches) >= l.v.cfg.Letters {
 		return

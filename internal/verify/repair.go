@@ -36,6 +36,9 @@ func (v *Verifier) repair(ctx context.Context, t *todo, removed totals.Sums) (Re
 		return mended, err
 	}
 	mended.Configs = published
+	if err := v.repairCounters(ctx, t.counters, &mended); err != nil {
+		return mended, err
+	}
 	corrected, err := v.totals.Correct(ctx, wrong, t.why, "verify")
 	mended.TotalsMended, mended.TotalsRebuilt = corrected.Added, corrected.Lowered
 	return mended, err

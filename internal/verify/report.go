@@ -34,22 +34,26 @@ const (
 	WrongTotal Kind = "wrong_total"
 	// BrokenAudit: a record of a company's audit log was changed, removed or put in.
 	BrokenAudit Kind = "broken_audit"
+	// WrongCounter: what is counted of a user's day is not what the log says.
+	WrongCounter Kind = "wrong_counter"
 	// StaleConfig: the last configuration that was published of a company is not the one it has.
 	StaleConfig Kind = "stale_config"
 
 	// RowAndDeadLetter: a dead letter whose event has become a row. The row decides; the letter is settled.
 	RowAndDeadLetter Kind = "row_and_dead_letter"
-	// TenantMismatch: a row whose user belongs to another company, as the quota consumer's dead letter says.
+	// TenantMismatch: a row whose user belonged to another company, as the quota consumer's dead letter says.
 	TenantMismatch Kind = "tenant_mismatch"
+	// LeftOut: events of a day before the last rebuild that are not counted because there was no counter any more.
+	LeftOut Kind = "left_out"
 )
 
 // Information tells whether a kind is no difference, and only worth knowing.
-func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMismatch }
+func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMismatch || k == LeftOut }
 
 // kinds is the order of a report.
 func kinds() []Kind {
 	return []Kind{Missing, DoubledRow, DoubledEvent, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
-		NotConsumed, WrongTotal, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch}
+		NotConsumed, WrongTotal, WrongCounter, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch, LeftOut}
 }
 
 // A Finding is one thing found.
@@ -170,6 +174,11 @@ type Repairs struct {
 	TotalsMended  int64 `json:"totals_mended"`  // by inserting the difference
 	Configs       int64 `json:"configs"`        // configurations published again
 	TotalsRebuilt int64 `json:"totals_rebuilt"` // whose largest timestamp was too large, and lowered in the store
+	Sums          int64 `json:"sums"`           // of users' counters that were made what their shares add up to
+
+	// Recounts is 1 if the service was made to count again, from a UTC day on. It does so after the run.
+	Recounts     int64  `json:"recounts"`
+	RecountsFrom string `json:"recounts_from,omitempty"`
 }
 
 func (r *Repairs) add(o Repairs) {
@@ -178,6 +187,11 @@ func (r *Repairs) add(o Repairs) {
 	r.TotalsMended += o.TotalsMended
 	r.TotalsRebuilt += o.TotalsRebuilt
 	r.Configs += o.Configs
+	r.Sums += o.Sums
+	r.Recounts += o.Recounts
+	if o.RecountsFrom != "" {
+		r.RecountsFrom = o.RecountsFrom
+	}
 }
 
 func (r *Repairs) empty() bool { return *r == Repairs{} }
@@ -194,6 +208,8 @@ type Report struct {
 	OtherTopics int64              `json:"other_topics"` // rows that came from other topics: only counted
 	Aggregates  []totals.Aggregate `json:"aggregates"`
 	Companies   int64              `json:"companies"` // whose audit log and configuration were looked at
+	Counters    Counters           `json:"counters"`
+	Unproven    []string           `json:"unproven"` // what could not be judged as a whole, and why
 	Findings    Findings           `json:"findings"`
 	Repairs     Repairs            `json:"repairs"`
 	Notes       []string           `json:"notes"`

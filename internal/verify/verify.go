@@ -8,6 +8,8 @@
 //   - No event twice (double.go). No identity has two rows, whatever keys and partitions it came by.
 //   - The aggregates against the rows ([totals]). Every hourly, daily and monthly total is what the rows add up to.
 //
+// One of quotas (counters.go): what is counted of every user's day is what the log says.
+//
 // And two of companies (tenants.go): the audit log of each is a whole chain, and the last configuration that was published of each
 // is the one that is stored.
 //
@@ -54,6 +56,9 @@ type Config struct {
 	Tenants     *postgres.Store
 	ConfigTopic string
 
+	// Counting, if set, is how usage is counted: the counters are checked as well.
+	Counting *Counting
+
 	// InsertTimeout is the service's own setting: how long an insert may take. Two looks at a total that differs lie
 	// further apart than this. Default: 15s.
 	InsertTimeout time.Duration
@@ -81,7 +86,7 @@ type Config struct {
 
 // Progress is how far a run is.
 type Progress struct {
-	Stage       string // "log", "doubles", "aggregates", "repair"
+	Stage       string // "log", "doubles", "aggregates", "counters", "repair"
 	Done, Total int64  // offsets of the log; passes; partitions of an aggregate; totals to repair
 	Differences int64  // found so far
 }
@@ -93,6 +98,7 @@ type Verifier struct {
 	store  *clickhouse.Store
 	totals *totals.Checker
 	log    *slog.Logger
+	begun  bool // the counters are being counted again, because of a repair
 }
 
 // ErrNotThere is returned when the topic or the tables do not exist. Running the migrations is what helps.
@@ -117,6 +123,16 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 	}
 	if cfg.FutureTolerance == 0 {
 		cfg.FutureTolerance = time.Hour
+	}
+	if cfg.Counting != nil {
+		counting := *cfg.Counting
+		if counting.ResendWindow == 0 {
+			counting.ResendWindow = time.Hour
+		}
+		if counting.ResendRecords == 0 {
+			counting.ResendRecords = 1_000_000
+		}
+		cfg.Counting = &counting
 	}
 	options := totals.Pinned(cfg.ClickHouse)
 	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: cfg.InsertTimeout, Logger: cfg.Logger})
@@ -196,13 +212,17 @@ type todo struct {
 	totals  []totals.Total
 	why     *totals.Lowering         // what may be lowered
 	configs []postgres.CompanyConfig // not published as they are
+
+	counters *wrongCounters
 }
 
-func (t *todo) empty() bool { return len(t.doubles) == 0 && len(t.totals) == 0 && len(t.configs) == 0 }
+func (t *todo) empty() bool {
+	return len(t.doubles) == 0 && len(t.totals) == 0 && len(t.configs) == 0 && t.counters.empty()
+}
 
 // check makes all checks once. The rows that this run has removed explain totals that are higher than their rows.
 func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *todo, error) {
-	report := &Report{Topic: v.cfg.Topic, Group: v.cfg.Group}
+	report := &Report{Topic: v.cfg.Topic, Group: v.cfg.Group, Unproven: []string{}}
 	at, err := v.positions(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -233,6 +253,9 @@ func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *to
 	}
 	for _, a := range compared.Aggregates {
 		report.Findings.raise(WrongTotal, a.Different-compared.Listed(a.View))
+	}
+	if todo.counters, err = v.checkCounters(ctx, report); err != nil {
+		return nil, nil, err
 	}
 	if todo.configs, err = v.checkTenants(ctx, report); err != nil {
 		return nil, nil, err

@@ -15,7 +15,7 @@ import (
 // BenchmarkCount makes calls for 10,000 users with a limit, in pieces of 32, and reports what they cost Redis. How many events a
 // call has depends on the traffic: with 20,000 a batch and a Zipf distribution some 16.
 func BenchmarkCount(b *testing.B) {
-	r := enginetest.Redis(b, enginetest.Persist(engine.Forgetful))
+	r := enginetest.Counters(b, enginetest.Persist(engine.Forgetful))
 	o, err := redis.ParseURL(r.URL())
 	if err != nil {
 		b.Fatal(err)

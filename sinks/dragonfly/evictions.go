@@ -4,87 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrEvicted says that the server has evicted keys: counters may be gone, and only a rebuild of the day can tell. It comes without an
-// eviction policy as well, when that was set and taken back between two looks.
-var ErrEvicted = errors.New("the counter store has evicted keys: counters may be gone")
+// An UnfitError says that the server must not be counted on at the moment: it evicts keys, or is a replica. Counting
+// waits until a person has changed that.
+type UnfitError struct{ message string }
 
-// Evictions is what a server says about taking keys away by itself.
-type Evictions struct {
-	// Policy is what says that it may; empty: it may not.
-	Policy string
-	// Evicted is how many keys it has taken since its statistics began: with its start, or a reset of them.
-	Evicted int64
+func (e *UnfitError) Error() string { return e.message }
+
+// fit is an *UnfitError where the server may evict keys.
+func (s *server) fit() error {
+	if s.policy == "" {
+		return nil
+	}
+	return &UnfitError{fmt.Sprintf("the server evicts keys (%s): a counter that is evicted begins again at zero. Counting waits. "+
+		"Set maxmemory-policy noeviction (Redis), or start Dragonfly without --cache_mode; the day is recounted then", s.policy)}
 }
 
-// An EvictionWatch looks for evictions, again and again. It is for one goroutine. The zero value knows nothing of the past: its first
-// look takes the server as it is, and Seen, from an earlier watch, tells it what was known.
-type EvictionWatch struct {
-	Seen   Evictions
-	looked bool
+// lost reports whether the server may have evicted keys since an epoch began: it says another number than the epoch knows.
+// A lower one means that its statistics were reset, which may hide evictions. On a server that was started since, all
+// evictions count. An epoch that is begun because of this knows the number, so one loss is one rebuild.
+func (s *server) lost(e Epoch) bool {
+	known := int64(0)
+	if e.Server == s.id {
+		known = e.Evicted
+	}
+	return s.evicted != known
 }
 
-// WatchEvictions goes on where an earlier watch of the same server has ended: at the number of keys that were evicted by then.
-func WatchEvictions(evicted int64) *EvictionWatch {
-	return &EvictionWatch{Seen: Evictions{Evicted: evicted}, looked: true}
-}
-
-// Look asks the server over a connection of the caller's, in one request, so that the answer is of the very server that the
-// connection's other commands reach. The error is
-//
-//   - a *ConfigError (Fatal by Classify) while the server may evict: stop counting, and look again until a person has set it right;
-//   - ErrEvicted, once, when keys were evicted since the last look and it may no longer evict: rebuild the day;
-//   - anything else: the server did not answer.
-//
-// What was evicted under a policy is told by ErrEvicted when the policy is right again.
-func (w *EvictionWatch) Look(ctx context.Context, conn redis.Cmdable) error {
-	now, err := readEvictions(ctx, conn)
-	if err != nil {
-		return err
-	}
-	before := w.Seen.Evicted
-	if !w.looked {
-		before = now.Evicted
-	}
-	if now.Policy != "" {
-		w.Seen, w.looked = Evictions{now.Policy, before}, true // what was evicted is still to be told
-		return evictsError(now.Policy)
-	}
-	w.Seen, w.looked = now, true
-	// Fewer: it was restarted, or its statistics were reset, and what it counts was evicted since then.
-	if now.Evicted > before || now.Evicted < before && now.Evicted > 0 {
-		return fmt.Errorf("%w: %d since its statistics began, %d at the last look", ErrEvicted, now.Evicted, before)
-	}
-	return nil
-}
-
-// evictsError says that the server is not fit for counting.
-func evictsError(policy string) error {
-	return &ConfigError{fmt.Sprintf("the server evicts keys (%s): a counter that is evicted begins again at zero. "+
-		"Set maxmemory-policy noeviction (Redis), or start Dragonfly without --cache_mode", policy)}
-}
-
-// readEvictions asks with INFO: CONFIG GET maxmemory-policy is empty on Dragonfly.
-func readEvictions(ctx context.Context, conn redis.Cmdable) (Evictions, error) {
-	pipe := conn.Pipeline()
-	memory, stats := pipe.Info(ctx, "memory"), pipe.Info(ctx, "stats")
-	if _, err := pipe.Exec(ctx); err != nil {
-		return Evictions{}, fmt.Errorf("ask the counter store about evictions: %w", err)
-	}
-	e := Evictions{Policy: evictionPolicy(infoFields(memory.Val()))}
-	var err error
-	if e.Evicted, err = strconv.ParseInt(infoFields(stats.Val())["evicted_keys"], 10, 64); err != nil {
-		return Evictions{}, fmt.Errorf("ask the counter store about evictions: evicted_keys: %w", err)
-	}
-	return e, nil
-}
-
-// evictionPolicy returns what of the section "memory" says that the server evicts.
+// evictionPolicy returns what of the section "memory" says that the server evicts. CONFIG GET maxmemory-policy is empty on
+// Dragonfly.
 func evictionPolicy(memory map[string]string) string {
 	if policy := memory["maxmemory_policy"]; policy != "" && policy != "noeviction" {
 		return "maxmemory_policy:" + policy
@@ -95,13 +47,85 @@ func evictionPolicy(memory map[string]string) string {
 	return ""
 }
 
-// infoFields takes a section of INFO apart.
-func infoFields(text string) map[string]string {
-	fields := map[string]string{}
-	for line := range strings.Lines(text) {
-		if name, value, found := strings.Cut(strings.TrimSpace(line), ":"); found {
-			fields[name] = value
+// sightFor is how long a look at the server holds for those who do not look themselves.
+const sightFor = time.Second
+
+// A sighting is what a server said of itself.
+type sighting struct {
+	server
+	at time.Time
+}
+
+// sight returns what the server says of itself, asked at most a second ago, for all who count and read together.
+func (s *Store) sight(ctx context.Context) (*server, error) {
+	fresh := func() *server {
+		if last := s.seen.Load(); last != nil && time.Since(last.at) < sightFor {
+			return &last.server
+		}
+		return nil
+	}
+	if now := fresh(); now != nil {
+		return now, nil
+	}
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	if now := fresh(); now != nil {
+		return now, nil
+	}
+	now, err := identify(ctx, s.client)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.saw(ctx, s.client, &now); err != nil {
+		return nil, err
+	}
+	return &now, nil
+}
+
+// saw notes what a server said of itself. One that evicts puts the counters in doubt, and that is written where neither a restart of
+// the server, nor statistics that are reset, nor the end of this process takes it away.
+func (s *Store) saw(ctx context.Context, c redis.Cmdable, now *server) error {
+	if now.policy != "" && now.master {
+		if err := s.doubt(ctx, c); err != nil {
+			return fmt.Errorf("mark the counters of %s as lost, because the server evicts keys: %w", s.cfg.Topic, err)
 		}
 	}
-	return fields
+	s.seen.Store(&sighting{*now, time.Now()})
+	return nil
+}
+
+// doubt takes the epoch out of a sentinel: readers see that, and who counts next begins another. It takes out the one that was there before
+// the policy was seen: one that begins while this is on its way was begun after the policy was put right.
+func (s *Store) doubt(ctx context.Context, c redis.Cmdable) error {
+	topic := topicField(s.cfg.Topic)
+	epoch, err := c.HGet(ctx, SentinelKey(0), topic).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if now, err := identify(ctx, c); err != nil || now.policy == "" {
+		return err
+	}
+	return s.scripts.doubt.Run(ctx, c, []string{SentinelKey(0)}, topic, epoch).Err()
+}
+
+// fit is an *UnfitError while the server must not be counted on.
+func (s *Store) fit(ctx context.Context) error {
+	now, err := s.sight(ctx)
+	if err != nil {
+		return err
+	}
+	return now.fit()
+}
+
+// check is fit for a server that is connected to for the first time.
+func (s *Store) check(ctx context.Context) error {
+	err := s.fit(ctx)
+	var unfit *UnfitError
+	if errors.As(err, &unfit) {
+		return &ConfigError{unfit.message}
+	}
+	return err
 }

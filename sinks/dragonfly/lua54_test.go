@@ -30,7 +30,7 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 	}
 	database := func(n int) *redis.Client {
 		own := *o
-		own.DB = n
+		own.DB, own.Protocol = n, 2 // as scripts see answers
 		client := redis.NewClient(&own)
 		t.Cleanup(func() { _ = client.Close() })
 		return client
@@ -63,8 +63,9 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 			t.Fatalf("seed %d: %+v: the keys are\n%v\nafter Lua 5.1 and\n%v\nafter Lua 5.4", seed, c, one, two)
 		}
 	}
-	for _, a := range []string{"count.lua counted", "count.lua known", "count.lua behind", "count.lua left", "count.lua later", "clear.lua 0", "clear.lua 1",
-		"note.lua noted", "note.lua missing", "note.lua epoch", "note.lua incarnation", "begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1"} {
+	for _, a := range []string{"count.lua counted", "count.lua known", "count.lua behind", "count.lua left", "count.lua offsets", "count.lua later", "clear.lua 0", "clear.lua 1",
+		"note.lua noted", "note.lua missing", "note.lua epoch", "note.lua incarnation", "begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1",
+		"resum.lua 0", "resum.lua 1", "doubt.lua 0", "doubt.lua 1"} {
 		if !answers[a] {
 			t.Errorf("seed %d: no call was answered with %q", seed, a)
 		}
@@ -87,7 +88,16 @@ func (r scriptCalls) next(present *redis.Client) scriptCall {
 	user := "{u" + r.number(1, 2) + "}"
 	counters, document := "quota:"+user+":2026-11-23", "subscription:"+user
 	sentinel := "quota_sentinel:{" + r.number(0, 2) + "}"
-	switch r.IntN(10) {
+	switch r.IntN(11) {
+	case 10:
+		if r.IntN(2) == 0 {
+			field := []string{"api_calls", "data_points", "a1.0"}[r.IntN(3)]
+			return scriptCall{"testdata/tamper.lua", []string{counters}, []any{field, r.number(0, 50), expiry}}
+		}
+		if r.IntN(3) == 0 {
+			return scriptCall{"doubt.lua", []string{sentinel}, []any{"a1", r.number(1, 3) + " - 2 x 0"}}
+		}
+		return scriptCall{"resum.lua", []string{counters}, nil}
 	case 0:
 		return scriptCall{"begin.lua", []string{sentinel}, []any{"a1", r.number(0, 3), r.number(1, 3), "- 2 x 0", "7000"}}
 	case 1, 2:
@@ -125,9 +135,10 @@ func (r scriptCalls) count(counters string) scriptCall {
 	if r.IntN(20) == 0 {
 		epoch = r.number(65535, 65538)
 	}
-	limit, percents := "", ""
+	limit, least, percents := "", "", ""
 	if n := r.IntN(60); n > 0 {
-		limit, percents = strconv.Itoa(n), fmt.Sprintf("80:%d 100:%d", (n*8+9)/10, n)
+		least = strconv.Itoa((n*8 + 9) / 10)
+		limit, percents = strconv.Itoa(n), fmt.Sprintf("100:%d 80:%s", n, least)
 	}
 	from := 1<<40 + r.IntN(200)
 	events, points, offsets := 1+r.IntN(5), 0, ""
@@ -138,9 +149,12 @@ func (r scriptCalls) count(counters string) scriptCall {
 		}
 		offsets += ","
 	}
+	if r.IntN(3) == 0 {
+		offsets = "" // left out, to be asked for
+	}
 	mode := []string{"clear", "clear", "clear", "keep", "adopt"}[r.IntN(5)]
 	return scriptCall{"count.lua", []string{counters}, []any{"a1." + r.number(0, 2), epoch, mode, strconv.Itoa(from), strconv.Itoa(from + 1 + r.IntN(30)),
-		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, percents, offsets}}
+		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, percents, offsets}}
 }
 
 // expiry is far enough ahead for the test, and near enough for Dragonfly, which takes no more than eight years.

@@ -86,11 +86,16 @@ func countersOf(cmd *redis.SliceCmd) (Counters, error) {
 }
 
 // rebuilding judges a sentinel: it is missing, a partition has no progress in its epoch, or is behind where it was, or
-// another server holds it than the one that its progress was noted on.
+// another server holds it than the one that its progress was noted on; or the server may evict keys, or has done so since
+// the epoch began.
 func (s *Store) rebuilding(ctx context.Context, fields map[string]string) (bool, error) {
+	now, err := s.sight(ctx)
+	if err != nil {
+		return false, err
+	}
 	topic := topicField(s.cfg.Topic)
 	epoch := parseEpoch(fields[topic])
-	if epoch.Number == 0 {
+	if epoch.Number == 0 || now.policy != "" || now.lost(epoch) {
 		return true, nil
 	}
 	counted, server := 0, ""
@@ -108,34 +113,17 @@ func (s *Store) rebuilding(ctx context.Context, fields map[string]string) (bool,
 		counted++
 		server = p.server
 	}
-	if counted < epoch.Partitions {
-		return true, nil
-	}
-	return s.answers(ctx, server)
+	return counted < epoch.Partitions || server != now.id, nil
 }
 
-// answers reports whether another server than this one answers on connections that were opened last.
-func (s *Store) answers(ctx context.Context, server string) (bool, error) {
-	if known := s.answering.Load(); known != nil && *known == server {
-		return false, nil
-	}
-	now, err := identify(ctx, s.client)
-	if err != nil {
-		return false, err
-	}
-	s.answering.Store(&now.id)
-	return now.id != server, nil
-}
-
-// connected notes which server answers on a new connection of the pool for questions.
+// connected looks at the server on a new connection of the pool for questions: it may be another one.
 func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
 	now, err := identify(ctx, c)
-	if err != nil {
-		if answer(err) != "" {
-			return nil // it is loading, or refuses us: the command says so better
-		}
-		return err
+	if err == nil {
+		return s.saw(ctx, c, &now)
 	}
-	s.answering.Store(&now.id)
-	return nil
+	if answer(err) != "" {
+		return nil // it is loading, or refuses us: the command says so better
+	}
+	return err
 }

@@ -26,6 +26,7 @@ const (
 	progressNotKafka rule = "an owner opens at the progress, not at the committed offset"
 	uniqueEpoch      rule = "an epoch's number was never used before"
 	ownShare         rule = "every log has a share of its own"
+	expiryAgain      rule = "a call that may be one made again sets the expiry"
 )
 
 // left are the rules that a history leaves out.
@@ -61,14 +62,15 @@ type progressAt struct{ epoch, offset, server int }
 type thread struct {
 	shares    map[shareOf]share
 	sentinels map[int]sentinel // by log
+	expires   map[who]bool     // hashes
 }
 
 func newThread() *thread {
-	return &thread{map[shareOf]share{}, map[int]sentinel{}}
+	return &thread{map[shareOf]share{}, map[int]sentinel{}, map[who]bool{}}
 }
 
 func (t *thread) clone() *thread {
-	c := &thread{maps.Clone(t.shares), make(map[int]sentinel, len(t.sentinels))}
+	c := &thread{maps.Clone(t.shares), make(map[int]sentinel, len(t.sentinels)), maps.Clone(t.expires)}
 	for k, s := range t.sentinels {
 		s.progress = maps.Clone(s.progress)
 		c.sentinels[k] = s
@@ -180,6 +182,7 @@ type simCall struct {
 	from, to   int
 	offsets    []int // of the user's events in the range
 	own, clear bool  // the day is not before the epoch's; shares of lower epochs are cleared
+	half       bool  // memory runs out behind the first write: the caller receives an error
 }
 
 // answerOf is what count.lua answers.
@@ -188,7 +191,7 @@ type answerOf struct {
 	mark  int // where the caller has to go on; 0: nothing is left to do
 }
 
-// count does what count.lua does.
+// count does what count.lua does: one write with all the fields, and one that sets the expiry.
 func (s *simStore) count(c simCall, without left) answerOf {
 	k := c.of.user % len(s.threads)
 	t := s.threads[k]
@@ -203,18 +206,23 @@ func (s *simStore) count(c simCall, without left) answerOf {
 	if !found && !c.own {
 		return answerOf{}
 	}
-	if found && have.epoch < c.epoch && c.clear && !without.has(higherEpoch) {
+	cleared := found && have.epoch < c.epoch && c.clear && !without.has(higherEpoch)
+	if cleared {
 		have, found = share{}, false
 	}
 	from := c.from
+	again := !without.has(expiryAgain)
 	if found && !without.has(watermark) {
 		switch {
 		case have.mark >= c.to:
+			t.expires[c.of] = t.expires[c.of] || again
 			return answerOf{}
 		case have.mark > c.from && !without.has(cutBatch):
+			t.expires[c.of] = t.expires[c.of] || again
 			return answerOf{mark: have.mark}
 		}
 	}
+	first := !found && !cleared || again && (cleared || have.epoch < c.epoch)
 	for _, offset := range c.offsets {
 		if offset >= from {
 			have.calls++
@@ -222,6 +230,9 @@ func (s *simStore) count(c simCall, without left) answerOf {
 	}
 	have.epoch, have.mark = c.epoch, c.to
 	t.shares[key] = have
+	if first && !c.half {
+		t.expires[c.of] = true
+	}
 	s.changed(k)
 	return answerOf{}
 }

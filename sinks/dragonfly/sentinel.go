@@ -25,7 +25,7 @@ type Epoch struct {
 
 	Partitions int    // of the topic, when it began
 	Server     string // the process it began on
-	Evicted    int64  // keys that this process had evicted by then
+	Evicted    int64  // keys that this process had evicted by then, as it said
 }
 
 func (e Epoch) String() string {
@@ -110,8 +110,9 @@ func parseProgress(text string) Progress {
 
 // A State is what the sentinels say of one partition, and who says so.
 type State struct {
-	// Doubt says why the counters can't be trusted and a new epoch has to begin: lost (a sentinel is missing), mixed (they
-	// are in two epochs), server (another Dragonfly), evicted (keys were evicted). Empty: they can.
+	// Doubt says why the counters can't be trusted and a new epoch has to begin: lost (a sentinel is missing, or was taken
+	// away because the server may evict keys), mixed (they are in two epochs), server (another Dragonfly), evicted (keys were
+	// evicted). Empty: they can.
 	Doubt string
 
 	Epoch Epoch // the highest of the sentinels; Number 0: none is there
@@ -135,16 +136,6 @@ func (s *State) ServerTime() time.Time { return s.now }
 
 // Look reads the sentinels. The first look of a session finds out which server answers.
 func (s *Session) Look(ctx context.Context) (*State, error) {
-	if err := s.store.fit(ctx); err != nil {
-		var unfit *UnfitError
-		if errors.As(err, &unfit) {
-			// What is evicted from now on is noticed in every case, also by a process that does not see the policy.
-			if err := s.conn.HDel(ctx, SentinelKey(0), topicField(s.topic)).Err(); err != nil {
-				return nil, fmt.Errorf("mark the counters of %s as lost: %w", s.topic, err)
-			}
-		}
-		return nil, err
-	}
 	now, err := identify(ctx, s.conn)
 	switch {
 	case err != nil:
@@ -153,6 +144,12 @@ func (s *Session) Look(ctx context.Context) (*State, error) {
 		return nil, &UnfitError{fmt.Sprintf("the counter store is a %s: it takes no writes. Counting waits until it is the master, or the address leads to that", now.role)}
 	case s.server != nil && s.server.id != now.id:
 		return nil, fmt.Errorf("look at the sentinels of %s: %w: another server answers", s.topic, ErrMoved)
+	}
+	if err := s.store.saw(ctx, s.conn, &now); err != nil {
+		return nil, err
+	}
+	if err := now.fit(); err != nil {
+		return nil, err
 	}
 	s.server = &now
 	pipe := s.conn.Pipeline()
@@ -197,13 +194,12 @@ func (s *Session) Look(ctx context.Context) (*State, error) {
 		}
 		state.Restarted = state.Restarted || p.Epoch != 0 && p.server != now.id
 	}
-	if state.Doubt == "" {
-		switch {
-		case state.Epoch.Server != now.id && !now.oneStream:
-			state.Doubt = "server"
-		case state.Epoch.Server == now.id && now.evicted > state.Epoch.Evicted:
-			state.Doubt = "evicted"
-		}
+	switch {
+	case state.Epoch.Number == 0: // there is nothing to doubt
+	case now.lost(state.Epoch):
+		state.Doubt = "evicted" // a sentinel, too, may be among the keys
+	case state.Doubt == "" && state.Epoch.Server != now.id && !now.oneStream:
+		state.Doubt = "server"
 	}
 	return state, nil
 }
@@ -252,7 +248,10 @@ func (s *Session) Begin(ctx context.Context, doubted *State, above int64, next E
 	if err != nil {
 		return err
 	}
-	if now.Epoch.Number > max(doubted.Epoch.Number, above) && now.Doubt == "" {
+	// Another was begun since. The doubt may have arisen while it was being written to one sentinel after the other, and its number
+	// may be the highest that the caller knows, because it was committed to Kafka since.
+	since := doubted.Doubt != "" || now.Epoch.Number > doubted.Epoch.Number
+	if now.Doubt == "" && since && now.Epoch.Number >= above {
 		return nil
 	}
 	highest := max(doubted.Epoch.Number, now.Epoch.Number, above)

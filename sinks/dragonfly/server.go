@@ -2,8 +2,8 @@ package dragonfly
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +23,8 @@ type server struct {
 
 	master  bool
 	role    string
-	evicted int64     // keys evicted since it was started
+	policy  string    // what says that it may evict keys; empty: it may not
+	evicted int64     // keys evicted since it was started, or its statistics were reset
 	now     time.Time // by its clock, to the second
 }
 
@@ -33,23 +34,19 @@ func identify(ctx context.Context, c redis.Cmdable) (server, error) {
 		pipe := c.Pipeline()
 		before := pipe.Time(ctx)
 		// One section a command: that is what old and new servers have in common.
-		sections := []*redis.StringCmd{pipe.Info(ctx, "server"), pipe.Info(ctx, "replication"), pipe.Info(ctx, "stats")}
+		sections := []*redis.StringCmd{pipe.Info(ctx, "server"), pipe.Info(ctx, "replication"), pipe.Info(ctx, "stats"), pipe.Info(ctx, "memory")}
 		after := pipe.Time(ctx)
 		if _, err := pipe.Exec(ctx); err != nil {
 			return server{}, fmt.Errorf("ask the counter store who it is: %w", err)
 		}
 		said := map[string]string{}
 		for _, section := range sections {
-			for line := range strings.Lines(section.Val()) {
-				if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-					said[name] = value
-				}
-			}
+			maps.Copy(said, infoFields(section.Val()))
 		}
 		if before.Val().Unix() != after.Val().Unix() {
 			continue // the start time below would be a second off
 		}
-		s := server{now: after.Val(), role: said["role"], master: said["role"] == "master", oneStream: said["dragonfly_version"] == ""}
+		s := server{now: after.Val(), role: said["role"], master: said["role"] == "master", oneStream: said["dragonfly_version"] == "", policy: evictionPolicy(said)}
 		s.evicted, _ = strconv.ParseInt(said["evicted_keys"], 10, 64) // a server that evicts nothing need not say so
 		id := said["run_id"] + " " + s.role
 		if !s.oneStream { // it has no run_id
@@ -64,41 +61,13 @@ func identify(ctx context.Context, c redis.Cmdable) (server, error) {
 	}
 }
 
-// An UnfitError says that the server must not be counted on at the moment: it evicts keys, or is a replica. Counting
-// waits until a person has changed that.
-type UnfitError struct{ message string }
-
-func (e *UnfitError) Error() string { return e.message }
-
-// fitFor is how long a look at the eviction policy holds.
-const fitFor = time.Second
-
-// fit makes sure that nothing is evicted: an evicted counter would begin again at zero, and nothing would show it. The
-// policy can be changed while the server runs, so it is looked at once a second, for all sessions together.
-func (s *Store) fit(ctx context.Context) error {
-	s.fitness.Lock()
-	defer s.fitness.Unlock()
-	if time.Since(s.fitAt) < fitFor {
-		return s.unfit
+// infoFields takes a section of INFO apart.
+func infoFields(text string) map[string]string {
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, found := strings.Cut(strings.TrimSpace(line), ":"); found {
+			fields[name] = value
+		}
 	}
-	m, err := s.Memory(ctx)
-	if err != nil {
-		return err
-	}
-	s.fitAt, s.unfit = time.Now(), nil
-	if m.Evicts != "" {
-		s.unfit = &UnfitError{fmt.Sprintf("the server evicts keys (%s): a counter that is evicted begins again at zero. Counting waits. "+
-			"Set maxmemory-policy noeviction (Redis), or start Dragonfly without --cache_mode; the day is recounted then", m.Evicts)}
-	}
-	return s.unfit
-}
-
-// check is fit for a server that is connected to for the first time.
-func (s *Store) check(ctx context.Context) error {
-	err := s.fit(ctx)
-	var unfit *UnfitError
-	if errors.As(err, &unfit) {
-		return &ConfigError{unfit.message}
-	}
-	return err
+	return fields
 }

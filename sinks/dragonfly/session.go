@@ -23,13 +23,18 @@ var (
 	noteSource string
 	//go:embed begin.lua
 	beginSource string
+	//go:embed resum.lua
+	resumSource string
+	//go:embed doubt.lua
+	doubtSource string
 )
 
-// scripts are what sessions run.
-type scripts struct{ count, clear, note, begin *redis.Script }
+// scripts are what sessions and repairs run.
+type scripts struct{ count, clear, note, begin, resum, doubt *redis.Script }
 
 func newScripts() scripts {
-	return scripts{redis.NewScript(countSource), redis.NewScript(clearSource), redis.NewScript(noteSource), redis.NewScript(beginSource)}
+	return scripts{redis.NewScript(countSource), redis.NewScript(clearSource), redis.NewScript(noteSource), redis.NewScript(beginSource),
+		redis.NewScript(resumSource), redis.NewScript(doubtSource)}
 }
 
 // ErrMoved says that the store is not in the state that the session thinks: it was emptied, has gone back to an older
@@ -58,6 +63,13 @@ type Session struct {
 	topic     string
 	partition int
 	server    *server // that answers; nil before the first look
+
+	// What Count uses again and again.
+	limits map[int64]limitWords
+	day    time.Time // of expiry
+	expiry any       // nil: none yet
+	again  []Call    // those that are sent a second time
+	places []int     // of them
 }
 
 // Session begins a session. It connects with its first command.
@@ -123,6 +135,8 @@ const (
 	Known                 // they were counted before
 	Behind                // those before Watermark were counted before; call again with the others
 	Left                  // they are not counted: the day is before the epoch's, and the user has no counter
+
+	reaches // they may reach a threshold, so their offsets are needed; Count sends these by itself
 )
 
 // Counted is the outcome of a Call.
@@ -141,9 +155,9 @@ const maxCounting = 2
 // thresholds are the percentages of a limit that make events.
 var thresholds = [...]int{80, 100}
 
-// Count counts the calls, in one round trip. ErrMoved: one of the counters belongs to a later epoch; the others may be
-// counted. After any error it is not known which calls were counted; to make them again, on a session that has looked and
-// found the store as it was, is right in every case.
+// Count counts the calls, in one round trip, and in a second one those that may reach a threshold. ErrMoved: one of the counters
+// belongs to a later epoch; the others may be counted. After any error it is not known which calls were counted; to make them
+// again, on a session that has looked and found the store as it was, is right in every case.
 //
 // The server runs one script after the other, and every read of a counter waits for all that is queued. So only
 // maxCounting sessions of a process count at a time, and callers keep the number of calls small.
@@ -163,9 +177,35 @@ func (s *Session) Count(ctx context.Context, b Batch, calls []Call, into []Count
 	case <-ctx.Done():
 		return into, doing(context.Cause(ctx))
 	}
+	counted, err := s.count(ctx, b, calls, false, into)
+	if err != nil {
+		return into, doing(err)
+	}
+	answers := counted[len(into):]
+	s.again, s.places = s.again[:0], s.places[:0]
+	for i := range answers {
+		if answers[i].Outcome == reaches {
+			s.again, s.places = append(s.again, calls[i]), append(s.places, i)
+		}
+	}
+	if len(s.again) == 0 {
+		return counted, nil
+	}
+	second, err := s.count(ctx, b, s.again, true, nil)
+	if err != nil {
+		return into, doing(err)
+	}
+	for i, c := range second {
+		answers[s.places[i]] = c
+	}
+	return counted, nil
+}
+
+// count sends the calls and reads the answers.
+func (s *Session) count(ctx context.Context, b Batch, calls []Call, offsets bool, into []Counted) ([]Counted, error) {
 	for attempt := 0; ; attempt++ {
 		counted := into
-		cmds, err := s.send(ctx, b, calls)
+		cmds, err := s.send(ctx, b, calls, offsets)
 		for i, cmd := range cmds {
 			if err != nil {
 				break
@@ -183,52 +223,94 @@ func (s *Session) Count(ctx context.Context, b Batch, calls []Call, into []Count
 				continue
 			}
 		}
-		return into, doing(err)
+		return into, err
 	}
 }
 
-// send pipelines the calls. The error is the first one of any of them.
-func (s *Session) send(ctx context.Context, b Batch, calls []Call) ([]*redis.Cmd, error) {
-	sha := s.store.scripts.count.Hash()
+// countArgs is how many words a call of count.lua has, the command's own included.
+const countArgs = 4 + 12
+
+// send pipelines the calls. The error is the first one of any of them. Where a call has more than a few events, their offsets are
+// left out unless they are asked for: they are many bytes, and few calls reach a threshold.
+func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool) ([]*redis.Cmd, error) {
+	const few = 4
 	pipe := s.conn.Pipeline()
 	cmds := make([]*redis.Cmd, len(calls))
-	field := shareField(s.topic, s.partition, b.Incarnation)
-	epoch, to := strconv.FormatInt(b.Epoch, 10), strconv.FormatInt(b.To, 10)
+	words := make([]any, 0, countArgs*len(calls))
+	var evalsha, sha, one, none any = "evalsha", s.store.scripts.count.Hash(), 1, ""
+	var field, epoch, from, to any = shareField(s.topic, s.partition, b.Incarnation), b.Epoch, b.From, b.To
 	var text []byte
 	for i := range calls {
 		c := &calls[i]
-		from := max(b.From, c.From)
-		limit, percents, offsets := "", "", ""
-		if c.Limit >= 0 {
-			limit = strconv.FormatInt(c.Limit, 10)
-			percents = thresholdsOf(c.Limit)
-			text = text[:0]
-			for _, offset := range c.Offsets {
-				if offset >= 0 {
-					text = strconv.AppendInt(text, offset-from, 10)
-				}
-				text = append(text, ',')
-			}
-			offsets = string(text)
+		begin := from
+		if c.From > b.From {
+			begin = c.From
 		}
-		expires := c.Day.AddDate(0, 0, 1).Add(s.store.cfg.Lateness).Unix()
-		cmds[i] = pipe.EvalSha(ctx, sha, []string{QuotaKey(c.User, c.Day)},
-			field, epoch, string(c.Mode), from, to, c.Events, c.Points, expires, limit, percents, offsets)
+		args := append(words[len(words):], evalsha, sha, one, QuotaKey(c.User, c.Day), field, epoch, string(c.Mode), begin, to,
+			c.Events, c.Points, s.expires(c.Day), none, none, none, none)
+		words = words[:len(words)+countArgs]
+		if c.Limit >= 0 {
+			l := s.limit(c.Limit)
+			args[12], args[13], args[14] = l.limit, l.least, l.thresholds
+			if offsets || c.Events <= few {
+				text = text[:0]
+				for _, offset := range c.Offsets {
+					if offset >= 0 {
+						text = strconv.AppendInt(text, offset-max(b.From, c.From), 10)
+					}
+					text = append(text, ',')
+				}
+				args[15] = string(text)
+			}
+		}
+		cmds[i] = redis.NewCmd(ctx, args...)
+		_ = pipe.Process(ctx, cmds[i]) // a pipeline takes every command
 	}
 	_, err := pipe.Exec(ctx)
 	return cmds, err
 }
 
-// thresholdsOf writes at how many calls each threshold of a limit is reached. A limit of 0 is reached by the first call.
-func thresholdsOf(limit int64) string {
+// expires is when the counters of a day expire, as a word of a command. Most calls are for the same day.
+func (s *Session) expires(day time.Time) any {
+	if s.expiry == nil || !day.Equal(s.day) {
+		s.day, s.expiry = day, day.AddDate(0, 0, 1).Add(s.store.cfg.Lateness).Unix()
+	}
+	return s.expiry
+}
+
+// limitWords are what a call says of a limit.
+type limitWords struct{ limit, least, thresholds any }
+
+// limit gives the words of a limit: there are a few limits, and many calls.
+func (s *Session) limit(limit int64) limitWords {
+	if l, ok := s.limits[limit]; ok {
+		return l
+	}
+	const most = 1000
+	if s.limits == nil || len(s.limits) >= most {
+		s.limits = map[int64]limitWords{}
+	}
+	least, list := thresholdsOf(limit)
+	l := limitWords{limit, least, list}
+	s.limits[limit] = l
+	return l
+}
+
+// thresholdsOf writes at how many calls each threshold of a limit is reached, and gives the lowest of them. A limit of 0 is reached by
+// the first call.
+func thresholdsOf(limit int64) (least int64, list string) {
 	var b strings.Builder
 	for i, percent := range thresholds {
+		calls := max(1, tier.Limit(limit).Reached(percent))
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(strconv.Itoa(percent) + ":" + strconv.FormatInt(max(1, tier.Limit(limit).Reached(percent)), 10))
+		if i == 0 || calls < least {
+			least = calls
+		}
+		b.WriteString(strconv.Itoa(percent) + ":" + strconv.FormatInt(calls, 10))
 	}
-	return b.String()
+	return least, b.String()
 }
 
 // parseCounted reads an answer of count.lua.
@@ -250,6 +332,8 @@ func parseCounted(cmd *redis.Cmd, call *Call) (Counted, error) {
 		c.Outcome = Known
 	case "left":
 		c.Outcome = Left
+	case "offsets":
+		c.Outcome = reaches
 	case "behind":
 		c = Counted{Outcome: Behind, Watermark: n}
 	case "later":

@@ -17,10 +17,13 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// open gives a store on a Redis of its own, and a client to look at it.
-func open(t *testing.T) (*dragonfly.Store, *redis.Client, *engine.Redis) {
+// onRedis is for tests that need what only Redis has: an eviction policy that is set by a command.
+func onRedis(o *engine.Options) { o.Persistence = engine.AppendOnly }
+
+// open gives a store on a server of its own, and a client to look at it.
+func open(t *testing.T, options ...enginetest.Option) (*dragonfly.Store, *redis.Client, *engine.Redis) {
 	t.Helper()
-	r := enginetest.Redis(t)
+	r := enginetest.Counters(t, options...)
 	o, err := redis.ParseURL(r.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -245,6 +248,24 @@ func TestCount_NoThresholdOfADayThatIsOver(t *testing.T) {
 	}
 }
 
+// Offsets are sent where the script asks for them: of those calls alone, whose answers stand in their places.
+func TestCount_OffsetsAreAskedForInTheMidstOfOthers(t *testing.T) {
+	t.Parallel()
+	store, client, _ := open(t)
+	s := session(t, store, 0)
+	few, below, reaching, twice := call("few", 2, 2), call("below", 1000, 20), call("reaching", 20, 20), call("twice", 1, 20)
+	got := count(t, s, batch(1, 100, 200), few, below, reaching, twice)
+	for i, want := range []struct{ calls, due, first int64 }{{2, 2, 101}, {20, 0, 0}, {20, 2, 115}, {20, 2, 100}} {
+		if c := got[i]; c.Outcome != dragonfly.Added || c.Calls != want.calls || int64(len(c.Due)) != want.due || want.due > 0 && c.Due[0].Offset != want.first {
+			t.Errorf("call %d: %+v, want %+v", i, c, want)
+		}
+	}
+	_, stat, _ := strings.Cut(client.Info(t.Context(), "commandstats").Val(), "cmdstat_evalsha:calls=") // the lines have no order
+	if !strings.HasPrefix(stat, "10,") { // four without the script, the same again, and two with their offsets
+		t.Errorf("evalsha was called %.10s... times, want 10", stat)
+	}
+}
+
 // The store may have been away for so long that the day's counters have expired when the scripts run at last.
 func TestACountAfterTheEndOfItsDayLeavesNoKeyBehind(t *testing.T) {
 	t.Parallel()
@@ -388,7 +409,7 @@ func TestAServerThatForgetsItsScriptsIsToldAgain(t *testing.T) {
 
 func TestAServerThatEvictsIsRefused(t *testing.T) {
 	t.Parallel()
-	_, client, r := open(t)
+	_, client, r := open(t, onRedis)
 	if err := client.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -415,7 +436,7 @@ func TestTheScriptRunsByHand(t *testing.T) {
 	}
 	key := "quota:{u}:" + today().Format(time.DateOnly)
 	expires := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)
-	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "80:3 100:3", "0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {
+	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "3", "80:3 100:3", "0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {
 		t.Errorf("the example in count.lua answers %q", got)
 	}
 	if got := run("clear.lua", key, ",", "80:3:3:a1.0:142"); got != "(integer) 1" && got != "1" {

@@ -36,13 +36,10 @@ type Store struct {
 	log     *slog.Logger
 	scripts scripts
 
-	answering atomic.Pointer[string] // the server that answers questions, as of the last new connection
-	counting  chan struct{}          // a slot for each session that counts
-	beginning sync.Mutex             // held by a session that begins an epoch
-
-	fitness sync.Mutex // guards what follows
-	fitAt   time.Time  // when the eviction policy was looked at
-	unfit   error      // what was wrong with it
+	seen      atomic.Pointer[sighting] // of the server that answers, at the last look or new connection
+	looking   sync.Mutex               // held by one who looks for all
+	counting  chan struct{}            // a slot for each session that counts
+	beginning sync.Mutex               // held by a session that begins an epoch
 }
 
 // Open connects and checks that the server is fit for counting: it must not evict. The error is to be classified.
@@ -86,8 +83,7 @@ func (s *Store) Client() redis.UniversalClient { return s.client }
 
 // Memory is what the server says of its memory.
 type Memory struct {
-	Used, Max int64  // bytes; Max 0: no limit
-	Evicts    string // what says that it evicts; empty: it does not
+	Used, Max int64 // bytes; Max 0: no limit
 }
 
 // Memory asks the server.
@@ -97,7 +93,7 @@ func (s *Store) Memory(ctx context.Context) (Memory, error) {
 		return Memory{}, fmt.Errorf("ask the counter store about its memory: %w", err)
 	}
 	fields := infoFields(text)
-	m := Memory{Evicts: evictionPolicy(fields)}
+	var m Memory
 	for name, to := range map[string]*int64{"used_memory": &m.Used, "maxmemory": &m.Max} {
 		if fields[name] == "" {
 			continue // not said

@@ -44,7 +44,7 @@ func TestMemberships_AreThoseOfTheEventsTimes(t *testing.T) {
 				t.Fatal(err)
 			}
 			id := map[string]string{"acme": b.company, "other": other.company}[company]
-			if got := users[0].BelongedTo(id, time.Date(2026, 2, 1, h, 0, 0, 0, time.UTC)); got != belongs {
+			if got := users[0].BelongedTo(id, time.Date(2026, 2, 1, h, 0, 0, 0, time.UTC), time.Now().Add(time.Hour)); got != belongs {
 				t.Errorf("at %s: %v, want %v", hour, got, belongs)
 			}
 		}

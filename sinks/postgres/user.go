@@ -83,7 +83,7 @@ func (s *Store) members(ctx context.Context, query string, arguments ...any) ([]
 		var notInCatalogue bool
 		var m memberships
 		err := row.Scan(&u.UserID, &u.CompanyID, &u.Email, &u.Status, &u.StartDate, &u.EndDate, &u.CreatedAt, &u.UpdatedAt, &u.LastActivity,
-			&u.Tier, &u.BillingStatus, &text, &notInCatalogue, &u.Version, &m.companies, &m.since, &m.until, &u.Origin)
+			&u.Tier, &u.BillingStatus, &text, &notInCatalogue, &u.Version, &m.companies, &m.since, &m.until, &m.recorded, &m.ended, &u.Origin)
 		if err != nil {
 			return u, err
 		}
@@ -107,7 +107,7 @@ func (s *Store) former(ctx context.Context, ids []string, known []directory.Subs
 		known, err = pgx.AppendRows(known, rows, func(row pgx.CollectableRow) (directory.Subscription, error) {
 			var u directory.Subscription
 			var m memberships
-			err := row.Scan(&u.UserID, &m.companies, &m.since, &m.until, &u.Origin)
+			err := row.Scan(&u.UserID, &m.companies, &m.since, &m.until, &m.recorded, &m.ended, &u.Origin)
 			u.Memberships = m.list()
 			return u, err
 		})
@@ -120,18 +120,22 @@ func (s *Store) former(ctx context.Context, ids []string, known []directory.Subs
 
 // memberships are a user's as columns.
 type memberships struct {
-	companies []string
-	since     []time.Time
-	until     []*time.Time
+	companies              []string
+	since                  []time.Time
+	until, recorded, ended []*time.Time
 }
 
 func (m memberships) list() []directory.Membership {
+	utc := func(t *time.Time) time.Time {
+		if t == nil {
+			return time.Time{}
+		}
+		return t.UTC()
+	}
 	all := make([]directory.Membership, len(m.companies))
 	for i := range all {
-		all[i] = directory.Membership{CompanyID: m.companies[i], Since: m.since[i].UTC()}
-		if m.until[i] != nil {
-			all[i].Until = m.until[i].UTC()
-		}
+		all[i] = directory.Membership{CompanyID: m.companies[i], Since: m.since[i].UTC(), Until: utc(m.until[i]),
+			RecordedAt: utc(m.recorded[i]), EndedAt: utc(m.ended[i])}
 	}
 	return all
 }

@@ -52,6 +52,10 @@ func TestUsersAreWhatTheirCompanyHasSubscribedTo(t *testing.T) {
 	if u.Version == 0 || u.Origin == "" || time.Since(u.UpdatedAt).Abs() > time.Minute {
 		t.Errorf("version %d, updated at %s", u.Version, u.UpdatedAt)
 	}
+	if at := u.Memberships[0].RecordedAt; time.Since(at).Abs() > time.Minute {
+		t.Errorf("the membership was recorded at %s", at)
+	}
+	want.Memberships[0].RecordedAt = u.Memberships[0].RecordedAt
 	if text, wanted := asJSON(t, u, true), asJSON(t, want, true); text != wanted {
 		t.Errorf("u1 is\n%s\nwant\n%s", text, wanted)
 	}
@@ -83,6 +87,11 @@ func TestUsers_MembershipsFollowTheDirectory(t *testing.T) {
 		}
 		var all []string
 		for _, m := range users[0].Memberships {
+			// Whatever the events' times are, they were recorded just now.
+			if time.Since(m.RecordedAt).Abs() > time.Minute || m.EndedAt.IsZero() != m.Until.IsZero() ||
+				!m.EndedAt.IsZero() && (m.EndedAt.Before(m.RecordedAt) || time.Since(m.EndedAt).Abs() > time.Minute) {
+				t.Errorf("recorded at %s, and its end at %s", m.RecordedAt, m.EndedAt)
+			}
 			text := m.CompanyID + " " + m.Since.Format("01-02T15")
 			if !m.Until.IsZero() {
 				text += " to " + m.Until.Format("01-02T15")
@@ -126,7 +135,7 @@ func TestUsers_MembershipsFollowTheDirectory(t *testing.T) {
 		t.Fatalf("%+v, %v", users, err)
 	}
 	for _, u := range users {
-		if u.CompanyID != "" || u.Origin == "" || time.Since(u.Memberships[0].Until).Abs() > time.Minute {
+		if u.CompanyID != "" || u.Origin == "" || time.Since(u.Memberships[0].Until).Abs() > time.Minute || u.Memberships[0].EndedAt.Before(u.Memberships[0].RecordedAt) {
 			t.Errorf("after all were removed: %+v", u)
 		}
 	}

@@ -18,6 +18,8 @@ SELECT
     m.companies,
     m.since,
     m.until,
+    m.recorded_at,
+    m.ended_at,
     o.origin
 FROM public.user_directory AS u
 CROSS JOIN (SELECT coalesce(public.data_origin(), '') AS origin) AS o -- once, for all rows
@@ -27,8 +29,9 @@ LEFT JOIN public.subscriptions AS s ON s.company_id = u.company_id
 LEFT JOIN public.subscription_tiers AS t ON t.tier = s.tier
 LEFT JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p ON s.company_id IS NOT NULL
 CROSS JOIN LATERAL (
-    SELECT array_agg(m.company_id) AS companies, array_agg(m.since) AS since, array_agg(m.until) AS until
+    SELECT array_agg(m.company_id) AS companies, array_agg(m.since) AS since, array_agg(m.until) AS until,
+        array_agg(m.recorded_at) AS recorded_at, array_agg(m.ended_at) AS ended_at
     FROM (
-        SELECT company_id, since, until FROM public.user_memberships
+        SELECT company_id, since, until, recorded_at, ended_at FROM public.user_memberships
         WHERE user_id = u.user_id ORDER BY since DESC, company_id LIMIT 32) AS m) AS m
 WHERE u.user_id = ANY ($1)

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+
+	"tenantflow/events"
+	"tenantflow/internal/config"
+	"tenantflow/internal/tier"
+	"tenantflow/internal/topic"
+	"tenantflow/sinks/clickhouse"
+	"tenantflow/sinks/dragonfly"
+	"tenantflow/sinks/postgres"
+)
+
+// A checkedConfig is what config check found.
+type checkedConfig struct {
+	Valid    bool             `json:"valid"`
+	Problems []config.Problem `json:"problems"`
+	Stores   []triedStore     `json:"stores,omitempty"` // with --connect
+}
+
+type triedStore struct {
+	Store  config.Store `json:"store"`
+	Usable bool         `json:"usable"`
+	Error  string       `json:"error,omitempty"`
+}
+
+func newConfigCheckCommand(a *app) *cobra.Command {
+	var only []string
+	var connect bool
+	cmd := &cobra.Command{
+		Use:   "check [--only PARTS] [--connect]",
+		Short: "Say everything that is wrong with the configuration; exit 2 if anything is",
+		Long: `Check reads the configuration as "run" would and says everything that is wrong with it, each problem with what to
+do about it. The stores of all parts must have an address; with --only, those of the parts it names.
+
+With --connect it also opens each store as the service would, for at most ` + tryTimeout.String() + ` each, and says which can't be used and why: no
+connection, a wrong password, tables that are missing. Otherwise it connects to nothing.
+
+Exit codes: 0 usable; 1 a store can't be used; 2 the configuration is wrong.`,
+		Example: `  tenantflow config check --only usage
+  tenantflow config check --connect`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			chosen, _, err := choose(parts(), only)
+			if err != nil {
+				return err
+			}
+			checked := checkedConfig{Problems: []config.Problem{}}
+			cfg, err := a.config(storesOf(chosen)...)
+			var found config.Problems
+			switch {
+			case errors.As(err, &found):
+				checked.Problems = found
+			case err != nil:
+				return err
+			}
+			checked.Valid = err == nil
+			if a.output == outputTable && err != nil {
+				return err // the list itself is the message
+			}
+			if connect && checked.Valid {
+				checked.Stores = tryStores(cmd.Context(), cfg, storesOf(chosen))
+			}
+			if shown := a.show(cmd.OutOrStdout(), checked, checked.table); shown != nil {
+				return shown
+			}
+			if err != nil {
+				return err
+			}
+			return checked.verdict()
+		},
+	}
+	cmd.Flags().StringSliceVar(&only, "only", nil, "check for these parts of run only, comma-separated")
+	cmd.Flags().BoolVar(&connect, "connect", false, "try the stores as well")
+	return cmd
+}
+
+func (c *checkedConfig) table() *table {
+	t := &table{rows: [][]string{{"the configuration is valid"}}}
+	for _, s := range c.Stores {
+		state := "usable"
+		if !s.Usable {
+			state = "not usable: " + s.Error
+		}
+		t.add(string(s.Store) + ": " + state)
+	}
+	return t
+}
+
+// verdict is an error if a store can't be used.
+func (c *checkedConfig) verdict() error {
+	var bad []string
+	for _, s := range c.Stores {
+		if !s.Usable {
+			bad = append(bad, string(s.Store))
+		}
+	}
+	if len(bad) > 0 {
+		return fmt.Errorf("not usable: %s", strings.Join(bad, ", "))
+	}
+	return nil
+}
+
+// tryStores opens each store and closes it again.
+func tryStores(ctx context.Context, cfg *config.Config, stores []config.Store) []triedStore {
+	all := make([]triedStore, 0, len(stores))
+	for _, s := range stores {
+		attempt, cancel := context.WithTimeout(ctx, tryTimeout)
+		err := tryStore(attempt, cfg, s)
+		cancel()
+		one := triedStore{Store: s, Usable: err == nil}
+		if err != nil {
+			one.Error = err.Error()
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func tryStore(ctx context.Context, cfg *config.Config, s config.Store) error {
+	switch s {
+	case config.Kafka:
+		return tryKafka(ctx, cfg)
+	case config.ClickHouse:
+		options, err := cfg.ClickHouseOptions()
+		if err != nil {
+			return err
+		}
+		store, err := clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: cfg.UsageInsertTimeout})
+		if err != nil {
+			return err
+		}
+		found, err := looking(cfg).clickHouse(ctx)
+		return errors.Join(err, migrateFirst(found.pending()), store.Close())
+	case config.Postgres:
+		store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: tryTimeout})
+		if err != nil {
+			return err
+		}
+		store.Close()
+		found, err := looking(cfg).postgres(ctx)
+		return errors.Join(err, migrateFirst(found.pending()))
+	case config.Dragonfly:
+		options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+		if err != nil {
+			return err
+		}
+		store, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)})
+		if err != nil {
+			return err
+		}
+		return store.Close()
+	}
+	return fmt.Errorf("there is no store %s", s)
+}
+
+// looking is a migration that changes nothing and waits for nothing.
+func looking(cfg *config.Config) *migration {
+	return &migration{cfg: cfg, tiers: tier.Default(), errOut: io.Discard}
+}
+
+// migrateFirst is an error if migrations are pending.
+func migrateFirst(pending int) error {
+	if pending == 0 {
+		return nil
+	}
+	return fmt.Errorf(`%d migrations are pending; run "tenantflow migrate"`, pending)
+}
+
+// tryKafka asks for the topics that the service needs.
+func tryKafka(ctx context.Context, cfg *config.Config) error {
+	client, done, err := kafkaClient(cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
+	client.Timeout = tryTimeout - 100*time.Millisecond
+	reports, err := topic.Inspect(ctx, client, topic.All(topic.Settings{Prefix: cfg.TopicPrefix, Partitions: cfg.TopicPartitions, Replication: cfg.TopicReplication}))
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, r := range reports {
+		if r.State == topic.Missing {
+			missing = append(missing, r.Topic)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf(`%d topics are missing (%s, ...); run "tenantflow migrate"`, len(missing), missing[0])
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package consumers_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tenantflow/consumers"
+	"tenantflow/internal/model"
+	"tenantflow/sinks/dragonfly"
+)
+
+func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
+	messages, want := recent(t, model.Config{Seed: 31, Count: 3000, Resends: 0.05})
+	f.know(want, 30)
+	short := make(chan struct{})
+	refused := sync.OnceFunc(func() { close(short) })
+	f.count(t, quotaConsumer{rows: 200, wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return starved{s, refused} }})
+	f.publish(t, messages[:1000])
+	f.awaitConsumed(t, time.Minute)
+	limit := f.info(t, "memory", "maxmemory")
+	f.configure(t, "maxmemory", strconv.FormatInt(f.number(t, "memory", "used_memory")/2, 10))
+	f.publish(t, messages[1000:])
+	select {
+	case <-short:
+	case <-time.After(time.Minute):
+		t.Fatal("no error for want of memory")
+	}
+	f.configure(t, "maxmemory", limit)
+	f.check(t, want, time.Minute)
+}
+
+func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
+	messages, want := recent(t, model.Config{Seed: 37, Count: 4000, Resends: 0.05, Companies: 100, UsersPerCompany: 10})
+	f.know(want, 6)
+	stop := f.count(t, quotaConsumer{rows: 100, session: crashSession})
+	f.publish(t, messages[:100])
+	f.awaitConsumed(t, time.Minute)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.publish(t, messages[100:])
+	limit := f.info(t, "memory", "maxmemory")
+	for _, room := range []int64{0, 50_000, 100_000} { // it runs out before anything, and amid the calls of a batch
+		f.configure(t, "maxmemory", strconv.FormatInt(f.number(t, "memory", "used_memory")+room, 10))
+		f.crashAt(t, stepRefused, 1)
+	}
+	f.configure(t, "maxmemory", limit)
+	f.count(t, quotaConsumer{rows: 70, session: crashSession}) // cut otherwise
+	f.check(t, want, time.Minute)
+}
+
+// starved tells when the store has no memory for what it is to do.
+type starved struct {
+	consumers.QuotaSession
+	refused func()
+}
+
+func (s starved) saw(err error) error {
+	if err != nil && (strings.Contains(err.Error(), "OOM") || strings.Contains(strings.ToLower(err.Error()), "out of memory")) {
+		s.refused()
+	}
+	return err
+}
+
+func (s starved) Count(ctx context.Context, b dragonfly.Batch, calls []dragonfly.Call, into []dragonfly.Counted) ([]dragonfly.Counted, error) {
+	counted, err := s.QuotaSession.Count(ctx, b, calls, into)
+	return counted, s.saw(err)
+}
+
+func (s starved) Note(ctx context.Context, p dragonfly.Progress) error {
+	return s.saw(s.QuotaSession.Note(ctx, p))
+}
