@@ -189,7 +189,8 @@ func (p *Postgres) makeLock(ctx context.Context) error {
 		return err
 	}
 	if !there {
-		_, err := p.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+migrationLock+" (one boolean PRIMARY KEY CHECK (one))")
+		_, err := p.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+migrationLock+" (one boolean PRIMARY KEY CHECK (one)); COMMENT ON TABLE "+migrationLock+
+			" IS 'One row, which migrate locks, so that one runs at a time.'")
 		// Two processes at once: the second one is told so, in one of two ways.
 		if s := state(err); err != nil && s != stateTableExists && s != stateUniqueKey {
 			return err

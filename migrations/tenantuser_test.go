@@ -100,7 +100,7 @@ func TestTheOldestUsersHaveTheSeats(t *testing.T) {
 	d := newTenantDB(t)
 	acme, other := d.company("acme", "pro"), d.company("other", "pro")
 	execPostgres(t, d.tables, fmt.Sprintf("SELECT tenant_user_put('%s', 'u' || i, i || '@x.test', timestamptz '2026-01-01' - make_interval(days => i)) FROM generate_series(1, 5) i", acme),
-		fmt.Sprintf("SELECT tenant_user_put('%s', 'same-' || i, 's' || i || '@x.test', '2025-06-01') FROM unnest(ARRAY['b', 'a', 'B']) i", acme),
+		fmt.Sprintf("SELECT tenant_user_put('%s', 'same-' || i, 's' || ascii(i) || '@x.test', '2025-06-01') FROM unnest(ARRAY['b', 'a', 'B']) i", acme),
 		fmt.Sprintf("SELECT tenant_user_put('%s', 'z', 'z', now())", other),
 		fmt.Sprintf("INSERT INTO tenant_%s.mt5_accounts (account_id, user_id, account_number) VALUES (1, 'u3', 'n')", acme),
 		fmt.Sprintf("SELECT tenant_user_remove('%s', 'u3', now())", acme), "DELETE FROM changes")
