@@ -261,7 +261,7 @@ func TestCount_OffsetsAreAskedForInTheMidstOfOthers(t *testing.T) {
 		}
 	}
 	_, stat, _ := strings.Cut(client.Info(t.Context(), "commandstats").Val(), "cmdstat_evalsha:calls=") // the lines have no order
-	if !strings.HasPrefix(stat, "10,") { // four without the script, the same again, and two with their offsets
+	if !strings.HasPrefix(stat, "10,") {                                                                // four without the script, the same again, and two with their offsets
 		t.Errorf("evalsha was called %.10s... times, want 10", stat)
 	}
 }
