@@ -264,7 +264,11 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 		}
 		next.Day = at.UTC().Truncate(24 * time.Hour)
 	}
-	p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting from the log", slog.String("reason", reason))
+	if fresh {
+		p.Logger().InfoContext(ctx, "nothing was counted before: counting all that the log holds")
+	} else {
+		p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting from the log", slog.String("reason", reason))
+	}
 	p.quota.metrics.rebuilds.WithLabelValues(reason).Inc()
 	return p.session.Begin(ctx, found, max(above, highest), next)
 }
