@@ -56,6 +56,19 @@ chaos: ## kill, freeze and cut everything at random, and judge the result
 lint: $(LINT) ## check formatting and run the linters of .golangci.yml
 	$(LINT) run --timeout 10m ./...
 
+# What a release is made of. Nothing is published.
+PLATFORMS := linux/amd64 linux/arm64
+SBOM := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+
+.PHONY: release
+release: ## build static binaries, checksums and a list of what is in them into dist/
+	rm -rf dist && mkdir -p dist
+	for p in $(PLATFORMS); do \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -trimpath -ldflags '-s -w $(LDFLAGS)' -o dist/tenantflow-$${p%/*}-$${p#*/} ./cmd/tenantflow; \
+	done
+	go run $(SBOM) app -json -output dist/tenantflow.cdx.json -main cmd/tenantflow -licenses -assert-licenses .
+	cd dist && sha256sum tenantflow* > SHA256SUMS
+
 # The engines the tests start: ClickHouse, Apache Kafka, PostgreSQL, Redis. Installs what is missing and says so.
 .PHONY: engines
 engines: $(LOCALSTACK)
