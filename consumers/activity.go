@@ -35,7 +35,7 @@ type ActivityConfig struct {
 	Logger   *slog.Logger          // default: none
 }
 
-// Activity keeps users' last_activity, from the events that are counted. The counting never waits for it: what it is told
+// Activity keeps users' last_activity, from the events that are counted. The counting never waits for it: what it receives
 // goes to memory, and from there to Postgres every few seconds, while Run runs. While Postgres is away users wait, up to a
 // bound; beyond it they are counted as dropped, and their next event makes up for it.
 type Activity struct {
@@ -64,8 +64,8 @@ func NewActivity(cfg ActivityConfig) *Activity {
 	return &Activity{cfg: cfg, users: map[string]*active{}, metrics: newActivityMetrics(cfg.Registry)}
 }
 
-// saw tells of the groups of a counted batch. known holds what is known of the user of each, nil: nobody knows him. Groups
-// that were refused because the user belongs to another company tell nothing about him.
+// saw takes the groups of a counted batch. known holds what is known of the user of each; nil: the user is unknown. Groups
+// that were refused because the user belongs to another company say nothing about the user.
 func (a *Activity) saw(groups []quotaGroup, known []*directory.Subscription) {
 	if a == nil {
 		return
@@ -102,7 +102,7 @@ func (a *Activity) saw(groups []quotaGroup, known []*directory.Subscription) {
 	a.metrics.waiting.Set(float64(len(a.waiting)))
 }
 
-// forget makes room by forgetting everybody of whom nothing is to be written, and tells whether there is room now. At
+// forget makes room by forgetting every user of whom nothing is to be written, and reports whether there is room now. At
 // worst they are written once more, which changes nothing.
 func (a *Activity) forget() bool {
 	if len(a.waiting) >= a.cfg.Users {
@@ -182,8 +182,8 @@ func (a *Activity) next(most int) []postgres.Activity {
 	return seen
 }
 
-// wrote takes those who were written off the list. Who was active again meanwhile is so by less than a step, as a rule;
-// his next event tells.
+// wrote takes the users that were written off the list. One that was active again meanwhile was so by less than a step, as
+// a rule; the user's next event makes up for it.
 func (a *Activity) wrote(seen []postgres.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

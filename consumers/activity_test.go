@@ -126,7 +126,7 @@ func TestUsersLastActivityIsKeptFromWhatIsCounted(t *testing.T) {
 	event("acme", "u1", at)
 	await(says("u1", at))
 	event("acme", "u1", at.Add(59*time.Minute)) // not an hour yet
-	event("other", "u2", at.Add(time.Hour))     // nobody's: the user belongs to another company
+	event("other", "u2", at.Add(time.Hour))     // no activity: the user belongs to another company
 	event("acme", "stranger", at.Add(time.Hour))
 	event("acme", "u1", at.Add(-3*time.Hour)) // late
 	f.awaitConsumed(t, 30*time.Second)

@@ -56,7 +56,7 @@ type Batch interface {
 	Add(r *events.Record)
 
 	// Close does what Add has put off. It is called before the batch is handed over, by the goroutine that adds; if
-	// nobody is free to take the batch, more may be added and Close called again.
+	// no writer is free to take the batch, more may be added and Close called again.
 	Close()
 
 	// Rows is what counts towards the largest batch.

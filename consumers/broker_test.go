@@ -26,7 +26,7 @@ func (f *fixture) publishThrough(t *testing.T, messages []model.Message) (wait f
 	return func() error { return <-done }
 }
 
-// committed is how many records the group has committed, of all partitions; -1 when nobody answers.
+// committed is how many records the group has committed, of all partitions; -1 when the broker does not answer.
 func (f *fixture) committed(t *testing.T) int64 {
 	at := f.positions(t)
 	if len(at) != f.partitions {

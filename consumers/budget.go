@@ -11,15 +11,15 @@ import (
 // A Budget bounds the bytes of records and rows held by all partitions of a process together, so that memory does not
 // depend on how many partitions it is assigned.
 //
-// Whoever waits for it must hold nothing that only it could give back: a partition therefore hands over the batch it
+// A partition that waits for it must hold nothing that only it could give back: it therefore hands over the batch it
 // has before it waits, and the batch's bytes come back when it is written.
 type Budget struct {
 	sem  *semaphore.Weighted
 	size int64
 
-	// inflating bounds, beside the budget, what decompressing takes beyond what a fetch claims. It is apart because who
-	// decompresses waits for the budget meanwhile, and must not hold a part of it that others wait for: whoever waits for
-	// this one holds nothing of either.
+	// inflating bounds, beside the budget, what decompressing takes beyond what a fetch claims. It is apart because a
+	// reader that decompresses waits for the budget meanwhile, and must not hold a part of it that others wait for: a reader
+	// that waits for this one holds nothing of either.
 	inflating     *semaphore.Weighted
 	inflatingSize int64
 }

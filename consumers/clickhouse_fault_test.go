@@ -17,7 +17,7 @@ import (
 )
 
 // faultTimes are short: an insert of unknown outcome is settled when its deadline has passed, and a consumer that is
-// told to stop while it can't go on does so when its drain time is over.
+// asked to stop while it can't go on does so when its drain time is over.
 const (
 	faultInsert  = 1500 * time.Millisecond
 	faultSession = 4 * time.Second

@@ -61,7 +61,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, onward http.Handle
 	if strings.Contains(r.URL.RawQuery, "INSERT+INTO+usage_tracking") {
 		code, err := strconv.Atoi(answer.Header().Get("X-ClickHouse-Exception-Code"))
 		if err != nil && answer.Code != http.StatusOK {
-			code = -answer.Code // somebody else's word
+			code = -answer.Code // not ClickHouse's answer
 		}
 		f.mu.Lock()
 		f.inserts = append(f.inserts, code)

@@ -105,7 +105,7 @@ func (k killBetweenRowsAndViews) run(t *testing.T, seed uint64) (*fixture, model
 		t.Fatal(err)
 	}
 	if k.takeover {
-		// Nobody has touched it yet: this is the state that the kill has left.
+		// No other process has touched it yet: this is the state that the kill has left.
 		rows, daily := f.count(t, "SELECT count() FROM usage_tracking"), f.count(t, "SELECT toUInt64(sum(api_calls)) FROM usage_daily_store")
 		if rows == 0 || daily != 0 {
 			t.Fatalf("the kill left %d rows, %d of them by day", rows, daily)

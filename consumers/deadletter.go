@@ -127,7 +127,7 @@ func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting
 	}
 }
 
-// tooLarge tells whether the broker, or the client before it, found a message too large.
+// tooLarge reports whether the broker, or the client before it, found a message too large.
 func tooLarge(err error) bool {
 	var many kafka.WriteErrors
 	if errors.As(err, &many) {

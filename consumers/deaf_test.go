@@ -18,8 +18,8 @@ import (
 	"tenantflow/sinks/clickhouse"
 )
 
-// A deafConn is a connection to a broker on which every offset commit seems to succeed. It is what a service without
-// generations in its commits would have: nobody tells it that the partition is no longer its own.
+// A deafConn is a connection to a broker on which every offset commit seems to succeed. A service without generations
+// in its commits would see the same: it never learns that the partition is no longer its own.
 type deafConn struct {
 	net.Conn
 	in   *bufio.Reader

@@ -68,24 +68,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// commitLost tells whether an error of an offset commit means that this member may not commit any more.
+// commitLost reports whether an error of an offset commit means that this member may not commit any more.
 func commitLost(err error) bool {
 	return errors.Is(err, kafka.IllegalGeneration) || // the group has moved on without us
 		errors.Is(err, kafka.UnknownMemberId) || // our session has timed out
-		errors.Is(err, kafka.RebalanceInProgress) || // everybody is joining; what we hold is no longer ours to commit
+		errors.Is(err, kafka.RebalanceInProgress) || // all members are rejoining; what we hold is no longer ours to commit
 		errors.Is(err, kafka.FencedInstanceID)
 }
 
 // NoTopic reports whether an error says that a topic does not exist.
 func NoTopic(err error) bool { return err != nil && missing(err) }
 
-// missing tells whether an error says that the topic or the partition is not there. The client says so in its own words
+// missing reports whether an error says that the topic or the partition is not there. The client says so in its own words
 // when the broker had told it before.
 func missing(err error) bool {
 	return errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
 }
 
-// kafkaTransient tells whether an error of the broker or of the way to it may go away by itself.
+// kafkaTransient reports whether an error of the broker or of the way to it may go away by itself.
 func kafkaTransient(err error) bool {
 	var changed *fetch.ChangedError
 	if errors.As(err, &changed) {

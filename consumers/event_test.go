@@ -177,7 +177,7 @@ func TestAFatalErrorEndsTheConsumerWithThatError(t *testing.T) {
 	if !errors.As(m.result, &failure) || !errors.Is(m.result, cause) {
 		t.Errorf("Run returned %v", m.result)
 	}
-	// What was not handled is for whoever comes after the configuration was mended.
+	// What was not handled is left to the next owner, after the configuration was corrected.
 	if at := f.positions(t)[1].committed; at > 1 {
 		t.Errorf("offset %d is committed, beyond the event that failed", at)
 	}

@@ -24,7 +24,7 @@ import (
 const frozenEnv = "USAGE_FROZEN_CHILD"
 
 // frozen is where a child stops itself with SIGSTOP: everything in it stands still in the midst of a step, its connections
-// open, until somebody wakes it.
+// open, until the test wakes it.
 type frozen struct {
 	Brokers, Topic, Group, DSN string
 	Partitions                 int
@@ -93,7 +93,7 @@ func (f *fixture) startFrozen(t *testing.T, c frozen) *os.Process {
 	return cmd.Process
 }
 
-// standsStill tells whether a process is stopped by a signal.
+// standsStill reports whether a process is stopped by a signal.
 func standsStill(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -103,7 +103,7 @@ func standsStill(pid int) bool {
 	return strings.HasPrefix(fields, "T")
 }
 
-// members is how many members the broker counts in the group, when it has settled.
+// members is how many members the broker counts in the group, when it is stable.
 func (f *fixture) members(t *testing.T) int {
 	t.Helper()
 	res, err := f.client.DescribeGroups(t.Context(), &kafka.DescribeGroupsRequest{GroupIDs: []string{f.group}})

@@ -1,4 +1,4 @@
-// Package consumers is the Kafka side of tenantflow: membership in consumer groups, one loop per partition, offsets,
+// Package consumers runs the Kafka side of tenantflow: membership in consumer groups, one loop per partition, offsets,
 // dead letters, and the consumers built on them.
 //
 // A [Group] joins a consumer group and runs every assigned partition until the next rebalance. What a partition's
@@ -55,7 +55,7 @@ type Config struct {
 
 	// SessionTimeout is how long the group waits for a sign of life before it gives the partitions to others.
 	// RebalanceTimeout is how long it waits for members to join. Drain is how long a batch under way may take to
-	// finish after the partition was taken away, or after Run was told to stop; it must be shorter than both.
+	// finish after the partition was taken away, or after Run's context was cancelled; it must be shorter than both.
 	// Defaults: 30s, 60s, 20s.
 	SessionTimeout, RebalanceTimeout, Drain time.Duration
 

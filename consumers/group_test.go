@@ -95,7 +95,7 @@ func TestTheBrokerRefusesACommitOfAnOldGeneration(t *testing.T) {
 		if err := commit(first.ID, first.MemberID, 3); err != nil {
 			t.Fatalf("commit of the current generation: %v", err)
 		}
-		// Everybody joins once more, because somebody comes.
+		// All members rejoin, because a new one joins.
 		joined := make(chan *kafka.Generation, 1)
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

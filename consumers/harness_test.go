@@ -340,7 +340,7 @@ func (f *fixture) positions(t testing.TB) map[int]position {
 	return out
 }
 
-// consumed tells whether the group has committed the whole log and nothing is pending. Quotas have metadata at any time.
+// consumed reports whether the group has committed the whole log and nothing is pending. Quotas have metadata at any time.
 func (f *fixture) consumed(t testing.TB) bool {
 	at := f.positions(t)
 	if len(at) != f.partitions {

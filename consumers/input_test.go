@@ -179,7 +179,7 @@ func (f *fixture) read(t *testing.T, topic string) []*kgo.Record {
 	return out
 }
 
-// same tells whether a dead letter has the record's bytes, null and empty kept apart.
+// same reports whether a dead letter has the record's bytes, null and empty kept apart.
 func same(l *events.DeadLetter, r *kgo.Record) error {
 	equal := func(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 	switch {

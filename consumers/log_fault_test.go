@@ -46,7 +46,7 @@ func (f *fixture) truncate(t *testing.T, partition int, before int64) {
 	}
 }
 
-// commitOutside sets the group's offsets as Kafka's tools do: nobody is in the group.
+// commitOutside sets the group's offsets as Kafka's tools do: the group has no members.
 func (f *fixture) commitOutside(t testing.TB, offsets map[int]int64) {
 	t.Helper()
 	var commits []kafka.OffsetCommit
@@ -150,7 +150,7 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 	})
 }
 
-// The log may also end before the offset: an election lost its tail, or somebody made the topic anew. Nothing of it was
+// The log may also end before the offset: an election lost its tail, or the topic was recreated. Nothing of it was
 // read yet, so going on at the earliest offset means all of it.
 func TestALogThatEndsBeforeTheCommittedOffsetIsReadAsTheOperatorSays(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
@@ -276,8 +276,8 @@ func deleteOffsets(ctx context.Context, f *fixture) error {
 	return nil
 }
 
-// The service is running this time: what it has in its hands are offsets of a log that is gone. It notices by the topic
-// being away, or by its offset lying beyond the end. A topic that is deleted, made anew and grown past that offset all
+// The service is running this time: the offsets it holds are those of a log that is gone. It notices by the topic
+// being away, or by its offset lying beyond the end. A topic that is deleted, recreated and grown past that offset all
 // between two fetches (half a second) is noticed only when the partition is next assigned.
 func TestATopicRecreatedUnderARunningServiceIsNoticed(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
@@ -356,7 +356,7 @@ func leaders(t *testing.T, f *fixture) int {
 	return n
 }
 
-// The group joins before the topic is there: its members have nothing, and nobody tells them of the topic.
+// The group joins before the topic is there: its members have no partitions, and are not notified of the topic.
 func TestATopicCreatedAfterTheGroupHasJoinedIsConsumed(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := newLog(t, broker, 2)

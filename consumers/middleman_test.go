@@ -75,7 +75,7 @@ func (c copiedInsert) pass(settings ...string) *httptest.ResponseRecorder {
 	c.onward.ServeHTTP(answer, r)
 	code, err := strconv.Atoi(answer.Header().Get("X-ClickHouse-Exception-Code"))
 	if err != nil && answer.Code != http.StatusOK {
-		code = -answer.Code // somebody else's word
+		code = -answer.Code // not ClickHouse's answer
 	}
 	c.codes <- code
 	return answer
@@ -234,7 +234,7 @@ func TestUsage_TheFirstCopyOfARetryingProxyComesLate(t *testing.T) {
 	f.verify(t, want)
 }
 
-// Inserts take about as long on their way as they may: some come in time, some do not, and of some nobody knows.
+// Inserts take about as long on their way as they may: some come in time, some do not, and the outcome of some is unknown.
 func TestUsage_ASlowNetworkChangesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, fixtureOptions{})

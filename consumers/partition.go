@@ -46,7 +46,7 @@ func (p *Partition) Peers() int { return p.peers }
 func (p *Partition) Logger() *slog.Logger { return p.log }
 
 // Commit makes offset the group's position of the partition, with metadata of at most 4000 bytes, before which a [Mark] is
-// put. Only the current owner can: for anybody else it fails.
+// put. Only the current owner can: for any other member it fails.
 func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {
 	p.committed = time.Now()
 	mark := p.mark
@@ -73,7 +73,7 @@ func (p *Partition) Waiting(reason error) {
 	p.group.state.progress()
 }
 
-// CaughtUp tells whether the handler has had everything that was in the log when it was looked at last.
+// CaughtUp reports whether the handler has had everything that was in the log when it was looked at last.
 func (p *Partition) CaughtUp() bool {
 	return p.group.state.caughtUp(p.topic, p.id) && p.group.state.doneTo(p.topic, p.id) >= p.bounds.To
 }
@@ -164,7 +164,7 @@ func (p *Partition) run(soft, hard context.Context) error {
 	return nil
 }
 
-// holds tells whether reading may go on at an offset: it is in the log, or the next to come.
+// holds reports whether reading may go on at an offset: it is in the log, or the next to come.
 func (r Range) holds(offset int64) bool { return offset >= r.From && offset <= r.To }
 
 // outOfRange is where the log no longer holds what was not read yet, or holds less than was read. Going on would skip

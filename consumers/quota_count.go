@@ -179,7 +179,7 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 	return into
 }
 
-// try counts the calls that judge has made of a batch, and publishes what has become due. It may be repeated.
+// try counts the calls that judge has made of a batch, and publishes what is due. It may be repeated.
 func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r Range) error {
 	p.counted = p.counted[:0]
 	err := p.count(ctx, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })

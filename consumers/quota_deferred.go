@@ -35,7 +35,7 @@ type userDay struct {
 type deferredDay struct {
 	userDay
 	entries []deferredEntry
-	decided int // of the entries, from the first; while they are being settled
+	decided int // of the entries, from the first; while they are being decided
 }
 
 type deferredEntry struct {
@@ -195,7 +195,7 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]cla
 	return called
 }
 
-// tryDeferred makes the calls of days that were put off, and publishes what has become due. It may be repeated.
+// tryDeferred makes the calls of days that were put off, and publishes what is due. It may be repeated.
 func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]claim) error {
 	p.counted = p.counted[:0]
 	for i := 0; i < len(days); {

@@ -251,7 +251,7 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	users.set(members{Company: who, Limit: 5})
 	use(1)
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
-	f.flush(t) // counted anew: the same ids again, and for the limits in between none
+	f.flush(t) // recounted: the same ids again, and for the limits in between none
 	eventually(t, "the counters to be back", time.Minute, func() bool { return f.calls(t, "u", now) == fmt.Sprintf("%d %d", sent, 3*sent) })
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
 }

@@ -60,7 +60,7 @@ func (q *Quota) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 	return qp, nil
 }
 
-// open settles where to go on, trying again while the store is away.
+// open decides where to go on, trying again while the store is away.
 func (p *quotaPartition) open(ctx context.Context) error {
 	delays := retryDelays()
 	for {

@@ -31,8 +31,8 @@ type reader struct {
 }
 
 // read fetches, forms batches and hands them over. A batch is handed over when it is full; when the interval since its
-// first record has passed and the writer is free; and when the budget is used up, because then somebody has to give
-// back before anybody can go on.
+// first record has passed and the writer is free; and when the budget is used up, because then some partition has to
+// give back before any can go on.
 func (s *session) read(ctx context.Context) error {
 	r := &reader{session: s, fetcher: fetch.New(s.group.client, s.topic, s.id), next: s.offset, end: s.bounds.To, rowBytes: 160, last: s.mark}
 	r.fetcher.Expect(r.last)
@@ -228,7 +228,7 @@ func (r *reader) makeRoom(ctx context.Context, n int64) error {
 }
 
 // yield hands the batch over, gives back all that is claimed, waits for something else, if that is not nil, and claims n
-// bytes for what is read next: whoever waits holds nothing that others may wait for.
+// bytes for what is read next: a reader that waits holds nothing that others may wait for.
 func (r *reader) yield(ctx context.Context, n int64, wait func() error) error {
 	r.settleClaim(r.claimed)
 	r.claimed = 0
@@ -396,7 +396,7 @@ func (r *reader) refused(ctx context.Context, refused *fetchError) error {
 	case errors.Is(refused.err, kafka.OffsetOutOfRange):
 		log, err := Bounds(ctx, r.group.client, r.topic, r.id)
 		if err != nil || log.holds(r.next) {
-			// An old leader's answer; or the log was made anew and has grown since. The session ends, so that the
+			// An old leader's answer; or the log was recreated and has grown since. The session ends, so that the
 			// handler compares what it holds with what it knows.
 			return errors.Join(refused.err, err)
 		}

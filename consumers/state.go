@@ -144,7 +144,7 @@ func (s *state) wrote(topic string, id int, done int64) {
 	s.behind(topic, id, func(c *condition) { c.done = done })
 }
 
-// caughtUp tells whether everything that is known to be in the log has had its effects, and reading it does not fail.
+// caughtUp reports whether everything that is known to be in the log has had its effects, and reading it does not fail.
 func (s *state) caughtUp(topic string, id int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -127,8 +127,8 @@ type Conn struct {
 	pc  *protocol.Conn
 }
 
-// Connect connects to the broker at addr, HOST:PORT, authenticates, and settles on the versions of the requests that both
-// sides know.
+// Connect connects to the broker at addr, HOST:PORT, authenticates, and negotiates the versions of the requests that
+// both sides know.
 func Connect(ctx context.Context, t *kafka.Transport, addr string) (*Conn, error) {
 	ctx, cancel := withTimeout(ctx, t)
 	defer cancel()

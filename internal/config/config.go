@@ -1,4 +1,4 @@
-// Package config is the service's configuration: one struct, filled from the environment and from defaults, and
+// Package config loads the service's configuration: one struct, filled from the environment and from defaults, and
 // checked as a whole.
 //
 //	cfg, err := config.Load(os.Environ())
@@ -103,7 +103,7 @@ func Load(environ []string, stores ...Store) (*Config, error) {
 		invalid[p.Setting] = true
 		problems = append(problems, p)
 	}
-	// What could not be read has no value to check; saying the same thing twice helps nobody.
+	// What could not be read has no value to check; saying the same thing twice does not help.
 	for _, p := range problems {
 		invalid[p.Setting] = true
 	}

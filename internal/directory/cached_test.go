@@ -180,7 +180,7 @@ func TestSubscription_ExpiresWithItsQuotaBlock(t *testing.T) {
 	}
 }
 
-// A period that goes on by itself ends without a change in Postgres.
+// A period may roll over without a change in Postgres.
 func TestNoCopyOutlivesThePeriodItTellsOf(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

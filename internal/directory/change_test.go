@@ -64,7 +64,7 @@ func TestALoadOvertakenByAChangeIsRepeated(t *testing.T) {
 	overtakenBy := func(tierName string) func() {
 		return func() {
 			once.Do(func() {
-				// Postgres has answered. Before anybody hears of it, the tier changes, and the feed tells that.
+				// Postgres has answered. Before any caller has the answer, the tier changes, and the feed reports it.
 				w.setTier(1, tierName)
 				polls := n.polls.Load()
 				w.eventually("the change is told", func() bool { return n.polls.Load() > polls+2 })
@@ -82,13 +82,13 @@ func TestALoadOvertakenByAChangeIsRepeated(t *testing.T) {
 	}
 }
 
-// A load that is overtaken must not write what was before into Dragonfly as if it were of the change's version: nobody could tell.
+// A load that is overtaken must not write the earlier state into Dragonfly under the change's version: no reader could notice.
 func TestALoadOvertakenByAChangeIsNotCachedAsWhatCameAfterIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register(1, "free", 1, 1)
 	slow, quick := w.start(), w.start()
-	// Postgres answers; the tier changes, and both processes are told; before the load is repeated, the other process asks.
+	// Postgres answers; the tier changes, and both processes read the change; before the load is repeated, the other process asks.
 	overtaken := func(tierName string, ask func()) func() {
 		answers := 0
 		return func() {
@@ -201,7 +201,7 @@ func TestAnEntryThatWasOutdatedWhileNobodyLookedIsNotUsed(t *testing.T) {
 	if _, err := first.BillingPeriod(t.Context(), w.company(1)); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody follows the changes now.
+	// No process follows the changes now.
 	w.exec(`UPDATE subscriptions SET tier = 'pro', status = 'past_due' WHERE company_id = $1`, w.company(1))
 	second := w.start()
 	if s := second.must(t, w.user(1)); s.Tier != "pro" {

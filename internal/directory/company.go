@@ -31,7 +31,7 @@ type Company struct {
 // A Period is the billing period a subscription is in.
 type Period struct {
 	Start  *time.Time
-	End    *time.Time // nil: it does not end by itself
+	End    *time.Time // nil: no scheduled end
 	Status string     // active, past_due, cancelled or expired; closed: the company is
 }
 
@@ -118,7 +118,7 @@ type BillingPeriod struct {
 	Origin      string     `json:"cached_from"`
 	CompanyID   string     `json:"company_id"`
 	PeriodStart *time.Time `json:"period_start"`
-	PeriodEnd   *time.Time `json:"period_end"` // null: it does not end by itself
+	PeriodEnd   *time.Time `json:"period_end"` // null: no scheduled end
 	Status      string     `json:"status"`     // active, past_due, cancelled or expired; closed: the company is
 	CachedAt    time.Time  `json:"cached_at"`
 }

@@ -25,8 +25,8 @@ type Config struct {
 	Metrics prometheus.Registerer
 
 	// Members returns up to limit users of a company, those that come after the given one, in the order of their ids. With
-	// it a change of a company deletes its users' entries from Dragonfly, for those who read the keys by themselves. A
-	// Directory has no need of that: it sees by their versions that they are old. Nil: they stay there until they expire.
+	// it a change of a company deletes its users' entries from Dragonfly, for programs that read the keys directly. A
+	// Directory has no need of that: it sees by their versions that they are stale. Nil: they stay there until they expire.
 	Members func(ctx context.Context, company, after string, limit int) ([]string, error)
 
 	// Applied returns the time up to which company events, by the times of their records, are applied in Postgres: what
@@ -35,7 +35,7 @@ type Config struct {
 
 	// MaxUsers is about how many users the process holds in its own memory, at around 1 KiB each. Default 100,000.
 	MaxUsers int
-	// Life is how long the process answers from its own memory without looking further, even if no change is told.
+	// Life is how long the process answers from its own memory without looking further, even if the feed reports no change.
 	// Default 5 minutes.
 	Life time.Duration
 	// Loads bounds the queries to Postgres at the same time: those for users, as many again for companies, and as many for users in a
@@ -75,7 +75,7 @@ func (c Config) withDefaults() Config {
 const (
 	// unknownLife is how long the process remembers that Postgres does not know a user or a company.
 	unknownLife = time.Second
-	// maxUnknown bounds those; whoever asks for made-up ids must not drive real ones out of memory.
+	// maxUnknown bounds those; requests for made-up ids must not drive real ones out of memory.
 	maxUnknown = 50_000
 	// maxCompanies is how many companies the process holds in its own memory.
 	maxCompanies = 20_000
@@ -117,7 +117,7 @@ type Directory struct {
 }
 
 // New makes a directory. It answers at once, from Dragonfly only after Run has read the change feed for the first time,
-// because until then nobody can tell what is old there.
+// because until then it can't know which entries there are stale.
 func New(c Config) *Directory {
 	c = c.withDefaults()
 	d := &Directory{
@@ -135,7 +135,7 @@ func New(c Config) *Directory {
 // errClosed is what look-ups return that Close has found unfinished.
 var errClosed = errors.New("the directory is closed")
 
-// Close ends the loads that are under way and waits for them. Whoever waits for one gets an error. It may be called more
+// Close ends the loads that are under way and waits for them. Callers that wait for one get an error. It may be called more
 // than once. Run has to end before.
 func (d *Directory) Close() {
 	d.mu.Lock()
@@ -228,7 +228,7 @@ func usable[T any](d *Directory, e *entry[T], now int64) *entry[T] {
 	return e
 }
 
-// isUnknown tells whether Postgres has said lately that it does not know the user or the company.
+// isUnknown reports whether Postgres has said lately that it does not know the user or the company.
 func (d *Directory) isUnknown(key, user, company string, now int64) bool {
 	e := usable(d, d.unknown.get(key), now)
 	// What is no id can't be known, and must not get into a key.

@@ -1,4 +1,4 @@
-// Package directory knows users and companies: whose user it is, which tier and limits there are, and whether the
+// Package directory looks up users and companies: whose user it is, which tier and limits apply, and whether the
 // subscription is paid for. The truth is in Postgres; the directory answers from the process' own memory, then from
 // Dragonfly, then from Postgres, and learns of changes from a feed within a second.
 //
@@ -10,6 +10,6 @@
 //	sub, err := d.User(ctx, "u-1")
 //	sub, err = d.UserIn(ctx, "u-1", grant) // for a caller who may know of some companies only
 //
-// Whoever counts usage asks ResolveMembers and BelongedTo whose a user was at the usage's time, AppliedThrough whether that is final, and
-// tells ShowUse what was counted.
+// A consumer that counts usage asks ResolveMembers and BelongedTo whose a user was at the usage's time, AppliedThrough whether that is
+// final, and passes what was counted to ShowUse.
 package directory

@@ -186,7 +186,7 @@ type loader struct {
 	running, most                    atomic.Int64 // queries for users at the same time
 
 	mu    sync.Mutex
-	after func() // runs when Postgres has answered, before anybody is told
+	after func() // runs when Postgres has answered, before any caller has the answer
 }
 
 func (l *loader) delay(after func()) {

@@ -10,8 +10,8 @@ import (
 const (
 	// invalidateTimeout bounds the deletion of what has changed from Dragonfly.
 	invalidateTimeout = 5 * time.Second
-	// maxOwed bounds what Dragonfly was not there to delete. Whoever uses a Directory sees by the versions that it is
-	// old; only who reads the keys by themselves could be told something old by them, until they expire.
+	// maxOwed bounds what Dragonfly was not there to delete. A Directory sees by the versions that it is stale;
+	// only programs that read the keys directly could read stale entries, until they expire.
 	maxOwed = 100_000
 	// membersPage is how many users of a company are asked for at once.
 	membersPage = 1000
@@ -49,7 +49,7 @@ func (v *invalidator) add(users, companies map[string]int64) {
 	v.wakeUp()
 }
 
-// begin has everything deleted that is of another origin. A Directory does not use it; those who read the keys by themselves would, until
+// begin has everything deleted that is of another origin. A Directory does not use it; programs that read the keys directly would, until
 // it expires.
 func (v *invalidator) begin(origin string) {
 	if v.d.config.Cache == nil {

@@ -91,7 +91,7 @@ func (k *known) tell(changes []Change, now time.Time) (users, companies map[stri
 		}
 	}
 	if len(changes) > 0 {
-		// After the ledgers: whoever sees the epoch finds its changes.
+		// After the ledgers: a reader that sees the epoch finds its changes.
 		k.epoch.Store(epoch)
 	}
 	k.users.age(now, k.epoch.Load())
@@ -123,7 +123,7 @@ func (l *ledger) age(now time.Time, epoch uint64) {
 	l.from, l.fromEpoch = now, epoch
 }
 
-// changedSince tells whether a company or one of its users may have changed without an entry of the given epoch knowing.
+// changedSince reports whether a company or one of its users may have changed without an entry of the given epoch knowing.
 // An empty company or user is not looked at.
 func (k *known) changedSince(company, user string, epoch uint64) bool {
 	k.mu.RLock()
@@ -182,7 +182,7 @@ func (k *known) from(origin string) bool {
 func (l *ledger) covers(at time.Time) bool { return !at.Before(l.horizon) }
 
 // newestOf returns the version of the newest change known of a company and its user; 0: none. What was loaded after that
-// was told is at least of this version, even if the rows that are left say less: one was deleted.
+// was reported is at least of this version, even if the rows that are left say less: one was deleted.
 func (k *known) newestOf(company, user string) int64 {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

@@ -28,7 +28,7 @@ func (f *flight) wait(ctx context.Context) (*Subscription, error) {
 }
 
 // reloads is how often something is loaded again because it changed meanwhile. After that it is used once and not kept:
-// whoever changes it four times within a load can't ask for the very last state.
+// a caller that changes it four times within a load can't ask for the very last state.
 const reloads = 3
 
 // doubtfulLife is how long the process answers with an entry of Dragonfly that may be old, while Postgres is away.
@@ -102,11 +102,11 @@ func (d *Directory) keep(s *Subscription, epoch uint64, life time.Duration) {
 	d.users.put(s.UserID, e)
 }
 
-// load brings a batch of flights down: from Dragonfly what is there and current, the rest from Postgres.
+// load brings a batch of flights down: from Dragonfly the entries that are current, the rest from Postgres.
 func (d *Directory) load(batch []*flight) {
 	left, doubtful := d.loadCached(batch)
 	for try := 0; len(left) > 0; try++ {
-		// Before the query begins: what is told from here on may be missing in its answer.
+		// Before the query begins: what the feed reports from here on may be missing in its answer.
 		epoch, began := d.known.epoch.Load(), time.Now().UTC()
 		found, err := d.query(left)
 		if err != nil {
@@ -139,7 +139,7 @@ func (d *Directory) load(batch []*flight) {
 // told since the load began.
 func (d *Directory) date(s *Subscription, epoch uint64, began time.Time) bool {
 	s.CachedAt, s.Quota = began, QuotaBlock{}
-	// In this order: a change that was told since the query began may be missing in the rows, which must not get its
+	// In this order: a change reported since the query began may be missing in the rows, which must not get its
 	// version. Others would take them for what came after it.
 	newest := d.known.newestOf(s.CompanyID, s.UserID)
 	if !d.known.from(s.Origin) || d.known.changedSince(s.CompanyID, s.UserID, epoch) {
@@ -153,7 +153,7 @@ func (d *Directory) date(s *Subscription, epoch uint64, began time.Time) bool {
 const anyVersion = math.MaxInt64 / 2
 
 // overrule deletes entries from Dragonfly that are newer than what Postgres keeps saying. Postgres is right: it was
-// restored from a backup, or somebody else has written them. The next load can store its own.
+// restored from a backup, or another program has written them. The next load can store its own.
 func (d *Directory) overrule(newer map[string]bool) {
 	if len(newer) == 0 {
 		return
@@ -232,7 +232,7 @@ func (d *Directory) putCached(subs []*Subscription) map[string]bool {
 		return nil
 	}
 	var refused []int
-	// Without Dragonfly nothing is refused: then nobody has a newer one there either.
+	// Without Dragonfly nothing is refused: then no process has a newer one there either.
 	_ = d.askCache(d.ctx, func(ctx context.Context) (err error) {
 		refused, err = d.config.Cache.PutSubscriptions(ctx, subs)
 		return err

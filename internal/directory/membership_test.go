@@ -12,7 +12,7 @@ func TestBelongedTo_IsAMatterOfTheTime(t *testing.T) {
 	t.Parallel()
 	at := func(hour int) time.Time { return time.Date(2026, 11, 23, hour, 0, 0, 0, time.UTC) }
 	s := &directory.Subscription{Memberships: []directory.Membership{
-		{CompanyID: "b", Since: at(11)}, // before a was told of the move
+		{CompanyID: "b", Since: at(11)}, // before a learned of the move
 		{CompanyID: "a", Since: at(8), Until: at(12)},
 	}}
 	for _, c := range []struct {

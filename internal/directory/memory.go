@@ -49,7 +49,7 @@ func (m *memory[T]) shard(key string) *shard[T] {
 	return &m.shards[maphash.String(m.seed, key)%shards]
 }
 
-// get returns the entry of a key, or nil. It may be one that nobody should use any more.
+// get returns the entry of a key, or nil. It may be one that must not be used any more.
 func (m *memory[T]) get(key string) *entry[T] {
 	s := m.shard(key)
 	s.mu.RLock()
@@ -62,7 +62,7 @@ func (m *memory[T]) get(key string) *entry[T] {
 	s.mu.RUnlock()
 	if e != nil {
 		s.mu.Lock()
-		// Unless somebody has put another there in between.
+		// Unless another goroutine has put another there in between.
 		if s.newer[key] == nil && s.older[key] == e {
 			s.put(key, e, m.each)
 		}
@@ -102,7 +102,7 @@ func (m *memory[T]) rotate() {
 	}
 }
 
-// len counts the entries, those that nobody should use any more included.
+// len counts the entries, those that must not be used any more included.
 func (m *memory[T]) len() int {
 	n := 0
 	for i := range m.shards {

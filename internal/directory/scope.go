@@ -22,7 +22,7 @@ type Scope interface {
 // that only a user has who exists; so it is no longer than a change may take to be seen.
 const outsideLife = 500 * time.Millisecond
 
-// UserIn looks up a user of a company in the scope. Any other one is ErrUnknown, and whether there is such a user can't be told from
+// UserIn looks up a user of a company in the scope. Any other one is ErrUnknown, and whether there is such a user can't be inferred from
 // the answer, from how long it takes, or from an error while a store is away: what the process or Dragonfly holds of users outside the
 // scope is not used, Postgres is asked for a user of one of these companies, and finds no row in either case.
 func (d *Directory) UserIn(ctx context.Context, id string, scope Scope) (*Subscription, error) {

@@ -17,8 +17,8 @@ const (
 	BillingPeriodTTL = 24 * time.Hour
 )
 
-// left is how long a copy may still be used that was made at a time and tells of a period with an end, or of none. A period may go on
-// by itself, without a change that anybody is told. One that had ended when the copy was made stays so until it is changed.
+// left is how long a copy may still be used that was made at a time and tells of a period with an end, or of none. A period may roll
+// over without a change in the feed. One that had ended when the copy was made stays so until it is changed.
 func left(cachedAt time.Time, ttl time.Duration, end *time.Time) time.Duration {
 	left := ttl - time.Since(cachedAt)
 	if end != nil && end.After(cachedAt) {
@@ -71,7 +71,7 @@ type Feed struct {
 	// Changes are committed changes, none of which an earlier page has told. None is left out, also if it was committed late.
 	Changes []Change
 	Next    Position
-	// More says that there are more. Without it, everything is told that was committed before the read began.
+	// More says that there are more. Without it, everything was returned that was committed before the read began.
 	More bool
 	// Origin is the run of the server that answered. It differs after every restart and failover: transaction ids and versions may
 	// then have been given again, so nothing of another origin says anything about this one.
@@ -103,7 +103,7 @@ type Cache interface {
 	CompanyConfig(ctx context.Context, company string) (*CompanyConfig, error)
 	// BillingPeriod returns nil if there is nothing that can be read.
 	BillingPeriod(ctx context.Context, company string) (*BillingPeriod, error)
-	// PutCompany stores both, and tells whether it has: false if a newer one is there.
+	// PutCompany stores both, and reports whether it has: false if a newer one is there.
 	PutCompany(ctx context.Context, config *CompanyConfig, period *BillingPeriod) (stored bool, err error)
 	// Invalidate deletes the subscriptions of the users, and the configurations and periods of the companies, if they are
 	// older than the given versions or of another origin.

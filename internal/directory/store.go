@@ -13,8 +13,8 @@ var errNoCache = errors.New("the cache is not asked")
 // cacheRest is how long Dragonfly is left alone after an error: a dead one must not cost every look-up its timeout.
 const cacheRest = time.Second
 
-// askCache makes a request to Dragonfly. No error of it matters to whoever looks something up: Postgres knows it all. So
-// errors are counted and said here.
+// askCache makes a request to Dragonfly. No error of it matters to the caller of a look-up: Postgres has it all. So
+// errors are counted and logged here.
 func (d *Directory) askCache(ctx context.Context, request func(ctx context.Context) error) error {
 	down := d.cacheDownUntil.Load()
 	if d.config.Cache == nil || down > d.now() {

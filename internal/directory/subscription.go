@@ -23,7 +23,7 @@ type Subscription struct {
 	// Status is the user's own: active, or suspended while the company has more users than its tier allows.
 	Status    string     `json:"subscription_status"`
 	StartDate *time.Time `json:"subscription_start_date"`
-	// EndDate is the end of the current period. Nil: the subscription does not end by itself.
+	// EndDate is the end of the current period. Nil: the subscription has no scheduled end.
 	EndDate      *time.Time `json:"subscription_end_date"`
 	CreatedAt    time.Time  `json:"created_at"`
 	UpdatedAt    time.Time  `json:"updated_at"`

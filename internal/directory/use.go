@@ -37,7 +37,7 @@ type shown struct {
 }
 
 // ShowUse has the uses written into the cached subscriptions of their users, as the quota block that other services read. It takes
-// what the process holds of the users, asks no store and waits for nothing; whoever counts calls it for every user and batch, and all
+// what the process holds of the users, asks no store and waits for nothing; a consumer calls it for every user and batch, and all
 // but one call in five minutes for a user cost a look into memory. Uses of another day than today, of users that the process does not
 // hold, and those that Dragonfly does not take are left out: the next ones will do.
 func (d *Directory) ShowUse(uses []Use) {

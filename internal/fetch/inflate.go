@@ -18,7 +18,7 @@ const (
 	unclaimed = 1 << 20
 
 	// Frames of zstd say how large their window is. Up to the ordinary one, decoders are kept for the next batch; RFC 8878
-	// asks every decoder for as much. Wider is what zstd's own decoder accepts at most unless it is told otherwise: brokers
+	// asks every decoder for as much. Wider is what zstd's own decoder accepts at most unless configured otherwise: brokers
 	// and Java clients do not read what needs more.
 	ordinaryWindow = 8 << 20
 	widestWindow   = 1<<27 + 1<<10

@@ -13,7 +13,7 @@ import (
 	"tenantflow/events"
 )
 
-// A Mark names a record: its offset, and a hash of key, value and headers. It tells whether a log still holds the record
+// A Mark names a record: its offset, and a hash of key, value and headers. It reports whether a log still holds the record
 // there that was read. The zero Mark names none.
 type Mark struct {
 	Offset int64

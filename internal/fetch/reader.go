@@ -55,7 +55,7 @@ type Reader struct {
 
 	conn    *conn
 	keys    names         // header names seen so far
-	record  events.Record // filled anew for every record
+	record  events.Record // overwritten by every record
 	scratch *buffer       // what the record at hand was decompressed to
 
 	// Of the batch at hand: its first offset, its first timestamp, and when the broker appended it, in milliseconds; 0

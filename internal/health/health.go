@@ -1,4 +1,4 @@
-// Package health knows how the parts of the service are: whether each is ready for work, and whether each gets on
+// Package health tracks the state of the service's parts: whether each is ready for work, and whether each gets on
 // with it.
 //
 //	h := health.New(5*time.Minute, log, "http", "kafka", "clickhouse", "usage")
@@ -64,7 +64,7 @@ func New(stall time.Duration, log *slog.Logger, parts ...string) *Tracker {
 	return t
 }
 
-// get gives the named part, which it adds if need be. The caller holds the lock (or nobody else has the tracker yet).
+// get gives the named part, which it adds if need be. The caller holds the lock (or no other goroutine has the tracker yet).
 func (t *Tracker) get(name string) *part {
 	p := t.parts[name]
 	if p == nil {
@@ -128,7 +128,7 @@ func (t *Tracker) Load(name string, partitions int, lag int64) {
 }
 
 // Progress says that a part has just done something: stored a batch, or tried to and got an answer, be it a refusal.
-// A part that is told off by its store every few seconds is not stuck, and a restart would not help it.
+// A part whose store refuses it every few seconds is not stuck, and a restart would not help it.
 func (t *Tracker) Progress(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -17,7 +17,7 @@ func newTracker(parts ...string) (*Tracker, *strings.Builder) {
 	return New(stall, slog.New(slog.NewTextHandler(&log, nil)), parts...), &log
 }
 
-// wait moves the clock of the test's bubble; nobody waits.
+// wait moves the clock of the test's bubble; no real time passes.
 func wait(d time.Duration) { <-time.After(d) }
 
 func TestTheServiceIsReadyWhenEveryPartIs(t *testing.T) {

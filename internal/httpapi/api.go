@@ -23,7 +23,7 @@ import (
 
 // What the /v1 interface takes of the process.
 const (
-	// requestTimeout is how long the stores may take for one request. Whoever asks is serving a request himself.
+	// requestTimeout is how long the stores may take for one request. The caller is serving a request too.
 	requestTimeout = 2 * time.Second
 	// maxTargetBytes bounds path and query. The longest valid ones have a fifth of it.
 	maxTargetBytes = 1024
@@ -33,7 +33,7 @@ const (
 	complaintInterval = 10 * time.Second
 )
 
-// Subscriptions knows the users. *directory.Directory does.
+// Subscriptions looks up users. *directory.Directory implements it.
 type Subscriptions interface {
 	// User returns a user's subscription, which is shared and must not be changed, or directory.ErrUnknown.
 	User(ctx context.Context, id string) (*directory.Subscription, error)
@@ -42,21 +42,21 @@ type Subscriptions interface {
 	UserIn(ctx context.Context, id string, scope directory.Scope) (*directory.Subscription, error)
 }
 
-// Quotas knows what users have used. *dragonfly.Store does.
+// Quotas reads what users have used. *dragonfly.Store implements it.
 type Quotas interface {
 	// Counters returns what a user has used on a UTC day.
 	Counters(ctx context.Context, user string, day time.Time) (dragonfly.Counters, error)
-	// Rebuilding says whether the counters are being counted anew, and are too low meanwhile.
+	// Rebuilding reports whether the counters are being rebuilt, and are too low meanwhile.
 	Rebuilding(ctx context.Context) (bool, error)
 }
 
-// Configs knows how companies are configured. *directory.Directory does.
+// Configs looks up companies' configurations. *directory.Directory implements it.
 type Configs interface {
 	// CompanyConfig returns a company's configuration, which is shared and must not be changed, or directory.ErrUnknown.
 	CompanyConfig(ctx context.Context, company string) (*directory.CompanyConfig, error)
 }
 
-// Companies knows the subscriptions of companies. *postgres.Store does.
+// Companies reads companies' subscriptions. *postgres.Store implements it.
 type Companies interface {
 	// Subscription returns a company's subscription, or directory.ErrUnknown.
 	Subscription(ctx context.Context, company string) (postgres.CompanySubscription, error)
@@ -102,7 +102,7 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 	return c, rebuilding, err
 }
 
-// NewAPI makes the /v1 interface. With tokens it answers whoever has one; nil: only peers on a loopback address.
+// NewAPI makes the /v1 interface. With tokens it answers callers that have one; nil: only peers on a loopback address.
 func NewAPI(tokens *token.File, log *slog.Logger) *API {
 	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares()}
 }
@@ -142,8 +142,8 @@ func (a *API) routes() []route {
 	}
 }
 
-// handle does for every endpoint what comes before and after its own work. What is wrong with a request is told only to
-// those who may ask, and before any store is. The parameter is the one of the path; known are those a query may have.
+// handle does for every endpoint what comes before and after its own work. What is wrong with a request is reported
+// only to callers that may ask, and before any store is asked. The parameter is the one of the path; known are those a query may have.
 func (a *API) handle(parameter string, answer endpoint, known ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		grant := a.authorize(w, r)
@@ -177,7 +177,7 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 		switch {
 		case err == nil:
 		case r.Context().Err() != nil:
-			// The client has gone. Nobody reads this; it keeps the metrics from counting a failure of ours.
+			// The client has gone and does not read this; it keeps the metrics from counting a failure of ours.
 			w.WriteHeader(statusClientGone)
 		default:
 			a.complain(r, err)

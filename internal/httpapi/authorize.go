@@ -61,7 +61,7 @@ func notLocal(r *http.Request) string {
 	if err != nil || !peer.Addr().Unmap().IsLoopback() {
 		return "without a tokens file, /v1 answers only peers on a loopback address"
 	}
-	// A web page somebody on this machine looks at can have its own name resolve to 127.0.0.1 and then read answers. Its
+	// A web page that is open on this machine can have its own name resolve to 127.0.0.1 and then read answers. Its
 	// requests name it.
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {

@@ -129,6 +129,6 @@ func answerJSON(w http.ResponseWriter, value any) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(text, '\n')) // an error of the connection has nobody left to be told
+	_, _ = w.Write(append(text, '\n')) // after an error of the connection no client is left to report it to
 	return nil
 }

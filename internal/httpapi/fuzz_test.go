@@ -12,7 +12,7 @@ import (
 )
 
 // Whatever a request line and a token are: if the server takes them for HTTP, the answer is one of the documented ones,
-// in JSON, and only the right token is told of a user.
+// in JSON, and only the right token sees a user.
 func FuzzEveryRequestGetsADocumentedAnswer(f *testing.F) {
 	api := setupAPI(f)
 	for _, target := range []string{

@@ -21,14 +21,14 @@ type Reader interface {
 // apart, and one that is held up does not hold up all who come after it. Many more would only make the groups smaller.
 const maxReads = 4
 
-// A gatherer makes groups of what requests want to read while others are being read. Nobody waits for a group to fill:
+// A gatherer makes groups of what requests want to read while others are being read. No request waits for a group to fill:
 // when the store is quick, a group is one request.
 type gatherer struct {
 	from Reader
 
 	mu      sync.Mutex
 	running int
-	next    *group // nil: nobody waits
+	next    *group // nil: no request waits
 }
 
 // A group is read together.

@@ -12,7 +12,7 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// groupWorld reads for many users at once. A user's calls are the number behind the u of his id.
+// groupWorld reads for many users at once. A user's calls are the number behind the u of the user's id.
 type groupWorld struct {
 	*world
 	gate chan struct{} // a group is read when something can be taken from it
@@ -83,7 +83,7 @@ func TestRequestsThatComeWhileOthersAreReadAreReadTogether(t *testing.T) {
 	}
 	ask(t.Context(), "broken", day, 0, errWrong)
 	eventually(t, func() bool { return g.waiting() == 41 })
-	// One that does not wait any longer takes nobody with it.
+	// One that stops waiting does not end the others.
 	gone, leave := context.WithCancel(t.Context())
 	ask(gone, "u51", day, 0, context.Canceled)
 	eventually(t, func() bool { return g.waiting() == 42 })

@@ -88,7 +88,7 @@ func (o *object) time(name string, value time.Time) {
 func (o *object) answer(w http.ResponseWriter) {
 	o.b = append(o.b, '}', '\n')
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(o.b) // an error of the connection has nobody left to be told
+	_, _ = w.Write(o.b) // after an error of the connection no client is left to report it to
 }
 
 func appendText(b []byte, s string) []byte {

@@ -125,7 +125,7 @@ func healthStatus(good bool) int {
 	return http.StatusServiceUnavailable
 }
 
-// writeJSON answers with a value that can always be encoded. An error of the connection has nobody left to be told.
+// writeJSON answers with a value that can always be encoded. After an error of the connection no client is left to report it to.
 func writeJSON(w http.ResponseWriter, status int, value any) {
 	if w.Header().Get("Content-Type") == "" {
 		w.Header().Set("Content-Type", "application/json")

@@ -16,7 +16,7 @@ import (
 )
 
 // setupScopes is setupStores with tokens, and with users of a company that acme's token does not reach: g-0 and on, as many as asked for,
-// which everybody knows who may.
+// all of them already cached.
 func setupScopes(t *testing.T, outside int) storeFixture {
 	t.Helper()
 	f := setupStores(t)
@@ -101,7 +101,7 @@ func TestScope_OutsideLooksUnknownWhateverIsAway(t *testing.T) {
 	inside("Dragonfly is gone")
 }
 
-// What is compared is how often one is slower than the other, not by how much or how slow: half of the time, if nothing can be told.
+// What is compared is how often one is slower than the other, not by how much or how slow: half of the time, if they look alike.
 func TestScope_OutsideTakesAsLongAsUnknown(t *testing.T) {
 	t.Parallel()
 	const asks = 400

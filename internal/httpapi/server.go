@@ -1,11 +1,11 @@
-// Package httpapi is what the service says over HTTP: /livez, /readyz, /metrics and /version, and the /v1 interface, by
-// which others ask about users.
+// Package httpapi serves the probes, the metrics and the version (/livez, /readyz, /metrics, /version), and the /v1 API,
+// by which other services ask about users and companies.
 //
 //	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:8080", Health: h, Metrics: registry, Build: build, Log: log})
 //	if err := s.Start(ctx); err != nil { ... } // the address is taken
 //	defer s.Stop(ctx)
 //
-// The /v1 interface is part of it where there is an API:
+// The /v1 API is served where Options.API is set:
 //
 //	api := httpapi.NewAPI(tokens, log)     // in Options.API
 //	api.Attach(directory, counters)        // when the stores are open; before that it answers 503
@@ -28,7 +28,7 @@ import (
 	"tenantflow/internal/telemetry"
 )
 
-// What one client may cost. A scrape or a probe is small and quick; whoever needs more is mistaken or hostile.
+// What one client may cost. A scrape or a probe is small and quick; a client that needs more is mistaken or hostile.
 const (
 	headerTimeout  = 5 * time.Second
 	readTimeout    = 10 * time.Second

@@ -32,7 +32,7 @@ const (
 )
 
 // user returns the subscription of the user a request asks about; nil: there is none, or the token may not know of it.
-// Which of the two can't be told: a token with a scope asks for a user of its companies, and the stores find none.
+// The two can't be distinguished: a token with a scope asks for a user of its companies, and the stores find none.
 func user(ctx context.Context, q request) (s *directory.Subscription, err error) {
 	if q.grant.Everything() {
 		s, err = q.from.Subscriptions.User(ctx, q.id)
@@ -46,7 +46,7 @@ func user(ctx context.Context, q request) (s *directory.Subscription, err error)
 }
 
 // Refusal says why a user may not use the service, as the answers do: no_subscription, user_suspended,
-// subscription_cancelled, ... It is empty if he may. A payment that is overdue closes nothing: the end of the grace
+// subscription_cancelled, ... It is empty if the user may. A payment that is overdue closes nothing: the end of the grace
 // period does, by making the subscription expire. What is left of a subscription that was cancelled or has expired is the
 // free tier, which may be used; of a closed company nothing may. No subscription (nil) is what an unknown user has.
 func Refusal(s *directory.Subscription) string {

@@ -27,7 +27,7 @@ func TestASubscriptionIsToldWithItsLimits(t *testing.T) {
 	if a.status != http.StatusOK || a.body != want || a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("got %d %v %s", a.status, a.header, a.body)
 	}
-	// The limits are written by hand, and must be what everybody else writes.
+	// The limits are written by hand, and must equal what encoding/json writes.
 	for id, s := range f.world.users {
 		text, err := json.Marshal(s.Limits)
 		if err != nil {

@@ -9,7 +9,7 @@ import "math"
 //
 // It has two generations. When the newer one is full, the older one is dropped and the newer takes its place, so at
 // least the last Capacity hashes are remembered. What is dropped leaves a trace: Forgotten, the largest time of all
-// dropped hashes. Whoever needs an exact answer looks elsewhere for anything not newer than that.
+// dropped hashes. A caller that needs an exact answer looks elsewhere for anything not newer than that.
 //
 // A Set is for one goroutine.
 type Set struct {
@@ -48,8 +48,8 @@ func (s *Set) Capacity() int { return s.newer.capacity() }
 func (s *Set) Forgotten() int64 { return s.forgotten }
 
 // Touch begins to load the places where Add will look for a hash, and does not wait for them: a set is larger than the
-// caches. Whoever has something else to do before Add calls Touch first. The result means nothing; keep it somewhere, or
-// the compiler may leave the loads out.
+// caches. A caller that has something else to do before Add calls Touch first. The result means nothing; keep it
+// somewhere, or the compiler may leave the loads out.
 func (s *Set) Touch(hash uint64) uint32 {
 	first, second := s.newer.pair(hash)
 	touched := first[0] ^ second[0]
@@ -60,7 +60,7 @@ func (s *Set) Touch(hash uint64) uint32 {
 	return touched
 }
 
-// Add remembers a hash and the time of what it stands for, and tells whether it was there already.
+// Add remembers a hash and the time of what it stands for, and reports whether it was there already.
 func (s *Set) Add(hash uint64, at int64) bool {
 	fingerprint := uint32(hash >> 32) // #nosec G115 -- the upper half on purpose
 	if fingerprint == 0 {

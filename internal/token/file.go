@@ -34,7 +34,7 @@ type File struct {
 	complaint string      // what was last said to be wrong, so that it is said once
 }
 
-// same tells whether two states of a file have the same content, without reading it. A file that was renamed into
+// same reports whether two states of a file have the same content, without reading it. A file that was renamed into
 // place may be as old and as long as the one before.
 func same(a, b os.FileInfo) bool {
 	return a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
@@ -67,7 +67,7 @@ func (f *File) Stale() bool {
 	return f.stale.Load()
 }
 
-// look reads the file again if it has changed. One caller does; the others meanwhile use what is there.
+// look reads the file again if it has changed. One caller does; the others meanwhile use the tokens read before.
 func (f *File) look() {
 	if f.now().UnixNano() < f.next.Load() || !f.mu.TryLock() {
 		return

@@ -1,13 +1,13 @@
-// Package token knows the bearer tokens of the HTTP interface, and which companies each may ask about.
+// Package token authenticates callers of the HTTP API by bearer token, and says which companies each may ask about.
 //
 //	tokens, err := token.Open(cfg.APITokensFile, log) // err names all that is wrong with the file
 //	grant, ok := tokens.Find("the text behind Bearer")
 //	if ok && grant.Allows("acme") { ... }
 //
-// The file holds hashes, never tokens. A token is a long random text, made by a machine: nobody can guess one whose
-// SHA-256 he has read, so a plain hash is enough, and the slow salted ones that people's passwords need would cost a
+// The file holds hashes, never tokens. A token is a long random text, made by a machine: it can't be guessed from
+// its SHA-256, so a plain hash is enough, and the slow salted ones that people's passwords need would cost a
 // tenth of a second a request. For the same reason a look-up by hash in a map needs no constant time: what its timing
-// tells is how a stored hash compares with the hash of what was sent, and whoever sends can't choose that hash.
+// tells is how a stored hash compares with the hash of what was sent, and the sender can't choose that hash.
 package token
 
 import (
@@ -166,7 +166,7 @@ func (p *parser) hash(number int, text []byte) (hash [sha256.Size]byte, ok bool)
 		p.wrong(number, "sha256 is no text of 64 hexadecimal digits; it must be the hash of the token, not the token")
 		return hash, false
 	}
-	// What a script with an empty variable writes. Whoever sends such a "token" knows no secret.
+	// What a script with an empty variable writes. A client that sends such a "token" knows no secret.
 	for _, nothing := range []string{"", "\n"} {
 		if hash == sha256.Sum256([]byte(nothing)) {
 			p.wrong(number, "sha256 is the hash of an empty token")

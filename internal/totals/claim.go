@@ -14,7 +14,7 @@ import (
 // correction that is held up on its way from landing beside a later one:
 //
 //   - The server itself compares, when the correction's statement arrives, whether its claim is still the newest of the
-//     key. Whoever corrects the key after us has claimed it before, so what we sent and what arrives later is refused.
+//     key. A process that corrects the key after us has claimed it first, so what we sent and what arrives later is refused.
 //   - What has arrived before that is running. The newer claim waits until nothing runs, and only then has its last
 //     look: it sees what the older one has done.
 //

@@ -116,7 +116,7 @@ FROM usage_tracking WHERE `+identitySQL+` IN (`+identities+`)`, totals.End{
 	return twins, nil
 }
 
-// judges tells whether a place is one that the comparison of the log with the rows has judged.
+// judges reports whether a place is one that the comparison of the log with the rows has judged.
 func (at *positions) judges(partition int, offset int64) bool {
 	for i := range at.partitions {
 		if p := &at.partitions[i]; p.Partition == partition {
@@ -131,7 +131,7 @@ func (at *positions) judges(partition int, offset int64) bool {
 // query begins, and ends it in whole seconds.
 const margin = 2 * time.Second
 
-// quiet tells whether an insert with this deadline was over at a time, both by the server's clock.
+// quiet reports whether an insert with this deadline was over at a time, both by the server's clock.
 func quiet(insertBy int64, now time.Time) bool {
 	return time.UnixMilli(insertBy).Add(margin).Before(now)
 }

@@ -231,7 +231,7 @@ func (in *installation) letter(t *testing.T, r *events.Record, group string, rea
 	}
 }
 
-// withoutLetters makes the dead letter topic anew, with all but some of its letters.
+// withoutLetters recreates the dead letter topic, with all but some of its letters.
 func (in *installation) withoutLetters(t *testing.T, dropped func(*events.DeadLetter) bool) (n int) {
 	t.Helper()
 	topic := events.DeadLetterTopic(in.topic)

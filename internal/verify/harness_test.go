@@ -302,7 +302,7 @@ func clean(t testing.TB, r *verify.Report, expected model.Expected) {
 	}
 }
 
-// recreate deletes a topic and makes it anew, empty.
+// recreate deletes a topic and creates it again, empty.
 func (in *installation) recreate(t testing.TB, topic string, partitions int) {
 	t.Helper()
 	res, err := in.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{topic}})

@@ -132,7 +132,7 @@ func (j *judgement) noEventBefore(offset int64) error {
 	return nil
 }
 
-// rowsAt takes the rows at the place of a record. It tells whether the event's own is among them.
+// rowsAt takes the rows at the place of a record. It reports whether the event's own is among them.
 func (j *judgement) rowsAt(r *events.Record) (own bool, err error) {
 	copies, altered := 0, false
 	for ; !j.rows.done && j.rows.at.offset == r.Offset; err = j.rows.advance() {
@@ -168,7 +168,7 @@ func (j *judgement) foreignRow(offset int64, detail string) {
 	}
 }
 
-// lettered tells whether a record is a dead letter.
+// lettered reports whether a record is a dead letter.
 func (j *judgement) lettered(r *events.Record) bool {
 	i, _ := slices.BinarySearchFunc(j.letters, letter{partition: j.partition, offset: r.Offset}, func(a, b letter) int { return a.compare(b) })
 	found := false
@@ -227,7 +227,7 @@ func (j *judgement) decide(e *unplaced, m clickhouse.Match, stored bool) {
 	}
 }
 
-// isExpired tells whether a row of the event may have been there and left by its age. An event that was too old already
+// isExpired reports whether a row of the event may have been there and left by its age. An event that was too old already
 // when it was published could never be a row.
 func (j *judgement) isExpired(e *unplaced) bool {
 	const border = 24 * time.Hour

@@ -134,7 +134,7 @@ func (l *letters) mismatch(d *events.DeadLetter) {
 		Detail: fmt.Sprintf("stored, and not counted by %s: %s", d.Group, d.Detail)})
 }
 
-// cut sorts what is held, leaves out what is there twice (a letter may be written again after a crash) and lets go
+// cut sorts what is held, leaves out duplicates (a letter may be written again after a crash) and lets go
 // what is too much, the last first. Letters of one origin stay together.
 func (l *letters) cut() {
 	slices.SortFunc(l.held, func(a, b letter) int { return a.compare(b) })
@@ -174,7 +174,7 @@ func (l *letters) of(partition int, from, to int64) []letter {
 	return l.held[find(from):find(to)]
 }
 
-// preserves tells whether a letter holds the very bytes of a record, or their hashes.
+// preserves reports whether a letter holds the very bytes of a record, or their hashes.
 func (l *letter) preserves(r *events.Record) bool {
 	if r.Large != nil {
 		return l.large && l.bytes == largeOf(r.Large.KeySHA256, r.Large.ValueSHA256)

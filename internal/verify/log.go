@@ -99,7 +99,7 @@ func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 			return err
 		}
 		if log.From > r.From {
-			// Retention has cut into the stretch while it was read. What is left of it is judged anew.
+			// Retention has cut into the stretch while it was read. What is left of it is judged again.
 			next := min(log.From, r.To)
 			c.done += next - r.From
 			part.LogStart, r.From = log.From, next

@@ -91,7 +91,7 @@ func (v *Verifier) heldSince(ctx context.Context, report *Report) (held bool, si
 			return false, since, err
 		}
 		if first.IsZero() {
-			return false, since, nil // what the partition held is gone, and when it came can't be told
+			return false, since, nil // what the partition held is gone, and when it came is unknown
 		}
 		// An event may be dated that much later than the record that brought it.
 		if first = first.Add(v.cfg.FutureTolerance); first.After(since) {

@@ -47,7 +47,7 @@ const (
 	LeftOut Kind = "left_out"
 )
 
-// Information tells whether a kind is no difference, and only worth knowing.
+// Information reports whether a kind is no difference, and only worth knowing.
 func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMismatch || k == LeftOut }
 
 // kinds is the order of a report.

@@ -78,7 +78,7 @@ type Config struct {
 	// read more than once. Default: 1,000,000.
 	Letters int
 
-	// Progress, if set, is told now and then how far a run is.
+	// Progress, if set, is called now and then with how far a run is.
 	Progress func(Progress)
 
 	Logger *slog.Logger

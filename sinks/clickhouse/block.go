@@ -145,17 +145,17 @@ func (b *Block) Drop(i int) {
 	}
 }
 
-// Dropped tells whether row i was taken out.
+// Dropped reports whether row i was taken out.
 func (b *Block) Dropped(i int) bool { return b.dropped[i] }
 
-// SameEvent tells whether two rows carry the same identity, compared in full and not by hash.
+// SameEvent reports whether two rows carry the same identity, compared in full and not by hash.
 func (b *Block) SameEvent(i, j int) bool {
 	return b.identity[i] == b.identity[j] &&
 		string(b.eventID.at(i)) == string(b.eventID.at(j)) &&
 		string(b.source.at(i)) == string(b.source.at(j))
 }
 
-// SameContent tells whether two rows agree in everything that is stored but their place in the log.
+// SameContent reports whether two rows agree in everything that is stored but their place in the log.
 func (b *Block) SameContent(i, j int) bool {
 	return b.timestamp[i] == b.timestamp[j] &&
 		b.points[i] == b.points[j] &&

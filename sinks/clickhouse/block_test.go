@@ -55,7 +55,7 @@ func TestABlockIsSplitAtTheUTCBordersOfMonths(t *testing.T) {
 }
 
 // The parts are what a crash leaves the next owner to settle by, so the rows of one month must make the same part
-// whoever forms it, and other rows another one.
+// whichever process forms it, and other rows another one.
 func TestAPartIsMadeOfItsRowsAlone(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

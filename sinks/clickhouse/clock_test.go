@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A clock that is set back opens deadlines again that had passed: an insert that was given up, and sent anew, may land
+// A clock that is set back opens deadlines again that had passed: an insert that was given up, and sent again, may land
 // beside its successor.
 func TestClock_ACopyThatLandsAfterAStepBackIsDeleted(t *testing.T) {
 	t.Parallel()

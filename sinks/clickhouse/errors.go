@@ -69,7 +69,7 @@ func Classify(err error) Class {
 	var ex *chgo.Exception
 	if !errors.As(err, &ex) {
 		// No word from the server: a network fault, a proxy's answer, a timeout. Configuration faults that
-		// show here as well (a wrong host name) can't be told from an outage, so they wait too, visibly.
+		// show here as well (a wrong host name) can't be distinguished from an outage, so they wait too, visibly.
 		return Transient
 	}
 	if ex.Code == codeViolatedConstraint {

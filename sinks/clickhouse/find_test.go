@@ -33,7 +33,7 @@ func TestFindComparesTheWholeEvent(t *testing.T) {
 		t.Errorf("a resend and a new event: found %+v", found)
 	}
 	// What makes another event, or an event that stands elsewhere in the table, is not found; any other content is,
-	// and is told apart.
+	// and is distinguished.
 	for name, other := range variants(base) {
 		found := find(blockOf(other))
 		switch name {

@@ -8,7 +8,7 @@ import (
 )
 
 // An Intent says what is about to be inserted: the rows of [From, To) of a partition. It is committed to Kafka as
-// the metadata of the offset From before anything is sent, so whoever owns the partition next knows what may have
+// the metadata of the offset From before anything is sent, so the partition's next owner knows what may have
 // reached the table and can settle it.
 type Intent struct {
 	Topic     string

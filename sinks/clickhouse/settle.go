@@ -149,7 +149,7 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 		}
 		parts[i].Part = want
 	}
-	// Always another deadline than that of the rows, so that copies can be told from the rows they copy.
+	// Always another deadline than that of the rows, so that copies can be distinguished from the rows they copy.
 	if in.ResendBy = s.Deadline(); in.ResendBy.Equal(in.InsertBy) {
 		in.ResendBy = in.InsertBy.Add(time.Millisecond)
 	}

@@ -43,8 +43,8 @@ func (u *UserDay) Sum() Counters {
 	return c
 }
 
-// UserDays calls each for the counters of all users on the UTC days from one on. What is there from beginning to end is among
-// them, each with its state at some moment in between, and a few may come twice.
+// UserDays calls each for the counters of all users on the UTC days from one on. Counters that exist from beginning to end are
+// among them, each with its state at some moment in between, and a few may come twice.
 func (s *Store) UserDays(ctx context.Context, from time.Time, each func(*UserDay) error) error {
 	const page = 500
 	for cursor := uint64(0); ; {

@@ -129,13 +129,13 @@ func (c *Cache) BillingPeriod(ctx context.Context, company string) (*directory.B
 	return period, nil
 }
 
-// plausible tells whether an entry can be one of ours that is still alive. A clock may be a little ahead of another.
+// plausible reports whether an entry can be one of ours that is still alive. A clock may be a little ahead of another.
 func plausible(version int64, cachedAt time.Time, left time.Duration) bool {
 	return version >= 1 && version <= 1<<53 && time.Since(cachedAt) > -5*time.Minute && left > 0
 }
 
 // read gets many keys and gives each value to accept, with the key's index. What accept refuses, and a key of another
-// type, is somebody else's junk: it is deleted, so that its version, if it seems to have one, does not keep a good
+// type, is another program's junk: it is deleted, so that its version, if it seems to have one, does not keep a good
 // entry out. A key that is not there is no error.
 func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text []byte) bool) error {
 	pipe := c.client.Pipeline()

@@ -12,7 +12,7 @@
 -- By hand:
 --   redis-cli --eval cache_put.lua 'subscription:{u-1}' , '{"version":7,"cached_from":"a","user_id":"u-1"}' 7 a 3600
 --
--- The document is not parsed: JSON that is nested deeply enough, which anybody who reaches the server could write there, ends a whole
+-- The document is not parsed: JSON that is nested deeply enough, which any client of the server could write there, ends a whole
 -- Dragonfly. Runs on Lua 5.1 (Redis) and 5.4 (Dragonfly): no integer division, no integer turned into a float, no nil in an answer.
 
 -- pcall: the key may hold a list or a hash of another program, and GETRANGE is then an error.

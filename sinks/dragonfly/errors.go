@@ -41,7 +41,7 @@ func Classify(err error) Class {
 	return Transient
 }
 
-// noScript tells whether the server has forgotten a script.
+// noScript reports whether the server has forgotten a script.
 func noScript(err error) bool { return strings.Contains(answer(err), "NOSCRIPT") }
 
 // answer is what the server said, empty if it was not the server. Dragonfly wraps errors of scripts, so a part is looked

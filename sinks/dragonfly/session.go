@@ -136,7 +136,7 @@ const (
 	Behind                // those before Watermark were counted before; call again with the others
 	Left                  // they are not counted: the day is before the epoch's, and the user has no counter
 
-	reaches // they may reach a threshold, so their offsets are needed; Count sends these by itself
+	reaches // they may reach a threshold, so their offsets are needed; Count sends these again itself
 )
 
 // Counted is the outcome of a Call.

@@ -32,7 +32,7 @@ type Config struct {
 type Store struct {
 	cfg     Config
 	client  *redis.Client // for all who ask and may be asked to wait and try again
-	counter *redis.Client // for sessions: never tries again by itself
+	counter *redis.Client // for sessions: never retries on its own
 	log     *slog.Logger
 	scripts scripts
 

@@ -33,7 +33,7 @@ type AuditRecord struct {
 }
 
 // Sum is the hash that the record must have: SHA-256 in hexadecimal over its fields, one a line, the hash before first. No field
-// holds a line feed. Anybody can compute it.
+// holds a line feed. Any reader can compute it.
 func (r *AuditRecord) Sum() string {
 	text := strings.Join([]string{r.PreviousHash, r.CompanyID, fmt.Sprint(r.Seq), r.Source, r.EventID, r.Type, r.Action,
 		effectTime(r.OccurredAt).Format("2006-01-02T15:04:05.000000Z"), r.Details}, "\n")
@@ -52,7 +52,7 @@ func (f AuditFault) String() string {
 	return fmt.Sprintf("company %s, record %d: %s", f.CompanyID, f.Seq, f.Problem)
 }
 
-// auditFaults bounds what is told of one company: after the first, the others often follow from it.
+// auditFaults bounds what is reported of one company: after the first, the others often follow from it.
 const auditFaults = 10
 
 // VerifyAudit walks the chains of all companies, or of one, and returns where they are broken: a record that was changed, is

@@ -29,8 +29,8 @@ const (
 )
 
 // Changes reads the next page of the change feed. From the empty position, and from one of another origin, it begins with everything
-// that is kept, which is the last directory.FeedReach and a little more. Each change is told once; of several in a page that concern the
-// same user or the same company, only the last. One that commits late is told when it does. Ask at least once in
+// that is kept, which is the last directory.FeedReach and a little more. Each change is returned once; of several in a page that concern
+// the same user or the same company, only the last. One that commits late is returned when it does. Ask at least once in
 // directory.FeedReach: older changes are removed.
 func (s *Store) Changes(ctx context.Context, since directory.Position) (directory.Feed, error) {
 	ctx, cancel := s.bounded(ctx)

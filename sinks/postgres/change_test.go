@@ -121,7 +121,7 @@ func TestATransactionThatCommitsLateIsToldThen(t *testing.T) {
 	anew := &reader{store: open(t, postgres.Config{DSN: w.dsn}), at: r.at}
 	r.tells(t, "acme", "cord")
 	r.tells(t)
-	// Who asks again from an old position, or somebody else, misses nothing either.
+	// A reader that asks again from an old position, and another process, miss nothing either.
 	for _, again := range []*reader{lost, anew} {
 		if got := again.told(t); !slices.Contains(got, "acme") || !slices.Contains(got, "cord") {
 			t.Errorf("told %q", got)
@@ -187,7 +187,7 @@ func TestOldChangesAreRemovedOnceEverybodyCouldReadThem(t *testing.T) {
 	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) SELECT 'c' || n, '', '' FROM generate_series(1, 25000) AS n",
 		"UPDATE changes SET changed_at = now() - interval '3 hours'",
 		"UPDATE companies SET name = 'n' WHERE company_id = 'c1'")
-	// As old as the others, and not committed yet when the next call notes how far everybody has read.
+	// As old as the others, and not committed yet when the next call notes how far every process has read.
 	slow, err := w.conn.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +247,7 @@ func TestChanges_PagesLeaveNothingOut(t *testing.T) {
 	if err != nil || !first.More || len(first.Changes) != 7 || first.Begun {
 		t.Fatalf("the first page is %+v, %v", first, err)
 	}
-	// What commits between two pages is told behind what was committed before.
+	// What commits between two pages is returned behind what was committed before.
 	if err := held.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestChanges_PagesLeaveNothingOut(t *testing.T) {
 		t.Errorf("then %d are told: %q", len(got), got)
 	}
 	paged.tells(t)
-	// Another process goes on from any page, and one that begins is told all.
+	// Another process goes on from any page, and one that begins receives all.
 	next := &reader{store: w.store, at: first.Next}
 	if got := next.told(t); len(got) != 53 {
 		t.Errorf("another process is told %d", len(got))

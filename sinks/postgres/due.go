@@ -86,7 +86,7 @@ func (x *tenantTx) keepPartition(b *pgx.Batch) {
 }
 
 // inboxID is the id of an event's own row in the inbox. What is due may be in the log twice, at places that differ in what they lead to,
-// so each waits by itself.
+// so each waits separately.
 func inboxID(c *tenant.Cause) string {
 	if _, due := c.Payload.(*events.SubscriptionDue); due {
 		return fmt.Sprintf("%s@%d/%d", c.Event.ID, c.Partition, c.Offset)

@@ -45,7 +45,7 @@ func Classify(err error) Class {
 	if advice(err) != "" {
 		return Fatal
 	}
-	// Configuration faults that show as a network fault (a wrong host name) can't be told from an outage, so they wait
+	// Configuration faults that show as a network fault (a wrong host name) can't be distinguished from an outage, so they wait
 	// too, visibly.
 	return Transient
 }

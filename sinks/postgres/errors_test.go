@@ -95,7 +95,7 @@ func TestErrorsThatNeedAPersonAreFatalAndSayWhatToDo(t *testing.T) {
 	if _, err := stranger.PruneChanges(t.Context()); err != nil {
 		t.Error(err)
 	}
-	// Who may write a table needs no right for what its triggers write.
+	// A role that may write a table needs no right for what its triggers write.
 	w.exec(t, "INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x')", "GRANT INSERT, UPDATE, DELETE ON user_directory TO "+role, "SET ROLE "+role,
 		"INSERT INTO user_directory (user_id, company_id) VALUES ('u', 'acme')", "UPDATE user_directory SET email = 'e'", "DELETE FROM user_directory", "RESET ROLE")
 }

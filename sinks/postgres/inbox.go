@@ -149,7 +149,7 @@ func (t *Tenants) Settled(ctx context.Context, all []*events.Event) ([]bool, err
 	return settled, nil
 }
 
-// MarkPublished notes that the results of events are published, so that nobody else publishes them.
+// MarkPublished notes that the results of events are published, so that no other process publishes them.
 func (t *Tenants) MarkPublished(ctx context.Context, done []Applied) error {
 	if len(done) == 0 {
 		return nil
@@ -173,8 +173,8 @@ func (t *Tenants) MarkPublished(ctx context.Context, done []Applied) error {
 	return nil
 }
 
-// Unpublished returns up to limit events that were done longer than age ago and whose results nobody is known to have
-// published: who was to do it has died.
+// Unpublished returns up to limit events that were done longer than age ago and whose results are not known to be
+// published: the process that was to do it has died.
 func (t *Tenants) Unpublished(ctx context.Context, age time.Duration, limit int) ([]Applied, error) {
 	ctx, cancel := t.store.bounded(ctx)
 	defer cancel()

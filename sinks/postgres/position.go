@@ -69,14 +69,14 @@ func (s snapshot) unseen(earlier snapshot) []span {
 	return spans
 }
 
-// A place is a position in the change feed. Everything that Seen sees was told; of what Target sees beyond that, everything up to a
+// A place is a position in the change feed. Everything that Seen sees was returned; of what Target sees beyond that, everything up to a
 // transaction and version.
 type place struct {
 	Origin string `json:"origin"`
-	Seen   string `json:"seen,omitempty"`   // empty: nothing was told yet
+	Seen   string `json:"seen,omitempty"`   // empty: nothing was returned yet
 	Target string `json:"target,omitempty"` // empty: there is nothing beyond Seen
 	XID    uint64 `json:"xid,omitempty"`
-	// Version is the last one told of that transaction.
+	// Version is the last one returned of that transaction.
 	Version int64 `json:"version,omitempty"`
 }
 
@@ -96,7 +96,7 @@ func (p place) position() (directory.Position, error) {
 	return directory.Position(text), err
 }
 
-// left returns what is still to be told of Target.
+// left returns what of Target is still to be returned.
 func (p place) left() ([]span, error) {
 	var seen snapshot
 	var err error

@@ -63,7 +63,7 @@ func isOwn(sent *pgconn.PgError, company string) bool {
 	}
 	switch sent.Code {
 	case "42501":
-		// The company's tables belong to another user; or the service may not create schemas and roles, which is everybody's trouble.
+		// The company's tables belong to another user; or the service may not create schemas and roles, which affects every company.
 		return named || ownTable.MatchString(sent.Message)
 	case "0A000", "2BP01", "3F000", "55000", "55006", "P0001":
 		return true

@@ -1,4 +1,4 @@
-// Package postgres is what is kept in Postgres: companies, their users and subscriptions. It applies events to them
+// Package postgres stores companies, their users and subscriptions in Postgres. It applies events to them
 // ([Tenants]), reads what is known of them and what has changed of it, and keeps the catalogue of tiers.
 //
 //	store, err := postgres.Open(ctx, postgres.Config{DSN: dsn, Logger: log})
@@ -51,7 +51,7 @@ type Store struct {
 	timeout time.Duration
 	log     *slog.Logger
 
-	// prunable is the oldest transaction at the time of the last PruneChanges: everybody has read up to it by now.
+	// prunable is the oldest transaction at the time of the last PruneChanges: every reader has read up to it by now.
 	prunable    atomic.Uint64
 	changesPage int
 	// unlisted is when it was said of a tier that it is not in the catalogue.

@@ -20,7 +20,7 @@ var subscriptionSQL string
 type CompanySubscription struct {
 	CompanyID     string
 	CompanyStatus string // active or closed
-	// Subscription is as of the last event: what has become due since is not applied yet.
+	// Subscription is as of the last event: what came due since is not applied yet.
 	tenant.Subscription
 	Books tenant.Books
 	// LastEffect is the time of the last event of subscription.events; none takes effect before it. Zero: there was none.

@@ -304,7 +304,7 @@ func (x *tenantTx) result(d *tenant.Decision, w tenant.Written) ([]byte, error) 
 		outputs = d.Outputs(w)
 		for i := range outputs {
 			if t := outputs[i].Topic; t == events.TopicCompanyResults || t == events.TopicSubscriptionResults {
-				// The record of this effect, so that a tail that is cut off the log, or a log made anew, shows.
+				// The record of this effect, so that a tail that is cut off the log, or a recreated log, shows.
 				outputs[i].Data["audit_seq"], outputs[i].Data["audit_hash"] = x.audit.seq, x.audit.hash
 			}
 		}
@@ -342,7 +342,7 @@ const (
 	tenantsTouchedMax = 2000
 )
 
-// worn tells whether a connection has touched so many tenants that a new one is cheaper.
+// worn reports whether a connection has touched so many tenants that a new one is cheaper.
 func worn(conn *pgx.Conn) bool {
 	n, _ := conn.PgConn().CustomData()[tenantsTouched].(int)
 	return n >= tenantsTouchedMax

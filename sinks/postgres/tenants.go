@@ -19,7 +19,7 @@ import (
 var tenantLoadSQL string
 
 // Tenants applies events to companies: each in one transaction that holds the event's identity, its effects, the record of them
-// and what is to be published. So an event that comes again finds itself done, whoever has done it and whatever broke.
+// and what is to be published. So an event that arrives again is found done, whichever process did it and whatever broke.
 //
 // Everything that happens to a company happens under the company's lock, which is the first thing a transaction takes.
 type Tenants struct {

@@ -1,5 +1,5 @@
 -- What is known of users ($1: their ids), with the last companies they belonged to. The version is that of the newest row the answer is made of; a change of any of
--- them is told with that version in the table changes.
+-- them is recorded with that version in the table changes.
 SELECT
     u.user_id,
     u.company_id,
