@@ -175,7 +175,7 @@ func (f *fixture) settled(t *testing.T) {
 	})
 }
 
-// membership makes the connections of a member's place in the group, and breaks them all when told to.
+// membership makes the connections of a member's place in the group, and breaks them all on request.
 type membership struct {
 	mu    sync.Mutex
 	conns []net.Conn

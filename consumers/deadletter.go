@@ -88,7 +88,7 @@ func NewDeadLetters(client *kafka.Client, group string, log *slog.Logger, count 
 func (d *DeadLetters) Close() error { return d.writer.Close() }
 
 // Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
-// letter may be there twice; its origin (group, topic, partition, offset) tells.
+// letter may be there twice; its origin (group, topic, partition, offset) identifies it.
 func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
 	if err := d.publish(ctx, letters, waiting); err != nil || len(letters) == 0 {
 		return err

@@ -80,7 +80,7 @@ func commitLost(err error) bool {
 func NoTopic(err error) bool { return err != nil && missing(err) }
 
 // missing reports whether an error says that the topic or the partition is not there. The client says so in its own words
-// when the broker had told it before.
+// when the broker had reported it before.
 func missing(err error) bool {
 	return errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
 }

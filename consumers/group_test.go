@@ -136,7 +136,7 @@ func TestTheBrokerRefusesACommitOfAnOldGeneration(t *testing.T) {
 func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := newLog(t, broker, 4)
-		// Heartbeats tell of a rebalance: every 3 s at most. The session would last far longer.
+		// Heartbeats report a rebalance: every 3 s at most. The session would last far longer.
 		patient := func(c *consumers.Config) {
 			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 60*time.Second, 5*time.Second
 		}

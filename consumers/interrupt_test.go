@@ -48,7 +48,7 @@ func TestGroup_StopInterruptsAJoin(t *testing.T) {
 	})
 }
 
-// joinAndFreeze joins the group with a member that does not notice for most of a minute that the others join again.
+// joinAndFreeze joins the group with a member that does not notice for most of a minute that the others rejoin.
 func (f *fixture) joinAndFreeze(t *testing.T) {
 	t.Helper()
 	g, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{ID: f.group, Brokers: []string{f.brokers}, Topics: []string{f.topic},

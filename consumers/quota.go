@@ -288,7 +288,7 @@ func (p *quotaPartition) compare(ctx context.Context, found *dragonfly.State) er
 	return fmt.Errorf("look at the sentinels of %s/%d: %w", p.Topic(), p.ID(), dragonfly.ErrMoved)
 }
 
-// reopen ends the session because the store is not what it was. A counter of a later epoch tells that it has begun, which
+// reopen ends the session because the store is not what it was. A counter of a later epoch shows that it has begun, which
 // Open will see; or that it was lost, and then a later one is begun here.
 func (p *quotaPartition) reopen(ctx context.Context, reason error) error {
 	p.Logger().WarnContext(ctx, "the counter store is not in the state it was left in; finding out where to go on", slog.Any("reason", reason))

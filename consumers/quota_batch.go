@@ -108,7 +108,7 @@ func (b *quotaBatch) Add(r *events.Record) {
 	g.newest, g.oldest = max(g.newest, b.usage.Timestamp), min(g.oldest, b.usage.Timestamp)
 }
 
-// identify decodes a record, and hashes what tells it from others: the identity of its event, or the value of one that
+// identify decodes a record, and hashes what distinguishes it from others: the identity of its event, or the value of one that
 // can't be understood.
 func (p *quotaPartition) identify(r *events.Record, u *events.Usage) (uint64, error) {
 	if err := p.decoder.Decode(r, r.Time, u); err != nil {

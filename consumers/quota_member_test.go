@@ -47,7 +47,7 @@ func (f *quotaFixture) expectLetters(t testing.TB, refused, written int) {
 	}
 }
 
-// A day is counted again when users have moved, left, or been claimed by others meanwhile: the same counts.
+// A day is recounted when users have moved, left, or been claimed by others meanwhile: the same counts.
 func TestQuota_ARecountJudgesByTheUsagesOwnTime(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})

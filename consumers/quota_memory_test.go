@@ -57,7 +57,7 @@ func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
 	f.check(t, want, time.Minute)
 }
 
-// starved tells when the store has no memory for what it is to do.
+// starved reports when the store has no memory for what it is to do.
 type starved struct {
 	consumers.QuotaSession
 	refused func()

@@ -145,7 +145,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	return &movedError{to: next.Offset, cut: another, metadata: p.Annotation()}
 }
 
-// gone tells that events which should be counted again are no longer in the log.
+// gone reports that events which should be recounted are no longer in the log.
 func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
 	p.Logger().ErrorContext(ctx, "events that are to be counted again are no longer in the log; the counters of the day stay as they are, and may be short",
 		slog.Int64("from", from), slog.Int64("log_start", p.bounds.From), slog.Int64("events", n))

@@ -194,12 +194,12 @@ func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
 			f := newQuotaFixture(t, fixtureOptions{partitions: 3}, enginetest.Persist(persistence))
 			messages, want := recent(t, model.Config{Seed: 17, Count: 9000, Resends: 0.1, Late: 0.05})
 			if persistence == engine.Forgetful {
-				// What was lost of days that are over is not counted again.
+				// What was lost of days that are over is not recounted.
 				messages, want = recent(t, model.Config{Seed: 17, Count: 9000, Resends: 0.1})
 			}
 			f.know(want, 80)
 			f.count(t, quotaConsumer{rows: 100})
-			// A snapshot without any progress is a lost store, of whose earlier days nothing is counted again.
+			// A snapshot without any progress is a lost store, of whose earlier days nothing is recounted.
 			eventually(t, "the counting to begin", time.Minute, func() bool {
 				fields, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(7)).Result()
 				return err == nil && fields == int64(f.partitions)+1

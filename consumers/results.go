@@ -51,7 +51,7 @@ func NewResults(client *kafka.Client) *Results {
 // Close waits for what is under way.
 func (r *Results) Close() error { return r.writer.Close() }
 
-// Publish returns when the brokers have all of them. It tries again for as long as ctx lasts, telling waiting what it waits
+// Publish returns when the brokers have all of them. It tries again for as long as ctx lasts, reporting to waiting what it waits
 // for, so a result may be there twice, with the same id. Not transient is only what a person has to mend: a *FatalError.
 func (r *Results) Publish(ctx context.Context, results []Result, waiting func(error)) error {
 	if len(results) == 0 {

@@ -129,7 +129,7 @@ func (s *state) opened(topic string, id int, offset int64) {
 	s.behind(topic, id, func(c *condition) { c.done, c.end, c.stable = offset, offset, offset })
 }
 
-// read tells that the log goes on to at least end.
+// read notes that the log goes on to at least end.
 func (s *state) read(topic string, id int, end int64) {
 	s.behind(topic, id, func(c *condition) { c.end, c.stable = max(c.end, end), max(c.stable, end) })
 }
@@ -139,7 +139,7 @@ func (s *state) ends(topic string, id int, end, stable int64) {
 	s.behind(topic, id, func(c *condition) { c.end, c.stable = end, stable })
 }
 
-// wrote tells that everything before done has had its effects.
+// wrote notes that everything before done has had its effects.
 func (s *state) wrote(topic string, id int, done int64) {
 	s.behind(topic, id, func(c *condition) { c.done = done })
 }

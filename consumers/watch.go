@@ -13,7 +13,7 @@ import (
 // watchInterval is how often a member looks whether all partitions are assigned.
 const watchInterval = 5 * time.Second
 
-// watch returns when the topics have partitions that no member of the group was given, and it is time to join again:
+// watch returns when the topics have partitions that no member of the group was given, and it is time to rejoin:
 // partitions were added, or the topic was created after the group had joined.
 //
 // kafka-go can watch as well, but compares the number of partitions with the one it sees when it begins, after the

@@ -1,7 +1,7 @@
 // Package broker makes connections to Kafka brokers, with the TLS and SASL settings of a kafka.Transport, and sends
 // requests on them one at a time.
 //
-// It is for what kafka-go's Transport does not tell: whether a request that failed may have been sent, and what a broker
+// It is for what kafka-go's Transport does not report: whether a request that failed may have been sent, and what a broker
 // says now instead of up to six seconds ago (the Transport answers metadata requests from a cache). An error of Dial,
 // Connect, ConnectAny or Coordinator means that nothing of the caller's request was sent; after an error of RoundTrip it
 // may have been.

@@ -155,7 +155,7 @@ func TestShowUse_BlockIsInTheCachedSubscription(t *testing.T) {
 	if w.redis.Exists(t.Context(), "subscription:{"+w.user(2)+"}").Val() != 0 || n.queries.Load() != queries+1 {
 		t.Error("a user was looked up to show a block")
 	}
-	// It is of no concern to who asks here.
+	// The block is of no concern to callers of a Directory.
 	other := w.start()
 	if s := other.must(t, w.user(1)); s.Quota != (directory.QuotaBlock{}) || other.queries.Load() != 0 {
 		t.Errorf("another process has %+v after %d queries", s.Quota, other.queries.Load())

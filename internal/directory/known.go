@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// known is what the feed has told: the newest change of each company and each user. It decides whether an entry may
+// known is what the feed has reported: the newest change of each company and each user. It decides whether an entry may
 // still be used.
 //
-// Time is counted in epochs: every poll that tells something new begins one. A load from Postgres that began in epoch n
-// has seen all changes told up to n, whatever their versions are; one told later may have been missed. An entry of the
+// Time is counted in epochs: every poll that returns something new begins one. A load from Postgres that began in epoch n
+// has seen all changes reported up to n, whatever their versions are; one reported later may have been missed. An entry of the
 // process carries its epoch. One in Dragonfly can't, as epochs mean nothing to others: it carries its vintage.
 type known struct {
 	epoch     atomic.Uint64
@@ -18,11 +18,11 @@ type known struct {
 	users     ledger
 	companies ledger
 	origin    string // of the feed; empty: it was never read
-	whole     bool   // everything that the feed holds of the origin has been told
+	whole     bool   // everything that the feed holds of the origin has been read
 }
 
 // A ledger is the newest change by user or by company, in two generations like memory: older ones are forgotten, and
-// what they would have told about is no longer vouched for.
+// the entries they were about are no longer vouched for.
 type ledger struct {
 	newer, older map[string]told
 	keep         time.Duration // of one generation
@@ -31,7 +31,7 @@ type ledger struct {
 	from      time.Time // when the newer generation began
 	fromEpoch uint64    // the epoch before it
 	horizon   time.Time // every change committed since then is in the ledger
-	forgotten uint64    // changes told before this epoch may be missing
+	forgotten uint64    // changes reported before this epoch may be missing
 }
 
 type told struct {
@@ -65,7 +65,7 @@ func (k *known) begin(origin string, now time.Time) {
 	k.epoch.Store(epoch)
 }
 
-// cover notes that all changes that were committed since a time have been told, unless some of them have been forgotten again.
+// cover notes that all changes that were committed since a time have been reported, unless some of them have been forgotten again.
 func (k *known) cover(since time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -172,7 +172,7 @@ func (k *known) source() string {
 }
 
 // from reports whether an answer of Postgres comes from where the feed does. One without an origin does not: it may be old. Without a
-// feed there is no telling.
+// feed it can't be known.
 func (k *known) from(origin string) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

@@ -136,7 +136,7 @@ func (d *Directory) load(batch []*flight) {
 }
 
 // date gives a subscription from Postgres the time and the version of its load, and reports whether it is certain that no change was
-// told since the load began.
+// reported since the load began.
 func (d *Directory) date(s *Subscription, epoch uint64, began time.Time) bool {
 	s.CachedAt, s.Quota = began, QuotaBlock{}
 	// In this order: a change reported since the query began may be missing in the rows, which must not get its
@@ -192,7 +192,7 @@ func (d *Directory) loadCached(batch []*flight) (left []*flight, doubtful map[st
 		case current:
 			// What the process keeps must not outlive what Dragonfly keeps.
 			life := min(d.config.Life, s.Left())
-			s.Quota = QuotaBlock{} // it is for those who read the keys
+			s.Quota = QuotaBlock{} // it is for programs that read the keys
 			d.keep(s, epoch, life)
 			d.land(f, s, nil, byDragonfly)
 		case unsure:

@@ -17,7 +17,7 @@ const (
 	BillingPeriodTTL = 24 * time.Hour
 )
 
-// left is how long a copy may still be used that was made at a time and tells of a period with an end, or of none. A period may roll
+// left is how long a copy may still be used that was made at a time and holds a period with an end, or of none. A period may roll
 // over without a change in the feed. One that had ended when the copy was made stays so until it is changed.
 func left(cachedAt time.Time, ttl time.Duration, end *time.Time) time.Duration {
 	left := ttl - time.Since(cachedAt)
@@ -68,7 +68,7 @@ type Position string
 
 // A Feed is one page of the change feed.
 type Feed struct {
-	// Changes are committed changes, none of which an earlier page has told. None is left out, also if it was committed late.
+	// Changes are committed changes, none of which an earlier page has returned. None is left out, also if it was committed late.
 	Changes []Change
 	Next    Position
 	// More says that there are more. Without it, everything was returned that was committed before the read began.
@@ -97,7 +97,7 @@ type Cache interface {
 	Subscriptions(ctx context.Context, users []string) ([]*Subscription, error)
 	// SubscriptionOf returns what is cached of a user, if the company is allowed: nil otherwise, as if there were nothing.
 	SubscriptionOf(ctx context.Context, user string, allowed func(company string) bool) (*Subscription, error)
-	// PutSubscriptions tells by index which of the subscriptions it has not stored, because a newer one is there.
+	// PutSubscriptions returns by index which of the subscriptions it has not stored, because a newer one is there.
 	PutSubscriptions(ctx context.Context, subs []*Subscription) (refused []int, err error)
 	// CompanyConfig returns nil if there is nothing that can be read.
 	CompanyConfig(ctx context.Context, company string) (*CompanyConfig, error)

@@ -32,7 +32,7 @@ type Subscription struct {
 	Limits tier.Limits `json:"tier_limits"`
 	// Memberships are the companies the user belonged to, the last 32, the newest first.
 	Memberships []Membership `json:"memberships"`
-	// Quota is how much of the day's quota was used, as ShowUse was last told, at most QuotaAge ago. It is in what Dragonfly
+	// Quota is how much of the day's quota was used, as last passed to ShowUse, at most QuotaAge ago. It is in what Dragonfly
 	// holds only, and left out where nothing was counted lately.
 	Quota QuotaBlock `json:"usage_quota,omitzero"`
 	// BillingStatus is the status of the company's subscription: active, past_due, cancelled or expired; closed if the company is.

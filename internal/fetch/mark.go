@@ -63,7 +63,7 @@ func (r *Reader) Expect(m Mark) { r.last = m }
 const doubt = 500 * time.Millisecond
 
 // compare looks whether the log still holds the record that was shown last. One that retention or compaction has taken away
-// is no difference. Whether the log ends before it, a fetch of what follows tells.
+// is no difference. Whether the log ends before it, a fetch of what follows shows.
 func (r *Reader) compare(ctx context.Context) error {
 	if r.last.IsZero() {
 		return nil

@@ -79,7 +79,7 @@ func (r *Reader) Close() {
 	}
 }
 
-// A Result is what a fetch told of the partition.
+// A Result is what a fetch returned of the partition.
 type Result struct {
 	Next          int64 // the offset to read from next
 	Records       int   // shown to the caller

@@ -9,7 +9,7 @@ import (
 	"tenantflow/internal/token"
 )
 
-// local is the grant of those who need no token.
+// local is the grant of callers that need no token.
 var local = token.All("loopback")
 
 // authorize returns what the sender of a request may see. If it is nothing, the answer is written and nil returned.

@@ -79,7 +79,7 @@ func TestWithoutPostgresCompaniesAre503(t *testing.T) {
 	eventually(t, func() bool { return f.get("/v1/companies/acme/subscription").status == http.StatusOK })
 }
 
-// What one token's question has brought into the caches is not told to another one.
+// What one token's request has brought into the caches is not shown to another one.
 func TestCachedCompaniesAreNotToldToOtherTenants(t *testing.T) {
 	t.Parallel()
 	f := setupStores(t)

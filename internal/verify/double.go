@@ -136,7 +136,7 @@ func quiet(insertBy int64, now time.Time) bool {
 	return time.UnixMilli(insertBy).Add(margin).Before(now)
 }
 
-// judgeTwins tells which rows are the later ones of an identity.
+// judgeTwins finds which rows are the later ones of an identity.
 func (v *Verifier) judgeTwins(report *Report, twins []twin) []double {
 	var found []double
 	for i := 0; i < len(twins); {

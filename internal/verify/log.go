@@ -169,7 +169,7 @@ func (c *logCheck) stretch(ctx context.Context, partition int, r consumers.Range
 	return j, nil
 }
 
-// progress tells how far the comparison is.
+// progress reports how far the comparison is.
 func (c *logCheck) progress(more, found int64) {
 	c.v.cfg.Progress(Progress{Stage: "log", Done: c.done + more, Total: c.total, Differences: c.report.Differences() + found})
 }

@@ -10,7 +10,7 @@ import (
 // A Kind says what a finding is.
 type Kind string
 
-// The kinds of findings. Each of them is a difference, but for those that Information tells.
+// The kinds of findings. Each of them is a difference, but for those that Information reports.
 const (
 	// Missing: an event before the committed offset is no row, no known duplicate and no dead letter.
 	Missing Kind = "missing"

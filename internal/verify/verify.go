@@ -98,7 +98,7 @@ type Verifier struct {
 	store  *clickhouse.Store
 	totals *totals.Checker
 	log    *slog.Logger
-	begun  bool // the counters are being counted again, because of a repair
+	begun  bool // the counters are being recounted, because of a repair
 }
 
 // ErrNotThere is returned when the topic or the tables do not exist. Running the migrations is what helps.

@@ -33,7 +33,7 @@ func (s *Store) Find(ctx context.Context, b *Block, rows []int) ([]Match, error)
 	if err != nil {
 		return nil, fmt.Errorf("look up %d events: %w", len(rows), err)
 	}
-	// The key of the table finds the rows; the join tells which event each one is, and compares the rest.
+	// The key of the table finds the rows; the join finds which event each one is, and compares the rest.
 	// Decimals are compared by their digits: multiplying large ones into integers would overflow.
 	return s.find(ctx, keys, `
 SELECT k.n AS n,

@@ -169,7 +169,7 @@ func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text
 	return err
 }
 
-// PutSubscriptions stores subscriptions, and tells by index which of them it has not stored because newer ones are there.
+// PutSubscriptions stores subscriptions, and returns by index which of them it has not stored because newer ones are there.
 func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscription) (refused []int, err error) {
 	entries := make([]cacheEntry, len(subs))
 	for i, s := range subs {
@@ -248,7 +248,7 @@ func seconds(left, ttl time.Duration) int64 {
 	return int64(math.Ceil(min(left, ttl).Seconds()))
 }
 
-// write stores entries, and tells by index which of them were refused because newer ones are there. An error may come
+// write stores entries, and returns by index which of them were refused because newer ones are there. An error may come
 // after some were stored.
 func (c *Cache) write(ctx context.Context, entries []cacheEntry) (refused []int, err error) {
 	calls := make([]scriptCall, 0, len(entries))

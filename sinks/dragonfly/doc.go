@@ -17,6 +17,6 @@
 // A look reads the sentinels, a handful of keys with the epoch and how far each partition is counted. If one is missing,
 // the store has lost something. Progress there covers only what was counted before, so on a server whose data is a prefix
 // of one order of writes, an owner that goes on at the lowest progress has no gap. Where that is not so, on another
-// Dragonfly and after a loss, a new epoch begins: the day is counted again from the log, and the first call for a user
+// Dragonfly and after a loss, a new epoch begins: the day is recounted from the log, and the first call for a user
 // clears what an earlier epoch has counted. See [State], and docs/quotas.md for the order of events behind each rule.
 package dragonfly

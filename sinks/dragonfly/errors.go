@@ -22,7 +22,7 @@ type ConfigError struct{ message string }
 
 func (e *ConfigError) Error() string { return e.message }
 
-// Classify tells what to do about an error of this package.
+// Classify says what to do about an error of this package.
 func Classify(err error) Class {
 	var config *ConfigError
 	if errors.As(err, &config) {

@@ -47,7 +47,7 @@ func evictionPolicy(memory map[string]string) string {
 	return ""
 }
 
-// sightFor is how long a look at the server holds for those who do not look themselves.
+// sightFor is how long a look at the server holds for callers that do not look themselves.
 const sightFor = time.Second
 
 // A sighting is what a server said of itself.
@@ -94,8 +94,8 @@ func (s *Store) saw(ctx context.Context, c redis.Cmdable, now *server) error {
 	return nil
 }
 
-// doubt takes the epoch out of a sentinel: readers see that, and who counts next begins another. It takes out the one that was there before
-// the policy was seen: one that begins while this is on its way was begun after the policy was put right.
+// doubt takes the epoch out of a sentinel: readers see that, and the next process that counts begins another. It takes out the one that was
+// there before the policy was seen: one that begins while this is on its way was begun after the policy was put right.
 func (s *Store) doubt(ctx context.Context, c redis.Cmdable) error {
 	topic := topicField(s.cfg.Topic)
 	epoch, err := c.HGet(ctx, SentinelKey(0), topic).Result()

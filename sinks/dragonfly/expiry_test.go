@@ -8,7 +8,7 @@ import (
 )
 
 // A server that runs out of memory within a script, and dies, may have written the counter and not its expiry. The member that made the call is
-// gone, too. What the next owner does, who reads the same events because no progress covers them, sets the expiry.
+// gone, too. The next owner reads the same events, because no progress covers them, and its call sets the expiry.
 func TestCount_AHalfAppliedCallGetsItsExpiry(t *testing.T) {
 	t.Parallel()
 	store, client, _ := open(t)

@@ -55,7 +55,7 @@ func (s *Store) Counters(ctx context.Context, user string, day time.Time) (Count
 	return c, nil
 }
 
-// Rebuilding reports whether counters of today may be short, because their events are being counted again after a loss, or
+// Rebuilding reports whether counters of today may be short, because their events are being recounted after a loss, or
 // will be as soon as a process that counts notices.
 func (s *Store) Rebuilding(ctx context.Context) (bool, error) {
 	fields, err := s.client.HGetAll(ctx, SentinelKey(0)).Result()

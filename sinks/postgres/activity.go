@@ -13,8 +13,8 @@ type Activity struct {
 }
 
 // Touch moves users' last_activity on to the given times, in the directory and in the company's own schema, where that is an
-// hour or more after what stands there. It returns how many have moved. A user who is not one of the company is skipped. No
-// copy of a subscription becomes old by it. The error is to be classified.
+// hour or more after what stands there. It returns how many have moved. A user who is not one of the company is skipped. It makes no
+// copy of a subscription stale. The error is to be classified.
 func (s *Store) Touch(ctx context.Context, seen []Activity) (int64, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()

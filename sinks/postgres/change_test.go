@@ -77,7 +77,7 @@ func TestChangesByPlainSQLAreToldOnceEach(t *testing.T) {
 	w.exec(t, "DELETE FROM user_directory WHERE user_id = 'u2'", "UPDATE companies SET status = 'closed' WHERE company_id = 'bolt'")
 	r.tells(t, "acme/u2", "bolt")
 	r.tells(t)
-	late := &reader{store: w.store} // who comes later hears all that is kept
+	late := &reader{store: w.store} // a later reader receives all that is kept
 	late.tells(t, "acme", "acme/u1", "acme/u2", "bolt", "bolt/u1")
 	late.tells(t)
 }

@@ -14,7 +14,7 @@ type CompanyConfig struct {
 	Config    json.RawMessage
 	Version   int64
 	UpdatedAt time.Time
-	// Quiet tells that it has not been written for half a minute: what there is to publish of it was published since.
+	// Quiet reports that it has not been written for half a minute: what there is to publish of it was published since.
 	Quiet bool
 }
 
