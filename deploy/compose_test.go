@@ -20,7 +20,7 @@ import (
 	"tenantflow/internal/token"
 )
 
-// A composition is what the tests look at in docker-compose.yml, with the defaults of its variables filled in.
+// A composition holds the parts of docker-compose.yml that the tests check, with the defaults of its variables filled in.
 type composition struct {
 	Services map[string]service        `yaml:"services"`
 	Volumes  map[string]map[string]any `yaml:"volumes"`
@@ -50,7 +50,7 @@ type service struct {
 	} `yaml:"depends_on"`
 }
 
-// oneShot tells whether the service does something and ends.
+// oneShot reports whether the service runs once and ends.
 func (s *service) oneShot() bool { return s.Restart == "no" }
 
 var variable = regexp.MustCompile(`\$\{([A-Za-z0-9_]+)(:-([^}]*))?\}`)
@@ -82,7 +82,7 @@ func compose(t *testing.T) composition {
 	return c
 }
 
-// pinned tells whether an image's tag names one release: at least major and minor, and for programs that number their
+// pinned matches an image whose tag names one release: at least major and minor, and for programs that number their
 // patches, the patch.
 var pinned = regexp.MustCompile(`:v?\d+\.\d+(\.\d+)*(-[a-z]+)?$`)
 
@@ -150,7 +150,7 @@ func TestEveryDependencyExistsAndItsConditionCanComeTrue(t *testing.T) {
 			}
 		}
 	}
-	// What the service needs it waits for, and nobody waits for himself.
+	// The service waits for what it needs, and no service waits for itself.
 	for _, store := range []string{"migrate", "kafka", "clickhouse", "postgres", "dragonfly"} {
 		if _, ok := c.Services["tenantflow"].DependsOn[store]; !ok {
 			t.Errorf("tenantflow does not wait for %s", store)
@@ -260,7 +260,7 @@ func TestStoresHaveThePasswordsTheServiceUses(t *testing.T) {
 	}
 }
 
-// The service sees a caller from this machine as one from the container's network, and would refuse him without a token.
+// The service sees a caller from this machine as one from the container's network, and would refuse it without a token.
 func TestTheServiceHasATokenThatTheFileTellsOf(t *testing.T) {
 	t.Parallel()
 	s := compose(t).Services["tenantflow"]

@@ -22,7 +22,7 @@ import (
 	"tenantflow/internal/httpapi"
 )
 
-// A recipe is what the tests look at in the Dockerfile. What is not said of a stage is of the last one.
+// A recipe holds the parts of the Dockerfile that the tests check; of the last stage, where it does not say otherwise.
 type recipe struct {
 	bases       []string // of all stages
 	files       []string // copied to the root

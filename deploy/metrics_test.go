@@ -31,7 +31,7 @@ type listener struct {
 	labels []string
 }
 
-// described takes a prometheus.Desc apart, which has no other way to tell its name and labels.
+// described takes a prometheus.Desc apart, which shows its name and labels in no other way.
 var described = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: .*, constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
 
 func (l *listener) Register(c prometheus.Collector) error {

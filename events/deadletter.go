@@ -128,7 +128,7 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// An Origin is the identity of a dead letter: who gave up on which record.
+// An Origin is the identity of a dead letter: which group gave up on which record.
 type Origin struct {
 	Group     string
 	Topic     string
@@ -152,7 +152,7 @@ type DeadLetter struct {
 	Large   *LargeRecord
 }
 
-// Redrivable tells whether the original bytes are there to be sent again.
+// Redrivable reports whether the original bytes are there to be sent again.
 func (d *DeadLetter) Redrivable() bool { return d.Large == nil }
 
 // ParseDeadLetter takes a record of a dead letter topic apart. The error says which header is absent or broken: then the

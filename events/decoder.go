@@ -271,7 +271,7 @@ func describe(invalid *jsonschema.ValidationError, data any) string {
 func violation(e *jsonschema.ValidationError, printer *message.Printer) string {
 	switch k := e.ErrorKind.(type) {
 	case *kind.AnyOf:
-		// Of the forms that a value may have, one is usually of its type: what that one lacks is what to mend.
+		// Of the forms that a value may have, one is usually of its type: what that one lacks is what to correct.
 		var types, others []string
 		for _, form := range e.Causes {
 			for len(form.Causes) > 0 {

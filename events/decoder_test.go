@@ -239,7 +239,7 @@ func TestTheFastWayTakesEveryValidFixtureAndNoInvalidOne(t *testing.T) {
 	}
 }
 
-// Whoever has to mend an event reads nothing but these words.
+// These words are all that the sender gets for correcting an event.
 func TestARefusalSaysWhatIsWrongWithAValue(t *testing.T) {
 	t.Parallel()
 	d := newTestDecoder(t, "")

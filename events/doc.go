@@ -1,9 +1,9 @@
-// Package events is the language of the platform's topics: CloudEvents 1.0 over Kafka, what types there are, how they
-// are read, checked and written, and what becomes of those that can't be. It knows neither a Kafka client nor a store.
+// Package events reads, checks and writes the events of the platform's topics: CloudEvents 1.0 over Kafka, the event types,
+// and the dead letters of events that can't be taken. It depends on neither a Kafka client nor a store.
 //
 // # Reading
 //
-// Whoever reads a topic fills a [Record]. Usage events, the many, go through a [UsageDecoder] into a [Usage] whose
+// The reader of a topic fills a [Record]. Usage events, the many, go through a [UsageDecoder] into a [Usage] whose
 // fields are ready for a column store; it allocates nothing. All other events go through a [Decoder], which gives an
 // [Event] with its attributes and, by [Event.Payload], the struct of its type. Both accept exactly what the type's JSON
 // Schema in package schemas accepts, and both keep amounts exact: integers and decimals never become floats.

@@ -11,7 +11,7 @@ import (
 // timeLayout is how this service writes the attribute time: UTC, as many digits as there are, at most nanoseconds.
 const timeLayout = time.RFC3339Nano
 
-// NewResult makes the output event of type eventType that cause has led to. Consumer names who made it: its source is
+// NewResult makes the output event of type eventType that cause has led to. Consumer names its maker: its source is
 // /tenantflow/<consumer>. Ordinal counts, from 0, the events of one type with the same cause. At is the business time of
 // the effect, and data is its JSON.
 //

@@ -253,7 +253,7 @@ func attributeText(raw json.RawMessage) (text string, present, ok bool) {
 	return string(raw), true, true
 }
 
-// isCoreAttribute tells the attributes CloudEvents itself defines, which are all strings, from extensions.
+// isCoreAttribute reports whether CloudEvents itself defines an attribute; those are all strings, unlike extensions.
 func isCoreAttribute(name string) bool {
 	switch name {
 	case "specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema":
@@ -276,19 +276,19 @@ func contentTypeOf(headers []Header) (string, *Rejection) {
 	return contentType, nil
 }
 
-// isEventFormat tells structured mode from binary mode: the binding asks for nothing but the prefix.
+// isEventFormat reports whether the mode is structured, not binary: the binding asks for nothing but the prefix.
 func isEventFormat(contentType []byte) bool {
 	return len(contentType) >= len(contentTypeFamily) &&
 		bytes.EqualFold(contentType[:len(contentTypeFamily)], []byte(contentTypeFamily))
 }
 
-// isStructured tells whether an event format is the one this service reads, whatever its parameters are.
+// isStructured reports whether an event format is the one this service reads, whatever its parameters are.
 func isStructured(contentType []byte) bool {
 	name, _, _ := bytes.Cut(contentType, []byte{';'})
 	return bytes.EqualFold(bytes.TrimSpace(name), []byte(contentTypeStructured))
 }
 
-// validAttribute tells whether a text may be the value of a CloudEvents attribute: UTF-8 without control characters
+// validAttribute reports whether a text may be the value of a CloudEvents attribute: UTF-8 without control characters
 // (U+0000-001F, U+007F-009F) and without noncharacters.
 func validAttribute[T string | []byte](s T) bool {
 	i := 0
@@ -341,5 +341,5 @@ func quoted(s string) string {
 	return quoteASCII(s[:most]) + "..."
 }
 
-// isBlank tells whether there is nothing but JSON's white space.
+// isBlank reports whether there is nothing but JSON's white space.
 func isBlank(data []byte) bool { return len(bytes.TrimLeft(data, " \t\r\n")) == 0 }

@@ -34,7 +34,7 @@ func nameID(name string) string { return uuid.NewSHA1(idNamespace(), []byte(name
 // IdentityHash is the 64-bit xxHash of an event's identity: source, a line feed, id. It does not allocate.
 //
 // It is the same in every version and process, and may be stored. Two events share a hash by chance once in 2^64 pairs,
-// so whoever must be exact compares the identities as well.
+// so a caller that must be exact compares the identities as well.
 func IdentityHash(source, id []byte) uint64 {
 	// One call over a copy on the stack takes half the time of three calls.
 	var short [128]byte

@@ -61,7 +61,7 @@ func canonical(value any, isTime bool) any {
 
 // A shape says which members of a type's data are known.
 type shape struct {
-	members map[string]*shape // nil: what is there stays whole
+	members map[string]*shape // nil: the member stays whole
 	isTime  bool
 }
 

@@ -8,10 +8,10 @@ type Header struct {
 	Value []byte
 }
 
-// A Record is one record of a Kafka topic: its place in the log and its bytes. The package knows no Kafka client,
-// so whoever reads the log fills it in.
+// A Record is one record of a Kafka topic: its place in the log and its bytes. The package depends on no Kafka
+// client, so the reader of the log fills it in.
 //
-// The byte slices belong to whoever made the record and are valid only until that reader moves on: what is kept
+// The byte slices belong to the reader that made the record and are valid only until that reader moves on: what is kept
 // must be copied.
 type Record struct {
 	Topic     string

@@ -142,7 +142,7 @@ func Topics() []TopicInfo {
 	}
 }
 
-// TopicOf is the topic, without prefix, that carries a type; false for a type nobody knows.
+// TopicOf is the topic, without prefix, that carries a type; false for an unknown type.
 func TopicOf(eventType string) (string, bool) {
 	for _, t := range Topics() {
 		for _, name := range t.Types {

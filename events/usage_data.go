@@ -214,7 +214,7 @@ func (d *UsageDecoder) revenue(text []byte, i int) (value int64, next int, ok bo
 	return value * pow10(int64(missing)), next, true
 }
 
-// ValidID tells whether s is a company_id or user_id: [A-Za-z0-9_-]{1,50}.
+// ValidID reports whether s is a company_id or user_id: [A-Za-z0-9_-]{1,50}.
 func ValidID(s string) bool { return isID([]byte(s)) }
 
 func isID(s []byte) bool {

@@ -144,7 +144,7 @@ func headerValue(r *Record, key string) []byte {
 	return nil
 }
 
-// repeatsName tells whether a JSON object has two members of one name at its top.
+// repeatsName reports whether a JSON object has two members of one name at its top.
 func repeatsName(text []byte) bool {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if _, err := d.Token(); err != nil {

@@ -80,7 +80,7 @@ func quoteIdentifier(name string) string {
 // Database returns the name of the database that is migrated.
 func (c *ClickHouse) Database() string { return c.database }
 
-// DB returns the connection, for whoever wants to look at the result. It is closed by Close.
+// DB returns the connection, for callers that look at the result. It is closed by Close.
 func (c *ClickHouse) DB() *sql.DB { return c.db }
 
 // Up applies what is pending, in order, and returns what it applied: nothing when the database is up to date.
@@ -122,8 +122,8 @@ func (c *ClickHouse) Status(ctx context.Context) ([]Version, error) {
 // Close closes the connections. It is not needed after an error of OpenClickHouse.
 func (c *ClickHouse) Close() error { return c.db.Close() }
 
-// ClickHouseVersions lists the versions this binary brings, all of them pending: what a database that does not exist
-// yet would be told.
+// ClickHouseVersions lists the versions this binary brings, all of them pending: the status of a database that does
+// not exist yet.
 func ClickHouseVersions() ([]Version, error) { return embedded("clickhouse") }
 
 func fileName(path string) string {

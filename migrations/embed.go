@@ -19,7 +19,7 @@ import (
 //go:embed clickhouse/*.sql postgres/*.sql tenant/*.sql queries/*.sql
 var files embed.FS
 
-// A Version is one migration of a store and what became of it.
+// A Version is one migration of a store and its outcome.
 type Version struct {
 	Version int64
 	Name    string // file name without folder

@@ -124,7 +124,7 @@ func TestAFunctionThatActsAsItsOwnerTakesNothingFromTheCallersSearchPath(t *test
 	d := newTenantDB(t)
 	a := d.company("a", "free")
 	user := d.login("data", "database_service_role")
-	// As if somebody could create objects after all: what is planted would be called by name or operator.
+	// As if the data service could create objects after all: what is planted would be called by name or operator.
 	d.as("postgres", "CREATE SCHEMA planted", fmt.Sprintf("GRANT USAGE ON SCHEMA planted TO %s", user),
 		"CREATE TABLE planted.subscriptions AS SELECT company_id, '{\"storage_mb\": \"unlimited\"}'::jsonb AS limits FROM public.subscriptions",
 		"CREATE FUNCTION planted.bad(text, text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$planted as %$$, current_user; END'",
@@ -197,7 +197,7 @@ func TestTheAuditLogIsOnlyAddedTo(t *testing.T) {
 func TestAUserWhoOwnsNothingButTheTablesCanDoAllOfIt(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)
-	// A second database, which somebody else owns: the service's user may create in it.
+	// A second database, which another user owns: the service's user may create in it.
 	other := newTenantDB(t)
 	name := other.admin.Path[1:]
 	other.as("postgres", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", fmt.Sprintf("GRANT CREATE ON DATABASE %q TO %s", name, d.owner),

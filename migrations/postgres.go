@@ -83,7 +83,7 @@ func ensurePostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) error
 	}
 	defer func() { _ = conn.Close(ctx) }() // everything was answered before
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize())
-	// Two processes at once: the second one is told so, in one of two ways.
+	// Two processes at once: the second one gets one of two errors.
 	if s := state(err); err != nil && s != stateDatabaseExists && s != stateUniqueKey {
 		return fmt.Errorf("create Postgres database %q (an administrator can do that as well, owned by user %s): %w", cfg.Database, cfg.User, err)
 	}
@@ -119,7 +119,7 @@ func state(err error) string {
 // Database returns the name of the database that is migrated.
 func (p *Postgres) Database() string { return p.database }
 
-// DB returns the connection, for whoever wants to look at the result. It is closed by Close.
+// DB returns the connection, for callers that look at the result. It is closed by Close.
 func (p *Postgres) DB() *sql.DB { return p.db }
 
 // Up applies what is pending, in order, and returns what it applied: nothing when the database is up to date. It stops
@@ -191,7 +191,7 @@ func (p *Postgres) makeLock(ctx context.Context) error {
 	if !there {
 		_, err := p.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+migrationLock+" (one boolean PRIMARY KEY CHECK (one)); COMMENT ON TABLE "+migrationLock+
 			" IS 'One row, which migrate locks, so that one runs at a time.'")
-		// Two processes at once: the second one is told so, in one of two ways.
+		// Two processes at once: the second one gets one of two errors.
 		if s := state(err); err != nil && s != stateTableExists && s != stateUniqueKey {
 			return err
 		}
@@ -241,6 +241,6 @@ func (p *Postgres) applied(ctx context.Context) (map[int64]time.Time, error) {
 // Close closes the connections. It is not needed after an error of OpenPostgres.
 func (p *Postgres) Close() error { return p.db.Close() }
 
-// PostgresVersions lists the versions this binary brings, all of them pending: what a database that does not exist yet
-// would be told.
+// PostgresVersions lists the versions this binary brings, all of them pending: the status of a database that does not
+// exist yet.
 func PostgresVersions() ([]Version, error) { return embedded("postgres") }

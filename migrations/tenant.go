@@ -67,7 +67,7 @@ func (p *Postgres) recordTenantVersions(ctx context.Context) error {
 	return nil
 }
 
-// compareTenantVersions tells which texts the database does not have yet, and its newest version.
+// compareTenantVersions returns the texts the database does not have yet, and its newest version.
 func compareTenantVersions(ctx context.Context, tx *sql.Tx, texts []tenantText) (missing []tenantText, newest int64, err error) {
 	rows, err := tx.QueryContext(ctx, "SELECT version, name, checksum FROM public.tenant_migrations")
 	if err != nil {

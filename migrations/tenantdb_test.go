@@ -156,13 +156,13 @@ func (d *tenantDB) login(name, role string) string {
 	return user
 }
 
-// awaitLock waits until somebody waits for a lock in the database.
+// awaitLock waits until a session waits for a lock in the database.
 func awaitLock(t *testing.T, d *tenantDB) {
 	t.Helper()
 	awaitWaiting(t, d, true)
 }
 
-// awaitNoLock waits until nobody does any more: a server notices late that somebody has given up.
+// awaitNoLock waits until no session does any more: a server notices late that a client has given up.
 func awaitNoLock(t *testing.T, d *tenantDB) {
 	t.Helper()
 	awaitWaiting(t, d, false)

@@ -27,7 +27,7 @@ type TenantMigration struct {
 	Done func(TenantResult)
 }
 
-// A TenantResult is what became of one company.
+// A TenantResult is the outcome of one company's migration.
 type TenantResult struct {
 	CompanyID string
 	From, To  int64 // versions of its tables before and after; with DryRun, after what would be applied
@@ -40,8 +40,8 @@ const (
 	// tenantsPerConnection is after how many companies a connection is replaced. A server process remembers the tables it
 	// has touched until it ends: here some 2 KB a company for one new column and index, 30 KB where rows are written.
 	tenantsPerConnection = 250
-	// tenantLockTimeout is how long a company may keep its tables in use before it is given up for this time. Everybody
-	// who wants the table waits behind the one who waits to change it.
+	// tenantLockTimeout is how long a company may keep its tables in use before this run gives it up. Every session
+	// that wants the table waits behind the one that waits to change it.
 	tenantLockTimeout = "5s"
 )
 
@@ -49,7 +49,7 @@ const (
 var ErrNoTenant = errors.New("the company has no schema")
 
 // MigrateTenants brings companies' tables to the newest version that the database knows, each in one transaction. A
-// company that fails is told and does not stop the others; one that has the newest version is passed over. So after a
+// company that fails is reported and does not stop the others; one that has the newest version is passed over. So after a
 // crash, or when the cause of a failure is removed, it is simply run again. Results are ordered by company; those of
 // companies that were not reached are missing. The error says why some were not: the server is gone, or ctx has ended.
 func (p *Postgres) MigrateTenants(ctx context.Context, m TenantMigration) ([]TenantResult, error) {

@@ -111,7 +111,7 @@ func TestNamedTenantsAreMigratedAndNoOthers(t *testing.T) {
 func TestATenantMigrationThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
 	d, ids := withVersions(t, "a b c d e f", addX2, addX3)
-	// Somebody keeps the tables of c, so the migration is in the middle of it when it ends.
+	// Another session keeps the tables of c in use, so the migration is in the middle of it when it ends.
 	holder, err := pgx.Connect(t.Context(), d.dsn(d.owner))
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestATenantMigrationThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 func TestAConnectionServesNoMoreThanSomeHundredTenants(t *testing.T) {
 	t.Parallel()
 	d := newTenantDB(t)
-	// Bare schemas: what counts is who comes by.
+	// Bare schemas: the test only counts the connections that visit them.
 	execPostgres(t, d.tables, "CREATE TABLE pids (pid int)",
 		"DO $$ BEGIN FOR i IN 1..600 LOOP EXECUTE format('CREATE SCHEMA %I', 'tenant_c' || i); END LOOP; END $$",
 		"INSERT INTO tenant_schema_versions (company_id, schema_name, version) SELECT 'c' || i, 'tenant_c' || i, 1 FROM generate_series(1, 600) i",

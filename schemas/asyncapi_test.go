@@ -34,7 +34,7 @@ type reference struct {
 	Ref string `yaml:"$ref"`
 }
 
-// A document is what the tests look at in asyncapi.yaml; tree is all of it.
+// A document holds the parts of asyncapi.yaml that the tests check; tree is all of it.
 type document struct {
 	Channels map[string]struct {
 		Address  string               `yaml:"address"`

@@ -1,5 +1,5 @@
-// Package schemas holds the JSON Schema (draft 2020-12) of every event type, for this service and for whoever writes
-// or reads its topics. The files are the published form: `<type>.schema.json`, each complete in itself.
+// Package schemas holds the JSON Schema (draft 2020-12) of every event type, for this service and for the services
+// that write or read its topics. The files are the published form: `<type>.schema.json`, each complete in itself.
 package schemas
 
 import (

@@ -70,7 +70,7 @@ func openAPIDocument(t *testing.T) openAPI {
 }
 
 // at follows a path of names into the document, through references on its way. It returns the place where the path ends
-// as a JSON pointer and what is there; nil: there is nothing.
+// as a JSON pointer, and the value there; nil: there is none.
 func (d openAPI) at(t *testing.T, path ...string) (string, any) {
 	t.Helper()
 	pointer, node := "#", d.tree
@@ -355,7 +355,7 @@ func TestTheHTTPDocumentHasTheRoutesOfTheHandlerAndNoOther(t *testing.T) {
 		t.Errorf("paths\n%q\nroutes\n%q", got, want)
 	}
 	for path, methods := range routes {
-		// HEAD is said to be like GET once for all.
+		// HEAD is described once for all, as like GET.
 		if !slices.Equal(methods, []string{http.MethodGet, http.MethodHead}) {
 			t.Errorf("%s answers %q", path, methods)
 		}

@@ -190,7 +190,7 @@ func TestAChangedDeletedOrUnlistedFixtureIsNoticed(t *testing.T) {
 }
 
 // The fixtures hold more than the schema asks for, so that a field that becomes required, or narrower, is noticed: one
-// valid fixture has nothing but the required fields and one has fields nobody knows.
+// valid fixture has nothing but the required fields and one has unknown fields.
 func TestFixturesWouldNoticeAStricterSchema(t *testing.T) {
 	t.Parallel()
 	fixtures := os.DirFS("fixtures")

@@ -110,7 +110,7 @@ func show(out io.Writer, stack *engine.Stack, o upOptions, took time.Duration) {
 	for _, l := range stack.Lines() {
 		fmt.Fprintf(w, "%s\t%s\tpid %d\t%s\n", l.Name, l.Address, l.Pid, relative(l.Log))
 	}
-	_ = w.Flush() // standard output; nobody to tell if it is gone
+	_ = w.Flush() // standard output; if it is gone, there is nowhere to report it
 	fmt.Fprintf(out, "\nReady after %s. Addresses are in %s:\n  set -a; . %s; set +a\nCtrl-C stops the stack; data stays in %s.\n",
 		took.Round(100*time.Millisecond), relative(o.env), relative(o.env), relative(o.data))
 }

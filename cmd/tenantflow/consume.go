@@ -49,7 +49,7 @@ func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, na
 	}, handler).Run(ctx)
 }
 
-// exactly gives a duration to those who take 0 for "the default": what is set to 0 is none at all.
+// exactly makes a duration for options where 0 means "the default": what is set to 0 is none at all.
 func exactly(d time.Duration) time.Duration { return max(d, time.Nanosecond) }
 
 // drain is how long a batch under way may take to finish when its partition is taken away or the process stops: an

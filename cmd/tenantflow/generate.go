@@ -126,7 +126,7 @@ func writeLines(cmd *cobra.Command, next func([]byte) ([]byte, bool)) error {
 			p.update(slog.Int("events", written))
 		}
 	}
-	if p.terminal || written >= 100_000 { // nobody wants to read about a moment's work
+	if p.terminal || written >= 100_000 { // a short run needs no progress report
 		p.done(slog.Int("events", written))
 	}
 	return flushed(out, nil)

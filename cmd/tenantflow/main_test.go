@@ -117,7 +117,7 @@ func TestTheExitCodeTellsAWrongCommandFromAFailedOne(t *testing.T) {
 	}
 }
 
-// What a client library logs by itself is no message of a command.
+// A client library's own log lines are no message of a command.
 func TestQuotaShow_SaysOneLineWhenAStoreIsDown(t *testing.T) {
 	t.Parallel()
 	_, errOut, code := tenantflow(t, deadStores(), "quota", "show", "u")

@@ -9,14 +9,14 @@ import (
 	"tenantflow/internal/config"
 )
 
-// limitMemory tells the collector how much the process should have for its parts, unless GOMEMLIMIT does. Left to itself it
+// limitMemory sets the collector's memory limit to what the parts of the process need, unless GOMEMLIMIT is set. Left to itself it
 // would let twice of what is in use pile up.
 //
 // Usage: the filter, and the budget three times over, for the rows held, for what is encoded of them, and for buffers and
 // what is not collected yet. Quota: its budget twice, and what is known of users. Companies and subscriptions: the budgets of both twice.
 //
 // Without usage a process holds little and much passes through it: it would collect several times a second, each time in the way
-// of whoever waits for an answer. So it collects less often, unless GOGC says how often.
+// of requests under way. So it collects less often, unless GOGC says how often.
 func limitMemory(cfg *config.Config, parts []string, log *slog.Logger) {
 	const least, users, relaxed = 128 << 20, 64 << 20, 400
 	var limit int64

@@ -80,7 +80,7 @@ type migration struct {
 	tiers    *tier.Catalogue
 	create   bool
 	deadline time.Time // no further attempt to reach a store after it
-	errOut   io.Writer // where progress is told
+	errOut   io.Writer // where progress is printed
 }
 
 // migrated is what a migration found and did.
@@ -146,7 +146,7 @@ type schema interface {
 	Database() string
 }
 
-// bring applies what is pending, if that is wanted, and tells what there is then.
+// bring applies what is pending, if that is wanted, and reports the state after it.
 func (m *migration) bring(ctx context.Context, db schema) (migratedStore, error) {
 	var applied []migrations.Version
 	if m.create {
@@ -212,7 +212,7 @@ func (m *migration) reach(ctx context.Context, try func(context.Context) error) 
 	}, backoff.WithContext(pause, ctx))
 }
 
-// unreachable tells whether an error may go away when the store has started.
+// unreachable reports whether an error may go away once the store has started.
 func unreachable(err error) bool {
 	var answer *clickhouse.Exception
 	if errors.As(err, &answer) || errors.Is(err, migrations.ErrNoDatabase) {
@@ -270,7 +270,7 @@ func (s *migratedStore) add(t *table, name string) {
 	}
 }
 
-// verdict is an error if somebody has to act.
+// verdict is an error if an operator has to act.
 func (f *migrated) verdict(status bool) error {
 	pending := f.Postgres.pending() + f.ClickHouse.pending()
 	missing, wrong := 0, 0

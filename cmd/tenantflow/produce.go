@@ -26,7 +26,7 @@ const (
 
 	// maxLineBytes bounds the memory a line may take. No broker takes a message that long.
 	maxLineBytes = 64 << 20
-	// maxListed is how many invalid lines the result names; all are told on standard error.
+	// maxListed is how many invalid lines the result names; all are printed on standard error.
 	maxListed = 100
 )
 
@@ -135,7 +135,7 @@ func openLines(cmd *cobra.Command, file string) (in io.ReadCloser, name string, 
 	return opened, file, nil
 }
 
-// produced is what became of the lines.
+// produced is the outcome of the lines.
 type produced struct {
 	Topic     string                `json:"topic"`
 	Mode      string                `json:"mode"`

@@ -11,7 +11,7 @@ import (
 	"tenantflow/internal/telemetry"
 )
 
-// A progress tells how a long-running command gets on: on a terminal one line that is written over, otherwise a JSON
+// A progress reports how far a long-running command is: on a terminal one line that is written over, otherwise a JSON
 // line now and then. It belongs to one goroutine.
 type progress struct {
 	w        io.Writer
@@ -32,7 +32,7 @@ func newProgress(w io.Writer, command string) *progress {
 	return p
 }
 
-// update tells the numbers as they are now, unless that was done a moment ago: it may be called for every event.
+// update prints the numbers as they are now, unless that was done a moment ago: it may be called for every event.
 func (p *progress) update(numbers ...slog.Attr) {
 	if now := time.Now(); now.Sub(p.last) >= p.every {
 		p.last = now
@@ -40,7 +40,7 @@ func (p *progress) update(numbers ...slog.Attr) {
 	}
 }
 
-// done tells the last numbers and ends the line.
+// done prints the last numbers and ends the line.
 func (p *progress) done(numbers ...slog.Attr) { p.write(true, numbers) }
 
 func (p *progress) write(done bool, numbers []slog.Attr) {
@@ -50,7 +50,7 @@ func (p *progress) write(done bool, numbers []slog.Attr) {
 		for _, n := range numbers {
 			line[n.Key] = n.Value.Any()
 		}
-		// Progress that can't be told is no reason to stop the work.
+		// Progress that can't be printed is no reason to stop the work.
 		if b, err := json.Marshal(line); err == nil {
 			_, _ = p.w.Write(append(b, '\n'))
 		}

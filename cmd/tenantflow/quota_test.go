@@ -17,7 +17,7 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// quotaStores makes Postgres with the companies acme (free) and globex (enterprise), and tells where Dragonfly is.
+// quotaStores makes Postgres with the companies acme (free) and globex (enterprise), and returns where Dragonfly is.
 func quotaStores(t *testing.T) (environ []string, counters *redis.Client) {
 	t.Helper()
 	dsn := postgrestest.New(t)

@@ -25,7 +25,7 @@ const (
 type app struct {
 	environ []string // NAME=value, as of os.Environ
 	output  string   // the -o flag: outputTable or outputJSON
-	running bool     // the command itself has begun: from here on an error is not one of usage
+	running bool     // the command itself has started: from here on an error is not one of usage
 }
 
 // config reads the configuration and checks that the given stores have an address. The error is a config.Problems,

@@ -106,7 +106,7 @@ func (s *service) tenantMetrics() *consumers.TenantMetrics {
 	return s.sharedTenantMetrics
 }
 
-// warm fills the caches of companies that are new, so that the first who asks for them finds them. Nothing depends on it.
+// warm fills the caches of companies that are new, so that the first request for them finds them. Nothing depends on it.
 func (s *service) warm(ctx context.Context, done []postgres.Applied) {
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()

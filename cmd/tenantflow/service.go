@@ -66,8 +66,8 @@ func newService(cfg *config.Config, log *slog.Logger, parts []part) (*service, e
 }
 
 // run runs until ctx ends or a part can't go on, and then stops in this order: not ready; the parts, which finish
-// their batches, commit, leave their groups and close their stores; HTTP last, because until then somebody may want
-// to know how the stop gets on. A stop that takes longer than the shutdown timeout is an error, and whatever is still
+// their batches, commit, leave their groups and close their stores; HTTP last, so that a probe can
+// follow the stop until then. A stop that takes longer than the shutdown timeout is an error, and whatever is still
 // under way ends with the process.
 func (s *service) run(ctx context.Context) error {
 	server := httpapi.New(httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: build(), Log: s.log, API: s.api})

@@ -20,7 +20,7 @@ import (
 	"tenantflow/internal/health"
 )
 
-// deadStores is a configuration whose stores nobody answers for.
+// deadStores is a configuration whose store addresses do not answer.
 func deadStores() []string {
 	return []string{
 		"TENANTFLOW_KAFKA_BROKERS=127.0.0.1:1",

@@ -79,7 +79,7 @@ type tenantChange struct {
 	Error     string   `json:"error,omitempty"`
 }
 
-// migrateTenants runs a migration and tells its progress.
+// migrateTenants runs a migration and prints its progress.
 func migrateTenants(ctx context.Context, db *migrations.Postgres, m migrations.TenantMigration, errOut io.Writer) (*tenantRun, error) {
 	run := &tenantRun{DryRun: m.DryRun, Tenants: []tenantChange{}}
 	names, err := db.RecordedTenantVersions(ctx)

@@ -21,8 +21,8 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// tenants is what several parts need to know of users and companies: opened by the first that asks, closed when the last
-// is done with it.
+// tenants holds the stores and caches of users and companies that several parts share: opened by the first part that asks,
+// closed when the last is done.
 type tenants struct {
 	mu        sync.Mutex
 	users     int
@@ -32,7 +32,7 @@ type tenants struct {
 	unfollow  context.CancelFunc // ends the following of changes
 	followed  *sync.WaitGroup
 	metrics   prometheus.Collector
-	kafka     *kafka.Transport // of those who ask how far company events are applied; nil: nobody does
+	kafka     *kafka.Transport // reads how far company events are applied; nil where no usage is counted
 }
 
 // openTenants opens Dragonfly, Postgres and the directory for a part, waiting for what is down. done is to be called when
@@ -87,7 +87,7 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	})
 	t.metrics = t.counters.Collector()
 	s.registry.MustRegister(t.metrics)
-	// Changes are followed until the last part has ended, not only until it is told to.
+	// Changes are followed until the last part has ended, not only until it is asked to stop.
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	t.unfollow, t.followed = unfollow, &sync.WaitGroup{}
 	t.followed.Go(func() {
@@ -99,8 +99,8 @@ func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, e
 	return true, nil
 }
 
-// applied returns what says how far company events are applied, which decides whether usage under another company is refused for good;
-// nil where no usage is counted.
+// applied returns a function that reports how far company events are applied, which decides whether usage under another company is
+// refused for good; nil where no usage is counted.
 func (t *tenants) applied(s *service) (func(context.Context) (time.Time, error), error) {
 	t.kafka = nil
 	if !slices.ContainsFunc(s.parts, func(p part) bool { return p.name == "quota" }) {

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// timeout is shorter than that of the check, so that the reason is told and not only that there was none.
+	// timeout is shorter than that of the check, so that the probe reports the reason itself.
 	timeout = 4 * time.Second
 	// maxShown is how much of a refusal is worth keeping in the container's state: /readyz names the part in less.
 	maxShown = 4 << 10

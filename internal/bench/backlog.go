@@ -37,7 +37,7 @@ func (r *running) pid() int {
 	return r.process.Pid()
 }
 
-// alive is an error if the process has ended by itself.
+// alive returns an error if the process has ended without being stopped.
 func (r *running) alive() error {
 	if r.process == nil {
 		return nil
@@ -148,7 +148,7 @@ func (w *world) finish(ctx context.Context, r *running, f finished) (Run, error)
 	if out.ClickHouseRSS, err = memory(w.clickhouse.Pid(), "VmRSS"); err != nil {
 		return out, err
 	}
-	// Parts are numbered in the order of the inserts: the largest number tells how many there were.
+	// Parts are numbered in the order of the inserts: the largest number is how many there were.
 	parts, err := w.number(ctx, "SELECT max(max_block_number) FROM system.parts WHERE database = '"+f.database+"' AND table = 'usage_tracking'")
 	if parts > 0 {
 		out.Inserts = float64(f.rows) / float64(parts)
@@ -186,7 +186,7 @@ func (w *world) awaitGroup(ctx context.Context, r *running, group string, member
 	return nil
 }
 
-// freePort finds a port that nobody has.
+// freePort finds a port that is not in use.
 func freePort(ctx context.Context) (string, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -3,7 +3,7 @@
 // the same Apache Kafka into the same tables of the same ClickHouse engine, one after the other, in one run.
 //
 // The quota consumer is measured likewise, beside a pipeline that counts the same events in the same Redis by INCRBY and
-// EXPIRE and promises nothing; and how soon its counts are seen, how fast they are told over HTTP, what they weigh.
+// EXPIRE and promises nothing; and how soon its counts are seen, how fast they are served over HTTP, what they weigh.
 //
 // Companies are measured without a rival: what one more costs, how fast their events are, what a change of tier takes.
 //
@@ -77,7 +77,7 @@ const (
 	Tenants           = "tenants"
 )
 
-// Names are all measurements that Run makes when it is told nothing else.
+// Names are the measurements that Run makes when none is named.
 func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,

@@ -143,7 +143,7 @@ func (w *world) forget(ctx context.Context) error {
 	return w.counts.ConfigResetStat(ctx).Err()
 }
 
-// info is a value of Redis about itself; empty: it does not tell.
+// info is a value of Redis about itself; empty: it is not reported.
 func (w *world) info(ctx context.Context, section, name string) string {
 	text, err := w.counts.Info(ctx, section).Result()
 	if err != nil {

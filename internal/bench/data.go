@@ -20,7 +20,7 @@ type dataset struct {
 	prefix     string // of the topic
 	partitions int
 	events     int // records in the topic
-	rows       int // what becomes of them in the table
+	rows       int // how many rows they make in the table
 	bytes      int // of data in an event, on average
 
 	counters map[string]int64 // events by the Redis key of their user and day

@@ -54,7 +54,7 @@ func (w *world) rowFiles(ctx context.Context, d dataset) (files map[string][]str
 		per := (d.rows + way.files - 1) / way.files
 		for i := range way.files {
 			path := filepath.Join(dir, fmt.Sprintf("%s-%d.native", way.name, i))
-			// _insert_by is written anew: the deadline of these rows has passed.
+			// _insert_by is replaced: the deadline of these rows has passed.
 			query := fmt.Sprintf(`INSERT INTO FUNCTION file('%[1]s', 'Native')
 SELECT * REPLACE (now64(3, 'UTC') + INTERVAL 1 DAY AS _insert_by) FROM
 (

@@ -131,8 +131,8 @@ func (w *world) count(ctx context.Context, c counter, d dataset) (_ Run, err err
 	return w.finish(ctx, r, finished{database: database, rows: d.rows, took: took, before: before, heapBefore: heapBefore})
 }
 
-// isCounted looks cheaply first, since whoever counts shares Redis with this look: all counters are read only when the end
-// is near.
+// isCounted looks cheaply first, since this look shares Redis with the contender: all counters are read only when the end is
+// near.
 func (w *world) isCounted(ctx context.Context, c counter, d dataset) (bool, error) {
 	if c.plain {
 		n, err := w.incremented(ctx)

@@ -208,7 +208,7 @@ func ended(p *engine.Process) bool {
 	}
 }
 
-// ownMemory is what a process has in memory that it shares with nobody, in MB.
+// ownMemory is the private memory of a process, in MB.
 func ownMemory(pid int) (float64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {

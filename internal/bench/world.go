@@ -37,9 +37,9 @@ type world struct {
 	databases  int     // databases made so far
 }
 
-// counted says whose counts Redis holds, complete.
+// counted says which service's complete counts Redis holds.
 type counted struct {
-	prefix string // of the service's groups; empty: nobody's
+	prefix string // of the service's groups; empty: Redis holds no complete counts
 	data   string // the dataset
 }
 
@@ -143,7 +143,7 @@ func (w *world) database(ctx context.Context) (name string, err error) {
 
 // retire takes a database away from the engine, and waits until that is at rest: merges of one contender must not slow
 // the next down. The files stay until the end: ext4 passes over an inode for a minute after its file was deleted, so
-// that whoever comes next would pay for finding other ones, up to a third of the engine's time.
+// that the next contender would pay for finding other ones, up to a third of the engine's time.
 func (w *world) retire(ctx context.Context, name string) error {
 	if _, err := w.clickhouse.Query(ctx, "DETACH DATABASE "+name); err != nil {
 		return err

@@ -61,7 +61,7 @@ func TestQueriesAndInsertsRunSideBySide(t *testing.T) {
 	}
 }
 
-// longQuery runs for a minute if nobody stops it, and shows up in system.processes under its comment.
+// longQuery runs for a minute unless it is killed, and shows up in system.processes under its comment.
 const longQuery = "SELECT sum(sleepEachRow(0.05)) FROM numbers(1200) SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0"
 
 func running(t *testing.T, comment string) bool {
@@ -76,7 +76,7 @@ func TestARunningQueryIsSeenAndKilledByItsComment(t *testing.T) {
 	ctx := clickhouse.Context(t.Context(), clickhouse.WithQueryID("victim"))
 	go func() { ended <- conn.Exec(ctx, longQuery) }()
 	eventually(t, func() bool { return running(t, "victim") })
-	// A query that is seen may not have begun to work yet, and then overlooks being killed. So it is killed until it ends.
+	// A query that is listed may not have started to work yet, and then a kill is lost. So it is killed until it ends.
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -11,7 +11,7 @@ import (
 )
 
 // The engine writes Native as for a file: no block info, no serialization kinds (protocol revision 0).
-// A client that names its protocol revision expects both, so every block is read and written anew.
+// A client that names its protocol revision expects both, so every block is decoded and encoded again.
 // clickhouse-go's own columns do it: what they can't read, that client couldn't either.
 
 // revisionWithSerialization is the first protocol revision in which a byte before each column's data

@@ -237,7 +237,7 @@ func (b blockReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// authenticate knows one user, default, without a password: what a new ClickHouse server has.
+// authenticate accepts one user, default, without a password: what a new ClickHouse server has.
 func authenticate(r *http.Request, values url.Values) error {
 	user, password := values.Get("user"), values.Get("password")
 	if u, p, ok := r.BasicAuth(); ok {

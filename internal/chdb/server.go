@@ -97,7 +97,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// fail writes an error as ClickHouse does. The answer has not begun yet: the engine gives the whole result
+// fail writes an error as ClickHouse does. The answer has not started yet: the engine gives the whole result
 // at once, so nothing fails in the middle of one.
 func (s *Server) fail(w http.ResponseWriter, err error) {
 	var e *Exception

@@ -24,7 +24,7 @@ const spoolPrefix = "tenantflow-clickhouse-"
 func openSpool(root string) (*spool, error) {
 	// One process at a time looks around, or it would take a directory made a moment ago,
 	// and not locked yet, for an abandoned one.
-	// Each user has a lock of their own: nobody can open, or clean up after, another.
+	// Each user has a lock of their own: no user can open, or clean up after, another's.
 	gate, err := os.OpenFile(filepath.Join(root, fmt.Sprintf("%slock-%d", spoolPrefix, os.Getuid())), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)

@@ -222,7 +222,7 @@ func (l *lexer) skipQuoted(quote byte) {
 	l.pos = len(l.text)
 }
 
-// skipHeredoc passes $tag$ ... $tag$ and tells whether there was one.
+// skipHeredoc passes $tag$ ... $tag$ and reports whether there was one.
 func (l *lexer) skipHeredoc() bool {
 	n := bytes.IndexByte(l.text[l.pos+1:], '$')
 	if n < 0 {

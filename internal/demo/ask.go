@@ -83,7 +83,7 @@ func (d *demo) askAtTheEnd(ctx context.Context) error {
 			return err
 		}
 		limit := d.quotas.limitOf(user)
-		want := d.quotas.counters[userDay{user, to.Date}].calls // nothing on a day that has just begun
+		want := d.quotas.counters[userDay{user, to.Date}].calls // nothing on a day that has just started
 		if to.code != http.StatusOK || to.Usage != want || to.Limit != limit || to.Exceeded != (want >= limit) {
 			d.result.counted.wrong = append(d.result.counted.wrong, fmt.Sprintf("%s: %d %s, with %d of %d predicted", to.path, to.code, to.body, want, limit))
 		}

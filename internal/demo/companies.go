@@ -15,7 +15,7 @@ import (
 	"tenantflow/internal/model"
 )
 
-// The company whose story is told, and how many others do the same at the same time.
+// The company whose story is shown, and how many others do the same at the same time.
 const (
 	storyCompany   = "story-acme"
 	storyCompanies = 100
@@ -56,8 +56,8 @@ func comers(begin time.Time) []chapter {
 	return all
 }
 
-// trouble is a payment that failed eight days ago. The time of grace is over, so what follows happens by itself: the company falls
-// to the free tier, two of its three users have no place any more, and all are told.
+// trouble is a payment that failed eight days ago. The grace period is over, so the expiry is due: the company falls to the free
+// tier, two of its three users are suspended, and all three are notified.
 func trouble(begin time.Time) []chapter {
 	return []chapter{{events.TypePaymentFailed, begin.AddDate(0, 0, 18), `"payment_id":"%-p2","reason":"card declined"`, []string{
 		events.TypePaymentFailureRecorded, events.TypeExpiryHandled,
@@ -123,7 +123,7 @@ func (d *demo) runCompanies(ctx context.Context) error {
 	return err
 }
 
-// publishChapters publishes chapters of all companies, and some of them once more.
+// publishChapters publishes chapters of all companies, and some of them twice.
 func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
 	w := &kafka.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
 	defer func() { _ = w.Close() }() // WriteMessages has waited for all of it

@@ -17,7 +17,7 @@ import (
 const lateness = 48 * time.Hour
 
 // Some companies are made known, the busiest of the day; the others stay unknown on purpose: what their users do is
-// counted all the same, and reported to nobody.
+// counted all the same, and no threshold event is published for it.
 const knownCompanies = 40
 
 // A userDay names a counter. The day is written 2026-11-23.
@@ -172,7 +172,7 @@ func (q *quotas) knownUsers() (n int) {
 	return n
 }
 
-// kept tells whether counters of a day are kept at a time.
+// kept reports whether counters of a day are kept at a time.
 func kept(day string, at time.Time) bool {
 	begin, err := time.Parse(time.DateOnly, day)
 	return err == nil && at.Before(begin.AddDate(0, 0, 1).Add(lateness))
@@ -205,8 +205,8 @@ func totals(counters map[userDay]counter, at time.Time) (n int64, sum counter) {
 	return n, sum
 }
 
-// newDay tells whether midnight UTC has passed since the users were made known. Then events of the day before that were
-// counted after it had ended are rightly reported to nobody.
+// newDay reports whether midnight UTC has passed since the users were made known. Then it is right that no threshold event is
+// published for events of the day before that were counted after it had ended.
 func (q *quotas) newDay(at time.Time) bool { return at.UTC().Format(time.DateOnly) != q.today }
 
 // compare lists what is not as predicted.

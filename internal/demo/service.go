@@ -58,7 +58,7 @@ func (s *service) start() error {
 	return nil
 }
 
-// address is where the service listens for HTTP, which its log tells.
+// address is where the service listens for HTTP, read from its log.
 func (s *service) address() (string, error) {
 	if s.http != "" {
 		return s.http, nil
@@ -103,7 +103,7 @@ func (s *service) stop() error {
 	return nil
 }
 
-// died is an error if the service has ended by itself.
+// died returns an error if the service has ended without being stopped.
 func (s *service) died() error {
 	select {
 	case <-s.process.Exited():

@@ -28,7 +28,7 @@ type member struct {
 
 const session = 1500 * time.Millisecond
 
-// join joins the group, or joins it again, and returns when the broker has let everybody in.
+// join joins or rejoins the group, and returns when the broker has let all members in.
 func (m *member) join(ctx context.Context) error {
 	for {
 		r, err := m.c.JoinGroup(ctx, &kafka.JoinGroupRequest{GroupID: m.group, MemberID: m.id, SessionTimeout: session,
@@ -104,7 +104,7 @@ func TestACommitOfAnOldGenerationIsRefused(t *testing.T) {
 		if err := zombie.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now() // its session begins anew with the commit
+		began := time.Now() // the commit restarts its session timeout
 		if err := zombie.commit(t.Context(), 1, "mine"); err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func TestTheSettingsOfATopicAreHonoured(t *testing.T) {
 		if err != nil || resp.Error != nil {
 			t.Fatal(err, resp)
 		}
-		// The embedded broker sets the time and does not tell it.
+		// The embedded broker sets the time and does not report it.
 		if k.Kind() == engine.Apache && time.Since(resp.LogAppendTime).Abs() > time.Minute {
 			t.Errorf("the broker's timestamp is %s", resp.LogAppendTime)
 		}
@@ -272,7 +272,7 @@ func TestAMemberThatDiesWhileItJoinsIsThrownOut(t *testing.T) {
 		if err := first.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		// The second one's process ends while the broker waits for the first to join again.
+		// The second one's process ends while the broker waits for the first to rejoin.
 		alive, die := context.WithCancel(t.Context())
 		var dialer net.Dialer
 		gone := make(chan error, 1)
@@ -288,7 +288,7 @@ func TestAMemberThatDiesWhileItJoinsIsThrownOut(t *testing.T) {
 		go func() { gone <- second.join(alive) }()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		// await waits for a state of the group in which it has some members. (What Client.Heartbeat returns does not tell: it reads
+		// await waits for a state of the group in which it has some members. (What Client.Heartbeat returns does not show it: it reads
 		// the fields of the answer in another order than the broker writes them.)
 		await := func(state string, members int) {
 			t.Helper()

@@ -169,7 +169,7 @@ func childrenOf(pid int) []int {
 	return pids
 }
 
-// gone says whether a process has ended; one that nobody has waited for yet counts as ended.
+// gone says whether a process has ended; one that has not been waited for yet counts as ended.
 func gone(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

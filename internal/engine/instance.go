@@ -24,7 +24,7 @@ type instance struct {
 	lock    *os.File // held as long as the instance may run
 	port    *port
 	env     []string
-	command func() (*exec.Cmd, error)       // a run's command, made anew for each
+	command func() (*exec.Cmd, error)       // makes the command of a run
 	probe   func(ctx context.Context) error // one real request
 	stopSig syscall.Signal
 
@@ -96,7 +96,7 @@ func (e *instance) awaitHealthy(ctx context.Context, run *child) error {
 		probeCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := e.probe(probeCtx)
 		cancel()
-		if !run.alive() { // an answer may have come from somebody else on that port
+		if !run.alive() { // the answer may have come from another process on that port
 			return fmt.Errorf("the process ended: %w", exitError(run.err))
 		}
 		if err == nil {
@@ -235,7 +235,7 @@ func open(name string, o Options) (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	// Not every engine notices by itself that another one writes to the same files.
+	// Not every engine notices that another one writes to the same files.
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("start %s: the data directory %s is in use by another one that runs: %w", name, dir, err)

@@ -17,7 +17,7 @@ type Kafka struct {
 }
 
 // StartKafka runs a broker of the kind the options say, installing Apache Kafka when it is missing, and returns when
-// it tells its metadata and finds the coordinator of a group.
+// it serves its metadata and finds the coordinator of a group.
 func StartKafka(ctx context.Context, o Options) (*Kafka, error) {
 	switch o.Kind {
 	case Embedded, "":
@@ -66,7 +66,7 @@ func (k *Kafka) Release() {
 	}
 }
 
-// probeGroup is a group that nobody is in.
+// probeGroup is a group without members.
 const probeGroup = "localstack.probe"
 
 // answers asks for the cluster's brokers and for a group's coordinator: Apache Kafka is ready for consumers only a

@@ -24,8 +24,8 @@ type Options struct {
 	// KafkaConfig are broker settings by Kafka's own names (message.max.bytes, ...), over those of this package.
 	KafkaConfig map[string]string
 
-	// Advertise, if set, is called with Apache Kafka's own HOST:PORT before it starts and returns the one it tells its
-	// clients to use: that of a proxy in front of it. The embedded broker tells its own in any case.
+	// Advertise, if set, is called with Apache Kafka's own HOST:PORT before it starts and returns the one it
+	// advertises: that of a proxy in front of it. The embedded broker always advertises its own.
 	Advertise func(addr string) string
 
 	// Persistence of Redis; default AppendOnly.

@@ -21,7 +21,7 @@ type Postgres struct {
 	*instance
 	bin  string // where initdb and postgres are
 	data string
-	as   *syscall.Credential // whom it runs as; nil for this process's user
+	as   *syscall.Credential // the user it runs as; nil for this process's user
 }
 
 // StartPostgres runs a PostgreSQL server, installing it when it is missing, and returns when it answers a query.
@@ -92,7 +92,7 @@ func (p *Postgres) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	// --no-sync: what initdb wrote is synced by the server's first checkpoint, or made anew.
+	// --no-sync: what initdb wrote is synced by the server's first checkpoint, or written again.
 	cmd, err := p.cmd("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (p *Postgres) query(ctx context.Context, sql string) error {
 	return err
 }
 
-// postgresUser is whom the server runs as: nobody else, unless this process is root.
+// postgresUser is the user that the server runs as; nil, which is this process's own, unless this process is root.
 func postgresUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil

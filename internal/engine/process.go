@@ -23,7 +23,7 @@ func Run(cmd *exec.Cmd) (*Process, error) {
 // Pid is the process id.
 func (p *Process) Pid() int { return p.child.pid() }
 
-// Exited returns a channel that is closed when the process has ended and Err tells how.
+// Exited returns a channel that is closed when the process has ended and Err returns how.
 func (p *Process) Exited() <-chan struct{} { return p.child.exited }
 
 // Err is how the process ended: nil for exit status 0, an *exec.ExitError for anything else. Before its end it is nil.

@@ -12,13 +12,13 @@ import (
 )
 
 // A Proxy stands in front of an engine and breaks its connections in the ways that networks do, at points that a test
-// can name. It forwards TCP and knows no protocol; a request is what a client has sent on a connection since the
+// can name. It forwards TCP and parses no protocol; a request is what a client has sent on a connection since the
 // engine's last answer on it, of which the first 64 KiB are shown to matchers.
 //
 //	proxy, err := engine.NewProxy(clickhouse.Addr())
 //	...
 //	lost := proxy.SwallowResponse(func(request []byte) bool { return bytes.Contains(request, []byte("INSERT")) })
-//	...                 // the client is told nothing but that its connection broke
+//	...                 // the client sees only a broken connection
 //	<-lost.Caught()     // by now the engine has done the work and answered
 type Proxy struct {
 	listener net.Listener
@@ -71,7 +71,7 @@ func NewProxy(target string) (*Proxy, error) {
 // Addr is where clients connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Close cuts all connections, lets nobody in any more and waits until nothing of the proxy runs.
+// Close cuts all connections, accepts no more, and waits until nothing of the proxy runs.
 func (p *Proxy) Close() error {
 	p.end()
 	err := p.listener.Close()
@@ -329,7 +329,7 @@ func (l *link) responses() {
 				return
 			}
 			if _, werr := l.client.Write(buf[:n]); werr != nil {
-				// Nobody listens any more. The engine is not told: it may be at work on a late request.
+				// The client is gone. The engine's connection stays open: it may be at work on a late request.
 				_, _ = io.Copy(io.Discard, l.server)
 				return
 			}

@@ -102,9 +102,9 @@ func localstack(ctx context.Context) (string, error) {
 	}
 	err = locked("build", func() error {
 		if fresh(path, root) {
-			return nil // whoever had the lock has built it
+			return nil // the process that held the lock has built it
 		}
-		// Not into its place at once: the old one may be running, and somebody may be about to start it.
+		// Not into its place at once: the old one may be running, and another process may be about to start it.
 		built := filepath.Join(build, "localstack")
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", built, "./cmd/localstack")
 		cmd.Dir = root

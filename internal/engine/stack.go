@@ -100,7 +100,7 @@ func (s *Stack) Environment() []string {
 	}
 }
 
-// WriteEnv writes Environment to a file, one a line, in one step: whoever waits for the file finds it complete.
+// WriteEnv writes Environment to a file, one a line, in one step: a process that waits for the file finds it complete.
 func (s *Stack) WriteEnv(path string) error {
 	if err := writeFile(path, strings.Join(s.Environment(), "\n")+"\n"); err != nil {
 		return fmt.Errorf("write the stack's addresses: %w", err)

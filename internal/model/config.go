@@ -1,4 +1,4 @@
-// Package model makes usage traffic and says what must become of it.
+// Package model makes usage traffic and predicts its effect.
 //
 // A Generator is seeded: the same Config gives the same messages, byte for byte, on every machine. While it makes
 // them it keeps a model of the result that shares no code with the service: how many rows there must be and which,

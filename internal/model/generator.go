@@ -22,7 +22,7 @@ type Generator struct {
 	headers []events.Header // likewise
 }
 
-// fixedHeaders are header values that many messages share. Nobody writes to them.
+// fixedHeaders are header values that many messages share. They are never written to.
 type fixedHeaders struct {
 	specVersion, eventType, data, structured []byte
 	sources                                  [len(sources)][]byte

@@ -7,7 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// A tally adds new events up. Its keys are indexes packed into 64 bits; they become text when somebody asks.
+// A tally adds new events up. Its keys are indexes packed into 64 bits; they become text when they are read.
 type tally struct {
 	rows       int64
 	identities Fingerprint

@@ -1,4 +1,4 @@
-// Package telemetry makes what the service tells about itself: the logger and the registry of metrics. Both are
+// Package telemetry makes the logger and the registry of metrics. Both are
 // handed to the parts that use them; neither is global.
 package telemetry
 
@@ -46,7 +46,7 @@ func IsTerminal(w any) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	// The null device is a character device too, and nobody watches it.
+	// The null device is a character device too, and no terminal.
 	null, err := os.Stat(os.DevNull)
 	return err != nil || !os.SameFile(info, null)
 }

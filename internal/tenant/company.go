@@ -112,7 +112,7 @@ func (r *Rules) addUser(d *Decision, s *State, p *events.UserAdded) *Decision {
 	case limits.MaxUsers != tier.Unlimited && s.Users >= int64(limits.MaxUsers):
 		return d.refuse(UserLimitReached, "the company has %d users, and its tier allows %s", s.Users, limits.MaxUsers)
 	}
-	d.Add = &User{p.UserID, p.Email} // there is a place for all, so nobody else's changes
+	d.Add = &User{p.UserID, p.Email} // there is a place for all, so no other user changes
 	d.note("company.user_added", map[string]any{"user": Pseudonym(s.CompanyID, p.UserID)})
 	d.Outputs = func(Written) []Output {
 		return []Output{{Topic: events.TopicCompanyResults, Type: events.TypeUserProvisioned, Data: map[string]any{
@@ -129,7 +129,7 @@ func (r *Rules) removeUser(d *Decision, s *State, p *events.UserRemoved) *Decisi
 	}
 	d.Remove = p.UserID
 	if sub := s.Subscription; sub != nil {
-		d.Seat = sub.Limits.MaxUsers != tier.Unlimited && s.Users > int64(sub.Limits.MaxUsers) // else there is nobody who waits for it
+		d.Seat = sub.Limits.MaxUsers != tier.Unlimited && s.Users > int64(sub.Limits.MaxUsers) // else no user is suspended for want of a place
 	}
 	d.note("company.user_removed", map[string]any{"user": Pseudonym(s.CompanyID, p.UserID)})
 	d.Outputs = func(w Written) []Output {

@@ -46,7 +46,7 @@ const (
 	MaxRenewalGrace     = 28 * 24 * time.Hour // shorter than any period: none is over before it can begin
 )
 
-// A State is what is known of one company when an event is judged.
+// A State holds what is known of one company when an event is judged.
 type State struct {
 	CompanyID    string
 	Company      *Company      // nil: not registered
@@ -64,7 +64,7 @@ type State struct {
 	Users int64
 	// UserOf is the company of the user that the event names; empty: there is no such user.
 	UserOf string
-	// EmailTaken tells that another user of the company has the email that the event names.
+	// EmailTaken means that another user of the company has the email that the event names.
 	EmailTaken bool
 	// Payment is what is known of the payment that the event names; nil: nothing.
 	Payment *Payment
@@ -78,7 +78,7 @@ type Company struct {
 	CreatedAt                            time.Time
 }
 
-// A Queue is what is known of the events of a company that wait in the inbox. They are applied in their order, and later events of the
+// A Queue describes the events of a company that wait in the inbox. They are applied in their order, and later events of the
 // company queue behind them, whatever they wait for.
 type Queue struct {
 	Head int64 // the place of the first of them; 0: none waits
@@ -249,7 +249,7 @@ type Decision struct {
 	// pseudonyms.
 	Action  string
 	Details map[string]any
-	// Outputs makes the events that tell of the effect.
+	// Outputs makes the events that report the effect.
 	Outputs func(w Written) []Output
 }
 
@@ -264,7 +264,7 @@ type Written struct {
 	Schema        int64 // the version of the tables
 }
 
-// suspended lists the users who have become suspended.
+// suspended lists the users whom the decision has suspended.
 func (w *Written) suspended() []string {
 	users := []string{}
 	for _, s := range w.Seats {

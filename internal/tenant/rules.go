@@ -114,7 +114,7 @@ func (d *Decision) refuse(code, format string, args ...any) *Decision {
 	return &Decision{At: d.At, Refused: &tier.Refusal{Code: code, Message: fmt.Sprintf(format, args...)}}
 }
 
-// Pseudonym stands for a user in the audit log: the same for the same user of the same company, and nobody's name.
+// Pseudonym stands for a user in the audit log: the same for the same user of the same company, without the user's name.
 func Pseudonym(company, user string) string {
 	sum := sha256.Sum256([]byte(company + "\n" + user))
 	return "user-" + hex.EncodeToString(sum[:12])

@@ -1,4 +1,4 @@
-// Package tenantmodel makes company and subscription events and says what must become of them.
+// Package tenantmodel makes company and subscription events and predicts their effect.
 //
 // A [Generator] is seeded: the same Config gives the same messages, byte for byte. While it makes them, a judge that shares no
 // code with the service keeps the [World] that must result: companies, users, subscriptions, money, the inbox, and every event

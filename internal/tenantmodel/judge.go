@@ -18,7 +18,7 @@ type judge struct {
 	userOf    map[string]string // company of every user there is
 }
 
-// A company is what the judge knows of one.
+// A company holds the judge's state of a company.
 type company struct {
 	id, status string
 	email      string
@@ -47,7 +47,7 @@ type subscription struct {
 	ended      *subscription // by an expiry
 }
 
-// A renewal is a period that is recorded and has not begun.
+// A renewal is a period that is recorded and has not started.
 type renewal struct {
 	start, end time.Time
 	months     int
@@ -209,7 +209,7 @@ func (j *judge) company(e *event, c *company) string {
 	return ""
 }
 
-// patchable tells whether a company may set what it wants to. Only what the generator makes is recognised.
+// patchable reports whether a company may set what it wants to. Only what the generator makes is recognised.
 func patchable(changes map[string]any) bool {
 	for _, name := range []string{"company_id", "subscription_tier", "max_users", "features_enabled", "support_level"} {
 		if _, there := changes[name]; there {

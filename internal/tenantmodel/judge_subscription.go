@@ -133,7 +133,7 @@ func (j *judge) upgrade(e *event, c *company) string {
 		s.begin(to, at, monthAfter(at, at.Day()), 1, at.Day())
 		lines = []int64{to.price}
 		if _, tiers := j.bill(c, s); slices.Contains(tiers, to.name) {
-			lines = []int64{0} // it was left in the moment in which it had begun
+			lines = []int64{0} // it was left at the moment at which it started
 		}
 		j.adopt(c)
 	} else {
@@ -243,7 +243,7 @@ func (j *judge) fallAtEnd(e *event, c *company) {
 	j.withdrawn(e, c, dropped)
 }
 
-// fallen tells of a downgrade that was made.
+// fallen reports a downgrade that was made.
 func (j *judge) fallen(e *event, c *company, from plan, at time.Time, lines []int64) {
 	t := j.charge(e, c, "downgrade", from.name, "", lines)
 	j.tell(e, events.TopicSubscriptionResults, events.TypeDowngraded, 0, map[string]any{"downgraded_from": from.name, "downgraded_to": c.sub.plan.name,

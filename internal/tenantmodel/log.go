@@ -10,7 +10,7 @@ type Event struct {
 	Data                 map[string]any
 }
 
-// A Judge says what must become of events that are handled one after the other, whatever they are. An event for a company that is not
+// A Judge predicts the effect of events that are handled one after the other, whatever they are. An event for a company that is not
 // registered is refused at once: hold it back until it is.
 type Judge struct{ judge *judge }
 

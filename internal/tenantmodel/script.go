@@ -28,7 +28,7 @@ func (g *Generator) newScript(index int) *script {
 	s := &script{g: g, index: index, id: fmt.Sprintf("%sc%05d", g.config.Prefix, index), sent: map[string][]*event{}}
 	s.lapsed = g.random.chance(g.config.Lapsed)
 	s.soon = s.lapsed && index > 0 && g.config.Soon > 0 && g.random.chance(0.7)
-	// The first company is there from the start, and its first user stays: others may name him.
+	// The first company is there from the start, and its first user stays: others may name this user.
 	if index > 0 && !s.lapsed && g.config.Phases > 1 && g.random.chance(0.1) {
 		s.begins = 1
 	}

@@ -67,7 +67,7 @@ func (sc *scene) companyEvent() {
 		user := sc.newUser()
 		add(events.TypeUserAdded, map[string]any{"user_id": user, "email": user + "@" + sc.id})
 	case sc.quiet && n < 7 && len(c.users) > 1:
-		// Not the first one: in the first company he stays, and of the others it makes no difference.
+		// Not the first user, who stays in the first company; in the others it makes no difference.
 		add(events.TypeUserRemoved, map[string]any{"user_id": c.users[1+r.below(len(c.users)-1)].id})
 	case n == 7 && len(c.users) == 1 && sc.index > 0 && !sc.lapsed:
 		add(events.TypeUserRemoved, map[string]any{"user_id": c.users[0].id})

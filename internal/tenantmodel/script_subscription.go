@@ -236,7 +236,7 @@ func (sc *scene) refusedSubscriptionEvent() bool {
 	}
 }
 
-// refusedPayment names a payment that is somebody's already.
+// refusedPayment names a payment that is already taken.
 func (sc *scene) refusedPayment() bool {
 	r := &sc.g.random
 	s := &sc.state().sub

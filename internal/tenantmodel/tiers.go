@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A plan is what the judge knows of a tier: the built-in catalogue, written down once more.
+// A plan holds the judge's own copy of a tier of the built-in catalogue.
 type plan struct {
 	name     string
 	rank     int
@@ -66,7 +66,7 @@ func portion(price int64, start, end, at time.Time) int64 {
 		at = end
 	}
 	exact := new(big.Rat).Mul(big.NewRat(price, 1), big.NewRat(end.UnixMicro()-at.UnixMicro(), end.UnixMicro()-start.UnixMicro()))
-	// Twice the number, cut off, tells on which side of the half it is.
+	// Twice the number, cut off, shows on which side of the half it is.
 	doubled := new(big.Int).Quo(new(big.Int).Mul(exact.Num(), big.NewInt(2)), exact.Denom())
 	whole := new(big.Int).Quo(exact.Num(), exact.Denom())
 	odd := new(big.Int).And(new(big.Int).Abs(doubled), big.NewInt(1)).Sign() != 0

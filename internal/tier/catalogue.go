@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Free is the tier of whoever has no other.
+// Free is the tier of a company that has no other.
 const Free = "free"
 
 // Currency is the currency of every price in a catalogue (ISO 4217).
@@ -22,13 +22,13 @@ type Tier struct {
 	// PriceMinor is the price of a month in minor units of Currency.
 	PriceMinor int64
 	Limits
-	// Benefits are told to the customer as they stand; nothing here reads them. Treat them as read-only.
+	// Benefits are passed to the customer unchanged; nothing here reads them. Treat them as read-only.
 	Benefits     map[string]any
 	SupportLevel string
 	Backup       Backup
 	// StatementTimeout is how long one query of a company may take in Postgres.
 	StatementTimeout time.Duration
-	// P95Target is what 95 % of a company's queries should stay below.
+	// P95Target is the time below which 95 % of a company's queries should stay.
 	P95Target time.Duration
 }
 

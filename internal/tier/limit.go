@@ -1,5 +1,5 @@
-// Package tier holds what the subscription tiers are: their prices, limits and benefits, which changes between them are allowed, and
-// what a change costs. It is pure: nothing here knows a store or a clock.
+// Package tier holds the catalogue of subscription tiers: their prices, limits and benefits, which changes between them are allowed,
+// and what a change costs. It is pure: nothing here reads a store or a clock.
 package tier
 
 import (

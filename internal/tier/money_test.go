@@ -10,7 +10,7 @@ import (
 	"tenantflow/internal/tier"
 )
 
-// zones are those whose clocks change at other days and by other amounts than everybody expects, or not at all.
+// zones are those whose clocks change at other days and by unusual amounts, or not at all.
 func zones(t *testing.T) []*time.Location {
 	t.Helper()
 	all := []*time.Location{time.UTC, time.FixedZone("", -12*3600), time.FixedZone("", 5*3600+45*60)}

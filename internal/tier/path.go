@@ -38,7 +38,7 @@ type Current struct {
 // whole is what the whole period costs at the price of a month.
 func (cur Current) whole(price int64) int64 { return price * int64(max(1, cur.Months)) }
 
-// A Change is what becomes of a subscription.
+// A Change moves a subscription from one tier to another.
 type Change struct {
 	From string
 	To   Tier

@@ -90,9 +90,9 @@ func NoCharge(start, end time.Time) Adjustment {
 	return Adjustment{Currency: Currency, PeriodStart: start, PeriodEnd: end, Lines: []Line{}}
 }
 
-// prorate is the adjustment of a change within a period, by the prices of the whole period. The amount is rounded once, as a whole,
-// and so is the credit; the charge is the difference, so that the lines always sum to the amount. Nothing is paid back, so the amount is
-// 0 at least, and 0 for a tier that the period was charged for already.
+// prorate returns the proration of a change within a period: its adjustment, by the prices of the whole period. The amount is
+// rounded once, as a whole, and so is the credit; the charge is the difference, so that the lines always sum to the amount. Nothing is
+// paid back, so the amount is 0 at least, and 0 for a tier that the period was charged for already.
 func prorate(cur Current, to Tier, at time.Time) Adjustment {
 	start, end := instant(cur.PeriodStart), instant(cur.PeriodEnd)
 	if at.Before(start) {

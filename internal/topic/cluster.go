@@ -11,10 +11,10 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// A State is what became of a topic.
+// A State is what was found or done for a topic.
 type State string
 
-// The states. Only Missing and Wrong need somebody to act.
+// The states. Only Missing and Wrong need an operator to act.
 const (
 	Created State = "created"
 	Exists  State = "exists"
@@ -22,7 +22,7 @@ const (
 	Wrong   State = "wrong" // exists, and is set up so that events can be lost
 )
 
-// A Report tells about one topic.
+// A Report describes one topic.
 type Report struct {
 	Topic       string   `json:"topic"`
 	State       State    `json:"state"`
@@ -60,7 +60,7 @@ func Ensure(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report
 		switch err := answer.Errors[t.Topic]; {
 		case err == nil:
 			created[t.Topic] = true
-		case errors.Is(err, kafka.TopicAlreadyExists): // somebody else was faster
+		case errors.Is(err, kafka.TopicAlreadyExists): // another process was faster
 		default:
 			return nil, fmt.Errorf("create topic %s: %w", t.Topic, err)
 		}
@@ -148,7 +148,7 @@ func Inspect(ctx context.Context, client *kafka.Client, topics []Topic) ([]Repor
 
 func allLed(t kafka.Topic) bool {
 	for _, p := range t.Partitions {
-		if p.Leader.Port == 0 { // nobody is in charge of it yet
+		if p.Leader.Port == 0 { // it has no leader yet
 			return false
 		}
 	}

@@ -60,7 +60,7 @@ func replication(t kafka.Topic) int {
 	return len(t.Partitions[0].Replicas)
 }
 
-// number reads a setting. One that is none counts as 0: the broker has checked what it is told.
+// number reads a setting. One that is none counts as 0: the broker has checked it.
 func number(text string) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {

@@ -84,7 +84,7 @@ func (p *Publisher) complete(batch []kafka.Message, err error) {
 	if err == nil {
 		p.acknowledged.Add(int64(len(batch)))
 	} else {
-		_ = p.fail(err) // told by the next Publish or by Close
+		_ = p.fail(err) // returned by the next Publish or by Close
 	}
 	p.room.Release(int64(len(batch)))
 }

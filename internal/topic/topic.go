@@ -1,7 +1,7 @@
 // Package topic says which topics an installation has and how they are set up, creates those that are missing and
-// tells what is different about those that are not.
+// reports what is different about those that are not.
 //
-// It never changes a topic that exists: its settings may be somebody's decision, and the order of events per company
+// It never changes a topic that exists: its settings may be an operator's decision, and the order of events per company
 // hangs on the number of partitions.
 package topic
 
@@ -24,7 +24,7 @@ const (
 	day = 24 * time.Hour
 	// The log of usage is the largest, and what it says is in ClickHouse after seconds. A week is for looking back.
 	usageRetention = 7 * day
-	// Inputs and results of other services: somebody may be away for some weeks.
+	// Inputs and results of other services: a reader may be away for some weeks.
 	eventRetention = 30 * day
 	// A dead letter waits for a person.
 	deadLetterRetention = 365 * day
@@ -98,7 +98,7 @@ func (s Settings) topic(name string, keep time.Duration) Topic {
 		Config: map[string]string{
 			cleanupPolicy:   "delete",
 			maxMessageBytes: strconv.Itoa(s.MaxMessageBytes),
-			// An acknowledged event must survive the loss of one broker, and one broker being away must stop nobody.
+			// An acknowledged event must survive the loss of one broker, and one broker being away must stop no producer.
 			minInSync: strconv.Itoa(max(1, s.Replication-1)),
 			retention: milliseconds(keep),
 			// With the producers' clocks, one producer in the future could keep its segment forever, one in the past

@@ -1,6 +1,6 @@
 /*
  * Breaks a system call of the program that this library is preloaded into: the call fails, or the process dies in its
- * place. Which call, and when, is said by the file that FAULTS_CONTROL names; faults.go writes it and knows its form.
+ * place. Which call, and when, is said by the file that FAULTS_CONTROL names; faults.go writes it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
