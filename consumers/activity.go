@@ -210,7 +210,7 @@ func newActivityMetrics(reg prometheus.Registerer) *activityMetrics {
 		written: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_activity_written_total",
 			Help: "Users whose last activity was moved on in Postgres."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_activity_dropped_total",
-			Help: "Times a user's activity was not kept for writing because too many wait, or was left at the end. His next event makes up for it."}),
+			Help: "Times a user's activity was not kept for writing because too many wait, or was left at the end. The user's next event makes up for it."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_activity_failures_total",
 			Help: "Writes of users' last activity that failed and were put off."}),
 	}

@@ -45,7 +45,7 @@ func newProduceCommand(a *app) *cobra.Command {
 partitionkey ("generate" writes such lines), checks each against the rules of its topic as the service would, and
 publishes it. Empty lines are skipped.
 
-An event that the service would refuse is told on standard error as FILE:LINE: reason: words, and produce stops
+An event that the service would refuse is reported on standard error as FILE:LINE: reason: words, and produce stops
 there: what came before it is published, and the exit code is 1. With --skip-invalid it goes on without that event,
 and the exit code is still 1. With --check nothing is published and every line is checked.
 

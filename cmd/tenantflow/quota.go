@@ -220,7 +220,7 @@ func (q *shownQuota) table(now time.Time) *table {
 	}
 	t.add(kept, q.KeptUntil.Format(time.RFC3339))
 	if q.Rebuilding {
-		t.add("rebuilding", "yes: counters were lost and are counted anew, and may be too low")
+		t.add("rebuilding", "yes: counters were lost and are being recounted, and may be too low")
 	}
 	return t
 }

@@ -23,7 +23,7 @@ func newTenantMigrateCommand(a *app) *cobra.Command {
 		Long: `Migrate brings the tables in the schema of every company to the newest version that the database knows, as the last
 step of "tenantflow migrate" does. Each company is one transaction: it has all that was missing, or is as it was. Companies
 that have the newest version are passed over, so an interrupted run is finished by running it again. A company that fails,
-also because somebody has kept its tables in use for 5 seconds, is told at the end and does not stop the others.
+also because another session keeps its tables in use for 5 seconds, is listed at the end and does not stop the others.
 
 --dry-run applies everything and undoes it, so it finds what would fail. It locks each company's tables for that time.
 

@@ -33,7 +33,7 @@ func (t *Topic) compare(actual kafka.Topic, config, input map[string]string) Rep
 	case want == "delete" && strings.Contains(got, "compact"):
 		problem("%s is %s: the broker removes events that share a key", cleanupPolicy, got)
 	case want == "compact" && !strings.Contains(got, "compact"):
-		problem("%s is %s: configurations that have not changed for a while are lost to whoever reads it from the start; it should be compact", cleanupPolicy, got)
+		problem("%s is %s: configurations that have not changed for a while are lost to consumers that read it from the start; it should be compact", cleanupPolicy, got)
 	default:
 		note("%s is %s, a new one would have %s", cleanupPolicy, got, want)
 	}
