@@ -9,14 +9,15 @@ import (
 	"tenantflow/internal/verify"
 )
 
-// tampering changes a total by inserting into a store, as a view that ran twice or not at all would.
+// tampering changes a total by inserting into a store, as a view that ran twice or not at all would. Whatever the order in which they run, each
+// is of a key of its own: the one out of nothing is neither the first nor the last.
 func tampering() map[string]string {
 	return map[string]string{
 		"hourly too much": `INSERT INTO usage_hourly_store SELECT company_id, subscription_tier, service_name, hour, 1, 7, '0.5', '0.000001'
 			FROM usage_hourly_store ORDER BY company_id, hour, subscription_tier, service_name LIMIT 1`,
 		"hourly too little": `INSERT INTO usage_hourly_store SELECT company_id, subscription_tier, service_name, hour, -1, -7, '-0.5', '-12345678901.123456'
 			FROM usage_hourly_store ORDER BY company_id DESC, hour DESC, subscription_tier DESC, service_name DESC LIMIT 1`,
-		"hourly out of nothing": `INSERT INTO usage_hourly_store SELECT 'nobody', 'pro', 'none', max(hour), 3, 0, '0', '0' FROM usage_hourly_store`,
+		"hourly out of nothing": `INSERT INTO usage_hourly_store SELECT 'c00000-none', 'pro', 'none', max(hour), 3, 0, '0', '0' FROM usage_hourly_store`,
 		"daily sum": `INSERT INTO usage_daily_store SELECT company_id, user_id, subscription_tier, day, 0, 0, '0.000001', toDateTime64(0, 3, 'UTC')
 			FROM usage_daily_store ORDER BY company_id, user_id, day, subscription_tier LIMIT 1`,
 		"daily maximum": `INSERT INTO usage_daily_store SELECT company_id, user_id, subscription_tier, day, 0, 0, '0', toDateTime64('2099-01-01 00:00:00.001', 3, 'UTC')
