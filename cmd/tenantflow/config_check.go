@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
-	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/tier"
-	"tenantflow/internal/topic"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
@@ -68,7 +64,9 @@ Exit codes: 0 usable; 1 a store can't be used; 2 the configuration is wrong.`,
 				return err // the list itself is the message
 			}
 			if connect && checked.Valid {
-				checked.Stores = tryStores(cmd.Context(), cfg, storesOf(chosen))
+				if checked.Stores, err = tryStores(cmd.Context(), cfg, storesOf(chosen)); err != nil {
+					return err
+				}
 			}
 			if shown := a.show(cmd.OutOrStdout(), checked, checked.table); shown != nil {
 				return shown
@@ -110,26 +108,36 @@ func (c *checkedConfig) verdict() error {
 	return nil
 }
 
-// tryStores opens each store and closes it again.
-func tryStores(ctx context.Context, cfg *config.Config, stores []config.Store) []triedStore {
+// tryStores opens each store as the service does, closes it again, and looks whether migrate has work to do in it.
+func tryStores(ctx context.Context, cfg *config.Config, stores []config.Store) ([]triedStore, error) {
+	tiers, err := tier.Load(cfg.TiersFile)
+	if err != nil {
+		return nil, invalid("TENANTFLOW_TIERS_FILE: %v", err)
+	}
+	look := &migration{cfg: cfg, tiers: tiers, errOut: io.Discard} // it changes nothing and waits for nothing
 	all := make([]triedStore, 0, len(stores))
 	for _, s := range stores {
 		attempt, cancel := context.WithTimeout(ctx, tryTimeout)
-		err := tryStore(attempt, cfg, s)
+		err := tryStore(attempt, cfg, look, s)
 		cancel()
 		one := triedStore{Store: s, Usable: err == nil}
 		if err != nil {
-			one.Error = err.Error()
+			one.Error = strings.ReplaceAll(err.Error(), "\n", "; ")
 		}
 		all = append(all, one)
 	}
-	return all
+	return all, nil
 }
 
-func tryStore(ctx context.Context, cfg *config.Config, s config.Store) error {
+func tryStore(ctx context.Context, cfg *config.Config, look *migration, s config.Store) error {
+	found := &migrated{}
 	switch s {
 	case config.Kafka:
-		return tryKafka(ctx, cfg)
+		topics, err := look.topics(ctx)
+		if err != nil {
+			return err
+		}
+		found.Topics = topics
 	case config.ClickHouse:
 		options, err := cfg.ClickHouseOptions()
 		if err != nil {
@@ -139,63 +147,31 @@ func tryStore(ctx context.Context, cfg *config.Config, s config.Store) error {
 		if err != nil {
 			return err
 		}
-		found, err := looking(cfg).clickHouse(ctx)
-		return errors.Join(err, migrateFirst(found.pending()), store.Close())
+		if err := store.Close(); err != nil {
+			return err
+		}
+		if found.ClickHouse, err = look.clickHouse(ctx); err != nil {
+			return err
+		}
 	case config.Postgres:
 		store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: tryTimeout})
 		if err != nil {
 			return err
 		}
 		store.Close()
-		found, err := looking(cfg).postgres(ctx)
-		return errors.Join(err, migrateFirst(found.pending()))
+		if found.Postgres, err = look.postgres(ctx); err != nil {
+			return err
+		}
 	case config.Dragonfly:
-		options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+		counters, err := countersOf(cfg)
 		if err != nil {
 			return err
 		}
-		store, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)})
+		store, err := dragonfly.Open(ctx, counters)
 		if err != nil {
 			return err
 		}
 		return store.Close()
 	}
-	return fmt.Errorf("there is no store %s", s)
-}
-
-// looking is a migration that changes nothing and waits for nothing.
-func looking(cfg *config.Config) *migration {
-	return &migration{cfg: cfg, tiers: tier.Default(), errOut: io.Discard}
-}
-
-// migrateFirst is an error if migrations are pending.
-func migrateFirst(pending int) error {
-	if pending == 0 {
-		return nil
-	}
-	return fmt.Errorf(`%d migrations are pending; run "tenantflow migrate"`, pending)
-}
-
-// tryKafka asks for the topics that the service needs.
-func tryKafka(ctx context.Context, cfg *config.Config) error {
-	client, done, err := kafkaClient(cfg)
-	if err != nil {
-		return err
-	}
-	defer done()
-	client.Timeout = tryTimeout - 100*time.Millisecond
-	reports, err := topic.Inspect(ctx, client, topic.All(topic.Settings{Prefix: cfg.TopicPrefix, Partitions: cfg.TopicPartitions, Replication: cfg.TopicReplication}))
-	if err != nil {
-		return err
-	}
-	var missing []string
-	for _, r := range reports {
-		if r.State == topic.Missing {
-			missing = append(missing, r.Topic)
-		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf(`%d topics are missing (%s, ...); run "tenantflow migrate"`, len(missing), missing[0])
-	}
-	return nil
+	return found.verdict(true)
 }

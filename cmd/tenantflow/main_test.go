@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/internal/config"
@@ -123,6 +124,25 @@ func TestQuotaShow_SaysOneLineWhenAStoreIsDown(t *testing.T) {
 	_, errOut, code := tenantflow(t, deadStores(), "quota", "show", "u")
 	if code != exitFailed || strings.Count(errOut, "\n") != 1 || !strings.HasPrefix(errOut, "tenantflow: ask Dragonfly at 127.0.0.1:1") {
 		t.Errorf("exit code %d: %s", code, errOut)
+	}
+}
+
+// A store that answers, but can't be looked at further, is a message and no panic.
+func TestConfigCheck_SaysWhatCannotBeLookedAt(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.New(t)
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), "ALTER TABLE goose_db_version RENAME COLUMN version_id TO gone"); err != nil {
+		t.Fatal(err)
+	}
+	environ := append(deadStores(), "TENANTFLOW_POSTGRES_DSN="+dsn)
+	out, errOut, code := tenantflow(t, environ, "config", "check", "--connect", "--only", "api")
+	if code != exitFailed || !strings.Contains(out, "postgres: not usable: ") || !strings.Contains(errOut, "not usable: dragonfly, postgres") || strings.Contains(errOut, "panic") {
+		t.Errorf("exit code %d: %s%s", code, out, errOut)
 	}
 }
 

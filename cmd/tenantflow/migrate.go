@@ -272,8 +272,13 @@ func (s *migratedStore) add(t *table, name string) {
 
 // verdict is an error if an operator has to act.
 func (f *migrated) verdict(status bool) error {
-	pending := f.Postgres.pending() + f.ClickHouse.pending()
-	missing, wrong := 0, 0
+	pending, missing, wrong := 0, 0, 0
+	if f.Postgres != nil {
+		pending += f.Postgres.pending()
+	}
+	if f.ClickHouse != nil {
+		pending += f.ClickHouse.pending()
+	}
 	for _, r := range f.Topics {
 		switch r.State {
 		case topic.Missing:
@@ -287,10 +292,10 @@ func (f *migrated) verdict(status bool) error {
 	if pending > 0 {
 		problems = append(problems, fmt.Errorf("%d migrations are pending", pending))
 	}
-	if n := f.Postgres.pendingTiers(); n > 0 {
-		problems = append(problems, fmt.Errorf("%d tiers are not as in the catalogue", n))
-	}
 	if f.Postgres != nil {
+		if n := f.Postgres.pendingTiers(); n > 0 {
+			problems = append(problems, fmt.Errorf("%d tiers are not as in the catalogue", n))
+		}
 		if err := f.Postgres.Tenants.problem(); err != nil {
 			problems = append(problems, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
 	"tenantflow/events"
@@ -144,14 +143,14 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 }
 
 func (q *shownQuota) readCounters(ctx context.Context, cfg *config.Config, day time.Time) error {
-	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+	how, err := countersOf(cfg)
 	if err != nil {
-		return invalid("TENANTFLOW_DRAGONFLY_URL is no address of Dragonfly") // it was checked before
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, showTimeout)
 	defer cancel()
-	doing := func(err error) error { return fmt.Errorf("ask Dragonfly at %s: %w", options.Addr, err) }
-	store, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)})
+	doing := func(err error) error { return fmt.Errorf("ask Dragonfly at %s: %w", how.Options.Addr, err) }
+	store, err := dragonfly.Open(ctx, how)
 	if err != nil {
 		return doing(err)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -56,16 +55,23 @@ func (s *service) openTenants(ctx context.Context, part string) (done func(), ok
 	}, true, nil
 }
 
-func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, err error) {
-	options, err := redis.ParseURL(s.cfg.DragonflyURL.Reveal())
-	if err != nil {
-		return false, fmt.Errorf("reading %sDRAGONFLY_URL: %w", config.Prefix, err)
+// countersOf is how the counter store of a configuration is opened.
+func countersOf(cfg *config.Config) (dragonfly.Config, error) {
+	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+	if err != nil { // it was checked before
+		return dragonfly.Config{}, invalid("%sDRAGONFLY_URL is no address of Dragonfly", config.Prefix)
 	}
+	return dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)}, nil
+}
+
+func (t *tenants) open(ctx context.Context, s *service, part string) (ok bool, err error) {
+	counters, err := countersOf(s.cfg)
+	if err != nil {
+		return false, err
+	}
+	counters.Logger = s.log
 	t.counters, err = await(ctx, s, part, "Dragonfly", func(err error) bool { return dragonfly.Classify(err) == dragonfly.Fatal }, func() (*dragonfly.Store, error) {
-		return dragonfly.Open(ctx, dragonfly.Config{
-			Options: options, Topic: s.cfg.TopicPrefix + events.TopicUsage,
-			Lateness: exactly(s.cfg.QuotaLateness), Logger: s.log,
-		})
+		return dragonfly.Open(ctx, counters)
 	})
 	if err != nil || t.counters == nil {
 		return false, err

@@ -8,14 +8,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/verify"
-	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
 
@@ -144,12 +142,12 @@ func howCounted(cfg *config.Config) (*verify.Counting, error) {
 	if cfg.DragonflyURL == "" {
 		return nil, nil //nolint:nilnil // it is left out
 	}
-	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+	counters, err := countersOf(cfg)
 	if err != nil {
-		return nil, invalid("reading %sDRAGONFLY_URL: the address can't be read", config.Prefix)
+		return nil, err
 	}
 	return &verify.Counting{
-		Store:         dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness)},
+		Store:         counters,
 		Group:         cfg.GroupPrefix + ".quota",
 		ResendWindow:  cfg.QuotaResendWindow,
 		ResendRecords: cfg.QuotaResendRecords,
