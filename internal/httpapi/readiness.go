@@ -37,6 +37,9 @@ func (a *API) mayKnow(r *http.Request) bool {
 func inWords(parts []health.PartReport) {
 	for i := range parts {
 		p := &parts[i]
+		if p.Note != "" {
+			p.Note = "some companies need a look; the log says which, and so does this page to a token for all companies"
+		}
 		if p.Reason == "" || p.State == health.Stopping {
 			continue
 		}

@@ -123,6 +123,7 @@ func TestReadyz_ReasonsAreForThoseWhoMayKnow(t *testing.T) {
 	tracker.Set("company", health.Failing, secret)
 	tracker.Set("quota", health.Stopped, secret)
 	tracker.Set("usage", health.Ready, "")
+	tracker.Note("usage", "company acme-secret can't go on")
 	for name, c := range map[string]struct {
 		change func(*http.Request)
 		whole  bool
@@ -137,10 +138,10 @@ func TestReadyz_ReasonsAreForThoseWhoMayKnow(t *testing.T) {
 		}, false},
 	} {
 		a := f.ask("/readyz", c.change)
-		if a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "svc_x") != c.whole || strings.Contains(a.body, "10.1.2.3") != c.whole || strings.Contains(a.body, "prod_db") != c.whole {
+		if a.status != http.StatusServiceUnavailable || strings.Contains(a.body, "svc_x") != c.whole || strings.Contains(a.body, "10.1.2.3") != c.whole || strings.Contains(a.body, "prod_db") != c.whole || strings.Contains(a.body, "acme-secret") != c.whole {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
-		if !c.whole && (!strings.Contains(a.body, "it waits and tries again; it needs Postgres") || !strings.Contains(a.body, "until an operator acts")) {
+		if !c.whole && (!strings.Contains(a.body, "it waits and tries again; it needs Postgres") || !strings.Contains(a.body, "until an operator acts") || !strings.Contains(a.body, "some companies need a look")) {
 			t.Errorf("%s: %s", name, a.body)
 		}
 	}
