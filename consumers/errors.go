@@ -85,7 +85,7 @@ func missing(err error) bool {
 	return errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
 }
 
-// kafkaTransient reports whether an error of the broker or of the way to it may go away by itself.
+// kafkaTransient reports whether an error of the broker or of the connection to it may pass.
 func kafkaTransient(err error) bool {
 	var changed *fetch.ChangedError
 	if errors.As(err, &changed) {

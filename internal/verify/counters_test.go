@@ -84,23 +84,10 @@ func (c *counted) count(t *testing.T) (stop func()) {
 		Session: func(topic string, partition int) consumers.QuotaSession { return store.Session(topic, partition) },
 		Users:   c, Topic: c.quotas, Limits: c.counting.Limits, ResendWindow: c.counting.ResendWindow, ResendRecords: c.counting.ResendRecords,
 	}))
-	ended := make(chan error, 1)
-	go func() { ended <- group.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the service ended: %v", err)
-		}
+	return runGroup(ctx, t, cancel, group, func() {
 		transport.CloseIdleConnections()
 		_ = store.Close()
-	}
-	t.Cleanup(stop)
-	return stop
+	})
 }
 
 func (c *counted) report(t *testing.T, repair bool) *verify.Report {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,21 +97,24 @@ func (in *installation) consume(t testing.TB, batchRows int) (stop func()) {
 		BatchRows: batchRows, BatchInterval: 100 * time.Millisecond, CommitIdle: 100 * time.Millisecond,
 		Logger: slog.New(slog.DiscardHandler),
 	}, consumers.NewUsage(store, consumers.UsageConfig{FilterBytes: 8 << 20}))
+	return runGroup(ctx, t, cancel, group, func() {
+		transport.CloseIdleConnections()
+		_ = store.Close()
+	})
+}
+
+// runGroup runs a consumer until stop is called, which cancels ctx and then closes what the consumer used.
+func runGroup(ctx context.Context, t testing.TB, cancel context.CancelFunc, group *consumers.Group, closeAll func()) (stop func()) {
+	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- group.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the service ended: %v", err)
 		}
-		transport.CloseIdleConnections()
-		_ = store.Close()
-	}
+		closeAll()
+	})
 	t.Cleanup(stop)
 	return stop
 }
