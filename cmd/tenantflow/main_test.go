@@ -16,11 +16,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/service"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -38,12 +38,12 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-		stuck := part{name: "stuck", run: func(context.Context, *service, prometheus.Registerer) error { select {} }}
-		s, err := newService(cfg, log, []part{stuck})
+		stuck := service.Part{Name: "stuck", Run: func(context.Context, *service.Running) error { select {} }}
+		s, err := service.New(cfg, log, build(), []service.Part{stuck})
 		if err != nil {
 			panic(err)
 		}
-		if err := s.run(untilSignal()); err != nil {
+		if err := s.Run(untilSignal()); err != nil {
 			os.Exit(exitFailed)
 		}
 		os.Exit(exitDone)

@@ -4,79 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
-	"tenantflow/internal/config"
-	"tenantflow/internal/directory"
-	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
+	"tenantflow/internal/service"
 )
 
-// count counts quotas as the service does.
-func (c Child) count(ctx context.Context, group consumers.Config, registry prometheus.Registerer) (err error) {
-	options, err := redis.ParseURL(c.Redis)
-	if err != nil {
-		return fmt.Errorf("read the address of Redis: %w", err)
-	}
-	counts, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: c.Topic, Logger: c.Log})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, counts.Close()) }()
-	users, err := postgres.Open(ctx, postgres.Config{DSN: c.Postgres, Logger: c.Log})
-	if err != nil {
-		return err
-	}
-	defer users.Close()
-	known := directory.New(directory.Config{Loader: users, Cache: dragonfly.NewCache(counts.Client()), Members: users.Members, Log: c.Log, Metrics: registry})
-	defer known.Close()
-	followed := make(chan error, 1)
-	following, unfollow := context.WithCancel(ctx)
-	go func() { followed <- known.Run(following) }()
-	defer func() {
-		unfollow()
-		if e := <-followed; ctx.Err() == nil {
-			err = errors.Join(err, e)
-		}
-	}()
-
-	handler := consumers.NewQuota(consumers.QuotaConfig{
-		Session:  func(topic string, partition int) consumers.QuotaSession { return counts.Session(topic, partition) },
-		Users:    known,
-		Topic:    strings.TrimSuffix(c.Topic, events.TopicUsage) + events.TopicQuota,
-		Registry: registry,
-	})
-	defaults, err := config.Load(nil)
-	if err != nil {
-		return err
-	}
-	group.Name, group.BatchRows, group.BatchInterval = "quota", defaults.QuotaBatchRows, defaults.QuotaBatchInterval
-	group.Budget = consumers.NewBudget(int64(defaults.QuotaMemory))
-	return consumers.NewGroup(group, handler).Run(ctx)
-}
-
 // increment counts quotas without any guarantee.
-func (c Child) increment(ctx context.Context, group consumers.Config) (err error) {
-	options, err := redis.ParseURL(c.Redis)
+func increment(ctx context.Context, r *service.Running) (err error) {
+	options, err := redis.ParseURL(r.Config.DragonflyURL.Reveal())
 	if err != nil {
 		return fmt.Errorf("read the address of Redis: %w", err)
 	}
 	options.Protocol, options.DisableIdentity = 2, true
 	client := redis.NewClient(options)
 	defer func() { err = errors.Join(err, client.Close()) }()
-	defaults, err := config.Load(nil)
-	if err != nil {
-		return err
-	}
-	group.Name, group.BatchRows, group.BatchInterval = "plain", plainRows, defaults.QuotaBatchInterval
-	group.Budget = consumers.NewBudget(int64(defaults.QuotaMemory))
-	return consumers.NewGroup(group, plain{client}).Run(ctx)
+	return r.Consume(ctx, events.TopicUsage, service.Batching{Rows: plainRows, Interval: r.Config.QuotaBatchInterval, Memory: r.Config.QuotaMemory}, plain{client})
 }
 
 const (
