@@ -19,7 +19,7 @@ import (
 
 func TestGenerateDependsOnNothingButItsFlags(t *testing.T) {
 	t.Parallel()
-	args := []string{"generate", "usage", "--count", "500", "--seed", "4", "--start", "2026-11-01T00:00:00Z", "--malformed", "0.1"}
+	args := []string{"generate", "usage", "--count", "500", "--seed", "4", "--start", "2026-11-01T00:00:00Z"}
 	first, errOut, code := tenantflow(t, nil, args...)
 	if code != exitDone || strings.Count(first, "\n") != 500 || errOut != "" {
 		t.Fatalf("exit code %d, %d lines, %s", code, strings.Count(first, "\n"), errOut)
@@ -32,37 +32,54 @@ func TestGenerateDependsOnNothingButItsFlags(t *testing.T) {
 	if first == other {
 		t.Error("another seed gives the same events")
 	}
-	if _, errOut, code := tenantflow(t, nil, append(args, "--malformed", "2")...); code != exitInvalid || !strings.Contains(errOut, "malformed 2") {
-		t.Errorf("--malformed 2: exit code %d, %s", code, errOut)
+	if _, errOut, code := tenantflow(t, nil, append(args, "--resends", "2")...); code != exitInvalid || !strings.Contains(errOut, "resends 2") {
+		t.Errorf("--resends 2: exit code %d, %s", code, errOut)
 	}
 	if _, errOut, code := tenantflow(t, nil, append(args, "--start", "today")...); code != exitInvalid || !strings.Contains(errOut, "--start today") {
 		t.Errorf("--start today: exit code %d, %s", code, errOut)
 	}
 }
 
-// TestWhatGenerateWritesIsWhatProducePublishes takes the whole way twice, once in each content mode.
-func TestWhatGenerateWritesIsWhatProducePublishes(t *testing.T) {
+// traffic is a stream of the model as lines of JSON, with malformed ones or without.
+func traffic(t *testing.T, malformed float64) (lines string, want model.Expected) {
+	t.Helper()
+	g, err := model.New(model.Config{Count: 3000, Seed: 1, Resends: 0.1, Conflicts: 0.02, Late: 0.01, Malformed: malformed, Lines: true, Start: time.Now().Add(-time.Hour).Truncate(time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []byte
+	for line, ok := g.AppendLine(nil); ok; line, ok = g.AppendLine(nil) {
+		all = append(append(all, line...), '\n')
+	}
+	return string(all), g.Expected()
+}
+
+// So what the model expects of a stream can be held against what the service made of the command's lines.
+func TestGenerate_UsageIsWhatTheModelPredicts(t *testing.T) {
+	t.Parallel()
+	lines, _ := traffic(t, 0)
+	var first struct {
+		Time time.Time
+	}
+	if err := json.Unmarshal([]byte(strings.SplitN(lines, "\n", 2)[0]), &first); err != nil {
+		t.Fatal(err)
+	}
+	got, errOut, code := tenantflow(t, nil, "generate", "usage", "--count", "3000", "--resends", "0.1", "--conflicts", "0.02", "--start", first.Time.Format(time.RFC3339))
+	if code != exitDone || got != lines {
+		t.Errorf("exit code %d, %d bytes that are not the %d of the model: %s", code, len(got), len(lines), errOut)
+	}
+}
+
+// TestProduce_PublishesWhatTheServiceTakes goes the whole way twice, once in each content mode.
+func TestProduce_PublishesWhatTheServiceTakes(t *testing.T) {
 	t.Parallel()
 	environ := ownStores(t)
 	if out, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
 		t.Fatal(out, errOut)
 	}
-	dir := t.TempDir()
-	expectedFile, lines := filepath.Join(dir, "expected.json"), filepath.Join(dir, "events.jsonl")
-	out, errOut, code := tenantflow(t, environ, "generate", "usage", "--count", "3000", "--resends", "0.1", "--malformed", "0.05",
-		"--conflicts", "0.02", "--expected", expectedFile)
-	if code != exitDone {
-		t.Fatal(errOut)
-	}
-	write(t, lines, out)
-	var want model.Expected
-	text, err := os.ReadFile(expectedFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, &want); err != nil {
-		t.Fatal(err)
-	}
+	lines := filepath.Join(t.TempDir(), "events.jsonl")
+	text, want := traffic(t, 0.05)
+	write(t, lines, text)
 	conflicts := want.DeadLetters[events.Conflict] // they are valid, one by one
 	invalid := want.DeadLetterTotal() - conflicts
 

@@ -16,9 +16,9 @@
 package model
 
 import (
-	"errors"
-	"fmt"
 	"time"
+
+	"tenantflow/internal/generate"
 )
 
 // Config describes a stream of usage messages. Shares are of all messages, 0 to 1; what remains of the messages are
@@ -60,61 +60,12 @@ type Config struct {
 
 // Limits of a Config. They come from the packed keys of the model.
 const (
-	MaxCompanies       = 1 << 20
-	MaxUsersPerCompany = 1 << 20
+	MaxCompanies       = generate.MaxCompanies
+	MaxUsersPerCompany = generate.MaxUsersPerCompany
 )
 
-// withDefaults returns the config with its zero values filled in, or all that is wrong with it.
-func (c Config) withDefaults() (Config, error) {
-	if c.Companies == 0 {
-		c.Companies = 200
-	}
-	if c.UsersPerCompany == 0 {
-		c.UsersPerCompany = 50
-	}
-	if c.LateSpan == 0 {
-		c.LateSpan = 90 * 24 * time.Hour
-	}
-	if c.Step == 0 {
-		c.Step = 20 * time.Millisecond
-	}
-
-	var problems []error
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if c.Count < 0 {
-		bad("count %d is negative", c.Count)
-	}
-	if c.Companies < 1 || c.Companies > MaxCompanies {
-		bad("companies %d is not between 1 and %d", c.Companies, MaxCompanies)
-	}
-	if c.UsersPerCompany < 1 || c.UsersPerCompany > MaxUsersPerCompany {
-		bad("users per company %d is not between 1 and %d", c.UsersPerCompany, MaxUsersPerCompany)
-	}
-	if c.Step < 0 || c.LateSpan < 0 {
-		bad("step %s and late span %s must not be negative", c.Step, c.LateSpan)
-	}
-	if c.Start.IsZero() {
-		bad("start is missing")
-	}
-	for _, share := range []struct {
-		name  string
-		value float64
-	}{
-		{"resends", c.Resends},
-		{"conflicts", c.Conflicts},
-		{"late", c.Late},
-		{"malformed", c.Malformed},
-		{"structured", c.Structured},
-	} {
-		if !(share.value >= 0 && share.value <= 1) { // catches NaN
-			bad("%s %v is not between 0 and 1", share.name, share.value)
-		}
-	}
-	if sum := c.Resends + c.Conflicts + c.Malformed; sum > 1 {
-		bad("resends, conflicts and malformed make %v of the messages, more than all", sum)
-	}
-	if len(problems) > 0 {
-		return c, fmt.Errorf("generate usage: %w", errors.Join(problems...))
-	}
-	return c, nil
+// stream is the config of the events that are well-formed.
+func (c *Config) stream() generate.Usage {
+	return generate.Usage{Seed: c.Seed, Count: c.Count, Companies: c.Companies, UsersPerCompany: c.UsersPerCompany, Resends: c.Resends, Conflicts: c.Conflicts,
+		Late: c.Late, LateSpan: c.LateSpan, Structured: c.Structured, Reserved: c.Malformed, Start: c.Start, Step: c.Step}
 }

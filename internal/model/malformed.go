@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tenantflow/events"
+	"tenantflow/internal/generate"
 )
 
 // A draft is an event taken apart, so that a flaw can be put into it before it becomes a message.
@@ -124,26 +125,26 @@ func without(fields []field, name string) []field {
 	return kept
 }
 
-// draft takes the event apart. Its id is one of a kind and begins with "flawed-".
-func (e *event) draft() draft {
+// draftOf takes the event apart. Its id is one of a kind and begins with "flawed-".
+func draftOf(e *generate.Event) draft {
 	text := func(append func([]byte) []byte) string { return string(append(nil)) }
 	return draft{
-		key: e.appendKey(nil),
+		key: e.AppendKey(nil),
 		attributes: []field{
 			{"specversion", "1.0"},
-			{"id", "flawed-" + strconv.FormatUint(e.number, 10)},
-			{"source", text(e.appendSource)},
-			{"type", usageType},
-			{"time", text(func(b []byte) []byte { return appendTime(b, e.time) })},
+			{"id", "flawed-" + strconv.FormatUint(e.Number, 10)},
+			{"source", text(e.AppendSource)},
+			{"type", events.TypeUsageRecorded},
+			{"time", text(func(b []byte) []byte { return generate.AppendTime(b, e.Time) })},
 		},
 		data: []field{
-			{"company_id", `"` + text(func(b []byte) []byte { return appendCompanyID(b, e.company) }) + `"`},
-			{"user_id", `"` + text(func(b []byte) []byte { return appendUserID(b, e.company, e.user) }) + `"`},
-			{"subscription_tier", `"` + tiers[e.tier] + `"`},
-			{"service_name", `"` + services[e.service] + `"`},
-			{"api_endpoint", `"` + text(e.appendEndpoint) + `"`},
-			{"data_points_consumed", strconv.FormatUint(uint64(e.dataPoints), 10)},
-			{"processing_time_ms", text(func(b []byte) []byte { return appendDecimal(b, e.processing, 3) })},
+			{"company_id", `"` + text(func(b []byte) []byte { return generate.AppendCompanyID(b, e.Company) }) + `"`},
+			{"user_id", `"` + text(func(b []byte) []byte { return generate.AppendUserID(b, e.Company, e.User) }) + `"`},
+			{"subscription_tier", `"` + generate.Tiers[e.Tier] + `"`},
+			{"service_name", `"` + generate.Services[e.Service] + `"`},
+			{"api_endpoint", `"` + text(e.AppendEndpoint) + `"`},
+			{"data_points_consumed", strconv.FormatUint(uint64(e.DataPoints), 10)},
+			{"processing_time_ms", text(func(b []byte) []byte { return generate.AppendDecimal(b, e.Processing, 3) })},
 		},
 	}
 }
@@ -174,12 +175,12 @@ func (d *draft) structured(partitionKey bool) []byte {
 		b = append(b, '"')
 		b = append(b, a.name...)
 		b = append(b, `":`...)
-		b = appendString(b, []byte(a.value))
+		b = generate.AppendString(b, []byte(a.value))
 		b = append(b, ',')
 	}
 	if partitionKey && d.key != nil {
 		b = append(b, `"partitionkey":`...)
-		b = appendString(b, d.key)
+		b = generate.AppendString(b, d.key)
 		b = append(b, ',')
 	}
 	b = append(b, `"data":`...)

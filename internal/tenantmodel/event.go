@@ -1,22 +1,11 @@
 package tenantmodel
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"tenantflow/events"
 )
-
-// A Message is one record to publish.
-type Message struct {
-	Topic   string // without prefix
-	Key     []byte
-	Value   []byte
-	Headers []events.Header
-	// Phase is the one it belongs to, from 0: everything of an earlier phase is to be done before it is published.
-	Phase int
-}
 
 // An event is what a message says.
 type event struct {
@@ -51,31 +40,6 @@ func (e *event) payment() string {
 func (e *event) moment(name string) time.Time {
 	at, _ := time.Parse(time.RFC3339Nano, e.text(name)) // what is made here can be read
 	return at
-}
-
-// envelope is the event as it travels.
-func (e *event) envelope() (*events.Envelope, error) {
-	data, err := json.Marshal(e.data)
-	if err != nil {
-		return nil, fmt.Errorf("write the data of event %s: %w", e.id, err)
-	}
-	return &events.Envelope{ID: e.id, Source: e.source, Type: e.kind, Time: e.at, DataContentType: "application/json", Data: data}, nil
-}
-
-// message writes an event in one of the two content modes.
-func (e *event) message(structured bool) (Message, error) {
-	m := Message{Topic: e.topic, Key: []byte(e.company), Phase: e.phase}
-	envelope, err := e.envelope()
-	if err != nil {
-		return m, err
-	}
-	if !structured {
-		m.Value, m.Headers = envelope.EncodeBinary()
-		return m, nil
-	}
-	m.Headers = []events.Header{{Key: "content-type", Value: []byte("application/cloudevents+json; charset=UTF-8")}}
-	m.Value, err = envelope.ToStructured(nil)
-	return m, err
 }
 
 // stamp writes a time as data does.

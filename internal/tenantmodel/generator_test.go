@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -148,26 +149,27 @@ func TestTheEndDoesNotDependOnHowTheTopicsInterleave(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := random{state: rapid.Uint64().Draw(t, "order")}
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 		s := &service{judge: newJudge(), seen: map[Identity]string{}, waiting: map[string][]*event{}}
 		for phase := range config.Phases {
 			queues := map[string][]*event{}
-			for _, e := range g.stream {
-				if e.event.phase == phase {
-					key := e.event.topic + e.event.company
-					queues[key] = append(queues[key], e.event)
+			for _, e := range g.Events() {
+				if e.Phase == phase {
+					key := e.Topic + e.Company
+					queues[key] = append(queues[key], eventOf(e))
 				}
 			}
 			for len(queues) > 0 {
-				key := pick(&r, slices.Sorted(maps.Keys(queues))...)
+				keys := slices.Sorted(maps.Keys(queues))
+				key := keys[r.IntN(len(keys))]
 				s.take(queues[key][0])
 				if queues[key] = queues[key][1:]; len(queues[key]) == 0 {
 					delete(queues, key)
 				}
 				// What the schedule publishes stands behind what is in the log already.
 				ids := slices.DeleteFunc(slices.Sorted(maps.Keys(s.judge.companies)), func(id string) bool { return queues[events.TopicSubscription+id] != nil })
-				if len(ids) > 0 && r.chance(0.2) {
-					s.judge.settle(s.judge.companies[pick(&r, ids...)], end, &event{phase: phase})
+				if len(ids) > 0 && r.IntN(5) == 0 {
+					s.judge.settle(s.judge.companies[ids[r.IntN(len(ids))]], end, &event{phase: phase})
 				}
 			}
 			for _, id := range slices.Sorted(maps.Keys(s.judge.companies)) {

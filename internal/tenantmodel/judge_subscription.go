@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/generate"
 )
 
 // free puts a company on the free tier, from a time on.
 func (c *company) free(p plan, at time.Time, status string) {
-	c.sub = subscription{plan: p, status: status, start: at, end: monthAfter(at, at.Day()), months: 1, day: at.Day()}
+	c.sub = subscription{plan: p, status: status, start: at, end: generate.MonthAfter(at, at.Day()), months: 1, day: at.Day()}
 }
 
 // begin has a paid period begin.
@@ -130,7 +131,7 @@ func (j *judge) upgrade(e *event, c *company) string {
 	dropped := (*renewal)(nil)
 	if from.plan.price == 0 {
 		dropped = c.drop()
-		s.begin(to, at, monthAfter(at, at.Day()), 1, at.Day())
+		s.begin(to, at, generate.MonthAfter(at, at.Day()), 1, at.Day())
 		lines = []int64{to.price}
 		if _, tiers := j.bill(c, s); slices.Contains(tiers, to.name) {
 			lines = []int64{0} // it was left at the moment at which it started
@@ -235,7 +236,7 @@ func (j *judge) fallAtEnd(e *event, c *company) {
 		s.plan = to
 		s.stay()
 	default:
-		s.begin(to, s.end, monthAfter(s.end, s.day), 1, s.day)
+		s.begin(to, s.end, generate.MonthAfter(s.end, s.day), 1, s.day)
 		lines = []int64{to.price}
 		j.adopt(c)
 	}
