@@ -22,7 +22,8 @@ type Message struct {
 type TenantEvent struct {
 	Topic, Type, Company string // the topic without prefix
 	Source, ID           string
-	Time                 time.Time
+	Time                 time.Time // the sender's
+	Appended             time.Time // by the broker; of events of the schedule alone
 	Data                 map[string]any
 	Phase                int
 

@@ -40,8 +40,8 @@ type Usage struct {
 	LateSpan time.Duration
 	// Structured is the share of new events and resends in structured content mode; the rest is binary.
 	Structured float64
-	// Reserved is the share of numbers left to the caller for messages of its own. Nothing repeats them.
-	Reserved float64
+	// Malformed is the share of numbers left to package model, which makes malformed messages of them. Nothing repeats them.
+	Malformed float64
 
 	// Start is the timestamp of the first event. The service refuses events of the future, so the last one,
 	// Start + Count*Step, should not be ahead of now. Required.
@@ -95,15 +95,15 @@ func (c Usage) WithDefaults() (Usage, error) {
 		{"resends", c.Resends},
 		{"conflicts", c.Conflicts},
 		{"late", c.Late},
-		{"reserved", c.Reserved},
+		{"malformed", c.Malformed},
 		{"structured", c.Structured},
 	} {
 		if !(share.value >= 0 && share.value <= 1) { // catches NaN
 			bad("%s %v is not between 0 and 1", share.name, share.value)
 		}
 	}
-	if sum := c.Resends + c.Conflicts + c.Reserved; sum > 1 {
-		bad("resends, conflicts and reserved make %v of the messages, more than all", sum)
+	if sum := c.Resends + c.Conflicts + c.Malformed; sum > 1 {
+		bad("resends, conflicts and malformed make %v of the messages, more than all", sum)
 	}
 	if len(problems) > 0 {
 		return c, fmt.Errorf("generate usage: %w", errors.Join(problems...))
@@ -116,11 +116,13 @@ type Kind int
 
 // The kinds of events.
 const (
-	Fresh    Kind = iota // becomes a row
-	Resend               // repeats an earlier event and changes nothing
-	Conflict             // repeats an earlier identity with other data
-	Reserved             // the caller's: what is returned for it is what a new event would be
+	Fresh     Kind = iota // becomes a row
+	Resend                // repeats an earlier event and changes nothing
+	Conflict              // repeats an earlier identity with other data: a dead letter
+	Malformed             // to be made malformed by the caller: a dead letter
 )
+
+func (k Kind) String() string { return [...]string{"new", "resend", "conflict", "malformed"}[k] }
 
 // At makes the event of a number from 0. Of a resend or conflict, Event.Number is that of the original.
 func (c *Usage) At(number int) (Event, Kind) {
@@ -135,7 +137,7 @@ func (c *Usage) At(number int) (Event, Kind) {
 // kindOf says what the message with this number is and, of a resend or conflict, which number it repeats.
 func (c *Usage) kindOf(number int) (Kind, int) {
 	kind, r := c.wantedKind(number)
-	if kind == Fresh || kind == Reserved {
+	if kind == Fresh || kind == Malformed {
 		return kind, number
 	}
 	const near = 200
@@ -155,11 +157,11 @@ func (c *Usage) kindOf(number int) (Kind, int) {
 func (c *Usage) wantedKind(number int) (Kind, random) {
 	r := randomOf(c.Seed^0x6b696e64, uint64(number))
 	switch u := r.unit(); {
-	case u < c.Reserved:
-		return Reserved, r
-	case u < c.Reserved+c.Conflicts:
+	case u < c.Malformed:
+		return Malformed, r
+	case u < c.Malformed+c.Conflicts:
 		return Conflict, r
-	case u < c.Reserved+c.Conflicts+c.Resends:
+	case u < c.Malformed+c.Conflicts+c.Resends:
 		return Resend, r
 	}
 	return Fresh, r

@@ -9,7 +9,6 @@ import (
 // use by several goroutines.
 type Generator struct {
 	config Config
-	stream generate.Usage
 	flaws  []flaw
 
 	next   int // number of the next message
@@ -33,14 +32,13 @@ type fixedHeaders struct {
 // New checks the config, fills in its defaults and makes a generator that stands before the first message. The error
 // names everything that is wrong with the config.
 func New(config Config) (*Generator, error) {
-	stream, err := config.stream().WithDefaults()
+	config, err := config.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
-	config.Companies, config.UsersPerCompany, config.LateSpan, config.Step = stream.Companies, stream.UsersPerCompany, stream.LateSpan, stream.Step
 	g := &Generator{
 		config:      config,
-		stream:      stream,
+		flaws:       flaws(),
 		tally:       newTally(),
 		deadLetters: map[events.Reason]int64{},
 		fixed: fixedHeaders{
@@ -52,11 +50,6 @@ func New(config Config) (*Generator, error) {
 	}
 	for i, source := range generate.Sources {
 		g.fixed.sources[i] = []byte(source)
-	}
-	for _, f := range flaws() {
-		if f.asLine || !config.Lines {
-			g.flaws = append(g.flaws, f)
-		}
 	}
 	return g, nil
 }
@@ -94,26 +87,11 @@ func (g *Generator) Next(m *Message) bool {
 	return true
 }
 
-// AppendLine appends the next message as a line of JSON without the line's end: the event in structured mode with its
-// key as the extension partitionkey. It is false when there is none left. Set Config.Lines before using it.
-func (g *Generator) AppendLine(b []byte) ([]byte, bool) {
-	if g.next >= g.config.Count {
-		return b, false
-	}
-	e, kind, f := g.step()
-	if kind != Malformed {
-		return e.AppendStructured(b, true), true
-	}
-	d := draftOf(&e)
-	f.put(&d)
-	return append(b, d.structured(true)...), true
-}
-
 // step decides what the next message is and adds it to the model. The flaw is set when it is malformed.
 func (g *Generator) step() (generate.Event, Kind, *flaw) {
-	e, kind := g.stream.At(g.next)
+	e, kind := g.config.At(g.next)
 	g.next++
-	switch Kind(kind) {
+	switch kind {
 	case Resend:
 		g.duplicates++
 	case Conflict:
@@ -126,7 +104,7 @@ func (g *Generator) step() (generate.Event, Kind, *flaw) {
 	case Fresh:
 		g.tally.add(&e)
 	}
-	return e, Kind(kind), nil
+	return e, kind, nil
 }
 
 // Expected returns what must result from the messages made so far. It shares nothing with the generator.

@@ -7,38 +7,27 @@ import (
 	"tenantflow/events"
 )
 
-// An event is what a message says.
-type event struct {
-	topic, company string
-	source, id     string
-	kind           string // its type
-	at             time.Time
-	appended       time.Time // by the broker; of events of the schedule alone
-	data           map[string]any
-	phase          int
-}
-
-func (e *event) identity() Identity { return Identity{e.source, e.id} }
+func identity(e *Event) Identity { return Identity{e.Source, e.ID} }
 
 // result is the id of the nth event of a type that this one causes.
-func (e *event) result(kind string, n int) string { return events.ResultID(e.source, e.id, kind, n) }
+func result(e *Event, kind string, n int) string { return events.ResultID(e.Source, e.ID, kind, n) }
 
-func (e *event) text(name string) string {
-	s, _ := e.data[name].(string)
+func text(e *Event, name string) string {
+	s, _ := e.Data[name].(string)
 	return s
 }
 
 // payment is the id of the payment that it names; empty: none.
-func (e *event) payment() string {
-	if p, ok := e.data["payment"].(map[string]any); ok {
+func payment(e *Event) string {
+	if p, ok := e.Data["payment"].(map[string]any); ok {
 		return fmt.Sprint(p["payment_id"])
 	}
 	return ""
 }
 
 // moment reads a member that is a time.
-func (e *event) moment(name string) time.Time {
-	at, _ := time.Parse(time.RFC3339Nano, e.text(name)) // what is made here can be read
+func moment(e *Event, name string) time.Time {
+	at, _ := time.Parse(time.RFC3339Nano, text(e, name)) // what is made here can be read
 	return at
 }
 

@@ -50,16 +50,12 @@ func (g *Generator) ResultsThrough(phase int) map[string]Result {
 }
 
 // Apply implements [generate.Books].
-func (j *judge) Apply(e *generate.TenantEvent) (code string) { return j.apply(eventOf(e)) }
-
-func eventOf(e *generate.TenantEvent) *event {
-	return &event{topic: e.Topic, company: e.Company, source: e.Source, id: e.ID, kind: e.Type, at: e.Time, data: e.Data, phase: e.Phase}
-}
+func (j *judge) Apply(e *generate.TenantEvent) (code string) { return j.apply(e) }
 
 // Settle implements [generate.Books].
 func (j *judge) Settle(at time.Time, phase int) {
 	for _, id := range slices.Sorted(maps.Keys(j.companies)) {
-		j.settle(j.companies[id], at, &event{phase: phase})
+		j.settle(j.companies[id], at, &Event{Phase: phase})
 	}
 }
 

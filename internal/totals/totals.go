@@ -16,6 +16,7 @@
 package totals
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/segmentio/kafka-go"
+
+	"tenantflow/sinks/clickhouse"
 )
 
 // Config is what a Checker needs.
@@ -41,7 +44,7 @@ type Config struct {
 	Topic, Group string
 
 	// InsertTimeout is the service's own setting: how long an insert may take. The first and the last look at a difference
-	// lie further apart than this, and a correction must arrive within it, or within 5s if that is more. Default: 15s.
+	// lie further apart than this, and a correction must arrive within it, or within 5s if that is more. Default: that of the sink.
 	InsertTimeout time.Duration
 
 	// By names this process in usage_corrections. Default: host name and process id.
@@ -62,9 +65,7 @@ type Checker struct {
 
 // Open makes a Checker. It does not connect yet.
 func Open(cfg Config) (*Checker, error) {
-	if cfg.InsertTimeout == 0 {
-		cfg.InsertTimeout = 15 * time.Second
-	}
+	cfg.InsertTimeout = cmp.Or(cfg.InsertTimeout, clickhouse.DefaultInsertTimeout)
 	if cfg.By == "" {
 		host, err := os.Hostname()
 		if err != nil {
