@@ -9,9 +9,9 @@ import (
 	"runtime/pprof"
 	"strings"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/service"
 	"tenantflow/internal/telemetry"
 	"tenantflow/sinks/clickhouse"
@@ -107,12 +107,12 @@ type unguarded struct {
 	blocks chan *clickhouse.Block
 }
 
-func (u *unguarded) Open(_ context.Context, p *consumers.Partition) (consumers.BatchPartition, error) {
+func (u *unguarded) Open(_ context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	return &unguardedPartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(events.UsageLimits{})}, nil
 }
 
 type unguardedPartition struct {
-	*consumers.Partition
+	*kafka.Partition
 	usage   *unguarded
 	decoder *events.UsageDecoder
 }
@@ -121,15 +121,15 @@ type unguardedBatch struct {
 	partition *unguardedPartition
 	block     *clickhouse.Block
 	usage     events.Usage
-	clock     consumers.Clock
+	clock     kafka.Clock
 	rejected  int
 }
 
-func (p *unguardedPartition) Begin() consumers.Batch {
+func (p *unguardedPartition) Begin() kafka.Batch {
 	return &unguardedBatch{partition: p}
 }
 
-func (p *unguardedPartition) End(batch consumers.Batch) {
+func (p *unguardedPartition) End(batch kafka.Batch) {
 	b, ok := batch.(*unguardedBatch)
 	if !ok || b.block == nil {
 		return
@@ -177,7 +177,7 @@ func (b *unguardedBatch) Bytes() int64 {
 	return b.block.Bytes()
 }
 
-func (p *unguardedPartition) Write(ctx context.Context, batch consumers.Batch, r consumers.Range) error {
+func (p *unguardedPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
 	b, ok := batch.(*unguardedBatch)
 	if !ok {
 		return fmt.Errorf("write usage: not a batch of this benchmark: %T", batch)

@@ -8,8 +8,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/service"
 )
 
@@ -33,13 +33,13 @@ const (
 // plain is a handler that increments counters.
 type plain struct{ client *redis.Client }
 
-// Open implements consumers.BatchHandler.
-func (h plain) Open(_ context.Context, p *consumers.Partition) (consumers.BatchPartition, error) {
+// Open implements kafka.BatchHandler.
+func (h plain) Open(_ context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	return &plainPartition{Partition: p, client: h.client, decoder: events.NewUsageDecoder(events.UsageLimits{})}, nil
 }
 
 type plainPartition struct {
-	*consumers.Partition
+	*kafka.Partition
 	client  *redis.Client
 	decoder *events.UsageDecoder
 }
@@ -49,16 +49,16 @@ type plainBatch struct {
 	keys      []string
 	bytes     int64
 	usage     events.Usage
-	clock     consumers.Clock
+	clock     kafka.Clock
 	day       int64  // since the Unix epoch
 	suffix    string // of that day's keys
 	added     int
 	rejected  int
 }
 
-func (p *plainPartition) Begin() consumers.Batch { return &plainBatch{partition: p} }
+func (p *plainPartition) Begin() kafka.Batch { return &plainBatch{partition: p} }
 
-func (p *plainPartition) End(consumers.Batch) {}
+func (p *plainPartition) End(kafka.Batch) {}
 
 func (b *plainBatch) Add(r *events.Record) {
 	b.added++
@@ -82,7 +82,7 @@ func (b *plainBatch) Rows() int { return b.added }
 
 func (b *plainBatch) Bytes() int64 { return b.bytes }
 
-func (p *plainPartition) Write(ctx context.Context, batch consumers.Batch, r consumers.Range) error {
+func (p *plainPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
 	b, ok := batch.(*plainBatch)
 	if !ok {
 		return fmt.Errorf("count usage: not a batch of this benchmark: %T", batch)

@@ -11,6 +11,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/postgres"
 )
 
@@ -25,15 +26,15 @@ const (
 
 // runSubscription applies subscription events until ctx ends.
 func runSubscription(ctx context.Context, r *Running) error {
-	return r.applyTenants(ctx, events.TopicSubscription, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewSubscription(c) })
+	return r.applyTenants(ctx, events.TopicSubscription, func(c consumers.TenantConfig) kafka.BatchHandler { return consumers.NewSubscription(c) })
 }
 
 // runCompany applies company events until ctx ends.
 func runCompany(ctx context.Context, r *Running) error {
-	return r.applyTenants(ctx, events.TopicCompany, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewCompany(c) })
+	return r.applyTenants(ctx, events.TopicCompany, func(c consumers.TenantConfig) kafka.BatchHandler { return consumers.NewCompany(c) })
 }
 
-func (r *Running) applyTenants(ctx context.Context, topic string, handler func(consumers.TenantConfig) consumers.BatchHandler) error {
+func (r *Running) applyTenants(ctx context.Context, topic string, handler func(consumers.TenantConfig) kafka.BatchHandler) error {
 	cfg, s := r.Config, r.service
 	rules, catalogue, err := Rules(cfg)
 	if err != nil {
@@ -64,11 +65,11 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
 		Blocked:     func(note string) { s.health.Note(r.part, note) },
-		Companies:   &consumers.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")},
+		Companies:   &kafka.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")},
 
 		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
 	}
-	results := consumers.NewResults(client)
+	results := kafka.NewResults(client)
 	defer func() {
 		if err := results.Close(); err != nil {
 			r.Log.Warn("closing the publisher of results", slog.Any("error", err))

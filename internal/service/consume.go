@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 )
 
 // Batching is how large and how old a consumer's batches get, and what all of them may hold.
@@ -16,7 +16,7 @@ type Batching struct {
 }
 
 // Consume is a member of the part's consumer group until ctx ends. topic is without prefix.
-func (r *Running) Consume(ctx context.Context, topic string, b Batching, handler consumers.BatchHandler) error {
+func (r *Running) Consume(ctx context.Context, topic string, b Batching, handler kafka.BatchHandler) error {
 	cfg := r.Config
 	dialer, err := cfg.KafkaDialer()
 	if err != nil {
@@ -27,7 +27,7 @@ func (r *Running) Consume(ctx context.Context, topic string, b Batching, handler
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	return consumers.NewGroup(consumers.Config{
+	return kafka.NewGroup(kafka.Config{
 		Name:             r.part,
 		Brokers:          cfg.KafkaBrokers,
 		Dialer:           dialer,
@@ -39,9 +39,9 @@ func (r *Running) Consume(ctx context.Context, topic string, b Batching, handler
 		Drain:            drain(cfg),
 		BatchRows:        b.Rows,
 		BatchInterval:    b.Interval,
-		Budget:           consumers.NewBudget(int64(b.Memory)),
-		OutOfRange:       consumers.OutOfRange(cfg.OffsetOutOfRange),
-		Metrics:          consumers.NewMetrics(r, r.part),
+		Budget:           kafka.NewBudget(int64(b.Memory)),
+		OutOfRange:       kafka.OutOfRange(cfg.OffsetOutOfRange),
+		Metrics:          kafka.NewMetrics(r, r.part),
 		Health:           r.service.health,
 		Logger:           r.Log,
 	}, handler).Run(ctx)

@@ -7,10 +7,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"tenantflow/internal/config"
 	"tenantflow/internal/health"
+	"tenantflow/internal/retry"
 )
 
 // steady is how long a part has to run for its next failure to count as a first one.
@@ -20,7 +19,7 @@ const steady = time.Minute
 // a person who sets it right should not have to restart anything. So an order in which to start things does not matter either. Only a
 // configuration that can't be right ends the part, and so the process.
 func (s *Service) supervise(ctx context.Context, p Part) error {
-	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	delays := retry.New()
 	for {
 		began := time.Now()
 		r := &Running{Registerer: s.registry, Config: s.cfg, Log: s.log, service: s, part: p.Name}
@@ -42,17 +41,15 @@ func (s *Service) supervise(ctx context.Context, p Part) error {
 		if time.Since(began) > steady {
 			delays.Reset()
 		}
-		wait := delays.NextBackOff().Round(100 * time.Millisecond)
+		wait := delays.Next().Round(100 * time.Millisecond)
 		s.health.Set(p.Name, health.Failing, fmt.Sprintf("%v (trying again)", err))
 		if attrs := []any{slog.String("part", p.Name), slog.Any("error", err), slog.Duration("again_in", wait)}; down {
 			s.log.Warn("a store can't be opened; trying again", attrs...)
 		} else {
 			s.log.Error("a part failed; it is started again, and the others go on", attrs...)
 		}
-		select {
-		case <-ctx.Done():
+		if retry.Pause(ctx, wait) != nil {
 			return nil
-		case <-time.After(wait):
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
@@ -91,7 +91,7 @@ func (t *tenants) applied(s *Service) (func(context.Context) (time.Time, error),
 		return nil, err
 	}
 	t.forget = done
-	reading := &consumers.TopicReading{Client: client, Topic: s.cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")}
+	reading := &kafka.TopicReading{Client: client, Topic: s.cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")}
 	return reading.Through, nil
 }
 
