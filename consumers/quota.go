@@ -155,12 +155,13 @@ func (p *quotaPartition) Begin() kafka.Batch {
 	return b
 }
 
-// End keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
-func (p *quotaPartition) End(batch kafka.Batch) {
+// Release keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
+func (b *quotaBatch) Release() {
 	const many = 4096 // users and days
-	if b, ok := batch.(*quotaBatch); ok && len(b.groups) <= many {
+	if len(b.groups) <= many {
+		free := &b.partition.quota.batches
 		b.reset()
-		p.quota.batches.Put(b)
+		free.Put(b)
 	}
 }
 
@@ -184,30 +185,27 @@ func (p *quotaPartition) Annotation() string {
 	return quotaMetadata{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation}.String()
 }
 
-// Write counts a batch.
-func (p *quotaPartition) Write(ctx context.Context, b kafka.Batch, r kafka.Range) error {
-	batch, ok := b.(*quotaBatch)
-	if !ok {
-		return fmt.Errorf("count usage: not a quota batch: %T", b)
-	}
+// Write counts the batch.
+func (b *quotaBatch) Write(ctx context.Context, r kafka.Range) error {
+	p := b.partition
 	p.step(QuotaFormed)
-	refused, err := p.judge(ctx, batch)
+	refused, err := p.judge(ctx, b)
 	if err != nil {
 		return err
 	}
 	if err := p.refuse(ctx, refused); err != nil {
 		return err
 	}
-	if err := p.insist(ctx, func() error { return p.try(ctx, batch, r) }); err != nil {
+	if err := p.insist(ctx, func() error { return p.try(ctx, b, r) }); err != nil {
 		return err
 	}
 	p.next = r.To
-	if batch.record.Offset >= 0 {
-		p.record = batch.record
+	if b.record.Offset >= 0 {
+		p.record = b.record
 	}
-	p.quota.cfg.Activity.saw(batch.groups, p.known)
-	p.quota.metrics.count(batch, p.calls, p.counted, len(refused))
-	p.quota.metrics.remembered.WithLabelValues(p.label()).Set(float64(batch.remembered))
+	p.quota.cfg.Activity.saw(b.groups, p.known)
+	p.quota.metrics.count(b, p.calls, p.counted, len(refused))
+	p.quota.metrics.remembered.WithLabelValues(p.label()).Set(float64(b.remembered))
 	if err := p.settleDeferred(ctx); err != nil {
 		return err
 	}

@@ -267,13 +267,13 @@ const (
 
 func (s *session) writeOne(hard context.Context, b formed) error {
 	defer s.group.budget.release(b.claim)
-	defer s.handler.End(b.batch)
+	defer b.batch.Release()
 	if b.From < s.done {
 		return fmt.Errorf("write %s/%d %s: the batch begins before %d, which is done", s.topic, s.id, b.Range, s.done)
 	}
 	began := time.Now()
 	s.writing = b
-	if err := s.handler.Write(hard, b.batch, b.Range); err != nil {
+	if err := b.batch.Write(hard, b.Range); err != nil {
 		return err
 	}
 	s.done = b.To
