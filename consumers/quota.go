@@ -15,7 +15,6 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -227,35 +226,24 @@ func (p *quotaPartition) Idle(ctx context.Context) error {
 // insist does something in the store until it is done, over another connection after every error, as long as the store is
 // found as it was left. If it is not, the session ends, and Open finds out where to go on.
 func (p *quotaPartition) insist(ctx context.Context, do func() error) error {
-	delays := retry.New()
-	err := do()
-	for err != nil {
-		switch {
-		case errors.Is(err, dragonfly.ErrMoved):
-			return p.reopen(ctx, err)
-		case dragonfly.Classify(err) == dragonfly.Fatal:
-			return &kafka.FatalError{Err: err}
-		case final(err) || ctx.Err() != nil:
-			return err
+	again := false
+	return p.KeepTrying(ctx, fatalForCounters, func() (err error) {
+		if again {
+			err = p.renew(ctx)
 		}
-		p.Waiting(err)
-		if delays.Wait(ctx) != nil {
-			return err
-		}
-		if err = p.renew(ctx); err == nil {
+		again = true
+		if err == nil {
 			err = do()
 		}
-	}
-	return nil
+		if errors.Is(err, dragonfly.ErrMoved) {
+			return p.reopen(ctx, err)
+		}
+		return err
+	})
 }
 
-// final reports whether an error ends the session: trying again would not help.
-func final(err error) bool {
-	var moved *kafka.MovedError
-	var stop *kafka.StopError
-	var failure *kafka.FatalError
-	return errors.As(err, &moved) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, kafka.ErrLost)
-}
+// fatalForCounters reports whether waiting for the counter store would not help.
+func fatalForCounters(err error) bool { return dragonfly.Classify(err) == dragonfly.Fatal }
 
 // renew begins another session after an error. Nothing may be sent before a look: the store may have been restarted from
 // an older state, and a watermark would be written over what is missing there.

@@ -9,7 +9,6 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/postgres"
 )
 
@@ -265,23 +264,15 @@ func (c *TenantConfig) results(done []postgres.Applied) []kafka.Result {
 
 // keepTrying does something again until it does not fail, unless waiting would not mend that.
 func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error {
-	delays := retry.New()
-	for {
-		err := do()
-		var stop *kafka.StopError
-		switch {
-		case err == nil:
-			p.Waiting(nil)
-			return nil
-		case errors.As(err, &stop):
-			return err
-		case postgres.Classify(err) == postgres.Fatal:
-			return &kafka.FatalError{Err: err}
+	err := p.KeepTrying(ctx, func(err error) bool {
+		if postgres.Classify(err) == postgres.Fatal {
+			return true
 		}
-		p.Waiting(err)
 		p.Logger().WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
-		if delays.Wait(ctx) != nil {
-			return err
-		}
+		return false
+	}, do)
+	if err == nil {
+		p.Waiting(nil)
 	}
+	return err
 }

@@ -13,7 +13,6 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -359,23 +358,8 @@ func (b *usageBatch) Write(ctx context.Context, r kafka.Range) error {
 func (p *usagePartition) step(s UsageStep) { p.usage.cfg.OnStep(s) }
 
 // keepTrying does something with ClickHouse until it works, saying what it waits for.
-func keepTrying[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (T, error) {
-	delays := retry.New()
-	for {
-		v, err := do()
-		var stop *kafka.StopError
-		var failure *kafka.FatalError
-		switch {
-		case err == nil:
-			return v, nil
-		case errors.Is(err, kafka.ErrLost), ctx.Err() != nil, errors.As(err, &stop), errors.As(err, &failure):
-			return v, err // of a commit within: it is no use to try again
-		case clickhouse.Classify(err) == clickhouse.Fatal:
-			return v, &kafka.FatalError{Err: err}
-		}
-		p.Waiting(err)
-		if delays.Wait(ctx) != nil {
-			return v, err
-		}
-	}
+func keepTrying[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (v T, err error) {
+	fatal := func(err error) bool { return clickhouse.Classify(err) == clickhouse.Fatal }
+	err = p.KeepTrying(ctx, fatal, func() error { v, err = do(); return err })
+	return v, err
 }

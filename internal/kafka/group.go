@@ -315,21 +315,26 @@ func (g *Group) work(over context.Context, gen *kafkago.Generation, places []pla
 // leave has the broker forget the member, so that nothing is taken from it any more, until the broker has answered or the
 // generation is over. A member that comes back with the same id has another generation, or is sent away again.
 func (g *Group) leave(over context.Context, gen *kafkago.Generation) {
-	delays := retry.New()
-	for over.Err() == nil {
-		res, err := g.client.LeaveGroup(over, &kafkago.LeaveGroupRequest{GroupID: gen.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: gen.MemberID}}})
-		if err == nil {
-			err = res.Error
-			for _, m := range res.Members {
-				err = errors.Join(err, m.Error)
-			}
-		}
-		if err == nil || errors.Is(err, kafkago.UnknownMemberId) {
-			return
-		}
+	_ = retry.Do(over, func() error { return g.askToLeave(over, gen) }, func(err error) error {
 		g.log.WarnContext(over, "leaving the group failed; trying again", slog.Any("error", err))
-		_ = delays.Wait(over) // over is looked at above
+		return over.Err()
+	})
+}
+
+// askToLeave has the broker forget the member, which it may have done already.
+func (g *Group) askToLeave(ctx context.Context, gen *kafkago.Generation) error {
+	res, err := g.client.LeaveGroup(ctx, &kafkago.LeaveGroupRequest{GroupID: gen.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: gen.MemberID}}})
+	if err != nil {
+		return err
 	}
+	err = res.Error
+	for _, m := range res.Members {
+		err = errors.Join(err, m.Error)
+	}
+	if errors.Is(err, kafkago.UnknownMemberId) {
+		return nil
+	}
+	return err
 }
 
 // goodbye has the broker forget the member, whose interrupted join kafka-go takes for the end of a membership that it need not leave.
@@ -340,8 +345,7 @@ func (g *Group) goodbye(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
-	_, err := g.client.LeaveGroup(ctx, &kafkago.LeaveGroupRequest{GroupID: g.last.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: g.last.MemberID}}})
-	if err != nil {
+	if err := g.askToLeave(ctx, g.last); err != nil {
 		g.log.InfoContext(ctx, "leaving the group got no answer; it goes on without this member when the session has timed out", slog.Any("reason", err))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/retry"
 )
 
 // A Partition is what a handler may do with an assigned partition.
@@ -85,6 +86,22 @@ func (p *Partition) Publish(ctx context.Context, results []Result) error {
 func (p *Partition) Waiting(reason error) {
 	p.group.state.waiting(p.topic, p.id, writing, reason)
 	p.group.state.progress()
+}
+
+// KeepTrying does something in a store until it works, for as long as ctx lasts; meanwhile readiness says what the partition
+// waits for, until the next [Partition.Waiting]. What is Final is returned as it is, and where fatal reports that waiting would
+// not help, as a *FatalError.
+func (p *Partition) KeepTrying(ctx context.Context, fatal func(error) bool, do func() error) error {
+	return retry.Do(ctx, do, func(err error) error {
+		switch {
+		case Final(err) || ctx.Err() != nil:
+			return err
+		case fatal(err):
+			return &FatalError{Err: err}
+		}
+		p.Waiting(err)
+		return nil
+	})
 }
 
 // CaughtUp reports whether the handler has had everything that was in the log when it was looked at last.

@@ -69,9 +69,7 @@ func (p *eventPartition) handle(ctx context.Context, r *events.Record) error {
 	attempts := 0
 	var rejection *events.Rejection
 	err := retry.Do(ctx, func() error { attempts++; return p.handler.Handle(ctx, r) }, func(err error) error {
-		var stop *kafka.StopError
-		var failure *kafka.FatalError
-		if errors.As(err, &rejection) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, kafka.ErrLost) {
+		if errors.As(err, &rejection) || kafka.Final(err) {
 			return err
 		}
 		p.Waiting(fmt.Errorf("handle event %s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err))
