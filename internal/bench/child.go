@@ -129,14 +129,13 @@ func (p *unguardedPartition) Begin() kafka.Batch {
 	return &unguardedBatch{partition: p}
 }
 
-func (p *unguardedPartition) End(batch kafka.Batch) {
-	b, ok := batch.(*unguardedBatch)
-	if !ok || b.block == nil {
+func (b *unguardedBatch) Release() {
+	if b.block == nil {
 		return
 	}
 	b.block.Reset()
 	select {
-	case p.usage.blocks <- b.block:
+	case b.partition.usage.blocks <- b.block:
 	default:
 	}
 	b.block = nil
@@ -177,11 +176,8 @@ func (b *unguardedBatch) Bytes() int64 {
 	return b.block.Bytes()
 }
 
-func (p *unguardedPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
-	b, ok := batch.(*unguardedBatch)
-	if !ok {
-		return fmt.Errorf("write usage: not a batch of this benchmark: %T", batch)
-	}
+func (b *unguardedBatch) Write(ctx context.Context, r kafka.Range) error {
+	p := b.partition
 	if b.rejected > 0 {
 		return fmt.Errorf("write usage: %d events of %s were not understood; the benchmark publishes none of these", b.rejected, r)
 	}

@@ -58,7 +58,7 @@ type plainBatch struct {
 
 func (p *plainPartition) Begin() kafka.Batch { return &plainBatch{partition: p} }
 
-func (p *plainPartition) End(kafka.Batch) {}
+func (b *plainBatch) Release() {}
 
 func (b *plainBatch) Add(r *events.Record) {
 	b.added++
@@ -82,15 +82,11 @@ func (b *plainBatch) Rows() int { return b.added }
 
 func (b *plainBatch) Bytes() int64 { return b.bytes }
 
-func (p *plainPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
-	b, ok := batch.(*plainBatch)
-	if !ok {
-		return fmt.Errorf("count usage: not a batch of this benchmark: %T", batch)
-	}
+func (b *plainBatch) Write(ctx context.Context, r kafka.Range) error {
 	if b.rejected > 0 {
 		return fmt.Errorf("count usage: %d events of %s were not understood; the benchmark publishes none of these", b.rejected, r)
 	}
-	pipe := p.client.Pipeline()
+	pipe := b.partition.client.Pipeline()
 	for _, key := range b.keys {
 		pipe.IncrBy(ctx, key, 1)
 		pipe.Expire(ctx, key, plainLife)

@@ -207,18 +207,6 @@ func (c *Checker) months(ctx context.Context, a *aggregate, query string, args .
 	return chunks, nil
 }
 
-// wait waits for d, or for ctx.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // join writes lists of SQL expressions as one.
 func join(lists ...[]string) string {
 	var all []string
