@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
@@ -184,9 +183,7 @@ func (c *Checker) chunks(ctx context.Context, a *aggregate, border string) ([]ch
 	if a.month == "" {
 		return []chunk{{of: a}}, nil
 	}
-	return c.months(ctx, a, "SELECT DISTINCT month FROM ("+
-		"SELECT DISTINCT toUInt32(toYYYYMM(timestamp)) AS month FROM usage_tracking UNION ALL SELECT DISTINCT toUInt32("+a.month+") AS month FROM "+a.store+
-		") WHERE month >= toYYYYMM(toDate(?))", border)
+	return c.months(ctx, a, statement("months", struct{ Month, Store string }{a.month, a.store}), border)
 }
 
 // months makes chunks of the months that a query gives.
@@ -216,15 +213,6 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// join writes lists of SQL expressions as one.
-func join(lists ...[]string) string {
-	var all []string
-	for _, l := range lists {
-		all = append(all, l...)
-	}
-	return strings.Join(all, ", ")
 }
 
 // ErrNotThere is returned when the topic does not exist. Running the migrations is what helps.
