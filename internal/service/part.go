@@ -30,7 +30,7 @@ func Parts() []Part {
 		{Name: "quota", Stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}, Run: runQuota},
 		{Name: "subscription", Stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}, Run: runSubscription},
 		{Name: "company", Stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}, Run: runCompany},
-		{Name: "jobs", Stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}},
+		{Name: "jobs", Stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}, Run: runJobs},
 		{Name: "api", Stores: []config.Store{config.Postgres, config.Dragonfly}, Run: runAPI},
 	}
 }
