@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -216,7 +217,11 @@ func (a *app) replayTopic(cmd *cobra.Command, f *replayFlags, args []string) err
 		Identities: f.identities, Effects: f.effects, Rate: f.rate, MaxLag: f.maxLag,
 	}
 	if f.file != "" {
-		request.Source = replay.SourceSpec{Kind: replay.SourceFile, Path: f.file}
+		path, err := filepath.Abs(f.file) // another process may go on with it
+		if err != nil {
+			return invalid("--from-file: %w", err)
+		}
+		request.Source = replay.SourceSpec{Kind: replay.SourceFile, Path: path}
 	}
 	plan, err := tasks.Replay.Plan(ctx, request)
 	var wrong *replay.RequestError
