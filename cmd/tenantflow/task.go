@@ -138,19 +138,19 @@ func newTaskResumeCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			world, err := service.OpenTasks(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
+			tasks, err := service.OpenTasks(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
-			defer func() { _ = world.Close() }() // everything was answered before
-			t, err := world.Store.Resume(cmd.Context(), args[0])
+			defer func() { _ = tasks.Close() }() // everything was answered before
+			t, err := tasks.Store.Resume(cmd.Context(), args[0])
 			if err != nil {
 				return noTask(err)
 			}
 			if detach {
 				return a.showTask(cmd.OutOrStdout(), t)
 			}
-			return a.workOn(cmd, world, t.ID)
+			return a.workOn(cmd, tasks, t.ID)
 		},
 	}
 	cmd.Flags().BoolVar(&detach, "detach", false, "leave the work to the part jobs of the service, and return")
@@ -188,10 +188,10 @@ func (a *app) withTasks(ctx context.Context, do func(*task.Store) error) error {
 }
 
 // workOn works on a task until it has ended, and shows it.
-func (a *app) workOn(cmd *cobra.Command, world *service.Tasks, id string) error {
+func (a *app) workOn(cmd *cobra.Command, tasks *service.Tasks, id string) error {
 	shown := newTaskProgress(cmd.ErrOrStderr(), "task "+id)
 	var last task.Progress
-	runner := task.NewRunner(world.Store, task.RunnerConfig{Kinds: world.Kinds(), Logger: world.Log, Progress: func(p task.Progress) {
+	runner := task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: tasks.Log, Progress: func(p task.Progress) {
 		last = p
 		shown.update(p.Done, p.Total, p.Task.Counts, p.Waiting)
 	}})

@@ -10,17 +10,17 @@ import (
 
 // runJobs works on the tasks that no living process works on, until ctx ends.
 func runJobs(ctx context.Context, r *Running) error {
-	world, err := OpenTasks(ctx, r.Config, r.Log)
+	tasks, err := OpenTasks(ctx, r.Config, r.Log)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err := world.Close(); err != nil {
+		if err := tasks.Close(); err != nil {
 			r.Log.Warn("closing the stores of the tasks", "error", err)
 		}
 	}()
 	r.Ready()
-	task.NewRunner(world.Store, task.RunnerConfig{Kinds: world.Kinds(), Logger: r.Log, Progress: taskMetrics(r)}).Serve(ctx)
+	task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: taskMetrics(r)}).Serve(ctx)
 	return nil
 }
 

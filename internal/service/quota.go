@@ -34,8 +34,8 @@ func runQuota(ctx context.Context, r *Running) error {
 		Session: func(topic string, partition int) consumers.QuotaSession {
 			return tenants.counters.Session(topic, partition)
 		},
-		ReplayKey: key,
 		Users:     tenants.directory,
+		ReplayKey: key,
 		Limits:    UsageLimits(cfg),
 		Topic:     cfg.TopicPrefix + events.TopicQuota,
 		Activity:  activity,

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
+	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/task"
@@ -15,79 +16,77 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// Tasks is what tasks need of an installation.
+// Tasks is what tasks need of an installation, opened.
 type Tasks struct {
+	Client  *kafkago.Client
 	Store   *task.Store
-	Replay  *replay.Kind
-	Usage   *clickhouse.Store // nil: no address of ClickHouse is set
 	Tenants *postgres.Store
-	Client  *kafka.Client
+	Usage   *clickhouse.Store // nil: no address of ClickHouse is set
+	Key     events.ReplayKey
+	Replay  *replay.Kind
 	Log     *slog.Logger
 
-	cfg     *config.Config
 	closers []func() error
 }
 
-// taskTimeout bounds one look-up in Postgres.
+// taskTimeout bounds one look-up in Postgres: a chunk of a replay asks about many events at once.
 const taskTimeout = time.Minute
 
-// Kinds are the kinds of tasks there are.
-func (w *Tasks) Kinds() map[string]task.Kind {
-	return map[string]task.Kind{task.Replay: w.Replay}
-}
-
-// OpenTasks opens the stores that tasks need. ClickHouse is opened where its address is set.
+// OpenTasks opens the stores. ClickHouse is opened where its address is set. Close the result.
 func OpenTasks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *Tasks, err error) {
-	w := &Tasks{cfg: cfg, Log: log}
+	t := &Tasks{Log: log}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.Close())
+			err = errors.Join(err, t.Close())
 		}
 	}()
 	client, disconnect, err := cfg.KafkaClient()
 	if err != nil {
 		return nil, err
 	}
-	w.Client = client
-	w.closers = append(w.closers, func() error { disconnect(); return nil })
-	if w.Tenants, err = OpenPostgres(ctx, cfg, taskTimeout, log); err != nil {
+	t.Client, t.closers = client, append(t.closers, func() error { disconnect(); return nil })
+	if t.Tenants, err = OpenPostgres(ctx, cfg, taskTimeout, log); err != nil {
 		return nil, err
 	}
-	w.closers = append(w.closers, func() error { w.Tenants.Close(); return nil })
-	if w.Store, err = opened(task.Open(ctx, task.Config{DSN: cfg.PostgresDSN.Reveal(), Logger: log})); err != nil {
+	t.closers = append(t.closers, func() error { t.Tenants.Close(); return nil })
+	if t.Store, err = opened(task.Open(ctx, task.Config{DSN: cfg.PostgresDSN.Reveal(), Logger: log})); err != nil {
 		return nil, err
 	}
-	w.closers = append(w.closers, func() error { w.Store.Close(); return nil })
+	t.closers = append(t.closers, func() error { t.Store.Close(); return nil })
 	if cfg.ClickHouseDSN != "" {
-		if w.Usage, err = OpenClickHouse(ctx, cfg, log); err != nil {
+		if t.Usage, err = OpenClickHouse(ctx, cfg, log); err != nil {
 			return nil, err
 		}
-		w.closers = append(w.closers, w.Usage.Close)
+		t.closers = append(t.closers, t.Usage.Close)
 	}
-	key, err := w.Store.Key(ctx)
-	if err != nil {
+	if t.Key, err = t.Tenants.ReplayKey(ctx); err != nil {
 		return nil, err
 	}
-	w.Replay = replay.New(replay.Config{
-		Client: w.Client, TopicPrefix: cfg.TopicPrefix, GroupPrefix: cfg.GroupPrefix,
-		Usage: w.Usage, Tenants: w.Tenants, Key: key,
-		FutureTolerance: exactly(cfg.FutureTolerance), BatchInterval: exactly(cfg.UsageBatchInterval),
-		Sources: replaySources(cfg), Logger: log,
+	t.Replay = replay.New(replay.Config{
+		Client: t.Client, TopicPrefix: cfg.TopicPrefix, GroupPrefix: cfg.GroupPrefix,
+		Usage: t.Usage, Tenants: t.Tenants, Key: t.Key,
+		FutureTolerance: UsageLimits(cfg).FutureTolerance, BatchInterval: exactly(cfg.UsageBatchInterval),
+		Sources: replaySources(), Logger: log,
 	})
-	return w, nil
+	return t, nil
 }
 
 // replaySources opens the sources of a replay beside the log, by their kind.
-func replaySources(*config.Config) map[string]replay.OpenSource {
+func replaySources() map[string]replay.OpenSource {
 	return map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile}
 }
 
+// Kinds are the kinds of tasks there are.
+func (t *Tasks) Kinds() map[string]task.Kind {
+	return map[string]task.Kind{task.Replay: t.Replay}
+}
+
 // Close closes the stores, the last one first.
-func (w *Tasks) Close() error {
+func (t *Tasks) Close() error {
 	var all error
-	for i := len(w.closers) - 1; i >= 0; i-- {
-		all = errors.Join(all, w.closers[i]())
+	for i := len(t.closers) - 1; i >= 0; i-- {
+		all = errors.Join(all, t.closers[i]())
 	}
-	w.closers = nil
+	t.closers = nil
 	return all
 }
