@@ -11,9 +11,18 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// runJobs works on the tasks that no living process works on, until ctx ends.
+// runJobs works on the tasks that no living process works on, and keeps up the archive, until ctx ends.
 func runJobs(ctx context.Context, s *service, metrics prometheus.Registerer) error {
 	const name = "jobs"
+	ctx, stop := context.WithCancel(ctx)
+	archived := make(chan error, 1)
+	go func() { archived <- keepArchive(ctx, s.cfg, s.log, metrics) }() // it needs none of the stores below
+	defer func() {
+		stop()
+		if err := <-archived; err != nil {
+			s.log.Error("the archive is not kept up", "error", err)
+		}
+	}()
 	fatal := func(err error) bool {
 		return postgres.Classify(err) == postgres.Fatal || clickhouse.Classify(err) == clickhouse.Fatal
 	}

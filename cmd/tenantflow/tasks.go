@@ -81,7 +81,7 @@ func openTaskWorld(ctx context.Context, cfg *config.Config, log *slog.Logger) (_
 
 // replaySources opens the sources of a replay beside the log, by their kind.
 func replaySources(*config.Config) map[string]replay.OpenSource {
-	return map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile}
+	return map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile, replay.SourceArchive: replay.OpenArchive}
 }
 
 // close closes the stores, the last one first.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
@@ -171,7 +172,7 @@ func (a *Archive) Read(ctx context.Context, partition int, r consumers.Range, ea
 		switch {
 		case errors.Is(err, stop):
 			return nil
-		case errors.Is(err, fs.ErrNotExist) && !renewed:
+		case errors.As(err, new(*DamagedError)) && errors.Is(err, fs.ErrNotExist) && !renewed:
 			renewed = true
 			if m, err = readManifest(a.dir); err != nil {
 				return err
@@ -186,6 +187,35 @@ func (a *Archive) Read(ctx context.Context, partition int, r consumers.Range, ea
 		r.From, renewed = max(r.From, f.To), false
 	}
 	return nil
+}
+
+// OffsetAt is the offset of the first record of a partition that is not older than a time, or where the partition's archive
+// ends if there is none.
+func (a *Archive) OffsetAt(ctx context.Context, partition int, at time.Time) (int64, error) {
+	p := a.manifest.partition(partition)
+	if p == nil {
+		return 0, nil
+	}
+	for _, f := range p.Files {
+		if f.LastTime.Before(at) {
+			continue
+		}
+		found, offset := errors.New("found"), int64(0)
+		err := a.Read(ctx, partition, consumers.Range{From: f.From, To: f.To}, func(r *events.Record) error {
+			if r.Time.Before(at) {
+				return nil
+			}
+			offset = r.Offset
+			return found
+		})
+		if errors.Is(err, found) {
+			return offset, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return p.To, nil
 }
 
 // fileBehind is the first file that holds an offset or later ones; nil: there is none.
