@@ -10,10 +10,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 )
 
 // archiveFlags are the flags of archive.
@@ -89,7 +89,7 @@ func (a *app) archive(cmd *cobra.Command, f archiveFlags) error {
 	switch {
 	case cmd.Context().Err() != nil:
 		return fmt.Errorf("stopped; what was archived of %s stays, and the next run continues", run.Topic)
-	case consumers.NoTopic(err):
+	case kafka.NoTopic(err):
 		return fmt.Errorf(`topic %s does not exist; run "tenantflow migrate"`, run.Topic)
 	case err != nil:
 		return err

@@ -13,15 +13,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
-	"tenantflow/consumers"
+	"tenantflow/internal/kafka"
 )
 
 // Config is what a run of the archiver needs.
 type Config struct {
-	Client *kafka.Client
+	Client *kafkago.Client
 	Topic  string // with its prefix
 	Root   string // the archive is the directory below it that is named like the topic; both are made
 
@@ -117,7 +117,7 @@ type archiver struct {
 	Config
 	dir   string
 	began time.Time
-	log   map[int]consumers.Range // what the topic holds, at the beginning
+	log   map[int]kafka.Range // what the topic holds, at the beginning
 
 	mu       sync.Mutex
 	manifest *Manifest
@@ -150,7 +150,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := a.load(); err != nil {
 		return fail(err)
 	}
-	if a.log, err = consumers.Ends(ctx, cfg.Client, cfg.Topic); err != nil {
+	if a.log, err = kafka.Ends(ctx, cfg.Client, cfg.Topic); err != nil {
 		return fail(err)
 	}
 	plans, err := a.plan(ctx)

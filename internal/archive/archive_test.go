@@ -13,11 +13,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 )
 
 func TestArchive_HoldsEveryRecordAsItIs(t *testing.T) {
@@ -56,7 +56,7 @@ func TestArchive_HoldsEveryRecordAsItIs(t *testing.T) {
 		if r.Records != int64(len(want)) || time.Since(r.UpTo) > time.Minute {
 			t.Errorf("the report says %d records up to %s", r.Records, r.UpTo)
 		}
-		ends, err := consumers.Ends(t.Context(), l.client, l.topic)
+		ends, err := kafka.Ends(t.Context(), l.client, l.topic)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/archive"
 	"tenantflow/internal/engine/enginetest"
@@ -38,7 +38,7 @@ func runChild(config string) int {
 	}
 	var count atomic.Int32
 	_, err := archive.Run(context.Background(), archive.Config{
-		Client: &kafka.Client{Addr: kafka.TCP(c.Broker), Transport: &kafka.Transport{}}, Topic: c.Topic, Root: c.Root, SegmentBytes: c.SegmentBytes,
+		Client: &kafkago.Client{Addr: kafkago.TCP(c.Broker), Transport: &kafkago.Transport{}}, Topic: c.Topic, Root: c.Root, SegmentBytes: c.SegmentBytes,
 		OnStep: func(s archive.Step) {
 			if s == c.Step && count.Add(1) == c.Nth {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

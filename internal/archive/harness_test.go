@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 )
 
 func TestMain(m *testing.M) {
@@ -46,7 +46,7 @@ type topicLog struct {
 	broker     *engine.Kafka
 	topic      string
 	partitions int
-	client     *kafka.Client
+	client     *kafkago.Client
 	root       string
 	made       int // records
 }
@@ -54,10 +54,10 @@ type topicLog struct {
 func newLog(t testing.TB, broker *engine.Kafka, partitions int) *topicLog {
 	t.Helper()
 	l := &topicLog{broker: broker, partitions: partitions, root: t.TempDir()}
-	l.topic = enginetest.NewTopicOn(t, broker, partitions, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
-	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond} // topics come and go
+	l.topic = enginetest.NewTopicOn(t, broker, partitions, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+	transport := &kafkago.Transport{MetadataTTL: 50 * time.Millisecond} // topics come and go
 	t.Cleanup(transport.CloseIdleConnections)
-	l.client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
+	l.client = &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport}
 	return l
 }
 
@@ -111,7 +111,7 @@ func (l *topicLog) deleteBefore(t testing.TB, partition int, offset int64) {
 // recreate deletes the topic and makes it again, empty.
 func (l *topicLog) recreate(t testing.TB) {
 	t.Helper()
-	res, err := l.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{l.topic}})
+	res, err := l.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{l.topic}})
 	if err == nil {
 		err = res.Errors[l.topic]
 	}
@@ -121,12 +121,12 @@ func (l *topicLog) recreate(t testing.TB) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
-		_, err := consumers.Ends(ctx, l.client, l.topic)
-		return consumers.NoTopic(err)
+		_, err := kafka.Ends(ctx, l.client, l.topic)
+		return kafka.NoTopic(err)
 	}); err != nil {
 		t.Fatal(err)
 	}
-	enginetest.CreateTopic(t, l.broker, l.topic, l.partitions, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+	enginetest.CreateTopic(t, l.broker, l.topic, l.partitions, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
 	l.made = 0
 }
 
@@ -169,14 +169,14 @@ func text(r *events.Record) string {
 	return s
 }
 
-var whole = consumers.Range{From: 0, To: 1 << 60}
+var whole = kafka.Range{From: 0, To: 1 << 60}
 
 // logged are the records that the topic holds.
 func (l *topicLog) logged(t testing.TB) []string {
 	t.Helper()
 	var all []string
 	for p := range l.partitions {
-		if err := consumers.ReadLog(t.Context(), l.client, l.topic, p, whole, func(r *events.Record) error {
+		if err := kafka.ReadLog(t.Context(), l.client, l.topic, p, whole, func(r *events.Record) error {
 			all = append(all, text(r))
 			return nil
 		}); err != nil {

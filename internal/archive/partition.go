@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/fetch"
+	"tenantflow/internal/kafka"
 )
 
 type eventsRecord = events.Record
@@ -64,14 +64,14 @@ func (w *writing) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.encoder.Close()) }()
-	at := consumers.Position{Next: p.To, Mark: p.mark()}
-	err = consumers.ReadLogFrom(ctx, w.Client, w.Topic, p.Partition.Partition, &at, p.until, w.take)
+	at := kafka.Cursor{Next: p.To, Mark: p.mark()}
+	err = kafka.ReadLogFrom(ctx, w.Client, w.Topic, p.Partition.Partition, &at, p.until, w.take)
 	var changed *fetch.ChangedError
 	switch {
 	case errors.As(err, &changed):
 		return w.recreated("partition %d holds another record at offset %d than the one that was archived", p.Partition.Partition, changed.Offset)
-	case errors.Is(err, kafka.OffsetOutOfRange):
-		if log, err := consumers.Bounds(ctx, w.Client, w.Topic, p.Partition.Partition); err == nil && log.To < at.Next {
+	case errors.Is(err, kafkago.OffsetOutOfRange):
+		if log, err := kafka.Bounds(ctx, w.Client, w.Topic, p.Partition.Partition); err == nil && log.To < at.Next {
 			return w.recreated("partition %d was archived up to offset %d, and its log ends at %d", p.Partition.Partition, at.Next, log.To)
 		}
 		return refuse("retention has deleted records before they were archived, while the archive was written: offset %d is gone. Run it again: "+

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/internal/fetch"
+	"tenantflow/internal/kafka"
 )
 
 // A plan is what a run is to do for a partition.
@@ -61,7 +61,7 @@ func (a *archiver) plan(ctx context.Context) ([]plan, error) {
 
 // sameCluster compares the cluster's id, where the broker gives one.
 func (a *archiver) sameCluster(ctx context.Context) error {
-	meta, err := a.Client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{a.Topic}})
+	meta, err := a.Client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{a.Topic}})
 	if err != nil {
 		return fmt.Errorf("ask for the cluster's id: %w", err)
 	}
@@ -82,18 +82,18 @@ func (a *archiver) recreated(format string, args ...any) error {
 		"Choose another directory for the new log; the archive of the old one stays as it is, and can be replayed", a.Topic, a.dir, fmt.Sprintf(format, args...))
 }
 
-func (a *archiver) planPartition(ctx context.Context, id int, log consumers.Range) (*plan, error) {
+func (a *archiver) planPartition(ctx context.Context, id int, log kafka.Range) (*plan, error) {
 	p := &plan{until: log.To}
 	if !a.To.IsZero() {
 		var err error
-		if p.until, err = consumers.OffsetAt(ctx, a.Client, a.Topic, id, a.To, log.To); err != nil {
+		if p.until, err = kafka.OffsetAt(ctx, a.Client, a.Topic, id, a.To, log.To); err != nil {
 			return nil, err
 		}
 	}
 	from := log.From
 	if !a.From.IsZero() {
 		var err error
-		if from, err = consumers.OffsetAt(ctx, a.Client, a.Topic, id, a.From, log.To); err != nil {
+		if from, err = kafka.OffsetAt(ctx, a.Client, a.Topic, id, a.From, log.To); err != nil {
 			return nil, err
 		}
 	}
@@ -134,7 +134,7 @@ func (a *archiver) planPartition(ctx context.Context, id int, log consumers.Rang
 
 // compare looks whether the log holds the last record that was archived, as consumers do. Where retention has taken it
 // away, nothing can be said.
-func (a *archiver) compare(ctx context.Context, p *plan, log consumers.Range) error {
+func (a *archiver) compare(ctx context.Context, p *plan, log kafka.Range) error {
 	r := fetch.New(a.Client, a.Topic, p.Partition.Partition)
 	defer r.Close()
 	r.Expect(p.mark())

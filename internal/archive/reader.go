@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // An Archive is an archive that is read. It may be used by several goroutines at once, also while another process continues it.
@@ -131,10 +131,10 @@ func checkFile(dir string, want File) error {
 }
 
 // Bounds says which offsets of each partition the archive holds, gaps included.
-func (a *Archive) Bounds() map[int]consumers.Range {
-	bounds := make(map[int]consumers.Range, len(a.manifest.Partitions))
+func (a *Archive) Bounds() map[int]kafka.Range {
+	bounds := make(map[int]kafka.Range, len(a.manifest.Partitions))
 	for _, p := range a.manifest.Partitions {
-		bounds[p.Partition] = consumers.Range{From: p.From, To: p.To}
+		bounds[p.Partition] = kafka.Range{From: p.From, To: p.To}
 	}
 	return bounds
 }
@@ -143,7 +143,7 @@ func (a *Archive) Bounds() map[int]consumers.Range {
 // bytes are valid during the call only. An error of each ends it and is returned as it is.
 //
 // Where the archiver has replaced a file meanwhile, it goes on in the new one.
-func (a *Archive) Read(ctx context.Context, partition int, r consumers.Range, each func(*events.Record) error) error {
+func (a *Archive) Read(ctx context.Context, partition int, r kafka.Range, each func(*events.Record) error) error {
 	files, err := newFileReader(a.dir, a.manifest.Topic)
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ func (a *Archive) OffsetAt(ctx context.Context, partition int, at time.Time) (in
 			continue
 		}
 		found, offset := errors.New("found"), int64(0)
-		err := a.Read(ctx, partition, consumers.Range{From: f.From, To: f.To}, func(r *events.Record) error {
+		err := a.Read(ctx, partition, kafka.Range{From: f.From, To: f.To}, func(r *events.Record) error {
 			if r.Time.Before(at) {
 				return nil
 			}

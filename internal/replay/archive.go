@@ -5,9 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/archive"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/task"
 )
 
@@ -48,7 +48,7 @@ func (s *archiveSource) Ranges(context.Context) ([]Range, error) {
 
 // Read implements Source.
 func (s *archiveSource) Read(ctx context.Context, r Range, each func(*events.Record) error) error {
-	return unusable(s.archive.Read(ctx, r.Partition, consumers.Range{From: r.From, To: r.To}, each))
+	return unusable(s.archive.Read(ctx, r.Partition, kafka.Range{From: r.From, To: r.To}, each))
 }
 
 // offsetAt implements timed.

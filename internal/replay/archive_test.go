@@ -11,12 +11,12 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/task"
@@ -105,7 +105,7 @@ func TestReplay_FromAnArchiveIntoARecreatedTopic(t *testing.T) {
 	root := w.archived(t)
 	before := w.perPartition(t)
 
-	res, err := w.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{w.topic()}})
+	res, err := w.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{w.topic()}})
 	if err == nil {
 		err = res.Errors[w.topic()]
 	}
@@ -115,8 +115,8 @@ func TestReplay_FromAnArchiveIntoARecreatedTopic(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
-		_, err := consumers.Ends(ctx, w.client, w.topic())
-		return consumers.NoTopic(err)
+		_, err := kafka.Ends(ctx, w.client, w.topic())
+		return kafka.NoTopic(err)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func (w *world) perPartition(t testing.TB) []map[string]bool {
 	var all []map[string]bool
 	for p := range w.Partitions {
 		values := map[string]bool{}
-		if err := consumers.ReadLog(t.Context(), w.client, w.topic(), p, consumers.Range{From: 0, To: 1 << 60}, func(r *events.Record) error {
+		if err := kafka.ReadLog(t.Context(), w.client, w.topic(), p, kafka.Range{From: 0, To: 1 << 60}, func(r *events.Record) error {
 			values[string(r.Key)+string(r.Value)] = true
 			return nil
 		}); err != nil {
@@ -199,7 +199,7 @@ func TestReplay_OfADamagedArchivePublishesNothing(t *testing.T) {
 	dir := filepath.Join(root, w.topic())
 	s := w.station(t, archives)
 	made := s.create(t, fromArchive(root)) // while it was whole
-	before, err := consumers.Ends(t.Context(), w.client, w.topic())
+	before, err := kafka.Ends(t.Context(), w.client, w.topic())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestReplay_OfADamagedArchivePublishesNothing(t *testing.T) {
 	if failed := s.run(t, made.ID); failed.State != task.Failed || failed.Counts["published"] != 0 || !strings.Contains(failed.Message, "holds no archive") {
 		t.Errorf("%s %q: %v", failed.State, failed.Message, failed.Counts)
 	}
-	after, err := consumers.Ends(t.Context(), w.client, w.topic())
+	after, err := kafka.Ends(t.Context(), w.client, w.topic())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestReplay_OfAnArchiveCanBeBounded(t *testing.T) {
 	w := newWorld(t, 2)
 	g := generator(t, model.Config{Seed: 25, Count: 1000, Companies: 4, UsersPerCompany: 3})
 	w.publish(t, g, 400)
-	first, err := consumers.Ends(t.Context(), w.client, w.topic())
+	first, err := kafka.Ends(t.Context(), w.client, w.topic())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,19 +1,20 @@
-package consumers
+package kafka
 
 import (
 	"context"
 	"errors"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
 	"tenantflow/internal/fetch"
+	"tenantflow/internal/retry"
 )
 
-// A Position is how far the log of a partition was read: the offset to read next, and the last record that was read, zero
+// A Cursor is how far the log of a partition was read: the offset to read next, and the last record that was read, zero
 // if there was none.
-type Position struct {
+type Cursor struct {
 	Next int64
 	Mark Mark
 }
@@ -24,18 +25,18 @@ type Position struct {
 //
 // Before it shows anything it looks whether the log still holds the record of the mark: if another one is there, the error is a
 // *fetch.ChangedError. A record that retention has deleted is no difference. Where the log does not hold the next offset the
-// error is kafka.OffsetOutOfRange; ReadLog passes over it.
-func ReadLogFrom(ctx context.Context, client *kafka.Client, topic string, partition int, at *Position, to int64, each func(*events.Record) error) error {
+// error is kafkago.OffsetOutOfRange; ReadLog passes over it.
+func ReadLogFrom(ctx context.Context, client *kafkago.Client, topic string, partition int, at *Cursor, to int64, each func(*events.Record) error) error {
 	f := fetch.New(client, topic, partition)
 	defer f.Close()
 	f.Expect(at.Mark)
-	delays := retryDelays()
+	delays := retry.New()
 	for at.Next < to {
 		var eachErr error
 		unmarked := int64(-1) // the last record that was taken and has no mark yet
 		got, err := f.Fetch(ctx, at.Next, 500*time.Millisecond, func(rec *events.Record) error {
 			if rec.Offset >= to {
-				return errEnough
+				return ErrEnough
 			}
 			if eachErr = each(rec); eachErr != nil {
 				return eachErr
@@ -46,13 +47,13 @@ func ReadLogFrom(ctx context.Context, client *kafka.Client, topic string, partit
 		switch {
 		case eachErr != nil:
 			return eachErr
-		case errors.Is(err, errEnough):
+		case errors.Is(err, ErrEnough):
 			at.Next = to
 			return at.mark(ctx, f, unmarked)
-		case errors.Is(err, kafka.OffsetOutOfRange), err != nil && (ctx.Err() != nil || !kafkaTransient(err)):
+		case errors.Is(err, kafkago.OffsetOutOfRange), err != nil && (ctx.Err() != nil || !kafkaTransient(err)):
 			return err
 		case err != nil:
-			if pause(ctx, delays.NextBackOff()) != nil {
+			if delays.Wait(ctx) != nil {
 				return err
 			}
 			continue
@@ -69,21 +70,18 @@ func ReadLogFrom(ctx context.Context, client *kafka.Client, topic string, partit
 }
 
 // mark reads a record once more for its mark: a hash of each record would cost more than that.
-func (p *Position) mark(ctx context.Context, f *fetch.Reader, offset int64) error {
+func (p *Cursor) mark(ctx context.Context, f *fetch.Reader, offset int64) error {
 	if offset < 0 {
 		return nil
 	}
 	_, err := f.Fetch(ctx, offset, 0, func(rec *events.Record) error {
 		if rec.Offset == offset {
-			p.Mark = MarkOf(rec)
+			p.Mark = fetch.MarkOf(rec)
 		}
-		return errEnough
+		return ErrEnough
 	})
-	if err == nil || errors.Is(err, errEnough) || errors.Is(err, kafka.OffsetOutOfRange) {
+	if err == nil || errors.Is(err, ErrEnough) || errors.Is(err, kafkago.OffsetOutOfRange) {
 		return nil // deleted meanwhile: the mark before it will do
 	}
 	return err
 }
-
-// MarkOf is the mark of a record.
-func MarkOf(r *events.Record) Mark { return fetch.MarkOf(r) }
