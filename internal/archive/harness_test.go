@@ -127,6 +127,13 @@ func (l *topicLog) recreate(t testing.TB) {
 		t.Fatal(err)
 	}
 	enginetest.CreateTopic(t, l.broker, l.topic, l.partitions, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+	// The client's view is up to its MetadataTTL old.
+	if err := enginetest.Eventually(ctx, func() bool {
+		_, err := kafka.Ends(ctx, l.client, l.topic)
+		return err == nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	l.made = 0
 }
 
