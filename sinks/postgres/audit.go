@@ -41,6 +41,13 @@ func (r *AuditRecord) Sum() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// appendAudit queues a record, whose hash is set. The caller holds the company's lock and moves the company's head on.
+func appendAudit(b *pgx.Batch, r *AuditRecord) {
+	b.Queue(`INSERT INTO public.audit_log (company_id, seq, event_source, event_id, event_type, action, occurred_at, details, previous_hash, hash)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, r.CompanyID, r.Seq, r.Source, r.EventID, r.Type, r.Action,
+		r.OccurredAt, r.Details, r.PreviousHash, r.Hash)
+}
+
 // An AuditFault is a place where a company's audit log is not what was written.
 type AuditFault struct {
 	CompanyID string

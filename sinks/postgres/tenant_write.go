@@ -209,9 +209,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 		OccurredAt: d.At, Details: string(details), PreviousHash: x.audit.hash}
 	record.Hash = record.Sum()
 	x.audit.hash = record.Hash
-	b.Queue(`INSERT INTO public.audit_log (company_id, seq, event_source, event_id, event_type, action, occurred_at, details, previous_hash, hash)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, record.CompanyID, record.Seq, record.Source, record.EventID, record.Type, record.Action,
-		record.OccurredAt, record.Details, record.PreviousHash, record.Hash)
+	appendAudit(b, &record)
 	var ofSub, ofCompany *time.Time // an effect of one topic leaves the other's time as it is
 	if ofCompany = &d.At; ofSubscription(e.Type) {
 		ofSub, ofCompany = &d.At, nil
