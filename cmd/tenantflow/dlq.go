@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
-	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +29,7 @@ redriven, dropped or settled. docs/dead-letters.md has the whole story.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newDLQListCommand(a), newDLQShowCommand(a), newDLQDropCommand(a))
+	cmd.AddCommand(newDLQListCommand(a), newDLQShowCommand(a), newDLQRedriveCommand(a), newDLQDropCommand(a))
 	return cmd
 }
 
@@ -230,22 +228,6 @@ func originsOf(letters []*deadletter.Letter) []events.Origin {
 		origins[i] = l.Origin
 	}
 	return origins
-}
-
-// operator names who runs the command, for the books.
-func operator(given string) string {
-	if given != "" {
-		return given
-	}
-	name := os.Getenv("USER")
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return orNone(name)
-	}
-	return orNone(name) + "@" + host
 }
 
 // byCount writes counts as "12 invalid_data, 3 conflict", the largest first.

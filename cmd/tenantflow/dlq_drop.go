@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 
@@ -112,11 +112,11 @@ func (a *app) dropLetters(cmd *cobra.Command, f *dlqDropFlags, origins []string)
 	}
 	if result.Chosen > 0 {
 		question := fmt.Sprintf("Drop %d dead letters (%s)? They can't be redriven afterwards.", result.Chosen, byCount(reasons))
-		if err := confirm(cmd, question, f.yes); err != nil {
+		if err := agreed(cmd, question, f.yes); err != nil {
 			return err
 		}
 		shown := newProgress(cmd.ErrOrStderr(), "dlq drop")
-		d := postgres.Drop{ID: uuid.NewString(), By: operator(f.by), Why: f.why}
+		d := postgres.Drop{ID: uuid.NewString(), By: cmp.Or(f.by, operator()), Why: f.why}
 		if err := drop(ctx, reader, bounds, &filter, store, d, &result, func() {
 			shown.update(slog.Int64("dropped", result.Dropped), slog.Int64("of", result.Chosen))
 		}); err != nil {
@@ -173,19 +173,14 @@ func chosen(filter *deadletter.Filter, all bool) error {
 	return nil
 }
 
-// confirm asks a question on a terminal, and goes on with yes. Where there is no terminal to ask on, --yes must be given.
-func confirm(cmd *cobra.Command, question string, yes bool) error {
-	fmt.Fprintln(cmd.ErrOrStderr(), question)
+// agreed says what is about to be done, and asks unless yes says that it may be.
+func agreed(cmd *cobra.Command, question string, yes bool) error {
 	if yes {
+		fmt.Fprintln(cmd.ErrOrStderr(), question, "yes")
 		return nil
 	}
-	fmt.Fprint(cmd.ErrOrStderr(), "Type yes to go on: ")
-	var answer string
-	if _, err := fmt.Fscanln(cmd.InOrStdin(), &answer); err != nil && errors.Is(err, io.EOF) {
-		return errors.New("nothing was done: there was no answer (give --yes where there is no terminal)")
-	}
-	if !strings.EqualFold(answer, "yes") && !strings.EqualFold(answer, "y") {
-		return errors.New("nothing was done: the answer was not yes")
+	if ok, err := ask(cmd, question); err != nil || !ok {
+		return errors.Join(err, errors.New("nothing was done (where there is no terminal, give --yes)"))
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func parts() []part {
 		{name: "quota", stores: []config.Store{config.Kafka, config.Dragonfly, config.Postgres}, run: runQuota},
 		{name: "subscription", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}, run: runSubscription},
 		{name: "company", stores: []config.Store{config.Kafka, config.Postgres, config.Dragonfly}, run: runCompany},
-		{name: "jobs", stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}},
+		{name: "jobs", stores: []config.Store{config.Kafka, config.Postgres, config.ClickHouse}, run: runJobs},
 		{name: "api", stores: []config.Store{config.Postgres, config.Dragonfly}, run: runAPI},
 	}
 }
