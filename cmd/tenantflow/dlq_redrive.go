@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -122,6 +123,11 @@ func (a *app) redriveLetters(cmd *cobra.Command, f *dlqRedriveFlags, origins []s
 	}
 	if err := chosen(&filter, f.all); err != nil {
 		return err
+	}
+	if slices.Contains(topics, cfg.TopicPrefix+events.TopicUsage) { // whether a usage event has its row is asked there
+		if cfg, err = a.config(config.Kafka, config.Postgres, config.ClickHouse); err != nil {
+			return err
+		}
 	}
 	world, err := openTaskWorld(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
 	if err != nil {
