@@ -27,6 +27,7 @@ import (
 	"tenantflow/internal/redrive"
 	"tenantflow/internal/task"
 	"tenantflow/internal/totals"
+	"tenantflow/internal/verify"
 	"tenantflow/migrations"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/postgres"
@@ -351,6 +352,20 @@ func (w *world) read(t testing.TB, topic string) map[int][]events.Record {
 		}
 	}
 	return all
+}
+
+func (w *world) verify(t testing.TB) *verify.Report {
+	t.Helper()
+	v, err := verify.Open(t.Context(), verify.Config{Client: w.client, ClickHouse: w.options(), Topic: w.usage(), Group: w.group(), InsertTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = v.Close() }()
+	report, err := v.Run(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
 }
 
 // of is a request for the letters of one reason.

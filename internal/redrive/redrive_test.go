@@ -103,17 +103,62 @@ func TestRedrive_ThousandLettersOfSixKinds(t *testing.T) {
 	if got := w.states(t); !maps.Equal(got, map[string]int64{"settled": n / 6}) {
 		t.Errorf("with lost states: %v", got)
 	}
-	v, err := verify.Open(t.Context(), verify.Config{Client: w.client, ClickHouse: w.options(), Topic: w.usage(), Group: w.group(), InsertTimeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = v.Close() }()
-	report, err := v.Run(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	report := w.verify(t)
 	if sum := report.Sum(); report.Differences() != 0 || sum.Rows != n || sum.DeadLetters != n {
 		t.Errorf("verify: %d differences, %d rows, %d dead letters; want 0, %d, %d: %v", report.Differences(), sum.Rows, sum.DeadLetters, n, n, report.Findings)
+	}
+}
+
+// A store that refuses rows for a while, and takes them when they are redriven as they are. To verify, their letters are settled.
+func TestRedrive_OfRowsTheStoreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.db.Exec(t.Context(), "ALTER TABLE usage_tracking ADD CONSTRAINT odd CHECK data_points_consumed != 666"); err != nil {
+		t.Fatal(err)
+	}
+	const n, refused = 60, 20
+	var all []kafka.Message
+	for i := range n {
+		points := "1"
+		if i%3 == 0 {
+			points = "666"
+		}
+		data := strings.Replace(usageData("acme", "u", ""), `"data_points_consumed":1`, `"data_points_consumed":`+points, 1)
+		all = append(all, message(fmt.Sprintf("r-%d", i), events.TypeUsageRecorded, fmt.Sprint("k-", i), data))
+	}
+	w.write(t, w.usage(), all...)
+	w.consume(t)
+	w.awaitConsumed(t)
+	s := w.station(t)
+	if rows, _ := w.rows(t, "r-"); rows != n-refused {
+		t.Fatalf("%d rows, want %d", rows, n-refused)
+	}
+	// While it refuses them, each makes a letter that says where it came from.
+	id := s.create(t, of(events.RejectedByStore, ""))
+	if got := s.run(t, id).Counts; !maps.Equal(got, task.Counts{"published": refused}) {
+		t.Fatalf("%v, want %d published", got, refused)
+	}
+	w.awaitConsumed(t)
+	page, err := (&deadletter.Reader{Client: w.client, Topics: []string{w.usage()}}).Page(t.Context(), deadletter.Query{Limit: 1})
+	if err != nil || len(page.Letters) != 1 {
+		t.Fatal(err, page)
+	}
+	if l := page.Letters[0]; l.ReplayID != id || !strings.HasPrefix(l.ReplayOf, w.group()+"/") || l.Reason != events.RejectedByStore {
+		t.Errorf("%+v, want a letter of task %s", l, id)
+	}
+	if err := w.db.Exec(t.Context(), "ALTER TABLE usage_tracking DROP CONSTRAINT odd"); err != nil {
+		t.Fatal(err)
+	}
+	got := s.redrive(t, of(events.RejectedByStore, ""))
+	if want := (task.Counts{"published": refused, "not_open": refused}); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	w.awaitConsumed(t)
+	if rows, ids := w.rows(t, "r-"); rows != n || ids != n {
+		t.Errorf("%d rows of %d events, want %d of each", rows, ids, n)
+	}
+	if report := w.verify(t); report.Differences() != 0 || report.Findings.Count(verify.RowAndDeadLetter) != 2*refused {
+		t.Errorf("verify: %d differences, want 0, and %d settled letters: %v", report.Differences(), 2*refused, report.Findings)
 	}
 }
 
