@@ -62,7 +62,7 @@ Exit codes: 0 listed; 1 Kafka does not answer; 2 the command line or the configu
 	cmd.Flags().StringSliceVar(&f.states, "state", nil, "letters in these states: open, redriven, dropped, settled (default: all)")
 	cmd.Flags().BoolVar(&f.oldest, "oldest", false, "the oldest first")
 	cmd.Flags().IntVar(&f.limit, "limit", 50, "letters of a page; 0: all")
-	cmd.Flags().Int64Var(&f.scan, "scan", 100_000, "look at no more than so many records")
+	cmd.Flags().Int64Var(&f.scan, "scan", 50_000, "look at no more than so many records")
 	cmd.Flags().BoolVar(&f.all, "all", false, "look at all records, until the page is full")
 	cmd.Flags().StringVar(&f.cursor, "cursor", "", "go on where a page ended; give the same filters")
 	return cmd

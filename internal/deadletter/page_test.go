@@ -213,7 +213,7 @@ func TestPage_ReadsLittle(t *testing.T) {
 	b := newBox(t, 4)
 	const n = 20_000
 	b.write(t, b.letters(0, n, 5000)...)
-	page, err := b.reader.Page(t.Context(), deadletter.Query{Limit: 50, Scan: 100_000})
+	page, err := b.reader.Page(t.Context(), deadletter.Query{Limit: 50, Scan: 50_000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,9 +305,9 @@ func BenchmarkPage_First(b *testing.B) {
 		x.write(b, x.letters(from, min(n, from+100_000), 100_000)...)
 	}
 	for name, q := range map[string]deadletter.Query{
-		"first page":      {Limit: 50, Scan: 100_000},
-		"filtered":        {Filter: deadletter.Filter{Companies: []string{"c-3"}, Reasons: []events.Reason{events.MissingKey}}, Limit: 50, Scan: 100_000},
-		"nothing to find": {Filter: deadletter.Filter{Companies: []string{"nosuch"}}, Limit: 50, Scan: 100_000},
+		"first page":      {Limit: 50, Scan: 50_000},
+		"filtered":        {Filter: deadletter.Filter{Companies: []string{"c-3"}, Reasons: []events.Reason{events.MissingKey}}, Limit: 50, Scan: 50_000},
+		"nothing to find": {Filter: deadletter.Filter{Companies: []string{"nosuch"}}, Limit: 50, Scan: 50_000},
 		"all, no letter":  {Filter: deadletter.Filter{Companies: []string{"nosuch"}}, Limit: 50},
 	} {
 		b.Run(name, func(b *testing.B) {
