@@ -7,15 +7,15 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // A Reader reads the dead letters of some input topics.
 type Reader struct {
-	Client *kafka.Client
+	Client *kafkago.Client
 	Topics []string // input topics, with prefix
 }
 
@@ -33,8 +33,8 @@ func (r *Reader) Bounds(ctx context.Context) ([]Stretch, error) {
 	var all []Stretch
 	for _, topic := range r.Topics {
 		letters := events.DeadLetterTopic(topic)
-		ends, err := consumers.Ends(ctx, r.Client, letters)
-		if errors.Is(err, kafka.UnknownTopicOrPartition) {
+		ends, err := kafka.Ends(ctx, r.Client, letters)
+		if errors.Is(err, kafkago.UnknownTopicOrPartition) {
 			continue
 		}
 		if err != nil {
@@ -55,7 +55,7 @@ func (r *Reader) records(ctx context.Context, s Stretch, each func(*events.Recor
 	if s.From >= s.To {
 		return nil
 	}
-	err := consumers.ReadLog(ctx, r.Client, s.Topic, s.Partition, consumers.Range{From: s.From, To: s.To}, each)
+	err := kafka.ReadLog(ctx, r.Client, s.Topic, s.Partition, kafka.Range{From: s.From, To: s.To}, each)
 	if err != nil {
 		return fmt.Errorf("read dead letters: %w", err)
 	}

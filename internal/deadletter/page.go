@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // A Query says which letters a page shows.
@@ -153,7 +153,7 @@ func (s *search) bound(ctx context.Context, p *side) error {
 	if s.query.Since.IsZero() || since.After(time.Now()) {
 		return nil
 	}
-	from, err := consumers.OffsetAt(ctx, s.reader.Client, p.log.Topic, p.log.Partition, since, p.log.To)
+	from, err := kafka.OffsetAt(ctx, s.reader.Client, p.log.Topic, p.log.Partition, since, p.log.To)
 	if err != nil {
 		return err
 	}

@@ -17,13 +17,14 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/deadletter"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/redrive"
 	"tenantflow/internal/task"
 	"tenantflow/internal/totals"
@@ -47,7 +48,7 @@ type world struct {
 	ClickHouse string
 	Postgres   string
 
-	client *kafka.Client
+	client *kafkago.Client
 	db     driver.Conn
 	pool   *pgxpool.Pool
 }
@@ -63,7 +64,7 @@ func newWorld(t testing.TB) *world {
 	broker := enginetest.SharedKafka(t)
 	w := &world{Brokers: broker.Addr(), Prefix: enginetest.NewTopic(t, 1) + ".", ClickHouse: enginetest.NewDatabase(t), Postgres: postgrestest.New(t)}
 	for _, name := range []string{events.TopicUsage, events.TopicSubscription, events.TopicCompany} {
-		enginetest.CreateTopic(t, broker, w.Prefix+name, 3, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+		enginetest.CreateTopic(t, broker, w.Prefix+name, 3, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
 		enginetest.CreateTopic(t, broker, events.DeadLetterTopic(w.Prefix+name), 2)
 	}
 	options := w.options()
@@ -75,9 +76,9 @@ func newWorld(t testing.TB) *world {
 	if _, err := tables.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond}
+	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond}
 	t.Cleanup(transport.CloseIdleConnections)
-	w.client = &kafka.Client{Addr: kafka.TCP(w.Brokers), Transport: transport}
+	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
 	if w.db, err = chgo.Open(options); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ type station struct {
 
 // open makes a station. onStep may be nil.
 func (w *world) open(ctx context.Context, onStep func(task.Step)) (*station, error) {
-	transport := &kafka.Transport{}
+	transport := &kafkago.Transport{}
 	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (w *world) open(ctx context.Context, onStep func(task.Step)) (*station, err
 	if err != nil {
 		return nil, err
 	}
-	kind := redrive.New(redrive.Config{Client: &kafka.Client{Addr: kafka.TCP(w.Brokers), Transport: transport}, TopicPrefix: w.Prefix,
+	kind := redrive.New(redrive.Config{Client: &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}, TopicPrefix: w.Prefix,
 		Usage: usage, Letters: letters, Key: key, ChunkLetters: 30}) // so that there are many chunks
 	return &station{
 		store: store, kind: kind,
@@ -200,8 +201,8 @@ func (w *world) consume(t testing.TB) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{}
-	group := consumers.NewGroup(consumers.Config{
+	transport := &kafkago.Transport{}
+	group := kafka.NewGroup(kafka.Config{
 		Name: "usage", Brokers: []string{w.Brokers}, Transport: transport, Group: w.group(), Topics: []string{w.usage()},
 		SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 5 * time.Second,
 		BatchRows: 500, BatchInterval: 50 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
@@ -226,7 +227,7 @@ func (w *world) awaitConsumed(t testing.TB) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
-		ends, err := consumers.Ends(ctx, w.client, w.usage())
+		ends, err := kafka.Ends(ctx, w.client, w.usage())
 		if err != nil {
 			return false
 		}
@@ -246,10 +247,10 @@ func (w *world) awaitConsumed(t testing.TB) {
 }
 
 // write writes messages to a topic, in order, to the partitions of their keys or, for dead letters, to one.
-func (w *world) write(t testing.TB, topic string, messages ...kafka.Message) {
+func (w *world) write(t testing.TB, topic string, messages ...kafkago.Message) {
 	t.Helper()
-	writer := &kafka.Writer{Addr: w.client.Addr, Transport: w.client.Transport, Topic: topic, Balancer: kafka.Murmur2Balancer{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
+	writer := &kafkago.Writer{Addr: w.client.Addr, Transport: w.client.Transport, Topic: topic, Balancer: kafkago.Murmur2Balancer{},
+		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
 	defer func() { _ = writer.Close() }()
 	if err := writer.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)
@@ -257,29 +258,29 @@ func (w *world) write(t testing.TB, topic string, messages ...kafka.Message) {
 }
 
 // message is a record of an event in binary mode.
-func message(id, eventType, key, data string) kafka.Message {
+func message(id, eventType, key, data string) kafkago.Message {
 	e := &events.Envelope{ID: id, Source: "/app", Type: eventType, Time: time.Now().Add(-time.Minute), Data: []byte(data)}
 	value, headers := e.EncodeBinary()
-	m := kafka.Message{Value: value}
+	m := kafkago.Message{Value: value}
 	if key != "" {
 		m.Key = []byte(key)
 	}
 	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 	}
 	return m
 }
 
 // letter makes a dead letter of a message.
-func letter(m kafka.Message, group, topic string, partition int, offset int64, reason events.Reason) kafka.Message {
+func letter(m kafkago.Message, group, topic string, partition int, offset int64, reason events.Reason) kafkago.Message {
 	rec := &events.Record{Topic: topic, Partition: partition, Offset: offset, Key: m.Key, Value: m.Value}
 	for _, h := range m.Headers {
 		rec.Headers = append(rec.Headers, events.Header{Key: h.Key, Value: h.Value})
 	}
 	key, value, headers := events.NewDeadLetter(rec, group, events.Reject(reason, "by hand"), 1, time.Now())
-	l := kafka.Message{Key: key, Value: value}
+	l := kafkago.Message{Key: key, Value: value}
 	for _, h := range headers {
-		l.Headers = append(l.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+		l.Headers = append(l.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 	}
 	return l
 }
@@ -339,13 +340,13 @@ func (w *world) exec(t testing.TB, query string, args ...any) {
 func (w *world) read(t testing.TB, topic string) map[int][]events.Record {
 	t.Helper()
 	all := map[int][]events.Record{}
-	ends, err := consumers.Ends(t.Context(), w.client, topic)
+	ends, err := kafka.Ends(t.Context(), w.client, topic)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for id, r := range ends {
-		if err := consumers.ReadLog(t.Context(), w.client, topic, id, r, func(rec *events.Record) error {
-			all[id] = append(all[id], consumers.CopyRecord(rec))
+		if err := kafka.ReadLog(t.Context(), w.client, topic, id, r, func(rec *events.Record) error {
+			all[id] = append(all[id], kafka.CopyRecord(rec))
 			return nil
 		}); err != nil {
 			t.Fatal(err)
