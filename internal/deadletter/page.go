@@ -209,7 +209,7 @@ func (s *search) read(ctx context.Context, sides []*side) error {
 			n = min(n, max(1, s.left/int64(len(sides)-i)))
 		}
 		s.left -= n
-		p.size = min(2*p.size, largestRead)
+		p.size = min(4*p.size, largestRead)
 		pieces[i].Stretch = p.unread
 		if s.query.Oldest {
 			pieces[i].To = p.unread.From + n
