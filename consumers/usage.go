@@ -220,6 +220,7 @@ type usageBatch struct {
 	// copies are later rows with the identity and the data of an earlier one, by that row. They are dropped, and share
 	// its fate: where it becomes a dead letter, so do they.
 	copies   map[int][]int
+	unmeant  map[int]bool  // published by a replay for other consumers: they must be stored already
 	refused  []rejectedRow // by the store
 	accepted bool          // the store has taken a row
 	probed   bool          // the store was asked whether it refuses all rows
@@ -274,6 +275,12 @@ func (b *usageBatch) Add(r *events.Record) {
 		return
 	}
 	block := b.rows()
+	if replayed, ok := events.ReadReplayed(r.Headers); ok && !replayed.Names(usageEffect) {
+		if b.unmeant == nil {
+			b.unmeant = map[int]bool{}
+		}
+		b.unmeant[block.Len()] = true
+	}
 	block.Append(&b.usage, b.usage.IdentityHash(), r.Offset)
 	if block.Len()-b.screened == screenRows {
 		b.screen()
@@ -301,7 +308,7 @@ func (b *usageBatch) screen() {
 	for row := b.screened; row < block.Len(); row++ {
 		at := block.Timestamp(row)
 		seen := p.seen.Add(block.Identity(row), at)
-		if !seen && at > max(p.covered, p.seen.Forgotten()) {
+		if !seen && at > max(p.covered, p.seen.Forgotten()) && !b.unmeant[row] {
 			continue
 		}
 		b.suspects = append(b.suspects, row)

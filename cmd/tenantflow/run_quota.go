@@ -18,6 +18,10 @@ func runQuota(ctx context.Context, s *service, metrics prometheus.Registerer) er
 		return err
 	}
 	defer done()
+	key, err := s.tenants.postgres.ReplayKey(ctx)
+	if err != nil {
+		return err
+	}
 	// It writes until everything is counted, and then what is left.
 	activity := consumers.NewActivity(consumers.ActivityConfig{Store: s.tenants.postgres, Registry: metrics, Logger: s.log})
 	writing, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -32,11 +36,12 @@ func runQuota(ctx context.Context, s *service, metrics prometheus.Registerer) er
 		Session: func(topic string, partition int) consumers.QuotaSession {
 			return s.tenants.counters.Session(topic, partition)
 		},
-		Users:    s.tenants.directory,
-		Limits:   events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
-		Topic:    cfg.TopicPrefix + events.TopicQuota,
-		Activity: activity,
-		ShowUse:  s.tenants.directory.ShowUse,
+		Users:     s.tenants.directory,
+		ReplayKey: key,
+		Limits:    events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
+		Topic:     cfg.TopicPrefix + events.TopicQuota,
+		Activity:  activity,
+		ShowUse:   s.tenants.directory.ShowUse,
 
 		ResendWindow:  cfg.QuotaResendWindow,
 		ResendRecords: cfg.QuotaResendRecords,

@@ -54,6 +54,10 @@ func (s *service) runTenant(ctx context.Context, metrics prometheus.Registerer, 
 		return err
 	}
 	defer done()
+	key, err := s.tenants.postgres.ReplayKey(ctx)
+	if err != nil {
+		return err
+	}
 	if differ, err := s.tenants.postgres.TiersThatDiffer(ctx, catalogue); err == nil && len(differ) > 0 {
 		s.log.Warn("prices and limits are taken from this process's catalogue, and the table subscription_tiers has others; run \"tenantflow migrate\" with the same TENANTFLOW_TIERS_FILE",
 			slog.Any("tiers", differ))
@@ -70,6 +74,7 @@ func (s *service) runTenant(ctx context.Context, metrics prometheus.Registerer, 
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
 		Blocked:     func(note string) { s.health.Note(name, note) },
+		ReplayKey:   key,
 
 		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
 	}

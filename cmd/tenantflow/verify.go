@@ -99,6 +99,11 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
+	if counting != nil && tenants != nil {
+		if counting.ReplayKey, err = tenants.ReplayKey(cmd.Context()); err != nil {
+			return err
+		}
+	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
 	report, err := a.runVerify(cmd, f, verify.Config{
 		Client:          &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport},

@@ -18,12 +18,13 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/task"
@@ -48,7 +49,7 @@ type world struct {
 	Postgres   string
 	Partitions int
 
-	client *kafka.Client
+	client *kafkago.Client
 	db     driver.Conn
 	pool   *pgxpool.Pool
 }
@@ -80,9 +81,9 @@ func newWorld(t testing.TB, partitions int) *world {
 	if _, err := tables.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond}
+	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond}
 	t.Cleanup(transport.CloseIdleConnections)
-	w.client = &kafka.Client{Addr: kafka.TCP(w.Brokers), Transport: transport}
+	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
 	if w.db, err = chgo.Open(options); err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +114,8 @@ type station struct {
 
 // open makes a station. onStep may be nil.
 func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func(*replay.Config)) (*station, error) {
-	transport := &kafka.Transport{}
-	client := &kafka.Client{Addr: kafka.TCP(w.Brokers), Transport: transport}
+	transport := &kafkago.Transport{}
+	client := &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
 	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
 	if err != nil {
 		return nil, err
@@ -251,8 +252,8 @@ func (w *world) consume(t testing.TB, lose func(uint64) bool) (stop func() map[s
 	if lose != nil {
 		store = l
 	}
-	transport := &kafka.Transport{}
-	group := consumers.NewGroup(consumers.Config{
+	transport := &kafkago.Transport{}
+	group := kafka.NewGroup(kafka.Config{
 		Name: "usage", Brokers: []string{w.Brokers}, Transport: transport, Group: w.group(), Topics: []string{w.topic()},
 		SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 5 * time.Second,
 		BatchRows: 500, BatchInterval: 50 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
@@ -280,7 +281,7 @@ func (w *world) awaitConsumed(t testing.TB) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	consumed := func() bool {
-		ends, err := consumers.Ends(ctx, w.client, w.topic())
+		ends, err := kafka.Ends(ctx, w.client, w.topic())
 		if err != nil {
 			return false
 		}

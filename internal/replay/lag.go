@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/retry"
 	"tenantflow/internal/totals"
 )
 
 // LagConfig is what a LagBrake needs.
 type LagConfig struct {
-	Client *kafka.Client
+	Client *kafkago.Client
 	Topic  string // with its prefix
 	Group  string // whose lag counts
 
@@ -75,7 +76,7 @@ func (b *LagBrake) Wait(ctx context.Context, n int, waiting func(string)) error 
 			return nil
 		}
 		waiting(fmt.Sprintf("the group %s is %s behind, and may be %s (--max-lag): live events come first", b.cfg.Group, b.lag.Round(100*time.Millisecond), b.cfg.MaxLag))
-		if err := sleep(ctx, lookEvery); err != nil {
+		if err := retry.Pause(ctx, lookEvery); err != nil {
 			return err
 		}
 	}
@@ -87,7 +88,7 @@ func (b *LagBrake) Lag() time.Duration { return b.lag }
 // look measures the lag.
 func (b *LagBrake) look(ctx context.Context) error {
 	now := time.Now()
-	logs, err := consumers.Ends(ctx, b.cfg.Client, b.cfg.Topic)
+	logs, err := kafka.Ends(ctx, b.cfg.Client, b.cfg.Topic)
 	if err != nil {
 		return err
 	}

@@ -7,22 +7,22 @@ import (
 	"slices"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 )
 
 // logSource is the log of the topic itself.
 type logSource struct {
-	client *kafka.Client
+	client *kafkago.Client
 	topic  string
 }
 
 // Ranges implements Source: all that the log holds.
 func (s *logSource) Ranges(ctx context.Context) ([]Range, error) {
-	ends, err := consumers.Ends(ctx, s.client, s.topic)
+	ends, err := kafka.Ends(ctx, s.client, s.topic)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func (s *logSource) Ranges(ctx context.Context) ([]Range, error) {
 // Read implements Source.
 func (s *logSource) Read(ctx context.Context, r Range, each func(*events.Record) error) error {
 	for at := r.From; at < r.To; {
-		err := consumers.ReadLog(ctx, s.client, s.topic, r.Partition, consumers.Range{From: at, To: r.To}, func(rec *events.Record) error {
+		err := kafka.ReadLog(ctx, s.client, s.topic, r.Partition, kafka.Range{From: at, To: r.To}, func(rec *events.Record) error {
 			if err := each(rec); err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ func (s *logSource) Read(ctx context.Context, r Range, each func(*events.Record)
 			return err
 		}
 		// ReadLog ends where retention cuts the log under it. What is left behind the cut is still to be read.
-		log, err := consumers.Bounds(ctx, s.client, s.topic, r.Partition)
+		log, err := kafka.Bounds(ctx, s.client, s.topic, r.Partition)
 		if err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (s *logSource) cut(ctx context.Context, r Range, from, to Bound) (Range, er
 	at := func(b Bound, otherwise int64) (int64, error) {
 		switch {
 		case !b.Time.IsZero():
-			return consumers.OffsetAt(ctx, s.client, s.topic, r.Partition, b.Time, r.To)
+			return kafka.OffsetAt(ctx, s.client, s.topic, r.Partition, b.Time, r.To)
 		case b.Offset >= 0:
 			return b.Offset, nil
 		}
@@ -97,7 +97,7 @@ func (s *logSource) cut(ctx context.Context, r Range, from, to Bound) (Range, er
 }
 
 // consumed cuts off what the group has not committed: that still takes effect by itself.
-func consumed(ctx context.Context, client *kafka.Client, group, topic string, ranges []Range) (cut []Range, left int64, err error) {
+func consumed(ctx context.Context, client *kafkago.Client, group, topic string, ranges []Range) (cut []Range, left int64, err error) {
 	positions, _, err := totals.ReadPositions(ctx, client, group, topic)
 	if err != nil {
 		return nil, 0, err
@@ -119,7 +119,7 @@ func consumed(ctx context.Context, client *kafka.Client, group, topic string, ra
 
 // letters are the origins of the dead letters that a group has written for the records of a topic.
 type letters struct {
-	client       *kafka.Client
+	client       *kafkago.Client
 	topic, group string
 
 	loaded  bool
@@ -141,8 +141,8 @@ func (l *letters) of(ctx context.Context, partition int, offset int64) (events.R
 func (l *letters) load(ctx context.Context) error {
 	l.reasons = map[int]map[int64]events.Reason{}
 	from := events.DeadLetterTopic(l.topic)
-	ends, err := consumers.Ends(ctx, l.client, from)
-	if errors.Is(err, kafka.UnknownTopicOrPartition) {
+	ends, err := kafka.Ends(ctx, l.client, from)
+	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
 		return nil
 	}
 	if err != nil {
@@ -150,7 +150,7 @@ func (l *letters) load(ctx context.Context) error {
 	}
 	known := map[events.Reason]events.Reason{} // one string for each reason
 	for id, r := range ends {
-		err := consumers.ReadLog(ctx, l.client, from, id, r, func(rec *events.Record) error {
+		err := kafka.ReadLog(ctx, l.client, from, id, r, func(rec *events.Record) error {
 			d, err := events.ParseDeadLetter(rec)
 			if err != nil || d.Topic != l.topic || d.Group != l.group {
 				return nil //nolint:nilerr // a record that is no dead letter of this group says nothing

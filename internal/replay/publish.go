@@ -8,10 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/retry"
 	"tenantflow/internal/task"
 	"tenantflow/internal/topic"
 )
@@ -104,7 +104,7 @@ func (p *Publisher) Publish(ctx context.Context, messages []Message) error {
 		n := min(len(messages), portion)
 		if p.cfg.Rate > 0 {
 			n = min(n, max(1, int(p.cfg.Rate/5)))
-			if err := sleep(ctx, time.Until(p.next)); err != nil {
+			if err := retry.Pause(ctx, max(0, time.Until(p.next))); err != nil {
 				return err
 			}
 		}
@@ -134,7 +134,7 @@ func (p *Publisher) send(ctx context.Context, messages []Message) error {
 			out[i].Headers[j] = kafka.Header{Key: h.Key, Value: h.Value}
 		}
 	}
-	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(3*time.Second), backoff.WithMaxElapsedTime(0))
+	delays := retry.New()
 	for {
 		err := p.writer.WriteMessages(ctx, out...)
 		if err == nil {
@@ -150,7 +150,7 @@ func (p *Publisher) send(ctx context.Context, messages []Message) error {
 		}
 		// Which of them the broker has does not matter: all of them once more, in their order.
 		p.cfg.Waiting(err.Error())
-		if sleep(ctx, delays.NextBackOff()) != nil {
+		if delays.Wait(ctx) != nil {
 			return err
 		}
 	}
@@ -186,19 +186,4 @@ func (p *placer) Balance(m kafka.Message, partitions ...int) int {
 		return partitions[rand.IntN(len(partitions))] // #nosec G404 -- any will do
 	}
 	return p.byKey.Balance(m, partitions...)
-}
-
-// sleep waits, or returns an error when ctx ends before.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return context.Cause(ctx)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/jackc/pgx/v5"
+
+	"tenantflow/internal/retry"
 )
 
 // A Kind does the tasks of one kind.
@@ -144,7 +145,7 @@ func (r *Runner) Run(ctx context.Context, id string) (*Task, error) {
 		case err == nil:
 			r.cfg.Progress(Progress{Task: *t, Total: -1, Waiting: "another process works on it: " + t.Owner})
 		}
-		_ = pause(ctx, time.Second)
+		_ = retry.Pause(ctx, time.Second)
 	}
 }
 
@@ -169,19 +170,7 @@ func (r *Runner) Serve(ctx context.Context) {
 		if err != nil && !errors.Is(err, ErrBusy) && ctx.Err() == nil {
 			r.log.WarnContext(ctx, "a task can't go on here", slog.Any("error", err))
 		}
-		_ = pause(ctx, r.cfg.Poll)
-	}
-}
-
-// pause waits, or returns an error when ctx ends before.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		_ = retry.Pause(ctx, r.cfg.Poll)
 	}
 }
 
@@ -256,7 +245,7 @@ func (s *shift) finish(ctx context.Context, state State, message string) error {
 // keep renews the lease, and ends the work when it can't be renewed or the task is asked to stop.
 func (s *shift) keep(ctx context.Context) {
 	renewed := time.Now()
-	for pause(ctx, min(s.store.lease/4, 2*time.Second)) == nil {
+	for retry.Pause(ctx, min(s.store.lease/4, 2*time.Second)) == nil {
 		began := time.Now()
 		state, err := s.lease.Renew(ctx, s.waits())
 		switch {
@@ -417,19 +406,15 @@ func (s *shift) account(c *Chunk) func(context.Context, pgx.Tx) error {
 
 // retry does something again until it works, can't work, or ctx ends.
 func (s *shift) retry(ctx context.Context, do func() error) error {
-	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(3*time.Second), backoff.WithMaxElapsedTime(0))
-	for {
-		err := do()
-		if err == nil {
-			s.wait("")
-			return nil
-		}
+	err := retry.Do(ctx, do, func(err error) error {
 		if ctx.Err() != nil || errors.Is(err, ErrLost) || fatal(err) {
 			return err
 		}
 		s.wait(err.Error())
-		if pause(ctx, delays.NextBackOff()) != nil {
-			return err
-		}
+		return nil
+	})
+	if err == nil {
+		s.wait("")
 	}
+	return err
 }

@@ -89,3 +89,14 @@ func (s *Store) KnownEvents(ctx context.Context, all []*events.Event) ([]Known, 
 	}
 	return known, nil
 }
+
+// ReplayKey reads the key of the proofs that replayed records carry.
+func (s *Store) ReplayKey(ctx context.Context) (events.ReplayKey, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	var key []byte
+	if err := s.pool.QueryRow(ctx, "SELECT key FROM public.replay_key").Scan(&key); err != nil {
+		return nil, explain("read the key of replays", err)
+	}
+	return key, nil
+}
