@@ -290,15 +290,6 @@ func usageData(company, user, more string) string {
 	return fmt.Sprintf(`{"company_id":%q,"user_id":%q,"subscription_tier":"pro","service_name":"s","api_endpoint":"/a","data_points_consumed":1,"processing_time_ms":1%s}`, company, user, more)
 }
 
-func (w *world) number(t testing.TB, query string, args ...any) int64 {
-	t.Helper()
-	var n int64
-	if err := w.db.QueryRow(t.Context(), query, args...).Scan(&n); err != nil {
-		t.Fatalf("%s: %v", query, err)
-	}
-	return n
-}
-
 // rows is how many rows the events have whose ids begin with a text, and how many different ids they have.
 func (w *world) rows(t testing.TB, prefix string) (rows, ids int64) {
 	t.Helper()
