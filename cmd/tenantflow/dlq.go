@@ -14,6 +14,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/deadletter"
+	"tenantflow/internal/service"
 	"tenantflow/sinks/postgres"
 )
 
@@ -171,7 +172,7 @@ func openLetterStates(ctx context.Context, cfg *config.Config) *letterStates {
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: showTimeout, Logger: slog.New(slog.DiscardHandler)})
+	store, err := service.OpenPostgres(ctx, cfg, showTimeout, slog.New(slog.DiscardHandler))
 	return &letterStates{store: store, failure: err}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/deadletter"
+	"tenantflow/internal/service"
 	"tenantflow/sinks/postgres"
 )
 
@@ -75,13 +77,13 @@ func (a *app) dropLetters(cmd *cobra.Command, f *dlqDropFlags, origins []string)
 	if err := chosen(&filter, f.all); err != nil {
 		return err
 	}
-	client, done, err := kafkaClient(cfg)
+	client, done, err := cfg.KafkaClient()
 	if err != nil {
 		return err
 	}
 	defer done()
 	ctx := cmd.Context()
-	store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Logger: a.logger(cfg, cmd.ErrOrStderr())})
+	store, err := service.OpenPostgres(ctx, cfg, dropTimeout, a.logger(cfg, cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
@@ -131,6 +133,9 @@ func (a *app) dropLetters(cmd *cobra.Command, f *dlqDropFlags, origins []string)
 		return t
 	})
 }
+
+// dropTimeout bounds one transaction of drop, which waits for the companies' locks.
+const dropTimeout = time.Minute
 
 // drop drops the letters in the bounds, some hundreds in a transaction.
 func drop(ctx context.Context, reader *deadletter.Reader, bounds []deadletter.Stretch, filter *deadletter.Filter, store *postgres.Store,

@@ -81,7 +81,7 @@ func (a *app) listLetters(cmd *cobra.Command, f *dlqListFlags) error {
 	if err != nil {
 		return err
 	}
-	client, done, err := kafkaClient(cfg)
+	client, done, err := cfg.KafkaClient()
 	if err != nil {
 		return err
 	}

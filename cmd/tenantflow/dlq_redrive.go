@@ -16,6 +16,7 @@ import (
 	"tenantflow/internal/config"
 	"tenantflow/internal/deadletter"
 	"tenantflow/internal/redrive"
+	"tenantflow/internal/service"
 	"tenantflow/internal/task"
 	"tenantflow/internal/telemetry"
 )
@@ -129,13 +130,14 @@ func (a *app) redriveLetters(cmd *cobra.Command, f *dlqRedriveFlags, origins []s
 			return err
 		}
 	}
-	world, err := openTaskWorld(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
+	tasks, err := service.OpenTasks(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = world.close() }() // everything was answered before
+	defer func() { _ = tasks.Close() }() // everything was answered before
 	refused := newRefusals(cmd.ErrOrStderr())
-	kind := world.redrive(refused.add)
+	kind := tasks.Redrive.Tell(refused.add)
+	tasks.Redrive = kind
 	plans, err := planRedrive(cmd, kind, cfg, topics, redrive.Request{Filter: filter, Fix: fix, Rate: f.rate, By: cmp.Or(f.by, operator())})
 	if err != nil {
 		return err
@@ -158,18 +160,16 @@ func (a *app) redriveLetters(cmd *cobra.Command, f *dlqRedriveFlags, origins []s
 	if err := agreed(cmd, fmt.Sprintf("redrive %d dead letters (%s)?", letters, byCount(reasons)), f.yes); err != nil {
 		return err
 	}
-	kinds := world.kinds()
-	kinds[task.Redrive] = kind
 	var failures []error
 	for _, p := range plans {
-		t, err := world.store.Create(cmd.Context(), task.New{Kind: task.Redrive, Topic: p.Topic, Spec: p.Spec, By: p.Spec.By})
+		t, err := tasks.Store.Create(cmd.Context(), task.New{Kind: task.Redrive, Topic: p.Topic, Spec: p.Spec, By: p.Spec.By})
 		switch {
 		case err != nil:
 		case f.detach:
 			fmt.Fprintf(cmd.ErrOrStderr(), "the part jobs of the service works on the task: look at it with `tenantflow task show %s`\n", t.ID)
 			err = a.showTask(cmd.OutOrStdout(), t)
 		default:
-			err = a.workOnKinds(cmd, world, kinds, t.ID)
+			err = a.workOn(cmd, tasks, t.ID)
 		}
 		if err != nil {
 			failures = append(failures, fmt.Errorf("%s: %w", p.Topic, err))
@@ -188,7 +188,7 @@ func planRedrive(cmd *cobra.Command, kind *redrive.Kind, cfg *config.Config, top
 		p, err := kind.Plan(cmd.Context(), r)
 		var wrong *redrive.RequestError
 		if errors.As(err, &wrong) {
-			return nil, invalidError{err}
+			return nil, invalid("%w", err)
 		}
 		if err != nil {
 			return nil, err

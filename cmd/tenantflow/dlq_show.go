@@ -61,7 +61,7 @@ func (a *app) showLetter(cmd *cobra.Command, o events.Origin, asHex, raw bool) e
 	if err != nil {
 		return err
 	}
-	client, done, err := kafkaClient(cfg)
+	client, done, err := cfg.KafkaClient()
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"tenantflow/internal/config"
 	"tenantflow/internal/replay"
+	"tenantflow/internal/service"
 	"tenantflow/internal/task"
 	"tenantflow/internal/telemetry"
 )
@@ -103,7 +105,7 @@ func (f *replayFlags) check(cmd *cobra.Command, cfg *config.Config, args []strin
 		f.effects = replay.Effects(f.topic)
 	}
 	if err := replay.CheckEffects(f.topic, f.effects); err != nil {
-		return invalidError{err}
+		return config.Invalid{Err: err}
 	}
 	if f.lower, err = bound("--from", f.from); err != nil {
 		return err
@@ -204,29 +206,33 @@ func (a *app) replayTopic(cmd *cobra.Command, f *replayFlags, args []string) err
 		return err
 	}
 	ctx := cmd.Context()
-	world, err := openTaskWorld(ctx, cfg, a.logger(cfg, cmd.ErrOrStderr()))
+	tasks, err := service.OpenTasks(ctx, cfg, a.logger(cfg, cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = world.close() }() // everything was answered before
+	defer func() { _ = tasks.Close() }() // everything was answered before
 
 	request := replay.Request{
 		Topic: f.topic, Partitions: f.partitions, From: f.lower, To: f.upper, Companies: f.companies, Types: f.types,
 		Identities: f.identities, Effects: f.effects, Rate: f.rate, MaxLag: f.maxLag,
 	}
 	if f.file != "" {
-		request.Source = replay.SourceSpec{Kind: replay.SourceFile, Path: f.file}
+		path, err := filepath.Abs(f.file) // another process may go on with it
+		if err != nil {
+			return invalid("--from-file: %w", err)
+		}
+		request.Source = replay.SourceSpec{Kind: replay.SourceFile, Path: path}
 	}
-	plan, err := world.replay.Plan(ctx, request)
+	plan, err := tasks.Replay.Plan(ctx, request)
 	var wrong *replay.RequestError
 	if errors.As(err, &wrong) {
-		return invalidError{err}
+		return config.Invalid{Err: err}
 	}
 	if err != nil {
 		return err
 	}
 	if f.dryRun || !f.yes {
-		dry, err := a.dryRun(cmd, world, plan, f)
+		dry, err := a.dryRun(cmd, tasks, plan, f)
 		if err != nil {
 			return err
 		}
@@ -242,12 +248,12 @@ func (a *app) replayTopic(cmd *cobra.Command, f *replayFlags, args []string) err
 			return errors.Join(err, errors.New("nothing was published"))
 		}
 	}
-	return a.beginReplay(cmd, world, plan, f)
+	return a.beginReplay(cmd, tasks, plan, f)
 }
 
 // beginReplay makes the task, and works on it or leaves it to the service.
-func (a *app) beginReplay(cmd *cobra.Command, world *taskWorld, plan *replay.Plan, f *replayFlags) error {
-	t, err := world.store.Create(cmd.Context(), task.New{Kind: task.Replay, Topic: plan.Topic, Spec: plan.Spec, By: operator()})
+func (a *app) beginReplay(cmd *cobra.Command, tasks *service.Tasks, plan *replay.Plan, f *replayFlags) error {
+	t, err := tasks.Store.Create(cmd.Context(), task.New{Kind: task.Replay, Topic: plan.Topic, Spec: plan.Spec, By: operator()})
 	if err != nil {
 		return err
 	}
@@ -258,11 +264,11 @@ func (a *app) beginReplay(cmd *cobra.Command, world *taskWorld, plan *replay.Pla
 	if plan.Unconsumed > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d records at the end are not consumed yet: they are left out, and take effect by themselves\n", plan.Unconsumed)
 	}
-	return a.workOn(cmd, world, t.ID)
+	return a.workOn(cmd, tasks, t.ID)
 }
 
 // dryRun finds out what is missing.
-func (a *app) dryRun(cmd *cobra.Command, world *taskWorld, plan *replay.Plan, f *replayFlags) (_ *replay.DryReport, err error) {
+func (a *app) dryRun(cmd *cobra.Command, tasks *service.Tasks, plan *replay.Plan, f *replayFlags) (_ *replay.DryReport, err error) {
 	var missing func(*replay.Event) error
 	if f.list != "" {
 		file, err := os.Create(f.list)
@@ -275,7 +281,7 @@ func (a *app) dryRun(cmd *cobra.Command, world *taskWorld, plan *replay.Plan, f 
 		missing = func(e *replay.Event) error { return lines.Encode(e) }
 	}
 	shown := newTaskProgress(cmd.ErrOrStderr(), "replay")
-	report, err := world.replay.Dry(cmd.Context(), plan, missing, func(done, total int64, counts task.Counts) {
+	report, err := tasks.Replay.Dry(cmd.Context(), plan, missing, func(done, total int64, counts task.Counts) {
 		shown.update(done, total, counts, "")
 	})
 	if err != nil {

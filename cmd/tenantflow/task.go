@@ -15,6 +15,7 @@ import (
 	"tenantflow/internal/config"
 	"tenantflow/internal/redrive"
 	"tenantflow/internal/replay"
+	"tenantflow/internal/service"
 	"tenantflow/internal/task"
 )
 
@@ -138,19 +139,19 @@ func newTaskResumeCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			world, err := openTaskWorld(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
+			tasks, err := service.OpenTasks(cmd.Context(), cfg, a.logger(cfg, cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
-			defer func() { _ = world.close() }() // everything was answered before
-			t, err := world.store.Resume(cmd.Context(), args[0])
+			defer func() { _ = tasks.Close() }() // everything was answered before
+			t, err := tasks.Store.Resume(cmd.Context(), args[0])
 			if err != nil {
 				return noTask(err)
 			}
 			if detach {
 				return a.showTask(cmd.OutOrStdout(), t)
 			}
-			return a.workOn(cmd, world, t.ID)
+			return a.workOn(cmd, tasks, t.ID)
 		},
 	}
 	cmd.Flags().BoolVar(&detach, "detach", false, "leave the work to the part jobs of the service, and return")
@@ -168,7 +169,7 @@ func oneTask(cmd *cobra.Command, args []string) error {
 // noTask makes a wrong id an error of usage.
 func noTask(err error) error {
 	if errors.Is(err, task.ErrNotFound) {
-		return invalidError{err}
+		return config.Invalid{Err: err}
 	}
 	return err
 }
@@ -188,14 +189,10 @@ func (a *app) withTasks(ctx context.Context, do func(*task.Store) error) error {
 }
 
 // workOn works on a task until it has ended, and shows it.
-func (a *app) workOn(cmd *cobra.Command, world *taskWorld, id string) error {
-	return a.workOnKinds(cmd, world, world.kinds(), id)
-}
-
-func (a *app) workOnKinds(cmd *cobra.Command, world *taskWorld, kinds map[string]task.Kind, id string) error {
+func (a *app) workOn(cmd *cobra.Command, tasks *service.Tasks, id string) error {
 	shown := newTaskProgress(cmd.ErrOrStderr(), "task "+id)
 	var last task.Progress
-	runner := task.NewRunner(world.store, task.RunnerConfig{Kinds: kinds, Logger: world.log, Progress: func(p task.Progress) {
+	runner := task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: tasks.Log, Progress: func(p task.Progress) {
 		last = p
 		shown.update(p.Done, p.Total, p.Task.Counts, p.Waiting)
 	}})

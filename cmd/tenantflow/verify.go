@@ -6,15 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
-	"time"
 
-	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
-	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/service"
 	"tenantflow/internal/verify"
-	"tenantflow/sinks/postgres"
 )
 
 // verifyFlags are the flags of verify.
@@ -77,46 +74,9 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
-	options, err := cfg.ClickHouseOptions()
-	if err != nil {
-		return fmt.Errorf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
-	}
-	transport, err := cfg.KafkaTransport()
-	if err != nil {
-		return err
-	}
-	defer transport.CloseIdleConnections()
-
-	log := a.logger(cfg, cmd.ErrOrStderr())
-	var tenants *postgres.Store
-	if cfg.PostgresDSN.Reveal() != "" {
-		if tenants, err = postgres.Open(cmd.Context(), postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: time.Minute, Logger: log}); err != nil {
-			return err
-		}
-		defer tenants.Close()
-	}
-	counting, err := howCounted(cfg)
-	if err != nil {
-		return err
-	}
-	if counting != nil && tenants != nil {
-		if counting.ReplayKey, err = tenants.ReplayKey(cmd.Context()); err != nil {
-			return err
-		}
-	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
-	report, err := a.runVerify(cmd, f, verify.Config{
-		Client:          &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport},
-		ClickHouse:      options,
-		Topic:           cfg.TopicPrefix + events.TopicUsage,
-		Group:           cfg.GroupPrefix + ".usage",
-		Counting:        counting,
-		Tenants:         tenants,
-		ConfigTopic:     cfg.TopicPrefix + events.TopicCompanyConfig,
-		InsertTimeout:   cfg.UsageInsertTimeout,
-		FutureTolerance: exactly(cfg.FutureTolerance),
-		Lower:           f.lower,
-		Logger:          log,
+	report, err := service.Verify(cmd.Context(), cfg, service.Verifying{
+		Repair: f.repair, Lower: f.lower, Log: a.logger(cfg, cmd.ErrOrStderr()),
 		Progress: func(p verify.Progress) {
 			shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
 		},
@@ -140,33 +100,6 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		return fmt.Errorf("%d totals could not be judged: inserts into them were under way each time, or one is pending; run it again when fewer run", unknown)
 	}
 	return nil
-}
-
-// howCounted says how the service counts usage; nil: there is no address of Dragonfly.
-func howCounted(cfg *config.Config) (*verify.Counting, error) {
-	if cfg.DragonflyURL == "" {
-		return nil, nil //nolint:nilnil // it is left out
-	}
-	counters, err := countersOf(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &verify.Counting{
-		Store:         counters,
-		Group:         cfg.GroupPrefix + ".quota",
-		ResendWindow:  cfg.QuotaResendWindow,
-		ResendRecords: cfg.QuotaResendRecords,
-		Limits:        events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
-	}, nil
-}
-
-func (a *app) runVerify(cmd *cobra.Command, f verifyFlags, cfg verify.Config) (*verify.Report, error) {
-	v, err := verify.Open(cmd.Context(), cfg)
-	if err != nil {
-		return nil, err
-	}
-	report, err := v.Run(cmd.Context(), f.repair)
-	return report, errors.Join(err, v.Close())
 }
 
 // showReport prints a report: as JSON, or as tables under one another.

@@ -23,17 +23,6 @@ type Result struct {
 	Partition *int
 }
 
-// A placer puts messages where their key belongs, but those that name a partition.
-type placer struct{ kafkago.Hash }
-
-// Balance chooses one of the partitions.
-func (p *placer) Balance(m kafkago.Message, partitions ...int) int {
-	if id, named := m.WriterData.(int); named && slices.Contains(partitions, id) {
-		return id
-	}
-	return p.Hash.Balance(m, partitions...)
-}
-
 // Results publishes events.
 type Results struct{ writer *kafkago.Writer }
 
@@ -42,7 +31,7 @@ func NewResults(client *kafkago.Client) *Results {
 	return &Results{&kafkago.Writer{
 		Addr:         client.Addr,
 		Transport:    client.Transport,
-		Balancer:     &placer{},
+		Balancer:     Partitioner{},
 		RequiredAcks: kafkago.RequireAll,
 		BatchTimeout: time.Millisecond, // a lone result must not wait for others
 		MaxAttempts:  1,                // tries again here, where it can be seen
@@ -70,27 +59,23 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 			messages[i].WriterData = *one.Partition
 		}
 	}
-	delays := retry.New()
-	for {
-		err := r.writer.WriteMessages(ctx, messages...)
-		if err == nil {
-			waiting(nil)
-			return nil
+	err := retry.Do(ctx, func() error {
+		if err := r.writer.WriteMessages(ctx, messages...); err != nil {
+			return fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
 		}
-		err = fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
+		return nil
+	}, func(err error) error {
 		var refused kafkago.WriteErrors
-		if errors.As(err, &refused) {
-			for _, one := range refused {
-				if one != nil && !kafkaTransient(one) {
-					return &FatalError{Err: err}
-				}
-			}
+		if errors.As(err, &refused) && slices.ContainsFunc(refused, func(one error) bool { return one != nil && !kafkaTransient(one) }) {
+			return &FatalError{Err: err}
 		}
 		waiting(err)
-		if delays.Wait(ctx) != nil {
-			return err
-		}
+		return nil
+	})
+	if err == nil {
+		waiting(nil)
 	}
+	return err
 }
 
 // message makes what kafka-go's Writer takes.

@@ -101,6 +101,7 @@ func (w *world) options() *chgo.Options {
 
 // A station is what a process that redrives has open.
 type station struct {
+	key    events.ReplayKey
 	store  *task.Store
 	kind   *redrive.Kind
 	runner *task.Runner
@@ -122,14 +123,14 @@ func (w *world) open(ctx context.Context, onStep func(task.Step)) (*station, err
 	if err != nil {
 		return nil, err
 	}
-	key, err := store.Key(ctx)
+	key, err := letters.ReplayKey(ctx)
 	if err != nil {
 		return nil, err
 	}
 	kind := redrive.New(redrive.Config{Client: &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}, TopicPrefix: w.Prefix,
 		Usage: usage, Letters: letters, Key: key, ChunkLetters: 30}) // so that there are many chunks
 	return &station{
-		store: store, kind: kind,
+		key: key, store: store, kind: kind,
 		runner: task.NewRunner(store, task.RunnerConfig{Kinds: map[string]task.Kind{task.Redrive: kind}, OnStep: onStep, Linger: 200 * time.Millisecond}),
 		close: func() {
 			store.Close()

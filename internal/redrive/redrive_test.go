@@ -280,10 +280,6 @@ func TestRedrive_KeepsOrderKeyAndBytes(t *testing.T) {
 	if got := s.run(t, id).Counts; !maps.Equal(got, task.Counts{"published": n}) {
 		t.Fatalf("%v, want %d published", got, n)
 	}
-	key, err := s.store.Key(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	read := 0
 	for partition, records := range w.read(t, w.usage()) {
 		last := ""
@@ -293,7 +289,7 @@ func TestRedrive_KeepsOrderKeyAndBytes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, ok := events.ReadReplayed(r.Headers); !ok || got.Names("quota") || !key.Proven(&got, e.Source, e.ID) {
+			if got, ok := events.ReadReplayed(r.Headers); !ok || got.Names("quota") || !s.key.Proven(&got, e.Source, e.ID) {
 				t.Errorf("%s: headers %+v, want a proof and no quota", e.ID, got)
 			}
 			m := original[e.ID]

@@ -72,6 +72,13 @@ func New(cfg Config) *Kind {
 	return &Kind{cfg}
 }
 
+// Tell makes a kind that differs in Config.Refused alone.
+func (k *Kind) Tell(refused func(events.Origin, Verdict)) *Kind {
+	cfg := k.cfg
+	cfg.Refused = refused
+	return New(cfg)
+}
+
 // A Spec is what a redrive is to do: the column spec of its task. It does not change while the task lasts.
 type Spec struct {
 	Filter  deadletter.Filter    `json:"filter"`

@@ -134,7 +134,7 @@ func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func
 	}
 	cfg := replay.Config{
 		Client: client, TopicPrefix: w.Prefix, GroupPrefix: w.Prefix + "g", Usage: usage, Tenants: tenants, Key: key,
-		BatchInterval: 100 * time.Millisecond, ChunkRecords: 500, ChunkEvents: 10, // so that there are many chunks
+		BatchInterval: 100 * time.Millisecond, ChunkRecords: 1000, ChunkEvents: 200,
 		Sources: map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile},
 	}
 	for _, f := range change {
@@ -152,6 +152,9 @@ func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func
 		},
 	}, nil
 }
+
+// small makes many chunks.
+func small(c *replay.Config) { c.ChunkRecords, c.ChunkEvents = 400, 10 }
 
 func (w *world) station(t testing.TB, change ...func(*replay.Config)) *station {
 	t.Helper()
@@ -391,7 +394,7 @@ func runChild(config string) int {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {} // the signal is on its way; nothing more must happen
 		}
-	})
+	}, small)
 	if err == nil {
 		_, err = s.runner.Run(context.Background(), c.Task)
 	}

@@ -77,16 +77,16 @@ func TestReplay_RestoresExactlyWhatIsMissing(t *testing.T) {
 func TestReplay_KillAtAnyStepChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2)
-	g := generator(t, model.Config{Seed: 8, Count: 3000, Companies: 10, UsersPerCompany: 5, Resends: 0.2, Malformed: 0.01, Structured: 0.1})
+	g := generator(t, model.Config{Seed: 8, Count: 2000, Companies: 10, UsersPerCompany: 5, Resends: 0.2, Malformed: 0.01, Structured: 0.1})
 	w.publish(t, g, 0)
 	w.consume(t, nil)
 	w.awaitConsumed(t)
-	s := w.station(t)
+	s := w.station(t, small)
 	var want task.Counts
 	for round, step := range []task.Step{"", task.StepClaimed, task.StepDecided, task.StepProposed, task.StepPublished, task.StepAdvanced, task.StepFinished} {
 		removed := w.remove(t, "cityHash64(event_id) % 33 = 0")
 		r := everything()
-		r.To = replay.Bound{Offset: 700} // what the replays publish lies behind it
+		r.To = replay.Bound{Offset: 500} // what the replays publish lies behind it
 		made := s.create(t, r)
 		nth := int32(2)
 		if step == task.StepClaimed || step == task.StepFinished {
@@ -122,12 +122,12 @@ func TestReplay_KillsAtRandomStepsChangeNothing(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	w := newWorld(t, 2)
-	g := generator(t, model.Config{Seed: seed, Count: 3000, Companies: 10, UsersPerCompany: 5, Resends: 0.2, Malformed: 0.01})
+	g := generator(t, model.Config{Seed: seed, Count: 2000, Companies: 10, UsersPerCompany: 5, Resends: 0.2, Malformed: 0.01})
 	w.publish(t, g, 0)
 	stop := w.consume(t, lost)
 	w.awaitConsumed(t)
 	stop()
-	s := w.station(t)
+	s := w.station(t, small)
 	want, _ := s.dry(t, everything())
 	w.consume(t, nil)
 	made := s.create(t, everything())

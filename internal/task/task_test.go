@@ -426,3 +426,68 @@ func TestTask_WhatItPublishedIsKnownUntilItIsDone(t *testing.T) {
 		t.Errorf("%d identities are left, %v", left, err)
 	}
 }
+
+// seeing decides by what is published already, as a replay does by what is stored.
+type seeing struct{ *numbers }
+
+type seeingWork struct{ *numbersWork }
+
+func (s seeing) Open(ctx context.Context, l *task.Lease) (task.Work, error) {
+	w, err := s.numbers.Open(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	return seeingWork{w.(*numbersWork)}, nil
+}
+
+func (w seeingWork) Decide(ctx context.Context) (*task.Chunk, error) {
+	c, err := w.numbersWork.Decide(ctx)
+	if c != nil && slices.Contains(w.published, w.at().At) {
+		c.Counts, c.Publish = task.Counts{"already_there": 10}, nil
+	}
+	return c, err
+}
+
+// A process that dies between publishing and accounting leaves its decision. Without it, the next one would see the events that
+// were published, and count them as there before.
+func TestTask_ADecisionIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	for name, forget := range map[string]bool{"kept": false, "taken out": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := postgrestest.New(t)
+			a, b := openStore(t, dsn, "a", 400*time.Millisecond), openStore(t, dsn, "b", 0)
+			id := create(t, a, "t", spec(50)).ID
+			n := &numbers{}
+			kinds := map[string]task.Kind{task.Replay: seeing{n}}
+			dying, die := context.WithCancel(t.Context())
+			defer die()
+			chunks := 0
+			task.NewRunner(a, task.RunnerConfig{Kinds: kinds, Poll: 10 * time.Millisecond, OnStep: func(s task.Step) {
+				if s == task.StepPublished {
+					if chunks++; chunks == 3 {
+						a.Close()
+						die()
+					}
+				}
+			}}).Serve(dying)
+			if forget {
+				conn, err := pgx.Connect(t.Context(), dsn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close(context.Background()) }()
+				if _, err := conn.Exec(t.Context(), "UPDATE tasks SET pending = NULL"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := task.NewRunner(b, task.RunnerConfig{Kinds: kinds}).Run(t.Context(), id)
+			if err != nil || got.State != task.Done {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if right := got.Counts["published"] == 25; right == forget {
+				t.Errorf("the counts are %v", got.Counts)
+			}
+		})
+	}
+}

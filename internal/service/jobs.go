@@ -1,33 +1,26 @@
-package main
+package service
 
 import (
 	"context"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"tenantflow/internal/health"
 	"tenantflow/internal/task"
-	"tenantflow/sinks/clickhouse"
-	"tenantflow/sinks/postgres"
 )
 
 // runJobs works on the tasks that no living process works on, until ctx ends.
-func runJobs(ctx context.Context, s *service, metrics prometheus.Registerer) error {
-	const name = "jobs"
-	fatal := func(err error) bool {
-		return postgres.Classify(err) == postgres.Fatal || clickhouse.Classify(err) == clickhouse.Fatal
-	}
-	world, err := await(ctx, s, name, "a store", fatal, func() (*taskWorld, error) { return openTaskWorld(ctx, s.cfg, s.log) })
-	if err != nil || world == nil {
+func runJobs(ctx context.Context, r *Running) error {
+	tasks, err := OpenTasks(ctx, r.Config, r.Log)
+	if err != nil {
 		return err
 	}
 	defer func() {
-		if err := world.close(); err != nil {
-			s.log.Warn("closing the stores of the tasks", "error", err)
+		if err := tasks.Close(); err != nil {
+			r.Log.Warn("closing the stores of the tasks", "error", err)
 		}
 	}()
-	s.health.Set(name, health.Ready, "")
-	task.NewRunner(world.store, task.RunnerConfig{Kinds: world.kinds(), Logger: s.log, Progress: taskMetrics(metrics)}).Serve(ctx)
+	r.Ready()
+	task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: taskMetrics(r)}).Serve(ctx)
 	return nil
 }
 
