@@ -23,6 +23,12 @@ const (
 	RejectedByStore   Reason = "rejected_by_store" // the store refuses this very row
 )
 
+// Reasons lists all reasons.
+func Reasons() []Reason {
+	return []Reason{MalformedEnvelope, MissingAttribute, MissingKey, KeyMismatch, UnknownType, MalformedData, InvalidData,
+		TimestampInFuture, TimestampTooOld, TooLarge, Conflict, TenantMismatch, RejectedByStore}
+}
+
 // A Rejection is the error of an event that can't be taken. It never means that trying again could help.
 type Rejection struct {
 	Reason Reason

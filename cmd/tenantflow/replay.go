@@ -409,10 +409,8 @@ func (p *taskProgress) numbers(done, total int64, counts task.Counts, waiting st
 		p.first = done
 	}
 	var all []slog.Attr
-	for _, o := range replay.Outcomes() {
-		if n := counts[o.String()]; n > 0 || o == replay.Published {
-			all = append(all, slog.Int64(o.String(), n))
-		}
+	for _, name := range countNames(counts) {
+		all = append(all, slog.Int64(name, counts[name]))
 	}
 	seconds := time.Since(p.start).Seconds()
 	rate := 0.0

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/redrive"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/service"
 	"tenantflow/internal/task"
@@ -54,7 +55,7 @@ func newTaskListCommand(a *app) *cobra.Command {
 					t := &table{head: []string{"task", "kind", "topic", "state", "published", "read", "created", "message"}}
 					for i := range all {
 						one := &all[i]
-						t.add(one.ID, one.Kind, one.Topic, string(one.State), count(one.Counts[task.Published]), count(replay.Read(one.Counts)),
+						t.add(one.ID, one.Kind, one.Topic, string(one.State), count(one.Counts[task.Published]), count(recordsOf(one)),
 							one.CreatedAt.Format(time.RFC3339), one.Message)
 					}
 					return t
@@ -220,7 +221,7 @@ func (a *app) showTask(w io.Writer, t *task.Task) error {
 		return a.show(w, struct {
 			*task.Task
 			Read int64 `json:"read"`
-		}{t, replay.Read(t.Counts)}, nil)
+		}{t, recordsOf(t)}, nil)
 	}
 	err := a.show(w, nil, func() *table {
 		out := &table{rows: [][]string{
@@ -236,7 +237,7 @@ func (a *app) showTask(w io.Writer, t *task.Task) error {
 		for _, name := range countNames(t.Counts) {
 			out.add(strings.ReplaceAll(name, "_", " "), count(t.Counts[name]))
 		}
-		out.add("read", count(replay.Read(t.Counts)))
+		out.add("read", count(recordsOf(t)))
 		if t.Message != "" {
 			out.add("", t.Message)
 		}
@@ -247,6 +248,14 @@ func (a *app) showTask(w io.Writer, t *task.Task) error {
 	}
 	noteStillCounted(w, t.Counts)
 	return nil
+}
+
+// recordsOf is how many records of a task have an outcome.
+func recordsOf(t *task.Task) int64 {
+	if t.Kind == task.Redrive {
+		return redrive.Chosen(t.Counts)
+	}
+	return replay.Read(t.Counts)
 }
 
 func by(name string) string {

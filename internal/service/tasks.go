@@ -8,8 +8,10 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
+	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/redrive"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/task"
 	"tenantflow/sinks/clickhouse"
@@ -24,6 +26,7 @@ type Tasks struct {
 	Usage   *clickhouse.Store // nil: no address of ClickHouse is set
 	Key     events.ReplayKey
 	Replay  *replay.Kind
+	Redrive *redrive.Kind
 	Log     *slog.Logger
 
 	closers []func() error
@@ -68,6 +71,11 @@ func OpenTasks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *Ta
 		FutureTolerance: UsageLimits(cfg).FutureTolerance, BatchInterval: exactly(cfg.UsageBatchInterval),
 		Sources: replaySources(), Logger: log,
 	})
+	t.Redrive = redrive.New(redrive.Config{
+		Client: t.Client, TopicPrefix: cfg.TopicPrefix, Usage: t.Usage, Letters: t.Tenants, Key: t.Key,
+		FutureTolerance: UsageLimits(cfg).FutureTolerance, TenantFuture: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
+		Logger: log,
+	})
 	return t, nil
 }
 
@@ -78,7 +86,7 @@ func replaySources() map[string]replay.OpenSource {
 
 // Kinds are the kinds of tasks there are.
 func (t *Tasks) Kinds() map[string]task.Kind {
-	return map[string]task.Kind{task.Replay: t.Replay}
+	return map[string]task.Kind{task.Replay: t.Replay, task.Redrive: t.Redrive}
 }
 
 // Close closes the stores, the last one first.

@@ -106,13 +106,42 @@ func (l *Lease) Known(ctx context.Context, identities [][]byte) (map[string]bool
 // Advance accounts for a chunk: position and counts move together, and nothing is pending any more. The chunk is the pending
 // one, with what publishing it has changed in its counts, or one of which nothing was to be published. It may be repeated
 // after an error.
-func (l *Lease) Advance(ctx context.Context, c *Chunk) (State, error) {
+func (l *Lease) Advance(ctx context.Context, c *Chunk) (State, error) { return l.advance(ctx, c, nil) }
+
+// advance is Advance with what the work changes beside the row, in one transaction; nil: nothing.
+func (l *Lease) advance(ctx context.Context, c *Chunk, also func(context.Context, pgx.Tx) error) (State, error) {
 	counts := l.Task.Counts.Plus(c.Counts)
-	state, err := l.state(ctx, "advance", l.Task.ID, l.fence, []byte(c.Position), counts, l.store.lease)
+	args := []any{l.Task.ID, l.fence, []byte(c.Position), counts, l.store.lease}
+	var state State
+	var err error
+	if also == nil {
+		state, err = l.state(ctx, "advance", args...)
+	} else {
+		state, err = l.advanceWith(ctx, args, also)
+	}
 	if err == nil {
 		l.Task.Position, l.Task.Counts, l.Task.Pending, l.Task.UpdatedAt = c.Position, counts, nil, time.Now().UTC()
 	}
 	return state, err
+}
+
+func (l *Lease) advanceWith(ctx context.Context, args []any, also func(context.Context, pgx.Tx) error) (state State, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err = pgx.BeginFunc(ctx, l.store.pool, func(tx pgx.Tx) error {
+		// The row first: a process that has lost its lease changes nothing.
+		if err := tx.QueryRow(ctx, statement("advance"), args...).Scan(&state); err != nil {
+			return err
+		}
+		return also(ctx, tx)
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return "", ErrLost
+	case err != nil:
+		return "", explain("advance a task", err)
+	}
+	return state, nil
 }
 
 // Finish ends the task in a state: Done, Stopped or Failed.

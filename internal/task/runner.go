@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"tenantflow/internal/retry"
 )
 
@@ -37,6 +39,13 @@ type Work interface {
 
 	// Close closes what Open has opened.
 	Close()
+}
+
+// An Accounting is a Work that changes more in Postgres than its task.
+type Accounting interface {
+	// Account changes what belongs to a chunk, in the transaction that moves position and counts. It may be called again for a chunk
+	// whose transaction has committed, and must then change nothing.
+	Account(ctx context.Context, tx pgx.Tx, c *Chunk) error
 }
 
 // A Step is a border between two steps of a task. A process may die at any of them.
@@ -376,7 +385,7 @@ func (s *shift) carryOut(ctx context.Context, c *Chunk) error {
 		s.cfg.OnStep(StepPublished)
 	}
 	if err := s.retry(ctx, func() error {
-		_, err := s.lease.Advance(ctx, &done)
+		_, err := s.lease.advance(ctx, &done, s.account(&done))
 		return err
 	}); err != nil {
 		return err
@@ -384,6 +393,15 @@ func (s *shift) carryOut(ctx context.Context, c *Chunk) error {
 	s.cfg.OnStep(StepAdvanced)
 	s.report()
 	return nil
+}
+
+// account returns what the work changes with a chunk; nil: nothing.
+func (s *shift) account(c *Chunk) func(context.Context, pgx.Tx) error {
+	work, ok := s.work.(Accounting)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, tx pgx.Tx) error { return work.Account(ctx, tx, c) }
 }
 
 // retry does something again until it works, can't work, or ctx ends.

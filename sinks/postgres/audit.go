@@ -49,6 +49,11 @@ func (r *AuditRecord) Sum() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// appendAudit queues a record, whose hash is set. The caller holds the company's lock and moves the company's head on.
+func appendAudit(b *pgx.Batch, r *AuditRecord) {
+	b.Queue(auditPutSQL, r.CompanyID, r.Seq, r.Source, r.EventID, r.Type, r.Action, r.OccurredAt, r.Details, r.PreviousHash, r.Hash)
+}
+
 // An AuditFault is a place where a company's audit log is not what was written.
 type AuditFault struct {
 	CompanyID string

@@ -218,8 +218,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 		OccurredAt: d.At, Details: string(details), PreviousHash: x.audit.Hash}
 	record.Hash = record.Sum()
 	x.audit.Hash = record.Hash
-	b.Queue(auditPutSQL, record.CompanyID, record.Seq, record.Source, record.EventID, record.Type, record.Action,
-		record.OccurredAt, record.Details, record.PreviousHash, record.Hash)
+	appendAudit(b, &record)
 	var ofSub, ofCompany *time.Time // an effect of one topic leaves the other's time as it is
 	if ofCompany = &d.At; ofSubscription(e.Type) {
 		ofSub, ofCompany = &d.At, nil
