@@ -1,18 +1,23 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strconv"
+	"strings"
 	"time"
 
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/telemetry"
 	"tenantflow/internal/verify"
 	"tenantflow/sinks/postgres"
 )
@@ -20,15 +25,18 @@ import (
 // verifyFlags are the flags of verify.
 type verifyFlags struct {
 	repair  bool
+	dryRun  bool
+	yes     bool
 	lower   bool
+	since   string
 	samples int
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify [--repair]",
-		Short: "Prove that no usage event was lost, none counted twice and no audit record changed; with --repair mend what can be mended",
+		Use:   "verify [--repair] [--since T]",
+		Short: "Prove that no event was lost, none counted or charged twice and no audit record changed; with --repair mend what can be mended",
 		Long: `Verify reads the log of usage events up to the committed offsets and compares it with what is stored:
 
   - every offset is a row, a known duplicate or a dead letter, and every row is at the place of its own event;
@@ -41,11 +49,19 @@ If the address of Dragonfly is set, it also looks at quotas:
 
 If the address of Postgres is set, it also looks at companies:
 
-  - the audit log of each is a whole chain: no record was changed, removed or put in;
+  - every company and subscription event is in the inbox or a dead letter;
+  - every result is on its topic once, as the inbox has it, and there is none that no event has led to;
+  - the audit log of each company is a whole chain: no record was changed, removed or put in;
+  - its subscription, transactions, payments and history are what the audit log says, and no period is charged twice;
+  - its users and limits are the same wherever they are kept;
   - the last configuration that was published of each is the one it has.
 
+With --since, only what came since a time is looked at, and it says what is not.
+
 The service may run meanwhile; what is under way is not judged. With --repair, later copies of an event are removed,
-wrong totals are corrected and configurations published again; then everything is verified once more, and that is what is reported.
+wrong totals are corrected, configurations and missing results published again; then everything is verified once more, and that is what is
+reported. What a repair is about to do is shown before it does anything. On a terminal it then asks, unless --yes is given; elsewhere it goes
+on. With --dry-run it only shows it. Money is never repaired: what is wrong in the books is named.
 Where counters are wrong, the running service is made to count again from the first day with a wrong one: run verify again when it
 has. A missing event is not repaired here: it has to be published again. A total that is higher than its rows is not lowered where rows may be
 missing, unless --lower says that none is.
@@ -53,6 +69,8 @@ missing, unless --lower says that none is.
 Exit codes: 0 everything is as it should be, if need be after the repair; 1 differences are left, or something could not
 be judged; 2 the configuration is wrong, or the topic or the tables do not exist. docs/verify.md says what each finding means and what to do.`,
 		Example: `  tenantflow verify
+  tenantflow verify --since 2h
+  tenantflow verify --repair --dry-run
   tenantflow verify --repair
   tenantflow verify -o json > report.json`,
 		Args: noArgs,
@@ -63,10 +81,16 @@ be judged; 2 the configuration is wrong, or the topic or the tables do not exist
 			if f.lower && !f.repair {
 				return invalid("--lower says what --repair may do; give both")
 			}
+			if (f.dryRun || f.yes) && !f.repair {
+				return invalid("--dry-run and --yes are about --repair; give that as well")
+			}
 			return a.verify(cmd, f)
 		},
 	}
-	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals, recount wrong counters and publish stale configurations again")
+	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals, recount wrong counters, publish stale configurations and missing results again")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "with --repair: show what it would do, and change nothing")
+	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "with --repair: do not ask on a terminal")
+	cmd.Flags().StringVar(&f.since, "since", "", "look only at what came since then: a time (RFC 3339) or how long ago (2h, 90m)")
 	cmd.Flags().BoolVar(&f.lower, "lower", false, "with --repair: make totals what the rows add up to also where rows may be missing")
 	cmd.Flags().IntVar(&f.samples, "samples", 10, "how many findings of each kind the table shows (JSON has up to 1000)")
 	return cmd
@@ -74,6 +98,10 @@ be judged; 2 the configuration is wrong, or the topic or the tables do not exist
 
 func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	cfg, err := a.config(config.Kafka, config.ClickHouse)
+	if err != nil {
+		return err
+	}
+	since, err := sinceTime(f.since, time.Now())
 	if err != nil {
 		return err
 	}
@@ -100,22 +128,13 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		return err
 	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
-	report, err := a.runVerify(cmd, f, verify.Config{
-		Client:          &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport},
-		ClickHouse:      options,
-		Topic:           cfg.TopicPrefix + events.TopicUsage,
-		Group:           cfg.GroupPrefix + ".usage",
-		Counting:        counting,
-		Tenants:         tenants,
-		ConfigTopic:     cfg.TopicPrefix + events.TopicCompanyConfig,
-		InsertTimeout:   cfg.UsageInsertTimeout,
-		FutureTolerance: exactly(cfg.FutureTolerance),
-		Lower:           f.lower,
-		Logger:          log,
-		Progress: func(p verify.Progress) {
-			shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
-		},
-	})
+	verified := verifyConfig(cfg, options, &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}, tenants, counting, log)
+	verified.Since, verified.Lower = since, f.lower
+	verified.Approve = func(p verify.Plan) (bool, error) { return a.approve(cmd, p, f.yes) }
+	verified.Progress = func(p verify.Progress) {
+		shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
+	}
+	report, err := a.runVerify(cmd, f, verified)
 	if errors.Is(err, verify.ErrNotThere) {
 		return invalid("%w (has `tenantflow migrate` been run?)", err)
 	}
@@ -123,6 +142,11 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		return err
 	}
 	shown.done(slog.Int64("offsets", report.Sum().Judged), slog.Int64("differences", report.Differences()))
+	if f.dryRun && a.output != outputJSON {
+		for _, line := range planLines(report.Plan) {
+			report.Notes = append(report.Notes, "a repair would "+line)
+		}
+	}
 	if err := a.showReport(cmd.OutOrStdout(), report, f.samples); err != nil {
 		return err
 	}
@@ -135,6 +159,86 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		return fmt.Errorf("%d totals could not be judged: inserts into them were under way each time, or one is pending; run it again when fewer run", unknown)
 	}
 	return nil
+}
+
+// verifyConfig says what there is to verify, by the service's own settings.
+func verifyConfig(cfg *config.Config, options *chgo.Options, client *kafka.Client, tenants *postgres.Store, counting *verify.Counting, log *slog.Logger) verify.Config {
+	return verify.Config{
+		Client:            client,
+		ClickHouse:        options,
+		Topic:             cfg.TopicPrefix + events.TopicUsage,
+		Group:             cfg.GroupPrefix + ".usage",
+		Counting:          counting,
+		Tenants:           tenants,
+		TopicPrefix:       cfg.TopicPrefix,
+		CompanyGroup:      cfg.GroupPrefix + ".company",
+		SubscriptionGroup: cfg.GroupPrefix + ".subscription",
+		ConfigTopic:       cfg.TopicPrefix + events.TopicCompanyConfig,
+		InsertTimeout:     cfg.UsageInsertTimeout,
+		FutureTolerance:   exactly(cfg.FutureTolerance),
+		Logger:            log,
+	}
+}
+
+// sinceTime reads a time, or how long ago it was. Empty is the zero time.
+func sinceTime(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
+		return now.Add(-ago), nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return at, invalid("--since %s is neither a time like 2026-03-01T00:00:00Z nor a duration like 2h", text)
+	}
+	if at.After(now) {
+		return at, invalid("--since %s is to come", text)
+	}
+	return at, nil
+}
+
+// approve shows what a repair is about to do, and asks on a terminal.
+func (a *app) approve(cmd *cobra.Command, plan verify.Plan, yes bool) (bool, error) {
+	w := cmd.ErrOrStderr()
+	fmt.Fprintln(w, "\nthe repair is about to:")
+	for _, line := range planLines(plan) {
+		fmt.Fprintln(w, "  "+line)
+	}
+	in, isFile := cmd.InOrStdin().(*os.File)
+	if yes || !isFile || !telemetry.IsTerminal(in) || !telemetry.IsTerminal(w) {
+		return true, nil
+	}
+	fmt.Fprint(w, "do that? [y/N] ")
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("read the answer: %w", err)
+	}
+	return strings.EqualFold(strings.TrimSpace(answer), "y") || strings.EqualFold(strings.TrimSpace(answer), "yes"), nil
+}
+
+// planLines says in words what a repair would do, with some of the things it would do it to.
+func planLines(plan verify.Plan) []string {
+	words := map[verify.Action]string{
+		verify.RemoveRows:     "remove %d later copies of events, and correct the totals that they are part of",
+		verify.WriteLetters:   "write %d conflict dead letters, for those of them with other data",
+		verify.CorrectTotals:  "correct %d totals by their difference",
+		verify.PublishConfigs: "publish %d configurations again",
+		verify.PublishResults: "publish %d results again, under their own ids",
+		verify.CorrectSums:    "make %d counters what their partitions have counted",
+		verify.Recount:        "have the running service count days again (%d)",
+	}
+	var lines []string
+	for _, step := range plan {
+		lines = append(lines, fmt.Sprintf(words[step.Action], step.Count)+":")
+		for _, s := range step.Samples {
+			lines = append(lines, "    "+s)
+		}
+		if more := step.Count - int64(len(step.Samples)); more > 0 {
+			lines = append(lines, fmt.Sprintf("    and %d more", more))
+		}
+	}
+	return lines
 }
 
 // howCounted says how the service counts usage; nil: there is no address of Dragonfly.
@@ -160,7 +264,7 @@ func (a *app) runVerify(cmd *cobra.Command, f verifyFlags, cfg verify.Config) (*
 	if err != nil {
 		return nil, err
 	}
-	report, err := v.Run(cmd.Context(), f.repair)
+	report, err := v.Run(cmd.Context(), f.repair && !f.dryRun)
 	return report, errors.Join(err, v.Close())
 }
 
@@ -251,12 +355,27 @@ func remarks(r *verify.Report) []string {
 	}
 	say(r.Counters.Uncounted, "%d offsets are not counted against quotas yet: not judged")
 	say(r.Counters.NotInLog, "%d counters are of days of which the log does not hold everything: not judged, and a recount can't mend them")
-	say(r.Companies, "%d companies: their audit logs and published configurations were looked at")
+	for _, i := range r.Inboxes {
+		lines = append(lines, fmt.Sprintf("%s: %d events up to the committed offsets of %s, of which %d are in the inbox, %d dead letters and %d of the service's schedule",
+			i.Topic, i.Judged, i.Group, i.InInbox, i.DeadLetters, i.Schedule))
+		say(i.NotConsumed, "%d offsets there are not consumed yet: not judged")
+		say(i.TooOld, "%d events there are older than the dead letters that are kept: not judged")
+	}
+	if r.Results.Events > 0 {
+		lines = append(lines, fmt.Sprintf("%d results of %d events in the inbox were looked for among %d records", r.Results.Looked, r.Results.Events, r.Results.Records))
+	}
+	say(r.Results.TooOld, "%d results are older than what their topics hold: not judged")
+	if b := r.Books; b.Companies > 0 {
+		lines = append(lines, fmt.Sprintf("%d companies: their audit logs, %d transactions, %d payments and %d users were looked at", b.Companies, b.Transactions, b.Payments, b.Users))
+	}
+	say(r.Books.Untold, "%d companies have no whole audit log from their registration on: their books were looked at only in themselves")
+	say(r.Companies, "%d published configurations were compared")
 	lines = append(lines, r.Notes...)
 	say(r.Repairs.RowsRemoved, "repaired: %d later copies of events removed")
 	say(r.Repairs.DeadLetters, "repaired: %d dead letters written for those of them with other data")
 	say(r.Repairs.TotalsMended, "repaired: %d totals corrected by their difference")
 	say(r.Repairs.Configs, "repaired: %d configurations published again")
+	say(r.Repairs.Results, "repaired: %d results published again")
 	say(r.Repairs.Sums, "repaired: %d counters made what their partitions have counted")
 	if r.Repairs.Recounts > 0 {
 		lines = append(lines, fmt.Sprintf("repaired: the running service counts %s and the days since again; run verify again when it has", r.Repairs.RecountsFrom))
