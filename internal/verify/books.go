@@ -84,6 +84,7 @@ type booksCheck struct {
 
 	now       told
 	explained map[string]bool // transactions that an effect has made
+	named     map[string]bool // transactions of which something is wrong
 	received  map[string]int64
 	failed    map[string]bool // payments
 	findings  []Finding
@@ -98,12 +99,19 @@ type told struct {
 	last       string    // the last transaction
 }
 
+// find notes a finding. What is wrong with one row is one finding.
 func (b *booksCheck) find(kind Kind, where, format string, args ...any) {
+	for i := range b.findings {
+		if f := &b.findings[i]; f.Kind == kind && f.Where == where {
+			f.Detail += "; " + fmt.Sprintf(format, args...)
+			return
+		}
+	}
 	b.findings = append(b.findings, Finding{Kind: kind, Where: where, Detail: fmt.Sprintf(format, args...)})
 }
 
 func (b *booksCheck) judge() {
-	b.explained, b.received, b.failed = map[string]bool{}, map[string]int64{}, map[string]bool{}
+	b.explained, b.named, b.received, b.failed = map[string]bool{}, map[string]bool{}, map[string]int64{}, map[string]bool{}
 	b.told = b.told && len(b.Audit) > 0 && b.Audit[0].Action == "company.created"
 	b.transactions() // which alone shows what stands in each
 	if b.told {
@@ -145,7 +153,7 @@ func (b *booksCheck) transactions() {
 		}
 		if len(wrong) > 0 {
 			b.explained[t.ID] = true // one finding is enough
-			b.find(WrongTransaction, b.where("billing_transactions", t.ID), "%s", strings.Join(wrong, "; "))
+			b.wrong(t, "%s", strings.Join(wrong, "; "))
 		}
 	}
 }
@@ -279,6 +287,7 @@ func (b *booksCheck) charged(e *postgres.BookedEffect, id, kind, from, to string
 }
 
 func (b *booksCheck) wrong(t *postgres.BookedTransaction, format string, args ...any) {
+	b.named[t.ID] = true
 	b.find(WrongTransaction, b.where("billing_transactions", t.ID), format, args...)
 }
 

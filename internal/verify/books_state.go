@@ -66,7 +66,7 @@ func (b *booksCheck) asTold(s *postgres.BookedSubscription, say func(string, ...
 	// What begins a period is charged its price as a whole.
 	t := b.transaction(now.last)
 	var lines []tier.Line
-	if t == nil || t.NewTier != s.Tier || json.Unmarshal(t.Lines, &lines) != nil || len(lines) != 1 || t.AmountMinor <= 0 {
+	if t == nil || b.named[t.ID] || t.NewTier != s.Tier || json.Unmarshal(t.Lines, &lines) != nil || len(lines) != 1 || t.AmountMinor <= 0 {
 		return
 	}
 	if whole := s.PriceMinor * int64(s.Months); t.PeriodStart != nil && t.PeriodStart.Equal(s.PeriodStart) && t.AmountMinor != whole {

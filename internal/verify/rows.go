@@ -59,9 +59,9 @@ type cursor struct {
 	done   bool
 }
 
-// rowsOf opens a cursor on the rows of [from, to) of a partition.
+// rowsOf opens a cursor on the rows of [from, to) of a partition. One whose sign was turned has the content of no event.
 func (v *Verifier) rowsOf(ctx context.Context, partition int, from, to int64) (*cursor, error) {
-	answer, err := totals.Ask(totals.Spill(ctx), v.conn, "SELECT toInt64(_offset) AS offset, "+identitySQL+" AS identity, "+contentSQL+" AS content FROM usage_tracking "+
+	answer, err := totals.Ask(totals.Spill(ctx), v.conn, "SELECT toInt64(_offset) AS offset, "+identitySQL+" AS identity, if(sign = 1, "+contentSQL+", 0) AS content FROM usage_tracking "+
 		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?",
 		totals.End{Row: "toInt64(0), toUInt64(0), toUInt64(0)", Order: "offset"},
 		v.cfg.Topic, partition, from, to)
