@@ -14,7 +14,7 @@ BENCHFLAGS ?=
 LOCAL := $(CURDIR)/.local
 LOCALSTACK := $(LOCAL)/bin/localstack
 
-# The version is in the file's name, so a new pin installs anew and an old one is reused.
+# The version is in the file's name, so a new pin is installed and an old one is reused.
 LINT_VERSION := v2.15.0
 LINT := $(LOCAL)/bin/golangci-lint-$(LINT_VERSION)
 

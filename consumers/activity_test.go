@@ -129,7 +129,7 @@ func TestUsersLastActivityIsKeptFromWhatIsCounted(t *testing.T) {
 	event("other", "u2", at.Add(time.Hour))     // no activity: the user belongs to another company
 	event("acme", "stranger", at.Add(time.Hour))
 	event("acme", "u1", at.Add(-3*time.Hour)) // late
-	f.awaitConsumed(t, 30*time.Second)
+	f.AwaitConsumed(t, 30*time.Second)
 	event("acme", "u2", at.Add(2*time.Hour))
 	await(says("u1", at) + ", " + says("u2", at.Add(2*time.Hour)))
 	event("acme", "u1", at.Add(61*time.Minute))

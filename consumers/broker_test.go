@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -16,7 +17,7 @@ import (
 // not write them twice, as long as the broker remembers it.
 func (f *fixture) publishThrough(t *testing.T, messages []model.Message) (wait func() error) {
 	t.Helper()
-	client := f.producer(t, kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(500), kgo.RecordDeliveryTimeout(2*time.Minute))
+	client := f.Producer(t, kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(500), kgo.RecordDeliveryTimeout(2*time.Minute))
 	records := make([]*kgo.Record, len(messages))
 	for i := range messages {
 		records[i] = f.recordOf(&messages[i])
@@ -28,13 +29,13 @@ func (f *fixture) publishThrough(t *testing.T, messages []model.Message) (wait f
 
 // committed is how many records the group has committed, of all partitions; -1 when the broker does not answer.
 func (f *fixture) committed(t *testing.T) int64 {
-	at := f.positions(t)
-	if len(at) != f.partitions {
+	at := f.Positions(t)
+	if len(at) != f.Partitions {
 		return -1
 	}
 	var n int64
 	for _, p := range at {
-		n += max(0, p.committed)
+		n += max(0, p.Committed)
 	}
 	return n
 }
@@ -57,8 +58,8 @@ func TestABrokerKilledUnderLoadCostsNothingButTime(t *testing.T) {
 			f := newFixture(t, fixtureOptions{broker: broker, partitions: 4})
 			messages, want := traffic(t, traffics[name])
 			published := f.publishThrough(t, messages)
-			f.join(t, f.usage(t), brisk)
-			f.join(t, f.usage(t), brisk)
+			f.Join(t, f.usage(t), kafkatest.Brisk)
+			f.Join(t, f.usage(t), kafkatest.Brisk)
 			for _, after := range []int64{count / 6, count / 2} {
 				eventually(t, "some of it is consumed", 2*time.Minute, func() bool { return f.committed(t) >= after })
 				if err := broker.Kill(); err != nil {
@@ -73,7 +74,7 @@ func TestABrokerKilledUnderLoadCostsNothingButTime(t *testing.T) {
 			if err := published(); err != nil {
 				t.Fatal(err)
 			}
-			f.awaitConsumed(t, 2*time.Minute)
+			f.AwaitConsumed(t, 2*time.Minute)
 			f.verify(t, want)
 		})
 	}

@@ -2,7 +2,6 @@ package consumers_test
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -50,20 +50,6 @@ func via(t *testing.T, dsn, addr string) string {
 	return strings.Replace(dsn, hostOf(t, dsn), addr, 1)
 }
 
-// await waits for a channel to be closed, or to hold something.
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), faultPatient)
-	defer cancel()
-	select {
-	case v := <-c:
-		return v
-	case <-ctx.Done():
-		t.Fatalf("%s: not within %s", what, faultPatient)
-		panic("unreachable")
-	}
-}
-
 // finish waits until everything is consumed and stops the consumer. It asks the broker less often than others, as many of
 // these tests wait at the same time.
 func (f *fixture) finish(t *testing.T, stop func() error) {
@@ -72,7 +58,7 @@ func (f *fixture) finish(t *testing.T, stop func() error) {
 	defer tick.Stop()
 	eventually(t, "the log to be consumed", faultPatient, func() bool {
 		<-tick.C
-		return f.consumed(t)
+		return f.Consumed(t)
 	})
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -100,7 +86,7 @@ func TestLostAnswersOfInsertsChangeNothing(t *testing.T) {
 	lost := proxy.SwallowResponse(isInsert)
 	stop := f.start(t, c)
 	for i := range losses {
-		await(t, "the answer of an insert to be lost", lost.Caught())
+		kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())
 		if i == losses-1 {
 			break
 		}
@@ -110,7 +96,7 @@ func TestLostAnswersOfInsertsChangeNothing(t *testing.T) {
 			case <-inserted:
 			default:
 			}
-			await(t, "an insert to succeed", inserted)
+			kafkatest.Await(t, "an insert to succeed", inserted)
 		}
 		lost = proxy.SwallowResponse(isInsert)
 	}
@@ -156,8 +142,8 @@ func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
 		}
 	}
 	stop := f.start(t, c)
-	await(t, "an insert to begin", inserted)
-	await(t, "another insert to begin", inserted)
+	kafkatest.Await(t, "an insert to begin", inserted)
+	kafkatest.Await(t, "another insert to begin", inserted)
 	if err := ch.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -171,20 +157,20 @@ func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
 		said = r.Failing[0]
 		return said.Lag > 0 && strings.Contains(said.Reason, "connection refused")
 	})
-	if said.Part != "usage" || said.State != health.Failing || !strings.Contains(said.Reason, f.topic+"/") {
+	if said.Part != "usage" || said.State != health.Failing || !strings.Contains(said.Reason, f.Topic+"/") {
 		t.Errorf("readiness said %+v", said)
 	}
-	waiting := f.positions(t)
+	waiting := f.Positions(t)
 	if err := ch.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitConsumed(t, faultPatient)
+	f.AwaitConsumed(t, faultPatient)
 	eventually(t, "readiness to come back", faultPatient, func() bool { return c.health.Readiness().Ready })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	for id, p := range f.positions(t) {
-		if before := waiting[id]; before.committed >= before.end {
+	for id, p := range f.Positions(t) {
+		if before := waiting[id]; before.Committed >= before.End {
 			t.Errorf("partition %d had nothing to wait for: %+v, then %+v", id, before, p)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
 )
@@ -123,8 +124,8 @@ func (l lateInsert) run(t *testing.T, seed uint64) (f *fixture, want model.Expec
 		}
 	}
 	stop := f.start(t, c)
-	await(t, "the insert to be held", held.Caught())
-	await(t, "its sender to give up on it", gaveUp)
+	kafkatest.Await(t, "the insert to be held", held.Caught())
+	kafkatest.Await(t, "its sender to give up on it", gaveUp)
 	if l.takeover {
 		proxy.Refuse(true) // whatever its sender still wants, it can't
 		close(frozen)
@@ -206,7 +207,7 @@ func TestAWrongIdeaOfTheServersClockIsCorrected(t *testing.T) {
 			}}
 		}
 		stop := f.start(t, c)
-		await(t, "the answer of an insert to be lost", lost.Caught())
+		kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())
 		f.finish(t, stop)
 		f.verify(t, want)
 	})

@@ -7,6 +7,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -37,8 +38,8 @@ func TestUsage_APartWithoutItsTokenIsNotDoubled(t *testing.T) {
 				}
 			}
 			stop := b.start(t, c)
-			await(t, "the answer of an insert to be lost", lost.Caught())
-			await(t, "the service to notice", unknown)
+			kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())
+			kafkatest.Await(t, "the service to notice", unknown)
 			if !b.faults.Struck(t) {
 				t.Error("the token was written")
 			}
@@ -63,7 +64,7 @@ func TestUsage_RowsDeletedByHandComeBack(t *testing.T) {
 	if err := f.db.Exec(t.Context(), "ALTER TABLE usage_tracking DELETE WHERE 1 SETTINGS mutations_sync = 2"); err != nil {
 		t.Fatal(err)
 	}
-	f.group += ".again"
+	f.Group += ".again"
 	f.finish(t, f.start(t, faulty(100)))
 	rows, err := model.ReadRows(t.Context(), f.sql)
 	if err != nil {

@@ -46,7 +46,7 @@ func TestARowThatClickHouseRefusesIsTheOnlyOneThatIsNotStored(t *testing.T) {
 	f.finish(t, stop)
 	f.verify(t, want)
 
-	f.readAll(t, events.DeadLetterTopic(f.topic), func(r *events.Record) {
+	f.ReadAll(t, events.DeadLetterTopic(f.Topic), func(r *events.Record) {
 		letter, err := events.ParseDeadLetter(r)
 		if err != nil {
 			t.Fatal(err)

@@ -55,7 +55,7 @@ func TestUsage_AHostileProfileChangesNothing(t *testing.T) {
 	f.finish(t, f.start(t, c))
 	f.verify(t, want)
 	// Another group looks everything up, and writes letters of its own.
-	f.group += ".again"
+	f.Group += ".again"
 	c.rows = 170
 	f.finish(t, f.start(t, c))
 	for _, d := range f.differences(t, want) {

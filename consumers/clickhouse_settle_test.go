@@ -15,6 +15,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
 )
@@ -92,7 +93,7 @@ func (k killBetweenRowsAndViews) run(t *testing.T, seed uint64) (*fixture, model
 	c.insertTimeout *= 3
 	c.store = k.store
 	stop := f.start(t, c)
-	await(t, "a block to come to the gate", g.reached)
+	kafkatest.Await(t, "a block to come to the gate", g.reached)
 	eventually(t, "the rows to have landed", faultPatient, func() bool { return f.count(t, "SELECT count() FROM usage_tracking") > 0 })
 	if err := ch.Kill(); err != nil {
 		t.Fatal(err)
@@ -172,7 +173,7 @@ func TestRowsThatLandTwiceAfterALostDeduplicationLogAreDeleted(t *testing.T) {
 			service.dsn = via(t, f.dsn, proxy.Addr())
 			service.store = func(s consumers.UsageStore) consumers.UsageStore { store.UsageStore = s; return store }
 			stop := f.start(t, service)
-			await(t, "the answer of an insert to be lost", lost.Caught())
+			kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())
 			f.finish(t, stop)
 			doubled := store.doubled.Load()
 			if doubled == 0 {

@@ -1,6 +1,10 @@
 package consumers
 
-import "context"
+import (
+	"context"
+
+	"tenantflow/internal/kafka"
+)
 
 // Company consumes company events: each is applied to the company's row, schema, users and configuration in one transaction of
 // Postgres, and what has happened is published. See postgres.Tenants for what makes it happen once.
@@ -13,6 +17,6 @@ func NewCompany(config TenantConfig) *Company {
 }
 
 // Open begins a partition.
-func (c *Company) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
+func (c *Company) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	return openTenant(ctx, p, c.config)
 }

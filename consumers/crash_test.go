@@ -18,6 +18,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
 )
@@ -70,7 +71,7 @@ func runChild(config string) int {
 	}
 	options, err := chgo.ParseDSN(c.DSN)
 	if err == nil {
-		f := &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, dsn: c.DSN, partitions: c.Partitions}
+		f := &fixture{Log: kafkatest.Log{Brokers: c.Brokers, Topic: c.Topic, Group: c.Group, Partitions: c.Partitions}, dsn: c.DSN}
 		err = service.run(context.Background(), f, options)
 	}
 	fmt.Fprintln(os.Stderr, "child:", err)
@@ -95,8 +96,8 @@ func (s *lostAnswer) Insert(ctx context.Context, in *clickhouse.Intent, b *click
 // crashAt runs a child until it has killed itself. It reports whether it did, or consumed everything before.
 func (f *fixture) crashAt(t *testing.T, c crash) bool {
 	t.Helper()
-	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.brokers, f.topic, f.group, f.dsn, f.partitions
-	return untilKilled(t, childEnv, c, string(c.Step), func() bool { return f.consumed(t) })
+	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.Brokers, f.Topic, f.Group, f.dsn, f.Partitions
+	return untilKilled(t, childEnv, c, string(c.Step), func() bool { return f.Consumed(t) })
 }
 
 // untilKilled runs this binary as a child that finds its task in an environment variable, until it has killed itself, and reports
@@ -176,7 +177,7 @@ func TestAKillAtAnyBorderOfTheUsagePathChangesNothing(t *testing.T) {
 					}
 				}
 				stop := f.start(t, consumer{insertTimeout: crashInsert, session: crashSession, rows: 100})
-				f.awaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t, 2*time.Minute)
 				if err := stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -204,7 +205,7 @@ func TestKillsAtRandomBordersChangeNothing(t *testing.T) {
 		}
 	}
 	stop := f.start(t, consumer{insertTimeout: crashInsert, session: crashSession, rows: 100})
-	f.awaitConsumed(t, 2*time.Minute)
+	f.AwaitConsumed(t, 2*time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tenantflow/consumers"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
 )
@@ -118,8 +119,8 @@ func TestWithoutTheGenerationInCommitsAWokenMemberDoublesRows(t *testing.T) {
 	f.publish(t, messages)
 	sleeper := f.startFrozen(t, frozen{Step: consumers.StepDeadLettered, Nth: 3, Deaf: true})
 	eventually(t, "the child stands still", 2*time.Minute, func() bool { return standsStill(sleeper.Pid) })
-	f.join(t, f.usage(t), brisk)
-	f.awaitConsumed(t, 2*time.Minute)
+	f.Join(t, f.usage(t), kafkatest.Brisk)
+	f.AwaitConsumed(t, 2*time.Minute)
 	f.verify(t, want)
 	if err := sleeper.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

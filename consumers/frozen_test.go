@@ -13,10 +13,11 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -66,7 +67,7 @@ func runFrozen(config string) int {
 		// It drains for three quarters of its session, and must get through with its insert in that time.
 		service.session, service.insertTimeout = 3*frozenSession, 3*frozenSession
 	}
-	f := &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, dsn: c.DSN, partitions: c.Partitions}
+	f := &fixture{Log: kafkatest.Log{Brokers: c.Brokers, Topic: c.Topic, Group: c.Group, Partitions: c.Partitions}, dsn: c.DSN}
 	err = service.run(context.Background(), f, options)
 	fmt.Fprintln(os.Stderr, "child:", err)
 	return 1
@@ -75,7 +76,7 @@ func runFrozen(config string) int {
 // startFrozen starts such a child. It is killed at the test's end.
 func (f *fixture) startFrozen(t *testing.T, c frozen) *os.Process {
 	t.Helper()
-	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.brokers, f.topic, f.group, f.dsn, f.partitions
+	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.Brokers, f.Topic, f.Group, f.dsn, f.Partitions
 	config, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +107,7 @@ func standsStill(pid int) bool {
 // members is how many members the broker counts in the group, when it is stable.
 func (f *fixture) members(t *testing.T) int {
 	t.Helper()
-	res, err := f.client.DescribeGroups(t.Context(), &kafka.DescribeGroupsRequest{GroupIDs: []string{f.group}})
+	res, err := f.Client.DescribeGroups(t.Context(), &kafkago.DescribeGroupsRequest{GroupIDs: []string{f.Group}})
 	if err != nil || len(res.Groups) != 1 || res.Groups[0].GroupState != "Stable" {
 		return 0
 	}
@@ -117,7 +118,7 @@ func (f *fixture) members(t *testing.T) int {
 // insert, before its offset is committed. Another member takes over, settles, and goes on. When the first one wakes up,
 // it still believes in its partitions.
 func TestAMemberFrozenPastItsSessionDoublesNothingAndComesBack(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		for _, step := range []consumers.UsageStep{consumers.StepDeadLettered, consumers.StepIntended, consumers.StepInserted} {
 			t.Run(string(step), func(t *testing.T) {
 				t.Parallel()
@@ -127,16 +128,16 @@ func TestAMemberFrozenPastItsSessionDoublesNothingAndComesBack(t *testing.T) {
 				f.publish(t, messages[:half])
 				sleeper := f.startFrozen(t, frozen{Step: step, Nth: 3})
 				eventually(t, "the child stands still", 2*time.Minute, func() bool { return standsStill(sleeper.Pid) })
-				heir := f.join(t, f.usage(t), brisk)
-				eventually(t, "the other member has all partitions", 2*time.Minute, func() bool { return heir.partitions() == 2 })
-				f.awaitConsumed(t, 2*time.Minute)
+				heir := f.Join(t, f.usage(t), kafkatest.Brisk)
+				eventually(t, "the other member has all partitions", 2*time.Minute, func() bool { return heir.Partitions() == 2 })
+				f.AwaitConsumed(t, 2*time.Minute)
 
 				if err := sleeper.Signal(syscall.SIGCONT); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the woken member is back in the group", 2*time.Minute, func() bool { return f.members(t) == 2 && heir.partitions() == 1 })
+				eventually(t, "the woken member is back in the group", 2*time.Minute, func() bool { return f.members(t) == 2 && heir.Partitions() == 1 })
 				f.publish(t, messages[half:])
-				f.awaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t, 2*time.Minute)
 				f.verify(t, want)
 			})
 		}

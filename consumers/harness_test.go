@@ -14,13 +14,15 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/totals"
 	"tenantflow/migrations"
@@ -45,14 +47,10 @@ func TestMain(m *testing.M) {
 
 // A fixture is one installation for one test: a topic and its dead letters on a broker, a migrated database.
 type fixture struct {
-	brokers    string
-	topic      string
-	group      string
-	dsn        string
-	partitions int
-	client     *kafka.Client
-	db         driver.Conn
-	sql        *sql.DB
+	kafkatest.Log
+	dsn string
+	db  driver.Conn
+	sql *sql.DB
 }
 
 type fixtureOptions struct {
@@ -72,13 +70,8 @@ func newFixture(t testing.TB, o fixtureOptions) *fixture {
 	if o.dsn == "" {
 		o.dsn = enginetest.NewDatabase(t)
 	}
-	f := &fixture{brokers: o.broker.Addr(), dsn: o.dsn, partitions: o.partitions}
-	f.topic = enginetest.NewTopicOn(t, o.broker, o.partitions)
-	enginetest.CreateTopic(t, o.broker, events.DeadLetterTopic(f.topic), 1)
-	f.group = f.topic + ".usage"
-	transport := &kafka.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	f.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	f := &fixture{Log: *kafkatest.NewLog(t, o.broker, o.partitions), dsn: o.dsn}
+	f.Group = f.Topic + ".usage"
 	migrate(t, f.dsn)
 	f.db = open(t, f.dsn)
 	f.sql = chgo.OpenDB(options(t, f.dsn))
@@ -126,14 +119,14 @@ type consumer struct {
 	rows          int
 	interval      time.Duration
 	budget        int64
-	outOfRange    consumers.OutOfRange
+	outOfRange    kafka.OutOfRange
 	brokers       string // default: the fixture's
 	dsn           string // default: the fixture's
 	onStep        func(consumers.UsageStep)
 	onPart        func(month int)
 	store         func(consumers.UsageStore) consumers.UsageStore // wraps it
 	log           *slog.Logger
-	metrics       *consumers.Metrics
+	metrics       *kafka.Metrics
 	health        *health.Tracker
 	dial          func(ctx context.Context, network, address string) (net.Conn, error) // to the broker, but for the membership
 }
@@ -154,7 +147,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if c.brokers == "" {
-		c.brokers = f.brokers
+		c.brokers = f.Brokers
 	}
 	var store *clickhouse.Store
 	for {
@@ -179,29 +172,29 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 	defer stopWatching()
 	handler := consumers.NewUsage(s, consumers.UsageConfig{
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
-		OnStep: c.onStep, FilterBytes: 8 << 20, Group: f.group,
+		OnStep: c.onStep, FilterBytes: 8 << 20, Group: f.Group,
 	})
-	transport := &kafka.Transport{Dial: c.dial}
+	transport := &kafkago.Transport{Dial: c.dial}
 	defer transport.CloseIdleConnections()
-	cfg := consumers.Config{
+	cfg := kafka.Config{
 		Name: "usage", Brokers: strings.Split(c.brokers, ","), Transport: transport,
-		Group: f.group, Topics: []string{f.topic},
+		Group: f.Group, Topics: []string{f.Topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
 		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 100 * time.Millisecond,
 		OutOfRange: c.outOfRange, Logger: c.log, Metrics: c.metrics, Health: c.health,
 	}
 	if c.budget != 0 {
-		cfg.Budget = consumers.NewBudget(c.budget)
+		cfg.Budget = kafka.NewBudget(c.budget)
 	}
-	return consumers.NewGroup(cfg, handler).Run(ctx)
+	return kafka.NewGroup(cfg, handler).Run(ctx)
 }
 
 // watchTotals corrects the totals of settled inserts, as the service does beside its consumer.
 func (f *fixture) watchTotals(c consumer, dsn *chgo.Options, store *clickhouse.Store) (stop func(), err error) {
-	transport := &kafka.Transport{}
+	transport := &kafkago.Transport{}
 	checker, err := totals.Open(totals.Config{
-		Client: &kafka.Client{Addr: kafka.TCP(strings.Split(c.brokers, ",")...), Transport: transport}, ClickHouse: dsn,
-		Topic: f.topic, Group: f.group, InsertTimeout: c.insertTimeout, Logger: c.log,
+		Client: &kafkago.Client{Addr: kafkago.TCP(strings.Split(c.brokers, ",")...), Transport: transport}, ClickHouse: dsn,
+		Topic: f.Topic, Group: f.Group, InsertTimeout: c.insertTimeout, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
@@ -228,6 +221,12 @@ func (f *fixture) start(t testing.TB, c consumer) (stop func() error) {
 	}
 	o := options(t, dsn)
 	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, within time.Duration, condition func() bool) {
+	t.Helper()
+	kafkatest.Eventually(t, what, within, condition)
 }
 
 // background runs something until the test ends or stop is called, which waits for it and returns what it returned.
@@ -272,9 +271,9 @@ func traffic(t testing.TB, c model.Config) ([]model.Message, model.Expected) {
 // publish sends messages in order, per key.
 func (f *fixture) publish(t testing.TB, messages []model.Message) {
 	t.Helper()
-	w := &kafka.Writer{
-		Addr: f.client.Addr, Transport: f.client.Transport, Topic: f.topic, Balancer: &kafka.Hash{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond, BatchSize: 2000, BatchBytes: 900 << 10,
+	w := &kafkago.Writer{
+		Addr: f.Client.Addr, Transport: f.Client.Transport, Topic: f.Topic, Balancer: &kafkago.Hash{},
+		RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond, BatchSize: 2000, BatchBytes: 900 << 10,
 	}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), kafkaMessages(messages)...); err != nil {
@@ -282,140 +281,15 @@ func (f *fixture) publish(t testing.TB, messages []model.Message) {
 	}
 }
 
-func kafkaMessages(messages []model.Message) []kafka.Message {
-	out := make([]kafka.Message, len(messages))
+func kafkaMessages(messages []model.Message) []kafkago.Message {
+	out := make([]kafkago.Message, len(messages))
 	for i, m := range messages {
-		out[i] = kafka.Message{Key: m.Key, Value: m.Value}
+		out[i] = kafkago.Message{Key: m.Key, Value: m.Value}
 		for _, h := range m.Headers {
-			out[i].Headers = append(out[i].Headers, kafka.Header{Key: h.Key, Value: h.Value})
+			out[i].Headers = append(out[i].Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 		}
 	}
 	return out
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, within time.Duration, condition func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, condition); err != nil {
-		t.Fatalf("%s: not within %s", what, within)
-	}
-}
-
-// position is what the group has committed for a partition, and the end of its log.
-type position struct {
-	committed, first, end int64
-	metadata              string // the handler's
-	mark                  consumers.Mark
-}
-
-func (f *fixture) positions(t testing.TB) map[int]position {
-	t.Helper()
-	ids := make([]int, f.partitions)
-	requests := make([]kafka.OffsetRequest, 0, 2*f.partitions)
-	for i := range ids {
-		ids[i] = i
-		requests = append(requests, kafka.FirstOffsetOf(i), kafka.LastOffsetOf(i))
-	}
-	out := map[int]position{}
-	committed, err := f.client.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: f.group, Topics: map[string][]int{f.topic: ids}})
-	if err != nil {
-		return nil // a broker that is away; ask again
-	}
-	log, err := f.client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{f.topic: requests}})
-	if err != nil {
-		return nil
-	}
-	for _, p := range committed.Topics[f.topic] {
-		at := position{committed: p.CommittedOffset}
-		at.mark, at.metadata = consumers.SplitMark(p.Metadata)
-		out[p.Partition] = at
-	}
-	for _, p := range log.Topics[f.topic] {
-		at := out[p.Partition]
-		at.first, at.end = p.FirstOffset, p.LastOffset
-		out[p.Partition] = at
-	}
-	return out
-}
-
-// consumed reports whether the group has committed the whole log and nothing is pending. Quotas have metadata at any time.
-func (f *fixture) consumed(t testing.TB) bool {
-	at := f.positions(t)
-	if len(at) != f.partitions {
-		return false
-	}
-	for _, p := range at {
-		if p.committed != p.end && !(p.committed < 0 && p.end == p.first) || p.metadata != "" && !strings.HasPrefix(p.metadata, "q1 ") {
-			return false
-		}
-	}
-	return true
-}
-
-// awaitConsumed waits until everything is consumed.
-func (f *fixture) awaitConsumed(t testing.TB, within time.Duration) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, func() bool { return f.consumed(t) }); err != nil {
-		t.Fatalf("the log was not consumed within %s: %+v", within, f.positions(t))
-	}
-}
-
-// letters counts the dead letters by reason, each origin once.
-func (f *fixture) letters(t testing.TB) map[events.Reason]int64 {
-	t.Helper()
-	counts := map[events.Reason]int64{}
-	seen := map[events.Origin]bool{}
-	f.readAll(t, events.DeadLetterTopic(f.topic), func(r *events.Record) {
-		l, err := events.ParseDeadLetter(r)
-		if err != nil {
-			t.Fatalf("dead letter at offset %d: %v", r.Offset, err)
-		}
-		if !seen[l.Origin] {
-			seen[l.Origin] = true
-			counts[l.Reason]++
-		}
-	})
-	return counts
-}
-
-// readAll reads partition 0 of a topic.
-func (f *fixture) readAll(t testing.TB, topic string, each func(*events.Record)) {
-	t.Helper()
-	res, err := f.client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(0)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	end := res.Topics[topic][0].LastOffset
-	if end == 0 {
-		return
-	}
-	conn, err := kafka.DialLeader(t.Context(), "tcp", f.brokers, topic, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	for at := int64(0); at < end; {
-		batch := conn.ReadBatch(1, 8<<20)
-		for {
-			m, err := batch.ReadMessage()
-			if err != nil {
-				break
-			}
-			r := events.Record{Topic: topic, Offset: m.Offset, Key: m.Key, Value: m.Value, Time: m.Time}
-			for _, h := range m.Headers {
-				r.Headers = append(r.Headers, events.Header{Key: h.Key, Value: h.Value})
-			}
-			each(&r)
-			at = m.Offset + 1
-		}
-		if err := batch.Close(); err != nil && at < end {
-			t.Fatal(err)
-		}
-	}
 }
 
 // differences compares rows, views and dead letters with what the model expects.
@@ -436,7 +310,7 @@ func (f *fixture) differences(t testing.TB, want model.Expected) []string {
 	for _, d := range model.Compare(views, want.Tables) {
 		out = append(out, "views: "+d.String())
 	}
-	for _, d := range model.CompareDeadLetters(f.letters(t), want.DeadLetters) {
+	for _, d := range model.CompareDeadLetters(f.Letters(t), want.DeadLetters) {
 		out = append(out, "dead letters: "+d.String())
 	}
 	return out
@@ -454,4 +328,18 @@ func (f *fixture) verify(t testing.TB, want model.Expected) {
 	}
 }
 
-func (f *fixture) String() string { return fmt.Sprintf("%s on %s", f.topic, f.brokers) }
+func (f *fixture) String() string { return fmt.Sprintf("%s on %s", f.Topic, f.Brokers) }
+
+// usage opens the fixture's store and returns the handler of usage events.
+func (f *fixture) usage(t *testing.T) kafka.BatchHandler {
+	t.Helper()
+	store, err := clickhouse.Open(t.Context(), clickhouse.Config{Options: options(t, f.dsn), InsertTimeout: 3 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return consumers.NewUsage(store, consumers.UsageConfig{
+		Limits:      events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
+		FilterBytes: 8 << 20, Group: f.Group,
+	})
+}

@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tenantflow/events"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -130,53 +131,11 @@ func hostile() []input {
 func (f *fixture) recordOf(m *model.Message) *kgo.Record {
 	h := fnv.New32a()
 	_, _ = h.Write(m.Key)
-	r := &kgo.Record{Partition: int32(h.Sum32() % uint32(f.partitions)), Key: m.Key, Value: m.Value}
+	r := &kgo.Record{Partition: int32(h.Sum32() % uint32(f.Partitions)), Key: m.Key, Value: m.Value}
 	for _, header := range m.Headers {
 		r.Headers = append(r.Headers, kgo.RecordHeader{Key: header.Key, Value: header.Value})
 	}
 	return r
-}
-
-// lettersByOrigin reads the dead letters, with a client that keeps null and empty apart.
-func (f *fixture) lettersByOrigin(t *testing.T) map[events.Origin]*events.DeadLetter {
-	t.Helper()
-	out := map[events.Origin]*events.DeadLetter{}
-	for _, r := range f.read(t, events.DeadLetterTopic(f.topic)) {
-		rec := events.Record{Topic: r.Topic, Offset: r.Offset, Key: r.Key, Value: r.Value}
-		for _, h := range r.Headers {
-			rec.Headers = append(rec.Headers, events.Header{Key: h.Key, Value: h.Value})
-		}
-		l, err := events.ParseDeadLetter(&rec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[l.Origin] = l
-	}
-	return out
-}
-
-// read returns all records of partition 0 of a topic.
-func (f *fixture) read(t *testing.T, topic string) []*kgo.Record {
-	t.Helper()
-	at, err := f.client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(0)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	end := at.Topics[topic][0].LastOffset
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.brokers), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	var out []*kgo.Record
-	for int64(len(out)) < end {
-		got := client.PollFetches(t.Context())
-		if err := got.Err0(); err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, got.Records()...)
-	}
-	return out
 }
 
 // same reports whether a dead letter has the record's bytes, null and empty kept apart.
@@ -201,9 +160,9 @@ func same(l *events.DeadLetter, r *kgo.Record) error {
 // checkLetters compares the dead letters with the inputs, which have their offsets by now. Each is there, and no other.
 func (f *fixture) checkLetters(t *testing.T, inputs []input) {
 	t.Helper()
-	letters := f.lettersByOrigin(t)
+	letters := f.LettersByOrigin(t)
 	for _, in := range inputs {
-		origin := events.Origin{Group: f.group, Topic: f.topic, Partition: int(in.record.Partition), Offset: in.record.Offset}
+		origin := events.Origin{Group: f.Group, Topic: f.Topic, Partition: int(in.record.Partition), Offset: in.record.Offset}
 		l := letters[origin]
 		delete(letters, origin)
 		switch {
@@ -225,7 +184,7 @@ func (f *fixture) checkLetters(t *testing.T, inputs []input) {
 }
 
 func TestWhatIsNoEventIsADeadLetterWithItsBytesAndTheEventsAroundItAreStored(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := newFixture(t, fixtureOptions{broker: broker})
 		messages, want := traffic(t, model.Config{Seed: 51, Count: 700, Malformed: 0.3, Structured: 0.3})
 		bad := hostile()
@@ -239,7 +198,7 @@ func TestWhatIsNoEventIsADeadLetterWithItsBytesAndTheEventsAroundItAreStored(t *
 				inputs = append(inputs, input{m.Flaw, m.Reason, r})
 			}
 			if i < len(bad) {
-				bad[i].record.Partition = int32(i % f.partitions)
+				bad[i].record.Partition = int32(i % f.Partitions)
 				records = append(records, bad[i].record)
 				want.DeadLetters[bad[i].reason]++
 			}
@@ -247,34 +206,20 @@ func TestWhatIsNoEventIsADeadLetterWithItsBytesAndTheEventsAroundItAreStored(t *
 		if len(bad) > len(messages) {
 			t.Fatal("too few good events to stand around the bad ones")
 		}
-		f.produce(t, records...)
-		f.join(t, f.usage(t))
-		f.awaitConsumed(t, 2*time.Minute)
+		f.Produce(t, records...)
+		f.Join(t, f.usage(t))
+		f.AwaitConsumed(t, 2*time.Minute)
 		f.verify(t, want)
 		f.checkLetters(t, append(inputs, bad...))
 	})
 }
 
-// limit sets the largest batch a topic takes.
-func (f *fixture) limit(t *testing.T, topic string, size int) {
-	t.Helper()
-	res, err := f.client.IncrementalAlterConfigs(t.Context(), &kafka.IncrementalAlterConfigsRequest{Resources: []kafka.IncrementalAlterConfigsRequestResource{{
-		ResourceType: kafka.ResourceTypeTopic, ResourceName: topic,
-		Configs: []kafka.IncrementalAlterConfigsRequestConfig{{Name: "max.message.bytes", Value: strconv.Itoa(size), ConfigOperation: kafka.ConfigOperationSet}}}}})
-	if err == nil {
-		err = res.Resources[0].Error
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestTheLargestMessageIsARowOrADeadLetter(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		const limit, room = 100_000, 64 << 10
 		f := newFixture(t, fixtureOptions{broker: broker, partitions: 1})
-		f.limit(t, f.topic, limit)
-		f.limit(t, events.DeadLetterTopic(f.topic), limit+room)
+		f.Limit(t, f.Topic, limit)
+		f.Limit(t, events.DeadLetterTopic(f.Topic), limit+room)
 		large := func(pad int, change map[string]string) *kgo.Record {
 			all := map[string]string{"padding": `"` + strings.Repeat("p", pad) + `"`}
 			for k, v := range change {
@@ -283,8 +228,8 @@ func TestTheLargestMessageIsARowOrADeadLetter(t *testing.T) {
 			return usageRecord("large-1", all)
 		}
 		// How much fits is found out on a topic of its own.
-		trial := enginetest.NewTopicOn(t, broker, 1, kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(limit)})
-		client := f.producer(t, kgo.ProducerBatchMaxBytes(900<<10))
+		trial := enginetest.NewTopicOn(t, broker, 1, kafkago.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(limit)})
+		client := f.Producer(t, kgo.ProducerBatchMaxBytes(900<<10))
 		fits := func(pad int) bool {
 			r := large(pad, nil)
 			r.Topic = trial
@@ -310,17 +255,17 @@ func TestTheLargestMessageIsARowOrADeadLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Compressed, a message may be far larger than what the topic takes.
-		zipped := f.producer(t, kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerBatchCompression(kgo.GzipCompression()))
+		zipped := f.Producer(t, kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerBatchCompression(kgo.GzipCompression()))
 		huge := large(3<<20, map[string]string{"ce_id": "huge-1"})
 		lost := large(3<<20, map[string]string{"ce_id": "huge-2", "user_id": "7"})
 		if err := zipped.ProduceSync(t.Context(), huge, lost).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		last := usageRecord("last", nil)
-		f.produce(t, last)
+		f.Produce(t, last)
 
-		f.join(t, f.usage(t))
-		f.awaitConsumed(t, 2*time.Minute)
+		f.Join(t, f.usage(t))
+		f.AwaitConsumed(t, 2*time.Minute)
 		stored, err := f.db.Query(t.Context(), "SELECT event_id FROM usage_tracking ORDER BY event_id")
 		if err != nil {
 			t.Fatal(err)
@@ -337,8 +282,8 @@ func TestTheLargestMessageIsARowOrADeadLetter(t *testing.T) {
 		if !slices.Equal(ids, []string{"huge-1", "large-1", "last"}) {
 			t.Errorf("stored: %v", ids)
 		}
-		origin := events.Origin{Group: f.group, Topic: f.topic, Partition: 0, Offset: lost.Offset}
-		l := f.lettersByOrigin(t)[origin]
+		origin := events.Origin{Group: f.Group, Topic: f.Topic, Partition: 0, Offset: lost.Offset}
+		l := f.LettersByOrigin(t)[origin]
 		if l == nil || l.Reason != events.TooLarge || l.Large == nil {
 			t.Fatalf("the dead letter that fits nowhere: %+v", l)
 		}
@@ -347,10 +292,40 @@ func TestTheLargestMessageIsARowOrADeadLetter(t *testing.T) {
 			!strings.Contains(l.Detail, string(events.InvalidData)) || !bytes.Equal(l.Key, lost.Key) {
 			t.Errorf("the dead letter that fits nowhere: %+v: %+v", l, l.Large)
 		}
-		if one := f.lettersByOrigin(t)[events.Origin{Group: f.group, Topic: f.topic, Offset: letter.Offset}]; one == nil || one.Reason != events.UnknownType {
+		if one := f.LettersByOrigin(t)[events.Origin{Group: f.Group, Topic: f.Topic, Offset: letter.Offset}]; one == nil || one.Reason != events.UnknownType {
 			t.Errorf("the largest dead letter: %+v", one)
 		} else if err := same(one, letter); err != nil {
 			t.Errorf("the largest dead letter: %v", err)
+		}
+	})
+}
+
+// One batch of a few kilobytes holds a quarter of a gigabyte, between good events.
+func TestUsage_BatchThatInflatesIsADeadLetter(t *testing.T) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := newFixture(t, fixtureOptions{partitions: 1, broker: broker})
+		messages, want := traffic(t, model.Config{Seed: 21, Count: 200})
+		f.publish(t, messages[:100])
+		large := usageRecord("large", nil)
+		large.Value = make([]byte, 257<<20)
+		client := f.Producer(t, kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(400<<20), kgo.BrokerMaxWriteBytes(500<<20), kgo.MaxBufferedBytes(1<<30))
+		if err := client.ProduceSync(t.Context(), large).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		f.publish(t, messages[100:])
+		f.finish(t, f.start(t, faulty(1000)))
+		want.DeadLetters[events.TooLarge]++
+		f.verify(t, want)
+		letter := f.LettersByOrigin(t)[events.Origin{Group: f.Group, Topic: f.Topic, Offset: large.Offset}]
+		if letter == nil || letter.Large == nil {
+			t.Fatalf("the dead letter is %+v", letter)
+		}
+		sum, key := sha256.Sum256(large.Value), sha256.Sum256(large.Key)
+		l := letter.Large
+		if l.ValueBytes != len(large.Value) || l.ValueSHA256 != hex.EncodeToString(sum[:]) || l.KeySHA256 != hex.EncodeToString(key[:]) ||
+			!l.KeyKept || string(letter.Key) != "acme" || len(letter.Headers) != len(large.Headers) || letter.Redrivable() {
+			t.Errorf("the dead letter is %+v: %+v", letter, l)
 		}
 	})
 }

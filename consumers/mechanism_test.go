@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
 )
@@ -97,7 +98,7 @@ func TestWithoutTheTokenALostAnswerDoublesViews(t *testing.T) {
 	c.dsn = via(t, f.dsn, proxy.Addr())
 	c.store = func(s consumers.UsageStore) consumers.UsageStore { return newTokens{s, new(atomic.Int64)} }
 	stop := f.start(t, c)
-	await(t, "the answer of an insert to be lost", lost.Caught())
+	kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())
 	f.finish(t, stop)
 	// The rows are right: those that landed twice are found by their places, and deleted.
 	red(t, "the token", f.differences(t, want), "views: daily", "rows: ")
@@ -144,7 +145,7 @@ func TestResendsAndRedeliveredEventsAreFoundByTheIdentityCheckAlone(t *testing.T
 			if c.redelivered {
 				// Another group begins at the start of the log. It cuts the batches in other places, or the
 				// tokens would be the same and do the work of the check.
-				f.group += ".again"
+				f.Group += ".again"
 				service.rows = 70
 				f.finish(t, f.start(t, service))
 			}

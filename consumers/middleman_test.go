@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -228,7 +229,7 @@ func TestUsage_TheFirstCopyOfARetryingProxyComesLate(t *testing.T) {
 			t.Errorf("ClickHouse answered insert %d with code %d, want %d", i+1, code, want)
 		}
 	}
-	if code := await(t, "the late copy to be answered", late); code != violatedConstraint {
+	if code := kafkatest.Await(t, "the late copy to be answered", late); code != violatedConstraint {
 		t.Errorf("ClickHouse answered the late copy with code %d", code)
 	}
 	f.verify(t, want)

@@ -13,7 +13,9 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -116,7 +118,7 @@ func NewQuota(cfg QuotaConfig) *Quota {
 
 // quotaPartition is one partition of usage events, to be counted.
 type quotaPartition struct {
-	*Partition
+	*kafka.Partition
 	quota   *Quota
 	session QuotaSession
 	state   *dragonfly.State   // of the store, at the last look
@@ -144,7 +146,7 @@ type quotaPartition struct {
 }
 
 // Begin returns an empty batch.
-func (p *quotaPartition) Begin() Batch {
+func (p *quotaPartition) Begin() kafka.Batch {
 	b, ok := p.quota.batches.Get().(*quotaBatch)
 	if !ok {
 		b = &quotaBatch{index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
@@ -154,7 +156,7 @@ func (p *quotaPartition) Begin() Batch {
 }
 
 // End keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
-func (p *quotaPartition) End(batch Batch) {
+func (p *quotaPartition) End(batch kafka.Batch) {
 	const many = 4096 // users and days
 	if b, ok := batch.(*quotaBatch); ok && len(b.groups) <= many {
 		b.reset()
@@ -183,7 +185,7 @@ func (p *quotaPartition) Annotation() string {
 }
 
 // Write counts a batch.
-func (p *quotaPartition) Write(ctx context.Context, b Batch, r Range) error {
+func (p *quotaPartition) Write(ctx context.Context, b kafka.Batch, r kafka.Range) error {
 	batch, ok := b.(*quotaBatch)
 	if !ok {
 		return fmt.Errorf("count usage: not a quota batch: %T", b)
@@ -227,19 +229,19 @@ func (p *quotaPartition) Idle(ctx context.Context) error {
 // insist does something in the store until it is done, over another connection after every error, as long as the store is
 // found as it was left. If it is not, the session ends, and Open finds out where to go on.
 func (p *quotaPartition) insist(ctx context.Context, do func() error) error {
-	delays := retryDelays()
+	delays := retry.New()
 	err := do()
 	for err != nil {
 		switch {
 		case errors.Is(err, dragonfly.ErrMoved):
 			return p.reopen(ctx, err)
 		case dragonfly.Classify(err) == dragonfly.Fatal:
-			return &FatalError{Err: err}
+			return &kafka.FatalError{Err: err}
 		case final(err) || ctx.Err() != nil:
 			return err
 		}
 		p.Waiting(err)
-		if pause(ctx, delays.NextBackOff()) != nil {
+		if delays.Wait(ctx) != nil {
 			return err
 		}
 		if err = p.renew(ctx); err == nil {
@@ -251,10 +253,10 @@ func (p *quotaPartition) insist(ctx context.Context, do func() error) error {
 
 // final reports whether an error ends the session: trying again would not help.
 func final(err error) bool {
-	var moved *movedError
-	var stop *StopError
-	var failure *FatalError
-	return errors.As(err, &moved) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, errLost)
+	var moved *kafka.MovedError
+	var stop *kafka.StopError
+	var failure *kafka.FatalError
+	return errors.As(err, &moved) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, kafka.ErrLost)
 }
 
 // renew begins another session after an error. Nothing may be sent before a look: the store may have been restarted from
@@ -303,7 +305,7 @@ func (p *quotaPartition) reopen(ctx context.Context, reason error) error {
 			p.Logger().InfoContext(ctx, "a later epoch was not begun; it is tried again with the next call", slog.Any("reason", err))
 		}
 	}
-	return &movedError{to: p.next, metadata: p.Annotation()}
+	return &kafka.MovedError{To: p.next, Metadata: p.Annotation()}
 }
 
 // tendEvery is how often the sentinels are looked at, and the progress noted.

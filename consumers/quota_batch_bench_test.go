@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/recent"
 )
@@ -31,7 +32,7 @@ func BenchmarkQuotaBatchAdd(b *testing.B) {
 		offset++
 	}
 	b.ReportAllocs()
-	var batch Batch
+	var batch kafka.Batch
 	n := 0
 	for b.Loop() {
 		if n%rows == 0 {

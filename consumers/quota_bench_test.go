@@ -21,7 +21,7 @@ func BenchmarkQuotaBacklog(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := model.Publish(b.Context(), g, model.Publishing{Client: f.fixture.client, Topic: f.topic}); err != nil {
+		if _, err := model.Publish(b.Context(), g, model.Publishing{Client: f.Client, Topic: f.Topic}); err != nil {
 			b.Fatal(err)
 		}
 		f.know(g.Expected(), 1000)

@@ -9,6 +9,8 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/retry"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
@@ -136,7 +138,7 @@ func (p *quotaPartition) resolve(ctx context.Context) error {
 	for len(p.known) < len(p.users) {
 		p.known = append(p.known, nil)
 	}
-	delays := retryDelays()
+	delays := retry.New()
 	for {
 		through := p.quota.cfg.Users.AppliedThrough() // before the answers
 		err := p.quota.cfg.Users.ResolveMembers(ctx, p.users, p.known[:len(p.users)])
@@ -145,7 +147,7 @@ func (p *quotaPartition) resolve(ctx context.Context) error {
 			return nil
 		}
 		p.Waiting(err)
-		if pause(ctx, delays.NextBackOff()) != nil {
+		if delays.Wait(ctx) != nil {
 			return err
 		}
 	}
@@ -180,7 +182,7 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 }
 
 // try counts the calls that judge has made of a batch, and publishes what is due. It may be repeated.
-func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r Range) error {
+func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r kafka.Range) error {
 	p.counted = p.counted[:0]
 	err := p.count(ctx, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })
 	if err != nil {
@@ -190,7 +192,7 @@ func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r Range) error 
 }
 
 // count makes the calls behind those that are counted, up to the given one, for a range of offsets. entries gives a call's events again.
-func (p *quotaPartition) count(ctx context.Context, r Range, upTo int, entries func(i int) []quotaEntry) error {
+func (p *quotaPartition) count(ctx context.Context, r kafka.Range, upTo int, entries func(i int) []quotaEntry) error {
 	batch := dragonfly.Batch{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation, From: r.From, To: r.To}
 	// In pieces of well below a millisecond, so that a request for a quota does not wait long for the server.
 	const most = 32
@@ -250,7 +252,7 @@ func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch,
 // refuse makes dead letters of events by their claims. Their records are read again; what the log no longer holds can't be one.
 func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) error {
 	const most = 8 << 20 // bytes held at a time: a batch may have been hundreds of megabytes in the log
-	var letters []DeadLetter
+	var letters []kafka.DeadLetter
 	held := int64(0)
 	publish := func() error {
 		err := p.DeadLetter(ctx, letters)
@@ -258,11 +260,11 @@ func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) err
 		return err
 	}
 	// Together: one tenant's mistake must not keep the others waiting.
-	err := readOffsets(ctx, p.group.client, p.Topic(), p.ID(), slices.Collect(maps.Keys(claims)), func(r *events.Record) error {
+	err := p.ReadOffsets(ctx, slices.Collect(maps.Keys(claims)), func(r *events.Record) error {
 		c := claims[r.Offset]
-		letters = append(letters, DeadLetter{Record: CopyRecord(r), Attempts: 1, Rejection: events.Reject(events.TenantMismatch,
+		letters = append(letters, kafka.DeadLetter{Record: kafka.CopyRecord(r), Attempts: 1, Rejection: events.Reject(events.TenantMismatch,
 			"user %s belonged to another company than %s at the time of the event, which was not counted", c.user, c.company)})
-		if held += recordBytes(r); held < most {
+		if held += kafka.RecordBytes(r); held < most {
 			return nil
 		}
 		return publish()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka"
 )
 
 // An event under another company than its user's is refused only when company events are applied up to its record: the one that gives
@@ -204,7 +205,7 @@ func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, c
 		for upTo < len(days) && p.decidedTo(days[upTo]) == to {
 			upTo++
 		}
-		err := p.count(ctx, Range{To: to}, upTo, func(i int) []quotaEntry { return days[i].counting(claims, p.entries) })
+		err := p.count(ctx, kafka.Range{To: to}, upTo, func(i int) []quotaEntry { return days[i].counting(claims, p.entries) })
 		if err != nil {
 			return err
 		}

@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/postgres"
 )
 
@@ -24,7 +24,7 @@ func (f *tenantFixture) directory(t testing.TB) *directory.Directory {
 		t.Fatal(err)
 	}
 	companies := f.log(events.TopicCompany)
-	reading := &consumers.TopicReading{Client: f.client, Topic: companies.topic, Group: companies.group}
+	reading := &kafka.TopicReading{Client: f.client, Topic: companies.Topic, Group: companies.Group}
 	d := directory.New(directory.Config{Loader: store, Applied: reading.Through, Log: slog.New(slog.DiscardHandler), LoadTimeout: 30 * time.Second})
 	stop := background(t, func(ctx context.Context) error { return d.Run(ctx) })
 	t.Cleanup(func() {
@@ -41,7 +41,9 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
 	q := newQuotaFixture(t, fixtureOptions{partitions: 1})
 	// In one partition, so that the user leaves one company before the other one takes the user.
-	partition := func(company string) int { return (&kafka.Hash{}).Balance(kafka.Message{Key: []byte(company)}, 0, 1, 2) }
+	partition := func(company string) int {
+		return (&kafkago.Hash{}).Balance(kafkago.Message{Key: []byte(company)}, 0, 1, 2)
+	}
 	from := unique()
 	to := from + "x"
 	for partition(to) != partition(from) {
@@ -70,7 +72,7 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	})
 	q.send(t, usedNow(user, "rogue", 1, now)...)
 	sent := time.Now()
-	eventually(t, "the claim of another company to be refused", time.Minute, func() bool { return q.letters(t)[events.TenantMismatch] == 1 })
+	eventually(t, "the claim of another company to be refused", time.Minute, func() bool { return q.Letters(t)[events.TenantMismatch] == 1 })
 	t.Logf("refused after %s", time.Since(sent).Round(10*time.Millisecond))
 
 	if err := stop(); err != nil {
@@ -81,7 +83,7 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	q.send(t, usedNow(user, to, 3, now)...)
 	q.send(t, many("other", "stranger", 4, now)...)
 	q.eventuallyCalls(t, "stranger", now, 4)
-	q.awaitConsumed(t, time.Minute)
+	q.AwaitConsumed(t, time.Minute)
 	if got := q.calls(t, user, now); got != "5 15" {
 		t.Errorf("counted %q before the move is applied, want 5 calls", got)
 	}
@@ -98,7 +100,7 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 }
 
 // usedNow is usedBy with the broker's times.
-func usedNow(user, company string, n int, at time.Time) []kafka.Message {
+func usedNow(user, company string, n int, at time.Time) []kafkago.Message {
 	messages := usedBy(user, company, n, at)
 	for i := range messages {
 		messages[i].Time = time.Time{}

@@ -66,7 +66,7 @@ func (f *quotaFixture) epochs(t testing.TB) int64 {
 // awaitUnfit waits until readiness says that the store evicts, and readers that counters are rebuilt.
 func (f *quotaFixture) awaitUnfit(t testing.TB, tracker *health.Tracker) {
 	t.Helper()
-	reader, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.topic})
+	reader, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.Topic})
 	if err == nil {
 		_ = reader.Close()
 		t.Fatal("a service starts on a store that evicts")
@@ -139,7 +139,7 @@ func TestQuota_EvictionAtRunTimeStopsAndRebuilds(t *testing.T) {
 			r.start = func() { r.stop = f.count(t, quotaConsumer{rows: 100, health: r.tracker}) }
 			r.start()
 			f.publish(t, messages[:2000])
-			f.awaitConsumed(t, time.Minute)
+			f.AwaitConsumed(t, time.Minute)
 			began := f.epochs(t)
 			test.happens(t, r)
 			f.check(t, want, time.Minute)

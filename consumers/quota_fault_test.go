@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
@@ -22,23 +22,23 @@ import (
 )
 
 // used makes a usage event of a user, in binary mode.
-func used(id, company, user string, at time.Time) kafka.Message {
-	h := func(k, v string) kafka.Header { return kafka.Header{Key: k, Value: []byte(v)} }
+func used(id, company, user string, at time.Time) kafkago.Message {
+	h := func(k, v string) kafkago.Header { return kafkago.Header{Key: k, Value: []byte(v)} }
 	stamp := at.UTC().Format(time.RFC3339Nano)
-	return kafka.Message{
+	return kafkago.Message{
 		Key: []byte(company),
 		Value: fmt.Appendf(nil, `{"company_id":%q,"user_id":%q,"subscription_tier":"pro","service_name":"s","api_endpoint":"/e",`+
 			`"data_points_consumed":3,"processing_time_ms":1,"timestamp":%q}`, company, user, stamp),
-		Headers: []kafka.Header{h("ce_specversion", "1.0"), h("ce_id", id), h("ce_source", "/fault"), h("ce_type", events.TypeUsageRecorded),
+		Headers: []kafkago.Header{h("ce_specversion", "1.0"), h("ce_id", id), h("ce_source", "/fault"), h("ce_type", events.TypeUsageRecorded),
 			h("ce_time", stamp), h("content-type", "application/json")},
 	}
 }
 
 // send publishes messages as they are, their times too.
-func (f *quotaFixture) send(t testing.TB, messages ...kafka.Message) {
+func (f *quotaFixture) send(t testing.TB, messages ...kafkago.Message) {
 	t.Helper()
-	w := &kafka.Writer{Addr: f.fixture.client.Addr, Transport: f.fixture.client.Transport, Topic: f.topic, Balancer: &kafka.Hash{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond}
+	w := &kafkago.Writer{Addr: f.Client.Addr, Transport: f.Client.Transport, Topic: f.Topic, Balancer: &kafkago.Hash{},
+		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)
@@ -57,17 +57,17 @@ func (f *quotaFixture) calls(t testing.TB, user string, day time.Time) string {
 
 func (f *quotaFixture) setOffsets(t testing.TB, offset int64) {
 	t.Helper()
-	var commits []kafka.OffsetCommit
-	for p := range f.partitions {
-		commits = append(commits, kafka.OffsetCommit{Partition: p, Offset: offset})
+	var commits []kafkago.OffsetCommit
+	for p := range f.Partitions {
+		commits = append(commits, kafkago.OffsetCommit{Partition: p, Offset: offset})
 	}
 	eventually(t, "the offsets to be set", time.Minute, func() bool { // while the group is emptying it refuses
-		res, err := f.fixture.client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: f.group, GenerationID: -1,
-			Topics: map[string][]kafka.OffsetCommit{f.topic: commits}})
+		res, err := f.Client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: f.Group, GenerationID: -1,
+			Topics: map[string][]kafkago.OffsetCommit{f.Topic: commits}})
 		if err != nil {
 			return false
 		}
-		for _, p := range res.Topics[f.topic] {
+		for _, p := range res.Topics[f.Topic] {
 			if p.Error != nil {
 				return false
 			}
@@ -119,14 +119,14 @@ func TestAnEventOfAnotherCompanysUserIsADeadLetterAndNotCounted(t *testing.T) {
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 2}
 	f.send(t, used("1", "acme", "u", now), used("2", "rival", "u", now), used("3", "acme", "u", now), used("4", "rival", "stranger", now))
 	f.count(t, quotaConsumer{})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if got := f.calls(t, "u", now); got != "2 6" {
 		t.Errorf("counted %q, want 2 calls", got)
 	}
 	if got := f.calls(t, "stranger", now); got != "1 3" {
 		t.Errorf("counted %q of a user nobody knows, want 1", got)
 	}
-	if got := f.letters(t); len(got) != 1 || got[events.TenantMismatch] != 1 {
+	if got := f.Letters(t); len(got) != 1 || got[events.TenantMismatch] != 1 {
 		t.Errorf("dead letters %v, want one for the event under another company", got)
 	}
 	for _, e := range f.thresholds(t) {
@@ -143,9 +143,9 @@ func TestQuota_AResendCountsOnceWithinTheWindow(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
 	now := time.Now()
-	at := func(m kafka.Message, published time.Time) kafka.Message { m.Time = published; return m }
+	at := func(m kafkago.Message, published time.Time) kafkago.Message { m.Time = published; return m }
 	window := 10 * time.Minute
-	var messages []kafka.Message
+	var messages []kafkago.Message
 	for i, after := range []time.Duration{-20 * time.Millisecond, 0, window - time.Second, window + 2*time.Second} { // times may go back, too
 		id, user := "id"+strconv.Itoa(i), "u"+strconv.Itoa(i)
 		m := used(id, "acme", user, now)
@@ -162,7 +162,7 @@ func TestQuota_AResendCountsOnceWithinTheWindow(t *testing.T) {
 	}
 	f.send(t, at(used("far", "acme", "f", now), now))
 	f.count(t, quotaConsumer{window: window, records: 30})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	for user, want := range map[string]string{"u0": "1 3", "u1": "1 3", "u2": "1 3", "u3": "2 6", "c": "1 3", "f": "2 6", "b": "30 90"} {
 		if got := f.calls(t, user, now); got != want {
 			t.Errorf("%s: counted %q, want %q", user, got, want)
@@ -178,7 +178,7 @@ func TestLateEventsCountInTheirOwnDayWhileItsCounterLives(t *testing.T) {
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 1}
 	f.send(t, used("1", "acme", "u", yesterday), used("2", "acme", "u", past), used("3", "acme", "u", yesterday))
 	f.count(t, quotaConsumer{})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if got := f.calls(t, "u", yesterday); got != "2 6" {
 		t.Errorf("yesterday: %q, want 2 calls", got)
 	}
@@ -261,15 +261,15 @@ func TestAThresholdIsPublishedOnceWhereNothingFails(t *testing.T) {
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
 	now := time.Now()
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 10}
-	messages := make([]kafka.Message, 1500)
+	messages := make([]kafkago.Message, 1500)
 	for i := range messages {
 		messages[i] = used(strconv.Itoa(i), "acme", "u", now)
 	}
 	f.send(t, messages...) // a batch of many calls for one user and day
 	f.count(t, quotaConsumer{rows: 10_000, interval: 200 * time.Millisecond})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	published := 0
-	f.readAll(t, f.quotas, func(*events.Record) { published++ })
+	f.ReadAll(t, f.quotas, func(*events.Record) { published++ })
 	if published != 2 {
 		t.Errorf("%d threshold events were published, want one for each of 80 %% and 100 %%", published)
 	}
@@ -281,7 +281,7 @@ func TestEveryDeadLetterAndThresholdOfABatchHasItsOwnRecord(t *testing.T) {
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
 	now := time.Now()
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 1}
-	var messages []kafka.Message
+	var messages []kafkago.Message
 	for i := range 1500 {
 		user := fmt.Sprintf("u%d", i)
 		switch {
@@ -294,11 +294,11 @@ func TestEveryDeadLetterAndThresholdOfABatchHasItsOwnRecord(t *testing.T) {
 	}
 	f.send(t, messages...)
 	f.count(t, quotaConsumer{rows: 10_000, interval: 200 * time.Millisecond})
-	f.awaitConsumed(t, time.Minute)
-	if got := f.letters(t)[events.TenantMismatch]; got != 12 {
+	f.AwaitConsumed(t, time.Minute)
+	if got := f.Letters(t)[events.TenantMismatch]; got != 12 {
 		t.Errorf("%d dead letters of 12", got)
 	}
-	f.readAll(t, events.DeadLetterTopic(f.topic), func(r *events.Record) {
+	f.ReadAll(t, events.DeadLetterTopic(f.Topic), func(r *events.Record) {
 		if !bytes.Contains(r.Value, []byte(`"rival"`)) {
 			t.Errorf("a dead letter holds %s", r.Value)
 		}
@@ -323,7 +323,7 @@ func TestQuota_ALaterEpochThatWasLostIsOutranked(t *testing.T) {
 	f.know(want, 80)
 	f.count(t, quotaConsumer{rows: 100})
 	f.publish(t, messages[:400])
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	keys, err := f.client.Keys(t.Context(), "quota:{*").Result()
 	if err != nil {
 		t.Fatal(err)
@@ -364,7 +364,7 @@ func TestAStateOfAnEarlierEpochThatComesBackIsGivenUp(t *testing.T) {
 	f.know(want, 60)
 	f.count(t, quotaConsumer{rows: 100})
 	f.publish(t, messages[:3000])
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if err := f.client.Save(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +406,7 @@ func TestQuota_WithoutWatermarksRecountsAddUp(t *testing.T) {
 	f.count(t, quotaConsumer{rows: 50, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
 		return careless{QuotaSession: s, batch: func(b *dragonfly.Batch) { b.From, b.To = b.From+1<<30, b.To+1<<30 }}
 	}})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	eventually(t, "the counters to be wrong", time.Minute, func() bool {
 		got, err := f.used(t.Context())
 		return err == nil && len(got.differ(expected(want))) > 0

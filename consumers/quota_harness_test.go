@@ -15,7 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
@@ -23,6 +23,8 @@ import (
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
@@ -86,15 +88,10 @@ func newQuotaFixtureOn(t testing.TB, o fixtureOptions, store counterStore) *quot
 	if o.partitions == 0 {
 		o.partitions = 2
 	}
-	f := &quotaFixture{fixture: &fixture{brokers: o.broker.Addr(), partitions: o.partitions}, counterStore: store, client: store.looking}
-	f.topic = enginetest.NewTopicOn(t, o.broker, o.partitions)
-	enginetest.CreateTopic(t, o.broker, events.DeadLetterTopic(f.topic), 1)
-	f.quotas = f.topic + ".quotas"
+	f := &quotaFixture{fixture: &fixture{Log: *kafkatest.NewLog(t, o.broker, o.partitions)}, counterStore: store, client: store.looking}
+	f.quotas = f.Topic + ".quotas"
 	enginetest.CreateTopic(t, o.broker, f.quotas, 1)
-	f.group = f.topic + ".quota"
-	transport := &kafka.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	f.fixture.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	f.Group = f.Topic + ".quota"
 	return f
 }
 
@@ -159,7 +156,7 @@ type quotaConsumer struct {
 	url      string        // of Redis; default: the fixture's
 	window   time.Duration // of resends; default: the consumer's
 	records  int           // likewise
-	outside  consumers.OutOfRange
+	outside  kafka.OutOfRange
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
@@ -197,7 +194,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	var store *dragonfly.Store
 	for {
 		var err error
-		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.topic, Logger: c.log}); err == nil {
+		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.Topic, Logger: c.log}); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -217,10 +214,10 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 		DeferFor: c.deferFor, DeferEvents: c.deferred,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
-	transport := &kafka.Transport{}
+	transport := &kafkago.Transport{}
 	defer transport.CloseIdleConnections()
-	return consumers.NewGroup(consumers.Config{
-		Name: "quota", Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: f.group, Topics: []string{f.topic},
+	return kafka.NewGroup(kafka.Config{
+		Name: "quota", Brokers: strings.Split(f.Brokers, ","), Transport: transport, Group: f.Group, Topics: []string{f.Topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
 		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Health: c.health, Logger: c.log,
 	}, handler).Run(ctx)
@@ -305,7 +302,7 @@ func (u usage) differ(want usage) []string {
 func (f *quotaFixture) check(t testing.TB, want model.Expected, within time.Duration) {
 	t.Helper()
 	f.await(t, expected(want), within)
-	f.awaitConsumed(t, within)
+	f.AwaitConsumed(t, within)
 	f.await(t, expected(want), within)
 	f.checkExpiry(t)
 	f.checkThresholds(t, want)
@@ -328,7 +325,7 @@ func (f *quotaFixture) await(t testing.TB, want usage, within time.Duration) {
 		return len(last) == 0
 	})
 	if err != nil {
-		t.Fatalf("the counters are not as they should be within %s: %q; positions %+v", within, last, f.positions(t))
+		t.Fatalf("the counters are not as they should be within %s: %q; positions %+v", within, last, f.Positions(t))
 	}
 }
 
@@ -388,8 +385,8 @@ func (f *quotaFixture) checkThresholds(t testing.TB, want model.Expected) {
 func (f *quotaFixture) thresholds(t testing.TB) map[string]*events.Envelope {
 	t.Helper()
 	out := map[string]*events.Envelope{}
-	f.readAll(t, f.quotas, func(r *events.Record) {
-		record := consumers.CopyRecord(r)
+	f.ReadAll(t, f.quotas, func(r *events.Record) {
+		record := kafka.CopyRecord(r)
 		envelope, err := events.ParseEnvelope(&record)
 		if err != nil {
 			t.Fatalf("threshold event at offset %d: %v", r.Offset, err)

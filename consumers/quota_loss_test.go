@@ -4,25 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/dragonfly"
 )
 
 // many makes n events of a user with identities of their own.
-func many(prefix, user string, n int, at time.Time) []kafka.Message {
-	messages := make([]kafka.Message, n)
+func many(prefix, user string, n int, at time.Time) []kafkago.Message {
+	messages := make([]kafkago.Message, n)
 	for i := range messages {
 		messages[i] = used(prefix+strconv.Itoa(i), "acme", user, at)
 	}
@@ -44,13 +44,9 @@ func (f *quotaFixture) loseSentinel(t testing.TB) {
 	}
 	eventually(t, "a new epoch", time.Minute, func() bool {
 		n, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(3)).Result()
-		return err == nil && n == int64(f.partitions)+1
+		return err == nil && n == int64(f.Partitions)+1
 	})
 }
-
-func (l *transcript) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-func (l *transcript) has(text string) bool { return strings.Contains(l.String(), text) }
 
 // total is the sum of a metric over all its labels.
 func total(t testing.TB, reg *prometheus.Registry, name string) float64 {
@@ -109,7 +105,7 @@ func TestQuota_VerdictsGoByTheRecordsTime(t *testing.T) {
 	late.Time = now
 	f.send(t, future, late, used("good", "acme", "u", now))
 	f.count(t, quotaConsumer{})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	for range 2 {
 		if got := f.calls(t, "u", now); got != "1 3" {
 			t.Errorf("counted %q, want what came in time", got)
@@ -133,7 +129,7 @@ func TestQuota_AResendAfterADowntimeIsRecognised(t *testing.T) {
 	again.Time = then.Add(time.Minute)
 	f.send(t, first)
 	stop := f.count(t, quotaConsumer{})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -153,24 +149,24 @@ func TestQuota_ARecreatedTopicStopsAndCountsOnRequest(t *testing.T) {
 	f.members = members{Company: map[string]string{"u": "acme", "v": "acme"}, Limit: 100_000}
 	f.send(t, many("a", "u", 100, now)...)
 	stop := f.count(t, quotaConsumer{})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	f.recreate(t, broker, func() {})
+	f.Recreate(t, broker, func() {})
 	f.setOffsets(t, 0) // as Apache Kafka does: the offsets of a deleted topic are gone
 	f.send(t, many("b", "v", 100, now)...)
 	f.send(t, many("c", "u", 50, now)...)
-	log := &transcript{}
-	stop = f.count(t, quotaConsumer{log: log.logger()})
-	eventually(t, "the partition to stop", time.Minute, func() bool { return log.has("topic_recreated") })
+	log := &kafkatest.Transcript{}
+	stop = f.count(t, quotaConsumer{log: log.Logger()})
+	eventually(t, "the partition to stop", time.Minute, func() bool { return log.Has("topic_recreated") })
 	if got := f.calls(t, "v", now); got != "<nil> <nil>" {
 		t.Errorf("events of another log are counted: %s", got)
 	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	f.count(t, quotaConsumer{outside: consumers.OutOfRangeEarliest})
+	f.count(t, quotaConsumer{outside: kafka.OutOfRangeEarliest})
 	f.eventuallyCalls(t, "v", now, 100)
 	f.eventuallyCalls(t, "u", now, 150)
 }
@@ -181,14 +177,14 @@ func TestQuota_WhatTheLogNoLongerHoldsIsKept(t *testing.T) {
 	now := time.Now()
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 100_000}
 	f.send(t, many("a", "u", 100, now)...)
-	log, reg := &transcript{}, prometheus.NewRegistry()
-	f.count(t, quotaConsumer{log: log.logger(), registry: reg})
-	f.awaitConsumed(t, time.Minute)
-	f.truncate(t, 0, 60)
+	log, reg := &kafkatest.Transcript{}, prometheus.NewRegistry()
+	f.count(t, quotaConsumer{log: log.Logger(), registry: reg})
+	f.AwaitConsumed(t, time.Minute)
+	f.Truncate(t, 0, 60)
 	f.loseSentinel(t)
 	f.send(t, many("b", "u", 5, now)...)
 	f.eventuallyCalls(t, "u", now, 105)
-	if !log.has("no longer in the log") || total(t, reg, "tenantflow_quota_events_gone_total") == 0 {
+	if !log.Has("no longer in the log") || total(t, reg, "tenantflow_quota_events_gone_total") == 0 {
 		t.Error("neither the log nor the metric says that events are gone")
 	}
 	f.flush(t) // then there is nothing to keep
@@ -233,7 +229,7 @@ func TestQuota_AThresholdOfManyPartitionsIsPublishedOnce(t *testing.T) {
 	f.count(t, quotaConsumer{rows: 20, registry: reg})
 	f.send(t, messages...)
 	f.eventuallyCalls(t, "u", now, 3000)
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if n := len(f.thresholds(t)); n != 2 {
 		t.Errorf("%d different threshold events, want 2", n)
 	}
@@ -281,8 +277,8 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 	messages := many("e", "u", 2000, now)
 	stop := f.count(t, quotaConsumer{})
 	f.send(t, messages[:900]...)
-	f.awaitConsumed(t, time.Minute)
-	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.topic})
+	f.AwaitConsumed(t, time.Minute)
+	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.Topic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +293,7 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 	}
 	f.send(t, messages[900:]...)
 	f.eventuallyCalls(t, "u", now, 2000)
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/sinks/dragonfly"
 )
 
 // usedBy makes n events of a user under a company, whose records are as old as they are.
-func usedBy(user, company string, n int, at time.Time) []kafka.Message {
-	messages := make([]kafka.Message, n)
+func usedBy(user, company string, n int, at time.Time) []kafkago.Message {
+	messages := make([]kafkago.Message, n)
 	for i := range messages {
 		messages[i] = used(fmt.Sprintf("%s %s %s %d", user, company, at, i), company, user, at)
 		messages[i].Time = at
@@ -37,11 +38,11 @@ func (f *quotaFixture) eventuallyAll(t testing.TB, day time.Time, want map[strin
 // expectLetters expects as many refused events, and as many dead letters with those that are written again.
 func (f *quotaFixture) expectLetters(t testing.TB, refused, written int) {
 	t.Helper()
-	if got := f.letters(t); got[events.TenantMismatch] != int64(refused) || len(got) > 1 {
+	if got := f.Letters(t); got[events.TenantMismatch] != int64(refused) || len(got) > 1 {
 		t.Errorf("refused: %v, want %d", got, refused)
 	}
 	got := 0
-	f.readAll(t, events.DeadLetterTopic(f.topic), func(*events.Record) { got++ })
+	f.ReadAll(t, events.DeadLetterTopic(f.Topic), func(*events.Record) { got++ })
 	if got != written {
 		t.Errorf("%d dead letters, want %d", got, written)
 	}
@@ -73,7 +74,7 @@ func TestQuota_ARecountJudgesByTheUsagesOwnTime(t *testing.T) {
 	f.send(t, usedBy("gone", "a", 1, evening)...)                             // belongs to none
 	want := map[string]int{"mover": 30, "gone": 8, "racer": 4}
 	f.eventuallyAll(t, evening, want)
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	f.expectLetters(t, 8, 8)
 	f.flush(t)
 	f.eventuallyAll(t, evening, want)
@@ -117,7 +118,7 @@ func deferring(company string, applied time.Time) members {
 }
 
 // mixed is the traffic of ten users, one of whose events from the fifth on is followed by one of the user that was added late.
-func mixed(from int, at time.Time) []kafka.Message {
+func mixed(from int, at time.Time) []kafkago.Message {
 	messages := many(fmt.Sprintf("first%d-", from), "u0", 5, at)
 	for i := range 20 {
 		messages = append(messages, used(fmt.Sprintf("m%d-%d", from, i), "acme", fmt.Sprintf("u%d", i%10), at), used(fmt.Sprintf("l%d-%d", from, i), "acme", "late", at))
@@ -138,7 +139,7 @@ func TestQuota_AMismatchWaitsForCompanyEvents(t *testing.T) {
 	f.eventuallyProgress(t, 6) // before the first event that waits
 	f.send(t, mixed(1, now)...)
 	f.eventuallyAll(t, now, map[string]int{"u0": 14, "u1": 4, "u9": 4})
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if got := f.calls(t, "late", now); got != "<nil> <nil>" {
 		t.Errorf("counted %q of the user whose company is not known yet", got)
 	}
@@ -160,7 +161,7 @@ func TestQuota_AMismatchIsRefusedOnceItIsFinal(t *testing.T) {
 	f.count(t, quotaConsumer{users: users, rows: 7, deferFor: longAfter})
 	f.send(t, append(mixed(0, now), used("own", "elsewhere", "late", now))...)
 	f.eventuallyProgress(t, 6)
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	users.set(deferring("elsewhere", time.Time{}))
 	f.eventuallyCalls(t, "late", now, 1)
 	f.eventuallyProgress(t, 46)
@@ -190,7 +191,7 @@ func TestQuota_AKillLosesNothingThatWaits(t *testing.T) {
 			f.eventuallyAll(t, now, want)
 			f.eventuallyProgress(t, 50)
 			f.eventuallyAll(t, now, want)
-			if got := f.letters(t)[events.TenantMismatch]; got != 20 {
+			if got := f.Letters(t)[events.TenantMismatch]; got != 20 {
 				t.Errorf("%d events were refused, want 20", got)
 			}
 		})
@@ -204,14 +205,14 @@ func TestQuota_WhatWaitsTooLongOrTooMuchCounts(t *testing.T) {
 			t.Parallel()
 			f := newQuotaFixture(t, fixtureOptions{partitions: 1})
 			now := time.Now()
-			log, registry := &transcript{}, prometheus.NewRegistry()
-			c.interval, c.users, c.log, c.registry = 200*time.Millisecond, deferring("elsewhere", now.Add(longAfter)), log.logger(), registry
+			log, registry := &kafkatest.Transcript{}, prometheus.NewRegistry()
+			c.interval, c.users, c.log, c.registry = 200*time.Millisecond, deferring("elsewhere", now.Add(longAfter)), log.Logger(), registry
 			f.count(t, c)
 			f.send(t, mixed(0, now)...)
 			f.eventuallyAll(t, now, map[string]int{"late": 20, "u0": 7, "u9": 2})
 			f.eventuallyProgress(t, 45)
 			f.expectLetters(t, 0, 0)
-			if got := total(t, registry, "tenantflow_quota_undecided_events_total"); got != 20 || !log.has("company events are not applied up to them yet") {
+			if got := total(t, registry, "tenantflow_quota_undecided_events_total"); got != 20 || !log.Has("company events are not applied up to them yet") {
 				t.Errorf("%v events are said to be undecided, and logged: %s", got, log)
 			}
 		})

@@ -22,7 +22,7 @@ func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) 
 	refused := sync.OnceFunc(func() { close(short) })
 	f.count(t, quotaConsumer{rows: 200, wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return starved{s, refused} }})
 	f.publish(t, messages[:1000])
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	limit := f.info(t, "memory", "maxmemory")
 	f.configure(t, "maxmemory", strconv.FormatInt(f.number(t, "memory", "used_memory")/2, 10))
 	f.publish(t, messages[1000:])
@@ -42,7 +42,7 @@ func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
 	f.know(want, 6)
 	stop := f.count(t, quotaConsumer{rows: 100, session: crashSession})
 	f.publish(t, messages[:100])
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,17 +2,18 @@ package consumers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -40,7 +41,7 @@ func parseQuotaMetadata(text string) quotaMetadata {
 
 // Open finds out where to go on: at the lowest progress of the sentinels, whatever Kafka says. Where a sentinel has none,
 // the epoch is counted from the beginning of its day; where the counters can't be trusted, an epoch is begun before.
-func (q *Quota) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
+func (q *Quota) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	qp := &quotaPartition{
 		Partition: p,
 		quota:     q,
@@ -62,7 +63,7 @@ func (q *Quota) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 
 // open decides where to go on, trying again while the store is away.
 func (p *quotaPartition) open(ctx context.Context) error {
-	delays := retryDelays()
+	delays := retry.New()
 	for {
 		err := p.settle(ctx)
 		switch {
@@ -72,10 +73,10 @@ func (p *quotaPartition) open(ctx context.Context) error {
 		case final(err) || ctx.Err() != nil:
 			return err
 		case dragonfly.Classify(err) == dragonfly.Fatal:
-			return &FatalError{Err: err}
+			return &kafka.FatalError{Err: err}
 		}
 		p.Waiting(err)
-		if pause(ctx, delays.NextBackOff()) != nil {
+		if delays.Wait(ctx) != nil {
 			return err
 		}
 		p.session.Close()
@@ -108,20 +109,20 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		if next, err = p.dayBegins(ctx); err != nil {
 			return err
 		}
-		next.Until = p.bounds.To
+		next.Until = p.Bounds().To
 	case found.Restarted:
-		next.Until = p.bounds.To
+		next.Until = p.Bounds().To
 	default:
-		next.Until = max(next.Until, min(p.Offset(), p.bounds.To))
+		next.Until = max(next.Until, min(p.Offset(), p.Bounds().To))
 	}
 	next.Incarnation = max(found.Latest.Incarnation, committed.Incarnation)
 	next, another, err := p.checkLog(ctx, next, found)
 	if err != nil {
 		return err
 	}
-	if next.Offset < p.bounds.From {
-		p.gone(ctx, next.Offset, p.bounds.From-next.Offset)
-		next.Offset = p.bounds.From
+	if next.Offset < p.Bounds().From {
+		p.gone(ctx, next.Offset, p.Bounds().From-next.Offset)
+		next.Offset = p.Bounds().From
 	}
 	next.Epoch = found.Epoch.Number
 	if err := p.session.Note(ctx, next); err != nil {
@@ -142,20 +143,20 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	default:
 		return nil
 	}
-	return &movedError{to: next.Offset, cut: another, metadata: p.Annotation()}
+	return &kafka.MovedError{To: next.Offset, Cut: another, Metadata: p.Annotation()}
 }
 
 // gone reports that events which should be recounted are no longer in the log.
 func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
 	p.Logger().ErrorContext(ctx, "events that are to be counted again are no longer in the log; the counters of the day stay as they are, and may be short",
-		slog.Int64("from", from), slog.Int64("log_start", p.bounds.From), slog.Int64("events", n))
+		slog.Int64("from", from), slog.Int64("log_start", p.Bounds().From), slog.Int64("events", n))
 	p.quota.metrics.gone.Add(float64(n))
 }
 
 // dayBegins is where an epoch begins to count the partition: an hour before its day, since an event's timestamp may be
 // ahead of its record by as much as the service takes, or at the committed offset if that is further back.
 func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, error) {
-	begin := dragonfly.Progress{Offset: p.bounds.From, Record: dragonfly.Record{Offset: -1}}
+	begin := dragonfly.Progress{Offset: p.Bounds().From, Record: dragonfly.Record{Offset: -1}}
 	day := p.state.Epoch.Day
 	if day.IsZero() {
 		return begin, nil
@@ -168,9 +169,9 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 	if err != nil {
 		return begin, err
 	}
-	if from <= p.bounds.From && p.bounds.From > 0 && p.Offset() > p.bounds.From {
+	if from <= p.Bounds().From && p.Bounds().From > 0 && p.Offset() > p.Bounds().From {
 		// Is the record before also of that time? It can't be known if the first one that is left is.
-		first, err := p.recordedAt(ctx, Range{From: p.bounds.From, To: p.bounds.To})
+		first, err := p.recordedAt(ctx, kafka.Range{From: p.Bounds().From, To: p.Bounds().To})
 		if err != nil {
 			return begin, err
 		}
@@ -179,9 +180,9 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 			p.gone(ctx, 0, 1)
 		}
 	}
-	begin.Offset = max(p.bounds.From, min(from, p.Offset()))
+	begin.Offset = max(p.Bounds().From, min(from, p.Offset()))
 	p.Logger().WarnContext(ctx, "counting the day again", slog.String("day", day.Format(time.DateOnly)),
-		slog.Int64("from", begin.Offset), slog.Int64("to", p.bounds.To), slog.Int64("epoch", p.state.Epoch.Number))
+		slog.Int64("from", begin.Offset), slog.Int64("to", p.Bounds().To), slog.Int64("epoch", p.state.Epoch.Number))
 	return begin, nil
 }
 
@@ -196,13 +197,13 @@ func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, 
 	if same, err := p.holds(ctx, found.Latest.Record); err != nil || same {
 		return next, false, err
 	}
-	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.bounds.From, Until: p.bounds.To, Record: dragonfly.Record{Offset: -1}}
-	switch p.group.cfg.OutOfRange {
-	case OutOfRangeEarliest:
-	case OutOfRangeLatest:
-		next.Offset = p.bounds.To
-	case OutOfRangeStop:
-		return next, true, &StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d holds another event than the one counted from there: the topic was deleted and created again, "+
+	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.Bounds().From, Until: p.Bounds().To, Record: dragonfly.Record{Offset: -1}}
+	switch p.OutOfRange() {
+	case kafka.OutOfRangeEarliest:
+	case kafka.OutOfRangeLatest:
+		next.Offset = p.Bounds().To
+	case kafka.OutOfRangeStop:
+		return next, true, &kafka.StopError{Kind: "topic_recreated", Err: fmt.Errorf("%s/%d holds another event than the one counted from there: the topic was deleted and created again, "+
 			"or its log was cut and has grown again. The partition is stopped: its offsets no longer name the events that were counted. To count the log as a new one, beside what "+
 			"was counted before, set TENANTFLOW_OFFSET_OUT_OF_RANGE=earliest (or latest) for one start", p.Topic(), p.ID())}
 	}
@@ -215,14 +216,14 @@ func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, 
 // it. What the log no longer holds can't be compared.
 func (p *quotaPartition) holds(ctx context.Context, record dragonfly.Record) (bool, error) {
 	switch {
-	case record.Offset < p.bounds.From:
+	case record.Offset < p.Bounds().From:
 		return true, nil
-	case record.Offset >= p.bounds.To:
+	case record.Offset >= p.Bounds().To:
 		return false, nil
 	}
 	same := true
 	var usage events.Usage
-	err := p.ReadRange(ctx, Range{From: record.Offset, To: record.Offset + 1}, func(r *events.Record) error {
+	err := p.ReadRange(ctx, kafka.Range{From: record.Offset, To: record.Offset + 1}, func(r *events.Record) error {
 		hash, _ := p.identify(r, &usage)
 		same = hash == record.Hash
 		return nil
@@ -239,9 +240,9 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 	if err != nil {
 		return err
 	}
-	ends := make(map[int]Range, n)
+	ends := make(map[int]kafka.Range, n)
 	for id := range n {
-		if ends[id], err = Bounds(ctx, p.group.client, p.Topic(), id); err != nil {
+		if ends[id], err = kafka.Bounds(ctx, p.Client(), p.Topic(), id); err != nil {
 			return err
 		}
 	}
@@ -274,36 +275,25 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 }
 
 // highestEpoch is the highest epoch in the metadata committed for any partition. fresh: nothing was committed at all.
-func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]Range) (highest int64, fresh bool, err error) {
-	var ids []int
-	for id := range ends {
-		ids = append(ids, id)
-	}
-	res, err := p.group.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: p.group.cfg.Group, Topics: map[string][]int{p.Topic(): ids}})
-	if err == nil {
-		err = res.Error
-	}
+func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]kafka.Range) (highest int64, fresh bool, err error) {
+	all, err := kafka.Committed(ctx, p.Client(), p.Group(), p.Topic(), slices.Collect(maps.Keys(ends)))
 	if err != nil {
-		return 0, false, fmt.Errorf("read what was committed for %s: %w", p.Topic(), err)
+		return 0, false, err
 	}
 	fresh = true
-	for _, one := range res.Topics[p.Topic()] {
-		if one.Error != nil {
-			return 0, false, fmt.Errorf("read what was committed for %s/%d: %w", p.Topic(), one.Partition, one.Error)
-		}
-		fresh = fresh && one.CommittedOffset < 0
-		_, metadata := SplitMark(one.Metadata)
-		highest = max(highest, parseQuotaMetadata(metadata).Epoch)
+	for _, one := range all {
+		fresh = fresh && one.Offset < 0
+		highest = max(highest, parseQuotaMetadata(one.Metadata).Epoch)
 	}
 	return highest, fresh, nil
 }
 
 // newestRecord is the time of the newest record of the topic; zero: there is none.
-func (p *quotaPartition) newestRecord(ctx context.Context, ends map[int]Range) (time.Time, error) {
+func (p *quotaPartition) newestRecord(ctx context.Context, ends map[int]kafka.Range) (time.Time, error) {
 	const few = 16 // the last offsets may be those of transactions' markers
 	var newest time.Time
 	for id, log := range ends {
-		err := ReadLog(ctx, p.group.client, p.Topic(), id, Range{From: max(log.From, log.To-few), To: log.To}, func(r *events.Record) error {
+		err := kafka.ReadLog(ctx, p.Client(), p.Topic(), id, kafka.Range{From: max(log.From, log.To-few), To: log.To}, func(r *events.Record) error {
 			if r.Time.After(newest) {
 				newest = r.Time
 			}
@@ -317,13 +307,13 @@ func (p *quotaPartition) newestRecord(ctx context.Context, ends map[int]Range) (
 }
 
 // recordedAt is the time of the first record of a range; zero: it has none.
-func (p *quotaPartition) recordedAt(ctx context.Context, r Range) (time.Time, error) {
+func (p *quotaPartition) recordedAt(ctx context.Context, r kafka.Range) (time.Time, error) {
 	var at time.Time
 	err := p.ReadRange(ctx, r, func(rec *events.Record) error {
 		at = rec.Time
-		return errEnough
+		return kafka.ErrEnough
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil {
 		return at, fmt.Errorf("read the time of the first record of %s/%d %s: %w", p.Topic(), p.ID(), r, err)
 	}
 	return at, nil
@@ -333,11 +323,11 @@ func (p *quotaPartition) recordedAt(ctx context.Context, r Range) (time.Time, er
 // record's time may be a little before that of an earlier one.
 func (p *quotaPartition) fill(ctx context.Context) error {
 	began := time.Now()
-	from := max(p.bounds.From, p.next-int64(p.quota.cfg.ResendRecords))
+	from := max(p.Bounds().From, p.next-int64(p.quota.cfg.ResendRecords))
 	if from >= p.next {
 		return nil
 	}
-	at, err := p.recordedAt(ctx, Range{From: max(p.bounds.From, p.next-1), To: p.bounds.To})
+	at, err := p.recordedAt(ctx, kafka.Range{From: max(p.Bounds().From, p.next-1), To: p.Bounds().To})
 	if err != nil {
 		return err
 	}
@@ -349,7 +339,7 @@ func (p *quotaPartition) fill(ctx context.Context) error {
 		from = max(from, min(first, p.next))
 	}
 	var usage events.Usage
-	err = p.ReadRange(ctx, Range{From: from, To: p.next}, func(r *events.Record) error {
+	err = p.ReadRange(ctx, kafka.Range{From: from, To: p.next}, func(r *events.Record) error {
 		if hash, err := p.identify(r, &usage); err == nil {
 			p.seen.Add(hash, r.Offset, r.Time.Unix())
 		}
@@ -365,5 +355,5 @@ func (p *quotaPartition) fill(ctx context.Context) error {
 
 // offsetAt is the offset of the first record that is not older than a time, or the end of the log.
 func (p *quotaPartition) offsetAt(ctx context.Context, at time.Time) (int64, error) {
-	return OffsetAt(ctx, p.group.client, p.Topic(), p.ID(), at, p.bounds.To)
+	return kafka.OffsetAt(ctx, p.Client(), p.Topic(), p.ID(), at, p.Bounds().To)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -39,7 +40,7 @@ func (p *quotaPartition) publish(ctx context.Context, due []dragonfly.Due) error
 	if err != nil {
 		return err
 	}
-	results := make([]Result, 0, len(due))
+	results := make([]kafka.Result, 0, len(due))
 	for _, d := range due {
 		result, err := thresholdEvent(p.quota.cfg.Topic, d, company[d.User], causes[d.Offset])
 		if err != nil {
@@ -76,7 +77,7 @@ func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[i
 	slices.Sort(offsets)
 	causes := make(map[int64]cause, len(due))
 	err := p.ReadOffsets(ctx, slices.Compact(offsets), func(r *events.Record) error {
-		record := CopyRecord(r)
+		record := kafka.CopyRecord(r)
 		c := cause{company: string(record.Key)}
 		// It was understood when it was counted; if it is not any more, the log is another one.
 		if envelope, err := events.ParseEnvelope(&record); err == nil {
@@ -98,7 +99,7 @@ func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[i
 }
 
 // thresholdEvent makes the event of one threshold.
-func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) (Result, error) {
+func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) (kafka.Result, error) {
 	date := d.Day.Format(time.DateOnly)
 	event := &events.Envelope{
 		ID:              events.QuotaEventID(d.User, date, d.Percent, d.Limit),
@@ -123,8 +124,8 @@ func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) 
 		ResetTime: d.Day.AddDate(0, 0, 1).Format(time.RFC3339),
 	})
 	if err != nil {
-		return Result{}, errors.Join(errors.New("write a threshold event"), err)
+		return kafka.Result{}, errors.Join(errors.New("write a threshold event"), err)
 	}
 	event.Data = data
-	return Result{Topic: topic, Key: company, Event: event}, nil
+	return kafka.Result{Topic: topic, Key: company, Event: event}, nil
 }

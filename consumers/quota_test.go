@@ -16,6 +16,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/dragonfly"
 )
@@ -35,7 +36,7 @@ func TestEveryEventIsCountedOnce(t *testing.T) {
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
-			if got := f.letters(t); len(got) != 0 {
+			if got := f.Letters(t); len(got) != 0 {
 				t.Errorf("dead letters, which are the usage consumer's to write: %v", got)
 			}
 		})
@@ -66,7 +67,7 @@ func runQuotaChild(config string) int {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal is on its way; nothing more must happen
 	})
-	f := &quotaFixture{fixture: &fixture{brokers: c.Brokers, topic: c.Topic, group: c.Group, partitions: c.Partitions}, quotas: c.Quotas, members: c.Members}
+	f := &quotaFixture{fixture: &fixture{Log: kafkatest.Log{Brokers: c.Brokers, Topic: c.Topic, Group: c.Group, Partitions: c.Partitions}}, quotas: c.Quotas, members: c.Members}
 	o, err := redis.ParseURL(c.URL)
 	if err == nil {
 		users := &changing{users: c.Members}
@@ -93,8 +94,8 @@ func runQuotaChild(config string) int {
 // crashAt runs a child until it has killed itself.
 func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32) {
 	t.Helper()
-	task := quotaCrash{Brokers: f.brokers, Topic: f.topic, Group: f.group, Quotas: f.quotas, URL: f.url,
-		Partitions: f.partitions, Members: f.members, Step: step, Nth: nth}
+	task := quotaCrash{Brokers: f.Brokers, Topic: f.Topic, Group: f.Group, Quotas: f.quotas, URL: f.url,
+		Partitions: f.Partitions, Members: f.members, Step: step, Nth: nth}
 	if !untilKilled(t, quotaChildEnv, task, string(step), func() bool { return false }) {
 		t.Fatalf("the child never came to %s a %d. time", step, nth)
 	}
@@ -202,7 +203,7 @@ func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
 			// A snapshot without any progress is a lost store, of whose earlier days nothing is recounted.
 			eventually(t, "the counting to begin", time.Minute, func() bool {
 				fields, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(7)).Result()
-				return err == nil && fields == int64(f.partitions)+1
+				return err == nil && fields == int64(f.Partitions)+1
 			})
 			for part := range 3 {
 				f.publish(t, messages[part*3000:part*3000+1500])

@@ -10,6 +10,7 @@ import (
 
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -58,38 +59,38 @@ func final(t *testing.T, f *fixture, table string) string {
 }
 
 func TestReadingEverythingAgainChangesNothing(t *testing.T) {
-	onBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		const count = 5000
 		f := newFixture(t, fixtureOptions{broker: broker, partitions: 4})
 		messages, want := traffic(t, model.Config{Seed: 41, Count: count, Resends: 0.05, Conflicts: 0.005, Late: 0.1, LateSpan: 30 * 24 * time.Hour,
 			Malformed: 0.01, Structured: 0.1})
 		f.publish(t, messages)
-		m := f.join(t, f.usage(t), brisk)
-		f.awaitConsumed(t, 2*time.Minute)
-		if err := m.stop(); err != nil {
+		m := f.Join(t, f.usage(t), kafkatest.Brisk)
+		f.AwaitConsumed(t, 2*time.Minute)
+		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		f.verify(t, want)
 		before := f.fingerprint(t)
 
 		if broker.Kind() == engine.Apache {
-			if err := broker.ResetOffsets(t.Context(), f.group, f.topic); err != nil { // Kafka's own tool
+			if err := broker.ResetOffsets(t.Context(), f.Group, f.Topic); err != nil { // Kafka's own tool
 				t.Fatal(err)
 			}
 		} else {
-			f.commitOutside(t, map[int]int64{0: 0, 1: 0, 2: 0, 3: 0})
+			f.CommitOutside(t, map[int]int64{0: 0, 1: 0, 2: 0, 3: 0})
 		}
-		for p, at := range f.positions(t) {
-			if at.committed != 0 {
-				t.Fatalf("partition %d stands at %d after the reset", p, at.committed)
+		for p, at := range f.Positions(t) {
+			if at.Committed != 0 {
+				t.Fatalf("partition %d stands at %d after the reset", p, at.Committed)
 			}
 		}
-		m = f.join(t, f.usage(t), brisk)
-		f.awaitConsumed(t, 2*time.Minute)
-		if n := m.metric(t, "tenantflow_batch_rows_total", map[string]string{"topic": f.topic}); n < count {
+		m = f.Join(t, f.usage(t), kafkatest.Brisk)
+		f.AwaitConsumed(t, 2*time.Minute)
+		if n := m.Metric(t, "tenantflow_batch_rows_total", map[string]string{"topic": f.Topic}); n < count {
 			t.Errorf("%v events were read again, want all %d", n, count)
 		}
-		if err := m.stop(); err != nil {
+		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		f.verify(t, want)
@@ -130,18 +131,18 @@ func BenchmarkReplay(b *testing.B) {
 	f.publish(b, messages)
 	defaults := consumer{insertTimeout: 15 * time.Second, session: 10 * time.Second, rows: 100_000, interval: time.Second, budget: 128 << 20}
 	stop := f.start(b, defaults)
-	f.awaitConsumed(b, 5*time.Minute)
+	f.AwaitConsumed(b, 5*time.Minute)
 	if err := stop(); err != nil {
 		b.Fatal(err)
 	}
 	var took, ours, theirs time.Duration
 	for b.Loop() {
 		b.StopTimer()
-		f.commitOutside(b, map[int]int64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0})
+		f.CommitOutside(b, map[int]int64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0})
 		used, store, began := cpu(), cpuOf(b, enginetest.SharedClickHouse(b).Pid()), time.Now()
 		b.StartTimer()
 		stop := f.start(b, defaults)
-		f.awaitConsumed(b, 5*time.Minute)
+		f.AwaitConsumed(b, 5*time.Minute)
 		b.StopTimer()
 		took += time.Since(began)
 		ours += cpu() - used

@@ -12,6 +12,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -140,7 +141,7 @@ func TestUsage_AServerThatFailsAtAStepLosesNothing(t *testing.T) {
 				}
 				eventually(t, "the server's step", faultPatient, func() bool { return b.faults.Struck(t) })
 				if step.error == 0 {
-					await(t, "the server to die", b.server.Exited())
+					kafkatest.Await(t, "the server to die", b.server.Exited())
 					b.restart(t)
 				}
 				if takeover {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // Subscription consumes subscription events: upgrades, downgrades, renewals and payments, each applied in one transaction of
@@ -19,7 +20,7 @@ func NewSubscription(config TenantConfig) *Subscription {
 }
 
 // Open begins a partition.
-func (s *Subscription) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
+func (s *Subscription) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	opened, err := openTenant(ctx, p, s.config)
 	if err != nil {
 		return nil, err
@@ -69,15 +70,15 @@ func (p *tenantPartition) publishDue(ctx context.Context, by time.Time) error {
 	for {
 		var due []*events.Event
 		if err := p.keepTrying(ctx, func() (err error) {
-			due, err = p.config.Store.Due(ctx, p.id, by, dueAtOnce)
+			due, err = p.config.Store.Due(ctx, p.ID(), by, dueAtOnce)
 			return err
 		}); err != nil || len(due) == 0 {
 			return err
 		}
-		id := p.id
-		results := make([]Result, len(due))
+		id := p.ID()
+		results := make([]kafka.Result, len(due))
 		for i, e := range due {
-			results[i] = Result{Topic: p.topic, Key: e.Key, Event: &e.Envelope, Partition: &id}
+			results[i] = kafka.Result{Topic: p.Topic(), Key: e.Key, Event: &e.Envelope, Partition: &id}
 		}
 		if err := p.Publish(ctx, results); err != nil {
 			return err

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/postgres"
 )
 
@@ -44,7 +46,7 @@ type TenantConfig struct {
 	Blocked func(note string)
 	// Companies follows the consumer of company events: no event is refused because its company is unknown while the company's
 	// registration may be unread. For the sweeper; nil: they are refused when their time to wait is over.
-	Companies *TopicReading
+	Companies *kafka.TopicReading
 	// Step is called with where the consumer is. For tests; default: nothing is.
 	Step func(TenantStep)
 	// Metrics may be nil.
@@ -93,7 +95,7 @@ const (
 
 // A tenantPartition is a partition of company or subscription events.
 type tenantPartition struct {
-	*Partition
+	*kafka.Partition
 	config TenantConfig
 	// due looks for what is due; nil: not this partition's business.
 	due *dueWatch
@@ -102,23 +104,23 @@ type tenantPartition struct {
 	since time.Time          // when the first of them was done
 }
 
-func (p *tenantPartition) Begin() Batch { return &records{} }
+func (p *tenantPartition) Begin() kafka.Batch { return &kafka.Records{} }
 
-func (p *tenantPartition) End(Batch) {}
+func (p *tenantPartition) End(kafka.Batch) {}
 
 // openTenant begins a partition whose companies all others must leave alone: each company has one partition for as long as
 // their number does not change.
-func openTenant(ctx context.Context, p *Partition, config TenantConfig) (*tenantPartition, error) {
+func openTenant(ctx context.Context, p *kafka.Partition, config TenantConfig) (*tenantPartition, error) {
 	n, err := p.PartitionCount(ctx, time.Now())
 	if err != nil {
 		return nil, err
 	}
 	t := &tenantPartition{Partition: p, config: config}
 	err = t.keepTrying(ctx, func() error {
-		err := config.Store.CheckPartitions(ctx, p.topic, n)
+		err := config.Store.CheckPartitions(ctx, p.Topic(), n)
 		var other *postgres.PartitionsError
 		if errors.As(err, &other) {
-			return &StopError{Kind: "partition_count_changed", Err: err}
+			return &kafka.StopError{Kind: "partition_count_changed", Err: err}
 		}
 		return err
 	})
@@ -129,21 +131,21 @@ func openTenant(ctx context.Context, p *Partition, config TenantConfig) (*tenant
 }
 
 // Write applies events one after the other, each in a transaction of its own, and publishes their results together.
-func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
-	batch, ok := b.(*records)
+func (p *tenantPartition) Write(ctx context.Context, b kafka.Batch, _ kafka.Range) error {
+	batch, ok := b.(*kafka.Records)
 	if !ok {
 		return fmt.Errorf("write events: not a batch of events: %T", b)
 	}
-	decoded := make([]*events.Event, len(batch.all))
-	var letters []DeadLetter
-	for i := range batch.all {
-		e, err := p.config.Decoder.Decode(&batch.all[i])
+	decoded := make([]*events.Event, len(batch.All))
+	var letters []kafka.DeadLetter
+	for i := range batch.All {
+		e, err := p.config.Decoder.Decode(&batch.All[i])
 		var rejection *events.Rejection
 		switch {
 		case err == nil:
 			decoded[i] = e
 		case errors.As(err, &rejection):
-			letters = append(letters, DeadLetter{Record: batch.all[i], Rejection: rejection, Attempts: 1})
+			letters = append(letters, kafka.DeadLetter{Record: batch.All[i], Rejection: rejection, Attempts: 1})
 		default:
 			return err
 		}
@@ -165,14 +167,14 @@ func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
 		}
 		// What is due before its time has no effect, which is for the rules to say.
 		var rejection *events.Rejection
-		if e.Type == events.TypeSubscriptionDue || !errors.As(e.CheckTime(batch.all[i].Time, p.config.FutureTolerance), &rejection) {
+		if e.Type == events.TypeSubscriptionDue || !errors.As(e.CheckTime(batch.All[i].Time, p.config.FutureTolerance), &rejection) {
 			var err error
-			if rejection, err = p.apply(ctx, e, &batch.all[i]); err != nil {
+			if rejection, err = p.apply(ctx, e, &batch.All[i]); err != nil {
 				return err
 			}
 		}
 		if rejection != nil {
-			letters = append(letters, DeadLetter{Record: batch.all[i], Rejection: rejection, Attempts: 1})
+			letters = append(letters, kafka.DeadLetter{Record: batch.All[i], Rejection: rejection, Attempts: 1})
 		}
 		if err := p.publish(ctx, false); err != nil {
 			return err
@@ -183,8 +185,8 @@ func (p *tenantPartition) Write(ctx context.Context, b Batch, _ Range) error {
 			return err
 		}
 	}
-	if p.due != nil && len(batch.all) > 0 {
-		if err := p.dueWhileBusy(ctx, batch.all[len(batch.all)-1].Time); err != nil {
+	if p.due != nil && len(batch.All) > 0 {
+		if err := p.dueWhileBusy(ctx, batch.All[len(batch.All)-1].Time); err != nil {
 			return err
 		}
 	}
@@ -207,7 +209,7 @@ func (p *tenantPartition) apply(ctx context.Context, e *events.Event, r *events.
 	var rejection *events.Rejection
 	err := p.keepTrying(ctx, func() error {
 		began := time.Now()
-		done, err := p.config.Store.Apply(ctx, e, postgres.Place{Partition: p.id, Offset: r.Offset, Appended: r.Time})
+		done, err := p.config.Store.Apply(ctx, e, postgres.Place{Partition: p.ID(), Offset: r.Offset, Appended: r.Time})
 		p.take(done)
 		if errors.As(err, &rejection) {
 			return nil
@@ -252,11 +254,11 @@ func (p *tenantPartition) publish(ctx context.Context, all bool) error {
 }
 
 // results are the events of what is done, in order.
-func (c *TenantConfig) results(done []postgres.Applied) []Result {
-	var all []Result
+func (c *TenantConfig) results(done []postgres.Applied) []kafka.Result {
+	var all []kafka.Result
 	for _, one := range done {
 		for _, r := range one.Results {
-			all = append(all, Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event})
+			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event})
 		}
 	}
 	return all
@@ -264,10 +266,10 @@ func (c *TenantConfig) results(done []postgres.Applied) []Result {
 
 // keepTrying does something again until it does not fail, unless waiting would not mend that.
 func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error {
-	delays := retryDelays()
+	delays := retry.New()
 	for {
 		err := do()
-		var stop *StopError
+		var stop *kafka.StopError
 		switch {
 		case err == nil:
 			p.Waiting(nil)
@@ -275,11 +277,11 @@ func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error
 		case errors.As(err, &stop):
 			return err
 		case postgres.Classify(err) == postgres.Fatal:
-			return &FatalError{Err: err}
+			return &kafka.FatalError{Err: err}
 		}
 		p.Waiting(err)
-		p.log.WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
-		if pause(ctx, delays.NextBackOff()) != nil {
+		p.Logger().WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
+		if delays.Wait(ctx) != nil {
 			return err
 		}
 	}

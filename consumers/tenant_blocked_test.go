@@ -149,7 +149,7 @@ func TestBlocked_AnEventOfNoYearStopsNothing(t *testing.T) {
 	f.send(t, bad, far, tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.Add(time.Minute)), registration(id, now))
 	f.awaitConsumed(t, time.Minute)
 	eventually(t, "the upgrade", time.Minute, func() bool { return len(f.query(t, "SELECT FROM subscriptions WHERE tier = 'pro'")) == 1 })
-	if got := f.log(events.TopicSubscription).letters(t); got[events.TimestampTooOld] != 1 || got[events.InvalidData] != 1 || len(got) != 2 {
+	if got := f.log(events.TopicSubscription).Letters(t); got[events.TimestampTooOld] != 1 || got[events.InvalidData] != 1 || len(got) != 2 {
 		t.Errorf("dead letters: %v", got)
 	}
 }

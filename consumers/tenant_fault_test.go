@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
@@ -62,8 +62,8 @@ func runTenantChild(config string) int {
 		}
 	}
 	f := &tenantFixture{brokers: c.Brokers, prefix: c.Prefix, dsn: c.DSN, partitions: c.Partitions}
-	transport := &kafka.Transport{}
-	f.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	transport := &kafkago.Transport{}
+	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
 	err := tenantService{session: crashSession,
 		storeStep: func(s postgres.TenantStep) { step(string(s)) }, step: func(s consumers.TenantStep) { step(string(s)) },
 	}.run(context.Background(), f)
@@ -145,7 +145,7 @@ func TestOffsetsThatAreSetBackChangeNoCompany(t *testing.T) {
 	}
 	before, results := f.snapshot(t), f.results(t)
 	for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
-		(&quotaFixture{fixture: f.log(topic)}).setOffsets(t, 0)
+		(&quotaFixture{fixture: &fixture{Log: *f.log(topic)}}).setOffsets(t, 0)
 	}
 	f.start(t, tenantService{})
 	f.judge(t, g, time.Minute)

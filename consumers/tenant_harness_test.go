@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"tenantflow/consumers"
@@ -20,6 +20,8 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
@@ -32,7 +34,7 @@ type tenantFixture struct {
 	prefix     string // of topics
 	dsn        string
 	partitions int
-	client     *kafka.Client
+	client     *kafkago.Client
 }
 
 func newTenantFixture(t testing.TB, broker *engine.Kafka, dsn string) *tenantFixture {
@@ -51,15 +53,15 @@ func newTenantFixture(t testing.TB, broker *engine.Kafka, dsn string) *tenantFix
 			enginetest.CreateTopic(t, broker, f.prefix+topic.Name, 1)
 		}
 	}
-	transport := &kafka.Transport{}
+	transport := &kafkago.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	f.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
 	return f
 }
 
-// log is what the helpers of the other fixtures know to read.
-func (f *tenantFixture) log(topic string) *fixture {
-	return &fixture{brokers: f.brokers, topic: f.prefix + topic, group: f.prefix + topic + ".group", partitions: f.partitions, client: f.client}
+// log is a topic and the group that reads it.
+func (f *tenantFixture) log(topic string) *kafkatest.Log {
+	return &kafkatest.Log{Brokers: f.brokers, Topic: f.prefix + topic, Group: f.prefix + topic + ".group", Partitions: f.partitions, Client: f.client}
 }
 
 // tenantService is how a test wants its service.
@@ -110,22 +112,22 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 		store = c.store(store)
 	}
 	config := consumers.TenantConfig{Store: store, Decoder: decoder, TopicPrefix: f.prefix, Step: c.step, Blocked: c.blocked}
-	transport := &kafka.Transport{}
+	transport := &kafkago.Transport{}
 	defer transport.CloseIdleConnections()
-	client := &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	client := &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
 	companies := f.log(events.TopicCompany)
-	config.Companies = &consumers.TopicReading{Client: client, Topic: companies.topic, Group: companies.group}
-	results := consumers.NewResults(client)
+	config.Companies = &kafka.TopicReading{Client: client, Topic: companies.Topic, Group: companies.Group}
+	results := kafka.NewResults(client)
 	defer func() { _ = results.Close() }()
 	group, ctx := errgroup.WithContext(ctx)
 	if !c.noSweep {
 		group.Go(func() error { return consumers.NewTenantSweeper(config, results, c.log).Run(ctx) })
 	}
-	consume := func(topic string, handler consumers.BatchHandler) {
+	consume := func(topic string, handler kafka.BatchHandler) {
 		at := f.log(topic)
 		group.Go(func() error {
-			return consumers.NewGroup(consumers.Config{
-				Name: topic, Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: at.group, Topics: []string{at.topic},
+			return kafka.NewGroup(kafka.Config{
+				Name: topic, Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: at.Group, Topics: []string{at.Topic},
 				SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
 				BatchRows: 50, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: c.log, Health: c.health,
 			}, handler).Run(ctx)
@@ -153,13 +155,13 @@ type tenantMessage struct {
 // send publishes messages in order, per key.
 func (f *tenantFixture) send(t testing.TB, messages ...tenantMessage) {
 	t.Helper()
-	w := &kafka.Writer{Addr: f.client.Addr, Transport: f.client.Transport, Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := &kafkago.Writer{Addr: f.client.Addr, Transport: f.client.Transport, Balancer: &kafkago.Hash{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
 	defer func() { _ = w.Close() }()
-	out := make([]kafka.Message, len(messages))
+	out := make([]kafkago.Message, len(messages))
 	for i, m := range messages {
-		out[i] = kafka.Message{Topic: f.prefix + m.Topic, Key: []byte(m.Key), Value: m.Value}
+		out[i] = kafkago.Message{Topic: f.prefix + m.Topic, Key: []byte(m.Key), Value: m.Value}
 		for _, h := range m.Head {
-			out[i].Headers = append(out[i].Headers, kafka.Header{Key: h.Key, Value: h.Value})
+			out[i].Headers = append(out[i].Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 		}
 	}
 	if err := w.WriteMessages(t.Context(), out...); err != nil {
@@ -187,12 +189,12 @@ func registration(company string, at time.Time) tenantMessage {
 // awaitConsumed waits until both consumers have had everything.
 func (f *tenantFixture) awaitConsumed(t testing.TB, within time.Duration) {
 	t.Helper()
-	f.log(events.TopicCompany).awaitConsumed(t, within)
-	f.log(events.TopicSubscription).awaitConsumed(t, within)
+	f.log(events.TopicCompany).AwaitConsumed(t, within)
+	f.log(events.TopicSubscription).AwaitConsumed(t, within)
 }
 
 func (f *tenantFixture) consumed(t testing.TB) bool {
-	return f.log(events.TopicCompany).consumed(t) && f.log(events.TopicSubscription).consumed(t)
+	return f.log(events.TopicCompany).Consumed(t) && f.log(events.TopicSubscription).Consumed(t)
 }
 
 // query returns rows as text, one a line.
@@ -264,12 +266,12 @@ func (f *tenantFixture) results(t testing.TB) map[string]published {
 		t.Fatal(err)
 	}
 	for _, topic := range []string{events.TopicCompanyResults, events.TopicSubscriptionResults, events.TopicCompanyConfig, events.TopicNotifications} {
-		f.log(topic).readAll(t, f.prefix+topic, func(r *events.Record) {
+		f.log(topic).ReadAll(t, f.prefix+topic, func(r *events.Record) {
 			if len(r.Value) == 0 {
 				out["tombstone "+string(r.Key)] = published{topic: topic, key: string(r.Key)}
 				return
 			}
-			record := consumers.CopyRecord(r)
+			record := kafka.CopyRecord(r)
 			e, err := events.ParseEnvelope(&record)
 			if err != nil {
 				t.Fatalf("%s at offset %d: %v", topic, r.Offset, err)

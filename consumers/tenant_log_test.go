@@ -7,23 +7,23 @@ import (
 	"testing"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/kafka"
 )
 
 // messages reads a whole input topic.
 func (f *tenantFixture) messages(t testing.TB, topic string) []tenantMessage {
 	t.Helper()
 	var all []tenantMessage
-	ends, err := consumers.Ends(t.Context(), f.client, f.prefix+topic)
+	ends, err := kafka.Ends(t.Context(), f.client, f.prefix+topic)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for partition, bounds := range ends {
-		err := consumers.ReadLog(t.Context(), f.client, f.prefix+topic, partition, bounds, func(r *events.Record) error {
-			c := consumers.CopyRecord(r)
+		err := kafka.ReadLog(t.Context(), f.client, f.prefix+topic, partition, bounds, func(r *events.Record) error {
+			c := kafka.CopyRecord(r)
 			all = append(all, tenantMessage{topic, string(c.Key), c.Value, c.Headers, 0})
 			return nil
 		})
@@ -144,12 +144,12 @@ func TestDue_GoesToThePartitionOfTheLastEvent(t *testing.T) {
 	partition := f.query(t, "SELECT event_partition FROM subscriptions")[0]
 	f.start(t, tenantService{})
 	eventually(t, "the expiry", time.Minute, func() bool { return f.query(t, "SELECT status FROM subscriptions")[0] == "(expired)" })
-	ends, err := consumers.Ends(t.Context(), f.client, f.prefix+events.TopicSubscription)
+	ends, err := kafka.Ends(t.Context(), f.client, f.prefix+events.TopicSubscription)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n, bounds := range ends {
-		err := consumers.ReadLog(t.Context(), f.client, f.prefix+events.TopicSubscription, n, bounds, func(r *events.Record) error {
+		err := kafka.ReadLog(t.Context(), f.client, f.prefix+events.TopicSubscription, n, bounds, func(r *events.Record) error {
 			if at := fmt.Sprintf("(%d)", n); strings.Contains(string(r.Value), `"due_at"`) && at != partition {
 				t.Errorf("published to partition %s, want %s", at, partition)
 			}

@@ -88,7 +88,7 @@ func (f *tenantFixture) observe(t testing.TB) *tenantmodel.World {
 		w.Results[id] = r
 	}
 	for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
-		for reason, n := range f.log(topic).letters(t) {
+		for reason, n := range f.log(topic).Letters(t) {
 			w.DeadLetters[string(reason)] += int(n)
 		}
 	}

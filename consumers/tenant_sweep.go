@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/postgres"
 )
 
@@ -29,13 +30,13 @@ const (
 // two at the same time do no harm, because everything they do happens once and has the same ids.
 type TenantSweeper struct {
 	config  TenantConfig
-	results *Results
+	results *kafka.Results
 	log     *slog.Logger
 	waiting int64 // events, when it was last looked
 }
 
 // NewTenantSweeper returns a sweeper that publishes with the given publisher, which stays the caller's.
-func NewTenantSweeper(config TenantConfig, results *Results, log *slog.Logger) *TenantSweeper {
+func NewTenantSweeper(config TenantConfig, results *kafka.Results, log *slog.Logger) *TenantSweeper {
 	config.withDefaults()
 	return &TenantSweeper{config: config, results: results, log: log}
 }

@@ -52,7 +52,7 @@ func TestCompaniesRegisterAndSubscribeThroughTheirTopics(t *testing.T) {
 		types[events.TypeSubscriptionRejected] != 1 || types[events.TypeConfigChanged] != 2*companies {
 		t.Errorf("results: %v", types)
 	}
-	letters := f.log(events.TopicSubscription).letters(t)
+	letters := f.log(events.TopicSubscription).Letters(t)
 	if letters[events.InvalidData] != 1 || letters[events.KeyMismatch] != 1 || letters[events.Conflict] != 1 || len(letters) != 3 {
 		t.Errorf("dead letters: %v", letters)
 	}
@@ -105,7 +105,7 @@ func TestAnEventOfTheFutureIsADeadLetterAndLeavesTheCompanyItsTime(t *testing.T)
 		tenantEvent(id+"-later", events.TypeCancelRequested, id, "", now.Add(6*time.Minute)))
 	f.awaitConsumed(t, time.Minute)
 	for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
-		if got := f.log(topic).letters(t); len(got) != 1 || got[events.TimestampInFuture] != 1 {
+		if got := f.log(topic).Letters(t); len(got) != 1 || got[events.TimestampInFuture] != 1 {
 			t.Errorf("%s: dead letters %v", topic, got)
 		}
 	}

@@ -15,7 +15,7 @@ func TestAnEventIsNotRefusedWhileItsRegistrationIsUnread(t *testing.T) {
 	stop := f.start(t, tenantService{wait: time.Second, noSweep: true})
 	f.send(t, tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.Add(time.Minute)),
 		tenantEvent("stranger-up", events.TypeUpgradeRequested, id+"-stranger", `"new_tier":"pro"`, now))
-	f.log(events.TopicSubscription).awaitConsumed(t, time.Minute)
+	f.log(events.TopicSubscription).AwaitConsumed(t, time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

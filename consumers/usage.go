@@ -11,7 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -119,14 +121,14 @@ func NewUsage(store UsageStore, cfg UsageConfig) *Usage {
 }
 
 // Open settles what an earlier owner of the partition left pending, and finds out how far its events may be stored.
-func (u *Usage) Open(ctx context.Context, p *Partition) (BatchPartition, error) {
+func (u *Usage) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	if p.ID() > math.MaxUint16 {
-		return nil, fatal("open %s/%d: partition numbers above 65535 do not fit the table", p.Topic(), p.ID())
+		return nil, &kafka.FatalError{Err: fmt.Errorf("open %s/%d: partition numbers above 65535 do not fit the table", p.Topic(), p.ID())}
 	}
 	up := &usagePartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(u.cfg.Limits)}
 	pending, err := clickhouse.ParseIntent(p.Topic(), p.ID(), p.Offset(), p.Metadata())
 	if err != nil {
-		return nil, &StopError{Kind: "unreadable_intent", Err: err}
+		return nil, &kafka.StopError{Kind: "unreadable_intent", Err: err}
 	}
 	if pending != nil {
 		up.Logger().InfoContext(ctx, "settling the insert an earlier owner left pending", slog.String("range", pending.Range()))
@@ -147,7 +149,7 @@ func (u *Usage) Open(ctx context.Context, p *Partition) (BatchPartition, error) 
 
 // usagePartition is one partition of usage events.
 type usagePartition struct {
-	*Partition
+	*kafka.Partition
 	usage   *Usage
 	decoder *events.UsageDecoder
 
@@ -170,22 +172,22 @@ type usagePartition struct {
 // event there means that the topic was deleted and created again: its offsets name other events now.
 func (p *usagePartition) checkLog(ctx context.Context) error {
 	const around = 32
-	r := Range{From: max(0, p.Offset()-around), To: p.Offset() + around}
-	places, err := retry(ctx, p, func() ([]clickhouse.Place, error) {
+	r := kafka.Range{From: max(0, p.Offset()-around), To: p.Offset() + around}
+	places, err := keepTrying(ctx, p, func() ([]clickhouse.Place, error) {
 		return p.usage.store.Places(ctx, p.Topic(), p.ID(), r.From, r.To)
 	})
 	if err != nil || len(places) == 0 {
 		return err
 	}
 	// Asked after the table was: a log only grows, so it holds whatever was stored from it.
-	log, err := Bounds(ctx, p.group.client, p.Topic(), p.ID())
+	log, err := kafka.Bounds(ctx, p.Client(), p.Topic(), p.ID())
 	if err != nil {
 		return err
 	}
 	stored := map[int64]uint64{}
 	for _, at := range places {
 		if at.Offset >= log.To {
-			return p.recreated(fmt.Sprintf("an event is stored from %s/%d/%d, and the log ends at %d", p.Topic(), p.ID(), at.Offset, log.To))
+			return p.Recreated(fmt.Sprintf("an event is stored from %s/%d/%d, and the log ends at %d", p.Topic(), p.ID(), at.Offset, log.To))
 		}
 		stored[at.Offset] = at.Identity
 	}
@@ -198,7 +200,7 @@ func (p *usagePartition) checkLog(ctx context.Context) error {
 		if err == nil && events.IdentityHash([]byte(envelope.Source), []byte(envelope.ID)) == want {
 			return nil
 		}
-		return p.recreated(fmt.Sprintf("%s/%d/%d holds another event than the one stored from there", p.Topic(), p.ID(), rec.Offset))
+		return p.Recreated(fmt.Sprintf("%s/%d/%d holds another event than the one stored from there", p.Topic(), p.ID(), rec.Offset))
 	})
 }
 
@@ -208,12 +210,12 @@ type usageBatch struct {
 	block     *clickhouse.Block
 	suspects  []int        // rows that may be stored already
 	seen      map[int]bool // those of them whose identity was seen by this owner
-	letters   []DeadLetter
+	letters   []kafka.DeadLetter
 	letterLen int64
 	screened  int          // rows before this one were looked up among the seen
 	closed    time.Time    // when its last record had been read
 	usage     events.Usage // scratch
-	clock     Clock
+	clock     kafka.Clock
 
 	// copies are later rows with the identity and the data of an earlier one, by that row. They are dropped, and share
 	// its fate: where it becomes a dead letter, so do they.
@@ -224,7 +226,7 @@ type usageBatch struct {
 }
 
 // Begin takes no block yet: a partition that waits for events must not hold the memory of one.
-func (p *usagePartition) Begin() Batch { return &usageBatch{partition: p} }
+func (p *usagePartition) Begin() kafka.Batch { return &usageBatch{partition: p} }
 
 // rows is the batch's block.
 func (b *usageBatch) rows() *clickhouse.Block {
@@ -238,7 +240,7 @@ func (b *usageBatch) rows() *clickhouse.Block {
 	return b.block
 }
 
-func (p *usagePartition) End(b Batch) {
+func (p *usagePartition) End(b kafka.Batch) {
 	batch, ok := b.(*usageBatch)
 	if !ok || batch.block == nil {
 		return
@@ -273,7 +275,7 @@ func (b *usageBatch) Add(r *events.Record) {
 	}
 	block := b.rows()
 	block.Append(&b.usage, b.usage.IdentityHash(), r.Offset)
-	if block.Len()-b.screened == stride {
+	if block.Len()-b.screened == screenRows {
 		b.screen()
 	}
 }
@@ -285,6 +287,9 @@ func (b *usageBatch) Close() {
 		b.screen()
 	}
 }
+
+// screenRows is how many rows are screened together.
+const screenRows = 32
 
 // screen adds the identities of the rows behind the last screened one to the seen, and notes which rows may be stored
 // already. The set is larger than the caches: touched one right after the other, the places are loaded side by side.
@@ -315,12 +320,12 @@ func (b *usageBatch) reject(r *events.Record, err error) {
 	if !errors.As(err, &rejection) {
 		rejection = events.Reject(events.MalformedEnvelope, "%v", err)
 	}
-	b.letters = append(b.letters, DeadLetter{Record: CopyRecord(r), Rejection: rejection, Attempts: 1})
-	b.letterLen += recordBytes(r)
+	b.letters = append(b.letters, kafka.DeadLetter{Record: kafka.CopyRecord(r), Rejection: rejection, Attempts: 1})
+	b.letterLen += kafka.RecordBytes(r)
 }
 
 // Write stores a batch.
-func (p *usagePartition) Write(ctx context.Context, b Batch, r Range) error {
+func (p *usagePartition) Write(ctx context.Context, b kafka.Batch, r kafka.Range) error {
 	batch, ok := b.(*usageBatch)
 	if !ok {
 		return fmt.Errorf("write usage: not a usage batch: %T", b)
@@ -356,23 +361,23 @@ func (p *usagePartition) Write(ctx context.Context, b Batch, r Range) error {
 
 func (p *usagePartition) step(s UsageStep) { p.usage.cfg.OnStep(s) }
 
-// retry does something with ClickHouse until it works, saying what it waits for.
-func retry[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (T, error) {
-	delays := retryDelays()
+// keepTrying does something with ClickHouse until it works, saying what it waits for.
+func keepTrying[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (T, error) {
+	delays := retry.New()
 	for {
 		v, err := do()
-		var stop *StopError
-		var failure *FatalError
+		var stop *kafka.StopError
+		var failure *kafka.FatalError
 		switch {
 		case err == nil:
 			return v, nil
-		case errors.Is(err, errLost), ctx.Err() != nil, errors.As(err, &stop), errors.As(err, &failure):
+		case errors.Is(err, kafka.ErrLost), ctx.Err() != nil, errors.As(err, &stop), errors.As(err, &failure):
 			return v, err // of a commit within: it is no use to try again
 		case clickhouse.Classify(err) == clickhouse.Fatal:
-			return v, &FatalError{Err: err}
+			return v, &kafka.FatalError{Err: err}
 		}
 		p.Waiting(err)
-		if pause(ctx, delays.NextBackOff()) != nil {
+		if delays.Wait(ctx) != nil {
 			return v, err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -28,21 +29,21 @@ import (
 func (p *usagePartition) findCoverage(ctx context.Context) error {
 	u := p.usage
 	var err error
-	if p.partitions, err = retry(ctx, p, func() (int, error) { return p.PartitionCount(ctx, time.Now()) }); err != nil {
+	if p.partitions, err = keepTrying(ctx, p, func() (int, error) { return p.PartitionCount(ctx, time.Now()) }); err != nil {
 		return err
 	}
-	others, err := retry(ctx, p, func() (clickhouse.Writers, error) { return u.writers.announce(ctx, p.Topic(), p.partitions) })
+	others, err := keepTrying(ctx, p, func() (clickhouse.Writers, error) { return u.writers.announce(ctx, p.Topic(), p.partitions) })
 	if err != nil {
 		return err
 	}
 	if others.OtherTopics {
 		// They look every event up from when they learn of this topic. Until then nothing of it may be stored.
 		p.Waiting(errors.New("waiting until the writers of other topics to the same table have learned of this one"))
-		if err := pause(ctx, time.Until(u.writers.since(p.Topic()).Add(announceEvery+time.Second))); err != nil {
+		if err := retry.Pause(ctx, time.Until(u.writers.since(p.Topic()).Add(announceEvery+time.Second))); err != nil {
 			return err
 		}
 	}
-	newest, err := retry(ctx, p, func() (int64, error) { return u.store.Newest(ctx) })
+	newest, err := keepTrying(ctx, p, func() (int64, error) { return u.store.Newest(ctx) })
 	if err != nil {
 		return err
 	}
@@ -69,12 +70,12 @@ func (u *Usage) coveredByOthers(w clickhouse.Writers) int64 {
 //
 // It also makes sure that no other group writes the events of this topic into the table at the same time.
 func (p *usagePartition) checkCoverage(ctx context.Context, b *usageBatch) error {
-	others, err := retry(ctx, p, func() (clickhouse.Writers, error) { return p.usage.writers.hold(ctx, p.Topic(), p.partitions) })
+	others, err := keepTrying(ctx, p, func() (clickhouse.Writers, error) { return p.usage.writers.hold(ctx, p.Topic(), p.partitions) })
 	if err != nil {
 		return err
 	}
 	if !p.repartitioned {
-		n, err := retry(ctx, p, func() (int, error) { return p.PartitionCount(ctx, b.closed) })
+		n, err := keepTrying(ctx, p, func() (int, error) { return p.PartitionCount(ctx, b.closed) })
 		if err != nil {
 			return err
 		}
@@ -90,7 +91,7 @@ func (p *usagePartition) checkCoverage(ctx context.Context, b *usageBatch) error
 // Idle keeps the announcement of a partition alive that has nothing to write: a group that came later must not take the
 // table over because it was quiet.
 func (p *usagePartition) Idle(ctx context.Context) error {
-	asking, cancel := context.WithTimeout(ctx, closeTimeout)
+	asking, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := p.usage.writers.hold(asking, p.Topic(), p.partitions)
 	if ctx.Err() == nil {

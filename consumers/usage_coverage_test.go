@@ -7,40 +7,33 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
 // addPartitionsAndKnow adds partitions and has the fixture's producers know of them, and each of them a leader.
 func (f *fixture) addPartitionsAndKnow(t *testing.T, count int) {
 	t.Helper()
-	f.addPartitions(t, count)
-	f.renewClient(t)
-	eventually(t, "the new partitions have leaders", 2*time.Minute, func() bool { return leaders(t, f) == count })
-}
-
-// renewClient forgets what the client has cached of the topic, as a producer does that is started now.
-func (f *fixture) renewClient(t *testing.T) {
-	t.Helper()
-	transport := &kafka.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	f.client = &kafka.Client{Addr: kafka.TCP(f.brokers), Transport: transport}
+	f.AddPartitions(t, count)
+	f.RenewClient(t)
+	eventually(t, "the new partitions have leaders", 2*time.Minute, func() bool { return f.Leaders(t) == count })
 }
 
 // publishTo publishes messages as a producer does that knows of some partitions of the topic only.
 func (f *fixture) publishTo(t *testing.T, messages []model.Message, partitions int) {
 	t.Helper()
-	balancer := kafka.BalancerFunc(func(m kafka.Message, _ ...int) int {
+	balancer := kafkago.BalancerFunc(func(m kafkago.Message, _ ...int) int {
 		h := fnv.New32a()
 		_, _ = h.Write(m.Key)
 		return int(h.Sum32() % uint32(partitions))
 	})
-	w := &kafka.Writer{Addr: f.client.Addr, Transport: f.client.Transport, Topic: f.topic, Balancer: balancer, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := &kafkago.Writer{Addr: f.Client.Addr, Transport: f.Client.Transport, Topic: f.Topic, Balancer: balancer, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), kafkaMessages(messages)...); err != nil {
 		t.Fatal(err)
@@ -73,7 +66,7 @@ func TestUsage_ResendsAfterPartitionsWereAdded(t *testing.T) {
 			messages, want := traffic(t, model.Config{Seed: 61, Count: 60, Start: time.Now().Add(-c.age - time.Minute)})
 			stop := f.start(t, faulty(1000))
 			f.publish(t, messages)
-			f.awaitConsumed(t, time.Minute)
+			f.AwaitConsumed(t, time.Minute)
 			if c.restart {
 				if err := stop(); err != nil {
 					t.Fatal(err)
@@ -100,13 +93,13 @@ func TestUsage_StaleProducersAfterPartitionsWereAdded(t *testing.T) {
 	c, report := tracked(faulty(1000))
 	stop := f.start(t, c)
 	f.publish(t, before)
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	f.addPartitionsAndKnow(t, 7)
 	eventually(t, "the group to own the new partitions", time.Minute, func() bool { return report().Partitions == 7 })
 
 	messages, want := traffic(t, model.Config{Seed: 63, Count: 60, Start: time.Now()})
 	stale.publishTo(t, messages, 4)
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	f.publishTo(t, messages, 7)
 	f.finish(t, stop)
 	if n := f.count(t, "SELECT count() FROM usage_tracking"); int64(n) != want.Tables.Rows+40 {
@@ -127,18 +120,18 @@ func TestUsage_ResendsFromAnotherTopic(t *testing.T) {
 			first, second := older, newer
 			stopFirst, stopSecond := older.start(t, faulty(1000)), func() error { return nil }
 			first.publish(t, messages[:1])
-			first.awaitConsumed(t, time.Minute)
+			first.AwaitConsumed(t, time.Minute)
 			if c.both {
 				stopSecond = newer.start(t, faulty(1000))
 				newer.publish(t, messages[:1])
-				newer.awaitConsumed(t, time.Minute)
+				newer.AwaitConsumed(t, time.Minute)
 			}
 			if c.back {
 				first, second = newer, older
 				stopFirst, stopSecond = stopSecond, stopFirst
 			}
 			first.publish(t, messages[1:])
-			first.awaitConsumed(t, time.Minute)
+			first.AwaitConsumed(t, time.Minute)
 			if !c.both {
 				if err := stopFirst(); err != nil {
 					t.Fatal(err)
@@ -158,20 +151,20 @@ func TestUsage_ASecondGroupOnOneTopicIsRefused(t *testing.T) {
 	messages, want := traffic(t, model.Config{Seed: 65, Count: 100})
 	stop := f.start(t, faulty(1000))
 	f.publish(t, messages[:50])
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 
 	second := *f
-	second.group += ".second"
+	second.Group += ".second"
 	c, report := tracked(faulty(1000))
 	stopSecond := second.start(t, c)
 	eventually(t, "the second group to be refused", time.Minute, func() bool {
 		return strings.Contains(report().Reason, "two groups would store every event twice")
 	})
 	f.publish(t, messages[50:])
-	f.awaitConsumed(t, time.Minute)
-	for id, p := range second.positions(t) {
-		if p.committed > 0 {
-			t.Errorf("partition %d: the second group has committed %d", id, p.committed)
+	f.AwaitConsumed(t, time.Minute)
+	for id, p := range second.Positions(t) {
+		if p.Committed > 0 {
+			t.Errorf("partition %d: the second group has committed %d", id, p.Committed)
 		}
 	}
 	// It takes over when the first has stopped.
@@ -207,10 +200,10 @@ func TestUsage_AClockThatJumpedOnceHoldsNothingUp(t *testing.T) {
 	c.store = func(s consumers.UsageStore) consumers.UsageStore { return &jumpedClock{UsageStore: s} }
 	stop := f.start(t, c)
 	f.publish(t, messages[:100])
-	f.awaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t, time.Minute)
 	lost := proxy.SwallowResponse(isInsert)
 	f.publish(t, messages[100:])
-	await(t, "the answer of an insert to be lost", lost.Caught())
+	kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())
 	f.finish(t, stop)
 	f.verify(t, want)
 }

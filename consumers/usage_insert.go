@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -16,8 +18,8 @@ import (
 //
 // Every intent names the whole range, also where only some of its rows are sent: nothing of a batch is done before all
 // of it is, its dead letters included.
-func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, first, last int) error {
-	delays := retryDelays()
+func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r kafka.Range, first, last int) error {
+	delays := retry.New()
 	refusals := 0
 	for {
 		rows, in, err := p.try(ctx, b, r, first, last)
@@ -32,7 +34,7 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, fir
 			return err
 		}
 		if failed.Class == clickhouse.Fatal {
-			return &FatalError{Err: err}
+			return &kafka.FatalError{Err: err}
 		}
 		p.Waiting(err)
 		p.usage.metrics.failed.Inc()
@@ -57,20 +59,20 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r Range, fir
 			continue
 		case clickhouse.Late:
 			// The rows were too slow, or our idea of the server's clock is off.
-			if _, err := retry(ctx, p, func() (struct{}, error) { return struct{}{}, p.usage.store.SyncClock(ctx) }); err != nil {
+			if _, err := keepTrying(ctx, p, func() (struct{}, error) { return struct{}{}, p.usage.store.SyncClock(ctx) }); err != nil {
 				return err
 			}
 		case clickhouse.Transient, clickhouse.Fatal:
 			refusals = 0
 		}
-		if pause(ctx, delays.NextBackOff()) != nil {
+		if delays.Wait(ctx) != nil {
 			return err
 		}
 	}
 }
 
 // try commits an intent and inserts under it, once. It returns how many rows that were.
-func (p *usagePartition) try(ctx context.Context, b *usageBatch, r Range, first, last int) (int, *clickhouse.Intent, error) {
+func (p *usagePartition) try(ctx context.Context, b *usageBatch, r kafka.Range, first, last int) (int, *clickhouse.Intent, error) {
 	in := b.block.Intent(p.Topic(), p.ID(), r.From, r.To, first, last)
 	if len(in.Parts) == 0 {
 		return 0, in, nil
@@ -129,7 +131,7 @@ func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait
 			return nil
 		},
 	}
-	settled, err := retry(ctx, p, func() (clickhouse.Settled, error) {
+	settled, err := keepTrying(ctx, p, func() (clickhouse.Settled, error) {
 		settled, err := p.usage.store.Settle(ctx, in, how)
 		how.Wait = true // a settling that failed may have left a resend under way
 		return settled, err

@@ -74,7 +74,7 @@ func (p *usagePartition) find(ctx context.Context, b *usageBatch, rows []int) ([
 	var all []clickhouse.Match
 	for len(rows) > 0 {
 		n := min(len(rows), findRows)
-		matches, err := retry(ctx, p, func() ([]clickhouse.Match, error) { return p.usage.store.Find(ctx, b.block, rows[:n]) })
+		matches, err := keepTrying(ctx, p, func() ([]clickhouse.Match, error) { return p.usage.store.Find(ctx, b.block, rows[:n]) })
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +116,7 @@ func (p *usagePartition) findMoved(ctx context.Context, b *usageBatch, rows []in
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	matches, err := retry(ctx, p, func() ([]clickhouse.Match, error) {
+	matches, err := keepTrying(ctx, p, func() ([]clickhouse.Match, error) {
 		return p.usage.store.FindIdentity(ctx, p.Topic(), p.ID(), p.seenFrom, b.block, rows)
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // A rejectedRow is a row of a batch that becomes a dead letter.
@@ -38,7 +39,7 @@ func (p *usagePartition) reject(ctx context.Context, b *usageBatch, rejected []r
 		}
 		delete(b.copies, r.row)
 	}
-	var chunk []DeadLetter
+	var chunk []kafka.DeadLetter
 	var size int64
 	flush := func() error {
 		err := p.DeadLetter(ctx, chunk)
@@ -47,8 +48,8 @@ func (p *usagePartition) reject(ctx context.Context, b *usageBatch, rejected []r
 		return err
 	}
 	add := func(r events.Record) error {
-		chunk = append(chunk, DeadLetter{Record: r, Rejection: letters[r.Offset], Attempts: 1})
-		size += recordBytes(&r)
+		chunk = append(chunk, kafka.DeadLetter{Record: r, Rejection: letters[r.Offset], Attempts: 1})
+		size += kafka.RecordBytes(&r)
 		delete(letters, r.Offset)
 		if size < letterChunk {
 			return nil
@@ -59,7 +60,7 @@ func (p *usagePartition) reject(ctx context.Context, b *usageBatch, rejected []r
 	for offset := range letters {
 		offsets = append(offsets, offset)
 	}
-	if err := p.ReadOffsets(ctx, offsets, func(r *events.Record) error { return add(CopyRecord(r)) }); err != nil {
+	if err := p.ReadOffsets(ctx, offsets, func(r *events.Record) error { return add(kafka.CopyRecord(r)) }); err != nil {
 		return fmt.Errorf("read the records of %d dead letters: %w", len(offsets), err)
 	}
 	// Retention was faster. The place in the log is all that is left of these.
@@ -76,7 +77,7 @@ func (p *usagePartition) reject(ctx context.Context, b *usageBatch, rejected []r
 }
 
 // isolate narrows down which rows the store refuses, by halves.
-func (p *usagePartition) isolate(ctx context.Context, b *usageBatch, r Range, first, last int, cause error) error {
+func (p *usagePartition) isolate(ctx context.Context, b *usageBatch, r kafka.Range, first, last int, cause error) error {
 	live := b.live(first, last)
 	switch len(live) {
 	case 0:
@@ -97,7 +98,7 @@ const refusalsToStop = 100
 
 // refuse takes a row out that the store refuses. It becomes a dead letter when the rest of the batch is stored: only then
 // is it known that it is the row that is at fault, and not the table.
-func (p *usagePartition) refuse(ctx context.Context, b *usageBatch, r Range, row int, cause error) error {
+func (p *usagePartition) refuse(ctx context.Context, b *usageBatch, r kafka.Range, row int, cause error) error {
 	b.block.Drop(row)
 	b.refused = append(b.refused, rejectedRow{row, events.Reject(events.RejectedByStore, "ClickHouse refuses the row: %v", cause)})
 	p.refused++
@@ -111,7 +112,7 @@ func (p *usagePartition) refuse(ctx context.Context, b *usageBatch, r Range, row
 // probe asks the store about a few rows from all over the rest of the batch. If it refuses each of them, too, it refuses
 // everything, and the partition stops before the topic is emptied into the dead letters. One company's bad rows may be
 // many, and side by side; those of others among them are accepted.
-func (p *usagePartition) probe(ctx context.Context, b *usageBatch, r Range, cause error) error {
+func (p *usagePartition) probe(ctx context.Context, b *usageBatch, r kafka.Range, cause error) error {
 	const samples = 16
 	live := b.live(0, b.block.Len())
 	for i := range min(samples, len(live)) {
@@ -128,7 +129,7 @@ func (p *usagePartition) probe(ctx context.Context, b *usageBatch, r Range, caus
 }
 
 func (p *usagePartition) refusesAll(cause error) error {
-	return &StopError{Kind: "rejected_by_store", Err: fmt.Errorf("ClickHouse has refused the last %d rows of %s/%d and accepted none: a constraint, a view or a column of usage_tracking "+
+	return &kafka.StopError{Kind: "rejected_by_store", Err: fmt.Errorf("ClickHouse has refused the last %d rows of %s/%d and accepted none: a constraint, a view or a column of usage_tracking "+
 		"must have changed. The partition is stopped, and its events stay in the log. Correct the table, then restart the service. The last refusal: %w",
 		p.refused, p.Topic(), p.ID(), cause)}
 }

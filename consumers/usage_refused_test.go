@@ -34,7 +34,7 @@ func (f *fixture) fates(t *testing.T, want fates) {
 	if rows := f.count(t, "SELECT count() FROM usage_tracking"); rows != want.rows {
 		t.Errorf("%d rows, want %d", rows, want.rows)
 	}
-	for _, d := range model.CompareDeadLetters(f.letters(t), want.letters) {
+	for _, d := range model.CompareDeadLetters(f.Letters(t), want.letters) {
 		t.Errorf("dead letters: %s", d)
 	}
 }
@@ -78,7 +78,7 @@ func TestUsage_ACopySharesTheFateOfItsFirst(t *testing.T) {
 			}
 			stop := f.start(t, faulty(1000))
 			f.publish(t, []model.Message{known})
-			f.awaitConsumed(t, time.Minute)
+			f.AwaitConsumed(t, time.Minute)
 			f.publish(t, c.batch)
 			f.finish(t, stop)
 			f.fates(t, c.want)
@@ -131,15 +131,15 @@ func TestUsage_ATableThatRefusesAllStopsThePartition(t *testing.T) {
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
-			if n := f.letters(t)[events.RejectedByStore]; n >= 120 || rows == 1000 && n != 0 {
+			if n := f.Letters(t)[events.RejectedByStore]; n >= 120 || rows == 1000 && n != 0 {
 				t.Errorf("%d events went to the dead letters", n)
 			}
 			if err := f.db.Exec(t.Context(), "ALTER TABLE usage_tracking DROP CONSTRAINT nothing"); err != nil {
 				t.Fatal(err)
 			}
 			f.finish(t, f.start(t, consumer{rows: rows}))
-			if n := f.count(t, "SELECT count() FROM usage_tracking"); int64(n)+f.letters(t)[events.RejectedByStore] < want.Tables.Rows || int64(n) > want.Tables.Rows {
-				t.Errorf("%d rows of %d, and %d dead letters", n, want.Tables.Rows, f.letters(t)[events.RejectedByStore])
+			if n := f.count(t, "SELECT count() FROM usage_tracking"); int64(n)+f.Letters(t)[events.RejectedByStore] < want.Tables.Rows || int64(n) > want.Tables.Rows {
+				t.Errorf("%d rows of %d, and %d dead letters", n, want.Tables.Rows, f.Letters(t)[events.RejectedByStore])
 			}
 		})
 	}

@@ -16,7 +16,7 @@ func TestEveryUsageEventHasOneEffect(t *testing.T) {
 	f.publish(t, messages)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	stop := f.start(t, consumer{log: log})
-	f.awaitConsumed(t, 3*time.Minute)
+	f.AwaitConsumed(t, 3*time.Minute)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/clickhouse"
@@ -66,7 +67,7 @@ func (l *listener) Unregister(prometheus.Collector) bool { return false }
 func metrics(t *testing.T) *listener {
 	t.Helper()
 	var l listener
-	consumers.NewMetrics(&l, "usage")
+	kafka.NewMetrics(&l, "usage")
 	consumers.NewUsage(nil, consumers.UsageConfig{Registry: &l})
 	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
 	consumers.NewTenantMetrics(&l)

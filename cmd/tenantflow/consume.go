@@ -6,8 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"tenantflow/consumers"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 )
 
 // batching is how large and how old a consumer's batches get, and what all of them may hold.
@@ -18,7 +18,7 @@ type batching struct {
 }
 
 // consume is the consumer name, a member of its group, until ctx ends.
-func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, name, topic string, b batching, handler consumers.BatchHandler) error {
+func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, name, topic string, b batching, handler kafka.BatchHandler) error {
 	cfg := s.cfg
 	dialer, err := cfg.KafkaDialer()
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, na
 		return err
 	}
 	defer transport.CloseIdleConnections()
-	return consumers.NewGroup(consumers.Config{
+	return kafka.NewGroup(kafka.Config{
 		Name:             name,
 		Brokers:          cfg.KafkaBrokers,
 		Dialer:           dialer,
@@ -41,9 +41,9 @@ func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, na
 		Drain:            drain(cfg),
 		BatchRows:        b.rows,
 		BatchInterval:    b.interval,
-		Budget:           consumers.NewBudget(int64(b.memory)),
-		OutOfRange:       consumers.OutOfRange(cfg.OffsetOutOfRange),
-		Metrics:          consumers.NewMetrics(metrics, name),
+		Budget:           kafka.NewBudget(int64(b.memory)),
+		OutOfRange:       kafka.OutOfRange(cfg.OffsetOutOfRange),
+		Metrics:          kafka.NewMetrics(metrics, name),
 		Health:           s.health,
 		Logger:           s.log,
 	}, handler).Run(ctx)

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
@@ -30,15 +31,15 @@ const (
 
 // runSubscription applies subscription events until ctx ends.
 func runSubscription(ctx context.Context, s *service, metrics prometheus.Registerer) error {
-	return s.runTenant(ctx, metrics, "subscription", events.TopicSubscription, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewSubscription(c) })
+	return s.runTenant(ctx, metrics, "subscription", events.TopicSubscription, func(c consumers.TenantConfig) kafka.BatchHandler { return consumers.NewSubscription(c) })
 }
 
 // runCompany applies company events until ctx ends.
 func runCompany(ctx context.Context, s *service, metrics prometheus.Registerer) error {
-	return s.runTenant(ctx, metrics, "company", events.TopicCompany, func(c consumers.TenantConfig) consumers.BatchHandler { return consumers.NewCompany(c) })
+	return s.runTenant(ctx, metrics, "company", events.TopicCompany, func(c consumers.TenantConfig) kafka.BatchHandler { return consumers.NewCompany(c) })
 }
 
-func (s *service) runTenant(ctx context.Context, metrics prometheus.Registerer, name, topic string, handler func(consumers.TenantConfig) consumers.BatchHandler) error {
+func (s *service) runTenant(ctx context.Context, metrics prometheus.Registerer, name, topic string, handler func(consumers.TenantConfig) kafka.BatchHandler) error {
 	cfg := s.cfg
 	catalogue, err := tier.Load(cfg.TiersFile)
 	if err != nil {
@@ -72,9 +73,9 @@ func (s *service) runTenant(ctx context.Context, metrics prometheus.Registerer, 
 
 		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
 	}
-	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}
-	tenants.Companies = &consumers.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: cfg.GroupPrefix + ".company"}
-	results := consumers.NewResults(client)
+	client := &kafkago.Client{Addr: kafkago.TCP(cfg.KafkaBrokers...), Transport: transport}
+	tenants.Companies = &kafka.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: cfg.GroupPrefix + ".company"}
+	results := kafka.NewResults(client)
 	defer func() {
 		if err := results.Close(); err != nil {
 			s.log.Warn("closing the publisher of results", slog.Any("error", err))

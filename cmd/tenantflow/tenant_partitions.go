@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/postgres"
 )
 
@@ -73,7 +73,7 @@ func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *conf
 		return nil, err
 	}
 	defer transport.CloseIdleConnections()
-	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport, Timeout: tryTimeout}
+	client := &kafkago.Client{Addr: kafkago.TCP(cfg.KafkaBrokers...), Transport: transport, Timeout: tryTimeout}
 	store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Logger: a.logger(cfg, cmd.ErrOrStderr())})
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *conf
 	for name, topic := range map[string]string{"company": events.TopicCompany, "subscription": events.TopicSubscription} {
 		one := topicPartitions{Topic: cfg.TopicPrefix + topic}
 		one.Now, one.Unread, err = unread(ctx, client, one.Topic, cfg.GroupPrefix+"."+name)
-		if consumers.NoTopic(err) {
+		if kafka.NoTopic(err) {
 			return nil, fmt.Errorf(`topic %s does not exist; run "tenantflow migrate"`, one.Topic)
 		}
 		if err != nil {
@@ -115,12 +115,12 @@ func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *conf
 }
 
 // unread counts the partitions of a topic, and the events in them that a group has not committed.
-func unread(ctx context.Context, client *kafka.Client, topic, group string) (partitions int, events int64, err error) {
-	ends, err := consumers.Ends(ctx, client, topic)
+func unread(ctx context.Context, client *kafkago.Client, topic, group string) (partitions int, events int64, err error) {
+	ends, err := kafka.Ends(ctx, client, topic)
 	if err != nil {
 		return 0, 0, err
 	}
-	each, err := consumers.Unread(ctx, client, group, topic, ends)
+	each, err := kafka.Unread(ctx, client, group, topic, ends)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -10,12 +10,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
@@ -31,7 +31,7 @@ type tenants struct {
 	unfollow  context.CancelFunc // ends the following of changes
 	followed  *sync.WaitGroup
 	metrics   prometheus.Collector
-	kafka     *kafka.Transport // reads how far company events are applied; nil where no usage is counted
+	kafka     *kafkago.Transport // reads how far company events are applied; nil where no usage is counted
 }
 
 // openTenants opens Dragonfly, Postgres and the directory for a part, waiting for what is down. done is to be called when
@@ -116,7 +116,7 @@ func (t *tenants) applied(s *service) (func(context.Context) (time.Time, error),
 	if t.kafka, err = s.cfg.KafkaTransport(); err != nil {
 		return nil, err
 	}
-	reading := &consumers.TopicReading{Client: &kafka.Client{Addr: kafka.TCP(s.cfg.KafkaBrokers...), Transport: t.kafka},
+	reading := &kafka.TopicReading{Client: &kafkago.Client{Addr: kafkago.TCP(s.cfg.KafkaBrokers...), Transport: t.kafka},
 		Topic: s.cfg.TopicPrefix + events.TopicCompany, Group: s.cfg.GroupPrefix + ".company"}
 	return reading.Through, nil
 }

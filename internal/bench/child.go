@@ -16,10 +16,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -83,9 +84,9 @@ func (c Child) Run(ctx context.Context) (err error) {
 		<-served
 	}()
 
-	transport := &kafka.Transport{}
+	transport := &kafkago.Transport{}
 	defer transport.CloseIdleConnections()
-	group := consumers.Config{
+	group := kafka.Config{
 		Name: "usage", Brokers: strings.Split(c.Brokers, ","), Transport: transport, Group: c.Group, Topics: []string{c.Topic}, Logger: c.Log,
 	}
 	switch c.Kind {
@@ -99,7 +100,7 @@ func (c Child) Run(ctx context.Context) (err error) {
 }
 
 // insert writes rows.
-func (c Child) insert(ctx context.Context, group consumers.Config) (err error) {
+func (c Child) insert(ctx context.Context, group kafka.Config) (err error) {
 	o, err := chgo.ParseDSN(c.DSN)
 	if err != nil {
 		return fmt.Errorf("read the DSN: %w", err)
@@ -109,11 +110,11 @@ func (c Child) insert(ctx context.Context, group consumers.Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	var handler consumers.BatchHandler = &unguarded{store: store, blocks: make(chan *clickhouse.Block, 4)}
+	var handler kafka.BatchHandler = &unguarded{store: store, blocks: make(chan *clickhouse.Block, 4)}
 	if c.Kind == Guarded {
 		handler = consumers.NewUsage(store, consumers.UsageConfig{})
 	}
-	return consumers.NewGroup(group, handler).Run(ctx)
+	return kafka.NewGroup(group, handler).Run(ctx)
 }
 
 // unguarded is a handler that inserts what it reads.
@@ -122,12 +123,12 @@ type unguarded struct {
 	blocks chan *clickhouse.Block
 }
 
-func (u *unguarded) Open(_ context.Context, p *consumers.Partition) (consumers.BatchPartition, error) {
+func (u *unguarded) Open(_ context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	return &unguardedPartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(events.UsageLimits{})}, nil
 }
 
 type unguardedPartition struct {
-	*consumers.Partition
+	*kafka.Partition
 	usage   *unguarded
 	decoder *events.UsageDecoder
 }
@@ -136,15 +137,15 @@ type unguardedBatch struct {
 	partition *unguardedPartition
 	block     *clickhouse.Block
 	usage     events.Usage
-	clock     consumers.Clock
+	clock     kafka.Clock
 	rejected  int
 }
 
-func (p *unguardedPartition) Begin() consumers.Batch {
+func (p *unguardedPartition) Begin() kafka.Batch {
 	return &unguardedBatch{partition: p}
 }
 
-func (p *unguardedPartition) End(batch consumers.Batch) {
+func (p *unguardedPartition) End(batch kafka.Batch) {
 	b, ok := batch.(*unguardedBatch)
 	if !ok || b.block == nil {
 		return
@@ -192,7 +193,7 @@ func (b *unguardedBatch) Bytes() int64 {
 	return b.block.Bytes()
 }
 
-func (p *unguardedPartition) Write(ctx context.Context, batch consumers.Batch, r consumers.Range) error {
+func (p *unguardedPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
 	b, ok := batch.(*unguardedBatch)
 	if !ok {
 		return fmt.Errorf("write usage: not a batch of this benchmark: %T", batch)

@@ -14,12 +14,13 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
 
 // count counts quotas as the service does.
-func (c Child) count(ctx context.Context, group consumers.Config, registry prometheus.Registerer) (err error) {
+func (c Child) count(ctx context.Context, group kafka.Config, registry prometheus.Registerer) (err error) {
 	options, err := redis.ParseURL(c.Redis)
 	if err != nil {
 		return fmt.Errorf("read the address of Redis: %w", err)
@@ -57,12 +58,12 @@ func (c Child) count(ctx context.Context, group consumers.Config, registry prome
 		return err
 	}
 	group.Name, group.BatchRows, group.BatchInterval = "quota", defaults.QuotaBatchRows, defaults.QuotaBatchInterval
-	group.Budget = consumers.NewBudget(int64(defaults.QuotaMemory))
-	return consumers.NewGroup(group, handler).Run(ctx)
+	group.Budget = kafka.NewBudget(int64(defaults.QuotaMemory))
+	return kafka.NewGroup(group, handler).Run(ctx)
 }
 
 // increment counts quotas without any guarantee.
-func (c Child) increment(ctx context.Context, group consumers.Config) (err error) {
+func (c Child) increment(ctx context.Context, group kafka.Config) (err error) {
 	options, err := redis.ParseURL(c.Redis)
 	if err != nil {
 		return fmt.Errorf("read the address of Redis: %w", err)
@@ -75,8 +76,8 @@ func (c Child) increment(ctx context.Context, group consumers.Config) (err error
 		return err
 	}
 	group.Name, group.BatchRows, group.BatchInterval = "plain", plainRows, defaults.QuotaBatchInterval
-	group.Budget = consumers.NewBudget(int64(defaults.QuotaMemory))
-	return consumers.NewGroup(group, plain{client}).Run(ctx)
+	group.Budget = kafka.NewBudget(int64(defaults.QuotaMemory))
+	return kafka.NewGroup(group, plain{client}).Run(ctx)
 }
 
 const (
@@ -87,13 +88,13 @@ const (
 // plain is a handler that increments counters.
 type plain struct{ client *redis.Client }
 
-// Open implements consumers.BatchHandler.
-func (h plain) Open(_ context.Context, p *consumers.Partition) (consumers.BatchPartition, error) {
+// Open implements kafka.BatchHandler.
+func (h plain) Open(_ context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
 	return &plainPartition{Partition: p, client: h.client, decoder: events.NewUsageDecoder(events.UsageLimits{})}, nil
 }
 
 type plainPartition struct {
-	*consumers.Partition
+	*kafka.Partition
 	client  *redis.Client
 	decoder *events.UsageDecoder
 }
@@ -103,16 +104,16 @@ type plainBatch struct {
 	keys      []string
 	bytes     int64
 	usage     events.Usage
-	clock     consumers.Clock
+	clock     kafka.Clock
 	day       int64  // since the Unix epoch
 	suffix    string // of that day's keys
 	added     int
 	rejected  int
 }
 
-func (p *plainPartition) Begin() consumers.Batch { return &plainBatch{partition: p} }
+func (p *plainPartition) Begin() kafka.Batch { return &plainBatch{partition: p} }
 
-func (p *plainPartition) End(consumers.Batch) {}
+func (p *plainPartition) End(kafka.Batch) {}
 
 func (b *plainBatch) Add(r *events.Record) {
 	b.added++
@@ -136,7 +137,7 @@ func (b *plainBatch) Rows() int { return b.added }
 
 func (b *plainBatch) Bytes() int64 { return b.bytes }
 
-func (p *plainPartition) Write(ctx context.Context, batch consumers.Batch, r consumers.Range) error {
+func (p *plainPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
 	b, ok := batch.(*plainBatch)
 	if !ok {
 		return fmt.Errorf("count usage: not a batch of this benchmark: %T", batch)

@@ -99,7 +99,7 @@ func (r *result) reportQuotas(out io.Writer) {
 		reply
 	}{{"near", got.near}, {"over", got.over}} {
 		if one.path == "" {
-			fmt.Fprintf(out, "  nobody is %s the limit\n", one.who)
+			fmt.Fprintf(out, "  no user is %s the limit\n", one.who)
 			continue
 		}
 		fmt.Fprintf(out, "  %s the limit: GET %s\n    %d %s\n", one.who, one.path, one.code, one.body)

@@ -116,7 +116,7 @@ func (d *Directory) load(batch []*flight) {
 					d.keep(s, epoch, doubtfulLife)
 					d.land(f, s, nil, byDragonfly)
 				} else {
-					d.land(f, nil, err, byNobody)
+					d.land(f, nil, err, byNone)
 				}
 			}
 			return

@@ -139,7 +139,7 @@ func (d *Directory) loadCompany(id string) (documents, error) {
 		})
 		unknown := errors.Is(err, ErrUnknown)
 		if err != nil && !unknown {
-			d.metrics.lookups.WithLabelValues(byNobody).Inc()
+			d.metrics.lookups.WithLabelValues(byNone).Inc()
 			return documents{}, err
 		}
 		var docs documents

@@ -11,7 +11,7 @@ const (
 	byProcess   = "process"
 	byDragonfly = "dragonfly"
 	byPostgres  = "postgres"
-	byNobody    = "nobody" // it ended with an error
+	byNone      = "none" // the look-up ended with an error
 )
 
 // What else may fail.
@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer, d *Directory) *metrics {
 			Help: "Users and companies that the change feed has told to have changed."}),
 	}
 	m.process = m.lookups.WithLabelValues(byProcess)
-	for _, answered := range []string{byDragonfly, byPostgres, byNobody} {
+	for _, answered := range []string{byDragonfly, byPostgres, byNone} {
 		m.lookups.WithLabelValues(answered)
 	}
 	for _, store := range []string{byDragonfly, byPostgres} {

@@ -77,7 +77,7 @@ func (d *Directory) loadIn(id, key string, scope Scope) (*Subscription, error) {
 			d.metrics.lookups.WithLabelValues(byDragonfly).Inc()
 			return doubtful, nil
 		case err != nil:
-			d.metrics.lookups.WithLabelValues(byNobody).Inc()
+			d.metrics.lookups.WithLabelValues(byNone).Inc()
 			return nil, err
 		}
 		certain := d.date(s, epoch, began)

@@ -53,7 +53,7 @@ func flaws() []flaw {
 		{"no version of CloudEvents", events.MissingAttribute, AnyMode, true, withoutAttribute("specversion")},
 
 		{"no key", events.MissingKey, AnyMode, true, func(d *draft) { d.key = nil }},
-		{"a type nobody knows", events.UnknownType, AnyMode, true, attribute("type", "usage.recorded.v999")},
+		{"an unknown type", events.UnknownType, AnyMode, true, attribute("type", "usage.recorded.v999")},
 		{"a type of another topic", events.UnknownType, AnyMode, true, attribute("type", "subscription.renewed.v1")},
 
 		{"data cut off", events.MalformedData, Binary, false, data(`{"company_id":"acme-0001","user_id":`)},

@@ -116,7 +116,7 @@ func (sc *scene) refusedCompanyEvent() bool {
 		}
 		return add(events.TypeUserAdded, map[string]any{"user_id": user, "email": "again@" + sc.id})
 	case 4:
-		user := sc.id + "-nobody"
+		user := sc.id + "-stranger"
 		if sc.phase > 0 && sc.index > 0 && r.chance(0.5) {
 			user = sc.g.firstUser()
 		}

@@ -154,7 +154,7 @@ func (w *World) Compare(found *World) []string {
 	for _, id := range slices.Sorted(maps.Keys(found.Results)) {
 		if _, ok := w.Results[id]; !ok {
 			got := found.Results[id]
-			d.say("result %s: nobody expects it: %s %s of %s, %v", id, got.Topic, got.Type, got.CompanyID, got.Data)
+			d.say("result %s: unexpected: %s %s of %s, %v", id, got.Topic, got.Type, got.CompanyID, got.Data)
 		}
 	}
 	return d
@@ -184,7 +184,7 @@ func compareMaps[K comparable, V any](d *differences, what string, want, found m
 		case !there:
 			d.say("%s %s: missing, want %s", what, name, shown(w))
 		case !expected:
-			d.say("%s %s: nobody expects it: %s", what, name, shown(g))
+			d.say("%s %s: unexpected: %s", what, name, shown(g))
 		case !reflect.DeepEqual(w, g):
 			d.say("%s %s: %s\n\twant %s", what, name, shown(g), shown(w))
 		}

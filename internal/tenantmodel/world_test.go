@@ -100,7 +100,7 @@ func TestEveryDifferenceIsFound(t *testing.T) {
 			_, r := any1(o.Results, func(r Result) bool { return r.Data["billing_adjustment"] != nil })
 			r.Data["billing_adjustment"].(map[string]any)["amount_minor"] = 1.5
 		},
-		"nobody expects it: t": func(o *World) { o.Results["id"] = Result{Topic: "t"} },
+		"unexpected: t": func(o *World) { o.Results["id"] = Result{Topic: "t"} },
 	} {
 		other := copied(t, w)
 		change(other)

@@ -60,7 +60,7 @@ func parse(text []byte) (*Catalogue, error) {
 		c.tiers = append(c.tiers, t)
 	}
 	if !seen[Free] {
-		problems = append(problems, fmt.Errorf("tiers: no tier is called %q; it is what everybody has who has no other", Free))
+		problems = append(problems, fmt.Errorf("tiers: no tier is called %q; a company without a subscription has it", Free))
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -23,7 +23,7 @@ type Position struct {
 
 // ReadPositions reads what a group has committed of a topic, in the order of the partitions. Whatever the positions
 // cover has had its effects by then. Notes say what of the metadata could not be understood.
-func ReadPositions(ctx context.Context, client *kafka.Client, group, topic string) (positions []Position, notes []string, err error) {
+func ReadPositions(ctx context.Context, client *kafkago.Client, group, topic string) (positions []Position, notes []string, err error) {
 	ids, err := PartitionsOf(ctx, client, topic)
 	if err != nil {
 		return nil, nil, err
@@ -34,7 +34,7 @@ func ReadPositions(ctx context.Context, client *kafka.Client, group, topic strin
 	}
 	for _, p := range res {
 		to := p.CommittedOffset
-		if _, metadata := consumers.SplitMark(p.Metadata); metadata != "" {
+		if _, metadata := kafka.SplitMark(p.Metadata); metadata != "" {
 			in, err := clickhouse.ParseIntent(topic, p.Partition, p.CommittedOffset, metadata)
 			if err != nil {
 				// What can't be read could mean any range.
@@ -51,8 +51,8 @@ func ReadPositions(ctx context.Context, client *kafka.Client, group, topic strin
 }
 
 // PartitionsOf lists the partitions of a topic. The error is ErrNotThere when there is no such topic.
-func PartitionsOf(ctx context.Context, client *kafka.Client, topic string) ([]int, error) {
-	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+func PartitionsOf(ctx context.Context, client *kafkago.Client, topic string) ([]int, error) {
+	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
 	if err != nil {
 		return nil, fmt.Errorf("read the partitions of topic %s: %w", topic, err)
 	}
@@ -61,7 +61,7 @@ func PartitionsOf(ctx context.Context, client *kafka.Client, topic string) ([]in
 		if t.Name != topic {
 			continue
 		}
-		if errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
+		if errors.Is(t.Error, kafkago.UnknownTopicOrPartition) {
 			return nil, fmt.Errorf("read the partitions of topic %s: %w", topic, ErrNotThere)
 		}
 		if t.Error != nil {
@@ -79,16 +79,16 @@ func PartitionsOf(ctx context.Context, client *kafka.Client, topic string) ([]in
 }
 
 // committed reads the group's offsets. A coordinator that is only just taking over is asked again for a while.
-func committed(ctx context.Context, client *kafka.Client, group, topic string, ids []int) ([]kafka.OffsetFetchPartition, error) {
-	fetch := func() ([]kafka.OffsetFetchPartition, error) {
-		res, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: ids}})
+func committed(ctx context.Context, client *kafkago.Client, group, topic string, ids []int) ([]kafkago.OffsetFetchPartition, error) {
+	fetch := func() ([]kafkago.OffsetFetchPartition, error) {
+		res, err := client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: ids}})
 		if err == nil {
 			err = res.Error
 		}
-		if errors.Is(err, kafka.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
-			none := make([]kafka.OffsetFetchPartition, len(ids))
+		if errors.Is(err, kafkago.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
+			none := make([]kafkago.OffsetFetchPartition, len(ids))
 			for i, id := range ids {
-				none[i] = kafka.OffsetFetchPartition{Partition: id, CommittedOffset: -1}
+				none[i] = kafkago.OffsetFetchPartition{Partition: id, CommittedOffset: -1}
 			}
 			return none, nil
 		}
@@ -111,7 +111,7 @@ func committed(ctx context.Context, client *kafka.Client, group, topic string, i
 	defer cancel()
 	for {
 		got, err := fetch()
-		var code kafka.Error
+		var code kafkago.Error
 		if err == nil {
 			return got, nil
 		}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/dragonfly"
 )
@@ -75,7 +75,7 @@ func (v *Verifier) compareCounters(ctx context.Context, report *Report) (*wrongC
 	}
 	held := int64(0)
 	for _, id := range ids {
-		log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, id)
+		log, err := kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, id)
 		if err != nil {
 			return nil, err
 		}
@@ -251,11 +251,11 @@ func (c *counterCheck) refused(ctx context.Context) (map[int]map[int64]struct{},
 		return nil, err
 	}
 	for _, id := range ids {
-		log, err := consumers.Bounds(ctx, v.cfg.Client, topic, id)
+		log, err := kafka.Bounds(ctx, v.cfg.Client, topic, id)
 		if err != nil {
 			return nil, err
 		}
-		err = consumers.ReadLog(ctx, v.cfg.Client, topic, id, log, func(r *events.Record) error {
+		err = kafka.ReadLog(ctx, v.cfg.Client, topic, id, log, func(r *events.Record) error {
 			if d, err := events.ParseDeadLetter(r); err == nil && d.Group == v.cfg.Counting.Group && d.Topic == v.cfg.Topic && d.Reason == events.TenantMismatch {
 				if found[d.Partition] == nil {
 					found[d.Partition] = map[int64]struct{}{}

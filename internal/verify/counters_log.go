@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
 	"tenantflow/sinks/dragonfly"
 )
@@ -43,7 +43,7 @@ func (c *counterCheck) partition(ctx context.Context, id int, state *dragonfly.S
 	if progress.Incarnation > 0 {
 		return unproven("the log of partition %d was exchanged while it was counted: what was counted of it is not known", id)
 	}
-	log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, id)
+	log, err := kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, id)
 	if err != nil {
 		return err
 	}
@@ -56,11 +56,11 @@ func (c *counterCheck) partition(ctx context.Context, id int, state *dragonfly.S
 	}
 	// Twice the window of resends before the first record that may be of the first day.
 	first := c.from.Add(-counting.ahead())
-	from, err := consumers.OffsetAt(ctx, v.cfg.Client, v.cfg.Topic, id, first, log.To)
+	from, err := kafka.OffsetAt(ctx, v.cfg.Client, v.cfg.Topic, id, first, log.To)
 	if err != nil {
 		return err
 	}
-	earlier, err := consumers.OffsetAt(ctx, v.cfg.Client, v.cfg.Topic, id, first.Add(-2*counting.ResendWindow), log.To)
+	earlier, err := kafka.OffsetAt(ctx, v.cfg.Client, v.cfg.Topic, id, first.Add(-2*counting.ResendWindow), log.To)
 	if err != nil {
 		return err
 	}
@@ -70,10 +70,10 @@ func (c *counterCheck) partition(ctx context.Context, id int, state *dragonfly.S
 		decoder: events.NewUsageDecoder(counting.Limits),
 		seen:    recent.NewWindow(int64(counting.ResendRecords), int64(counting.ResendWindow/time.Second)),
 	}
-	if err := consumers.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, id, consumers.Range{From: from, To: to}, p.record); err != nil {
+	if err := kafka.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, id, kafka.Range{From: from, To: to}, p.record); err != nil {
 		return fmt.Errorf("compare the counters of %s/%d: %w", v.cfg.Topic, id, err)
 	}
-	if log, err = consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, id); err != nil {
+	if log, err = kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, id); err != nil {
 		return err
 	}
 	if log.From > from {
@@ -89,12 +89,12 @@ func (c *counterCheck) partition(ctx context.Context, id int, state *dragonfly.S
 }
 
 // whole is the first day of which the log of a partition holds all events, and what is needed to recognise their resends.
-func (c *counterCheck) whole(ctx context.Context, id int, log consumers.Range) (time.Time, error) {
+func (c *counterCheck) whole(ctx context.Context, id int, log kafka.Range) (time.Time, error) {
 	if log.From == 0 {
 		return c.from, nil
 	}
 	var begins time.Time
-	err := consumers.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.Topic, id, log, func(r *events.Record) error {
+	err := kafka.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.Topic, id, log, func(r *events.Record) error {
 		begins = r.Time
 		return errCounted
 	})
@@ -115,7 +115,7 @@ func (c *counterCheck) whole(ctx context.Context, id int, log consumers.Range) (
 type partitionTally struct {
 	c        *counterCheck
 	id       int
-	log      consumers.Range
+	log      kafka.Range
 	progress int64
 	rebuilt  time.Time // the first day of the last rebuild: of days before, no counter is made
 	refused  map[int64]struct{}

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/verify"
 	"tenantflow/sinks/dragonfly"
@@ -75,8 +76,8 @@ func (c *counted) count(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{}
-	group := consumers.NewGroup(consumers.Config{
+	transport := &kafkago.Transport{}
+	group := kafka.NewGroup(kafka.Config{
 		Name: "quota", Brokers: []string{c.installation.client.Addr.String()}, Transport: transport, Group: c.counting.Group, Topics: []string{c.topic},
 		SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 4 * time.Second,
 		BatchRows: 100, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),

@@ -9,8 +9,8 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 )
 
@@ -184,7 +184,7 @@ func (v *Verifier) reportDouble(report *Report, earlier []twin, d *double) {
 // should have got; where the log no longer holds its event, it stays for a person to decide about. The totals follow
 // with the comparison of the aggregates.
 func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *Repairs, removed totals.Sums) error {
-	dead := consumers.NewDeadLetters(v.cfg.Client, v.cfg.Group, v.log, nil)
+	dead := kafka.NewDeadLetters(v.cfg.Client, v.cfg.Group, v.log, nil)
 	var rows []twin
 	for i := range doubles {
 		d := &doubles[i]
@@ -197,7 +197,7 @@ func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *
 				continue
 			}
 			// The letter first: a crash in between leaves a settled letter, not a lost event.
-			if err := dead.Publish(ctx, []consumers.DeadLetter{*letter}, func(error) {}); err != nil {
+			if err := dead.Publish(ctx, []kafka.DeadLetter{*letter}, func(error) {}); err != nil {
 				return err
 			}
 			mended.DeadLetters++
@@ -219,15 +219,15 @@ func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *
 
 // conflict makes the dead letter of a row that carries a known identity with other data. It is nil when the log does not
 // hold the row's event.
-func (v *Verifier) conflict(ctx context.Context, d *double) (*consumers.DeadLetter, error) {
+func (v *Verifier) conflict(ctx context.Context, d *double) (*kafka.DeadLetter, error) {
 	if d.later.topic != v.cfg.Topic {
 		return nil, nil //nolint:nilnil // another installation's log
 	}
 	var found *events.Record
-	r := consumers.Range{From: d.later.offset, To: d.later.offset + 1}
-	err := consumers.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, d.later.partition, r, func(r *events.Record) error {
+	r := kafka.Range{From: d.later.offset, To: d.later.offset + 1}
+	err := kafka.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, d.later.partition, r, func(r *events.Record) error {
 		if e, err := events.ParseEnvelope(r); err == nil && e.Source == d.later.source && e.ID == d.later.id {
-			c := consumers.CopyRecord(r)
+			c := kafka.CopyRecord(r)
 			found = &c
 		}
 		return nil
@@ -235,7 +235,7 @@ func (v *Verifier) conflict(ctx context.Context, d *double) (*consumers.DeadLett
 	if err != nil || found == nil {
 		return nil, err
 	}
-	return &consumers.DeadLetter{Record: *found, Attempts: 1, Rejection: events.Reject(events.Conflict,
+	return &kafka.DeadLetter{Record: *found, Attempts: 1, Rejection: events.Reject(events.Conflict,
 		"an event with the same source and id and other data is stored, from %s; a resend must repeat the data, a new event needs a new id",
 		where(d.first.topic, d.first.partition, d.first.offset))}, nil
 }

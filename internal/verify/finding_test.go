@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/verify"
 )
@@ -106,8 +106,8 @@ func (in *installation) resends(t *testing.T, partition int, offset int64) int64
 
 func (in *installation) read(t *testing.T, partition int, each func(*events.Record)) {
 	t.Helper()
-	all := consumers.Range{To: 1 << 60}
-	if err := consumers.ReadLog(t.Context(), in.client, in.topic, partition, all, func(r *events.Record) error { each(r); return nil }); err != nil {
+	all := kafka.Range{To: 1 << 60}
+	if err := kafka.ReadLog(t.Context(), in.client, in.topic, partition, all, func(r *events.Record) error { each(r); return nil }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -117,7 +117,7 @@ func (in *installation) record(t *testing.T, partition int, offset int64) *event
 	var found *events.Record
 	in.read(t, partition, func(r *events.Record) {
 		if r.Offset == offset {
-			c := consumers.CopyRecord(r)
+			c := kafka.CopyRecord(r)
 			found = &c
 		}
 	})
@@ -180,9 +180,9 @@ func (in *installation) aLetter(t *testing.T) *events.DeadLetter {
 	t.Helper()
 	var found *events.DeadLetter
 	for p := range 2 {
-		all := consumers.Range{To: 1 << 60}
-		err := consumers.ReadLog(t.Context(), in.client, events.DeadLetterTopic(in.topic), p, all, func(r *events.Record) error {
-			c := consumers.CopyRecord(r)
+		all := kafka.Range{To: 1 << 60}
+		err := kafka.ReadLog(t.Context(), in.client, events.DeadLetterTopic(in.topic), p, all, func(r *events.Record) error {
+			c := kafka.CopyRecord(r)
 			d, err := events.ParseDeadLetter(&c)
 			if err == nil && d.Reason != events.Conflict && found == nil {
 				found = d
@@ -220,11 +220,11 @@ func alteredRow(t *testing.T, in *installation, g *model.Generator) {
 func (in *installation) letter(t *testing.T, r *events.Record, group string, reason events.Reason) {
 	t.Helper()
 	key, value, headers := events.NewDeadLetter(r, group, events.Reject(reason, "because"), 1, time.Now())
-	m := kafka.Message{Topic: events.DeadLetterTopic(in.topic), Key: key, Value: value}
+	m := kafkago.Message{Topic: events.DeadLetterTopic(in.topic), Key: key, Value: value}
 	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 	}
-	w := &kafka.Writer{Addr: in.client.Addr, Transport: in.client.Transport, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond}
+	w := &kafkago.Writer{Addr: in.client.Addr, Transport: in.client.Transport, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), m); err != nil {
 		t.Fatal(err)
@@ -235,11 +235,11 @@ func (in *installation) letter(t *testing.T, r *events.Record, group string, rea
 func (in *installation) withoutLetters(t *testing.T, dropped func(*events.DeadLetter) bool) (n int) {
 	t.Helper()
 	topic := events.DeadLetterTopic(in.topic)
-	var kept []kafka.Message
+	var kept []kafkago.Message
 	for p := range 2 {
-		all := consumers.Range{To: 1 << 60}
-		err := consumers.ReadLog(t.Context(), in.client, topic, p, all, func(r *events.Record) error {
-			c := consumers.CopyRecord(r)
+		all := kafka.Range{To: 1 << 60}
+		err := kafka.ReadLog(t.Context(), in.client, topic, p, all, func(r *events.Record) error {
+			c := kafka.CopyRecord(r)
 			d, err := events.ParseDeadLetter(&c)
 			if err != nil {
 				return err
@@ -248,9 +248,9 @@ func (in *installation) withoutLetters(t *testing.T, dropped func(*events.DeadLe
 				n++
 				return nil
 			}
-			m := kafka.Message{Topic: topic, Key: c.Key, Value: c.Value}
+			m := kafkago.Message{Topic: topic, Key: c.Key, Value: c.Value}
 			for _, h := range c.Headers {
-				m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+				m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 			}
 			kept = append(kept, m)
 			return nil
@@ -260,7 +260,7 @@ func (in *installation) withoutLetters(t *testing.T, dropped func(*events.DeadLe
 		}
 	}
 	in.recreate(t, topic, 2)
-	w := &kafka.Writer{Addr: in.client.Addr, Transport: in.client.Transport, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, Balancer: &kafka.Hash{}}
+	w := &kafkago.Writer{Addr: in.client.Addr, Transport: in.client.Transport, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, Balancer: &kafkago.Hash{}}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), kept...); err != nil {
 		t.Fatal(err)
@@ -332,7 +332,7 @@ func (in *installation) duplicate(t *testing.T, _ *model.Generator) {
 			}
 			text := e.Source + e.ID + string(r.Value)
 			if seen[text] {
-				c := consumers.CopyRecord(r)
+				c := kafka.CopyRecord(r)
 				repeated = &c
 			}
 			seen[text] = true
@@ -394,8 +394,8 @@ func (in *installation) commit(t *testing.T, partition int, offset int64) {
 
 func (in *installation) commitWith(t *testing.T, partition int, offset int64, metadata string) {
 	t.Helper()
-	res, err := in.client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: in.group, GenerationID: -1,
-		Topics: map[string][]kafka.OffsetCommit{in.topic: {{Partition: partition, Offset: offset, Metadata: metadata}}}})
+	res, err := in.client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: in.group, GenerationID: -1,
+		Topics: map[string][]kafkago.OffsetCommit{in.topic: {{Partition: partition, Offset: offset, Metadata: metadata}}}})
 	if err != nil || res.Topics[in.topic][0].Error != nil {
 		t.Fatal(err, res)
 	}

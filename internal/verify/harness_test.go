@@ -11,11 +11,12 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/verify"
 	"tenantflow/migrations"
@@ -31,7 +32,7 @@ const insertTimeout = time.Second
 type installation struct {
 	topic, group string
 	partitions   int
-	client       *kafka.Client
+	client       *kafkago.Client
 	options      *chgo.Options
 	db           driver.Conn
 }
@@ -42,9 +43,9 @@ func install(t testing.TB, partitions int) *installation {
 	in := &installation{partitions: partitions, topic: enginetest.NewTopic(t, partitions)}
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(in.topic), 2)
 	in.group = in.topic + ".usage"
-	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond} // topics come and go
+	transport := &kafkago.Transport{MetadataTTL: 50 * time.Millisecond} // topics come and go
 	t.Cleanup(transport.CloseIdleConnections)
-	in.client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
+	in.client = &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport}
 
 	in.database(t)
 	return in
@@ -89,8 +90,8 @@ func (in *installation) consume(t testing.TB, batchRows int) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{}
-	group := consumers.NewGroup(consumers.Config{
+	transport := &kafkago.Transport{}
+	group := kafka.NewGroup(kafka.Config{
 		Name: "usage", Brokers: []string{in.client.Addr.String()}, Transport: transport,
 		Group: in.group, Topics: []string{in.topic},
 		SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 5 * time.Second,
@@ -104,7 +105,7 @@ func (in *installation) consume(t testing.TB, batchRows int) (stop func()) {
 }
 
 // runGroup runs a consumer until stop is called, which cancels ctx and then closes what the consumer used.
-func runGroup(ctx context.Context, t testing.TB, cancel context.CancelFunc, group *consumers.Group, closeAll func()) (stop func()) {
+func runGroup(ctx context.Context, t testing.TB, cancel context.CancelFunc, group *kafka.Group, closeAll func()) (stop func()) {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- group.Run(ctx) }()
@@ -129,13 +130,13 @@ func (in *installation) awaitConsumed(t testing.TB, within time.Duration) {
 		for i := range ids {
 			ids[i] = i
 		}
-		res, err := in.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: in.group, Topics: map[string][]int{in.topic: ids}})
+		res, err := in.client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: in.group, Topics: map[string][]int{in.topic: ids}})
 		if err != nil || len(res.Topics[in.topic]) != in.partitions {
 			return false
 		}
 		for _, p := range res.Topics[in.topic] {
-			log, err := consumers.Bounds(ctx, in.client, in.topic, p.Partition)
-			_, pending := consumers.SplitMark(p.Metadata)
+			log, err := kafka.Bounds(ctx, in.client, in.topic, p.Partition)
+			_, pending := kafka.SplitMark(p.Metadata)
 			if err != nil || pending != "" || p.CommittedOffset != log.To && !(p.CommittedOffset < 0 && log.To == 0) {
 				return false
 			}
@@ -309,21 +310,21 @@ func clean(t testing.TB, r *verify.Report, expected model.Expected) {
 // recreate deletes a topic and creates it again, empty.
 func (in *installation) recreate(t testing.TB, topic string, partitions int) {
 	t.Helper()
-	res, err := in.client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{topic}})
+	res, err := in.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{topic}})
 	if err != nil || res.Errors[topic] != nil {
 		t.Fatalf("delete %s: %v %v", topic, err, res)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
-		meta, err := in.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		meta, err := in.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
 		return err == nil && (len(meta.Topics) == 0 || meta.Topics[0].Error != nil)
 	}); err != nil {
 		t.Fatal(err)
 	}
 	enginetest.CreateTopic(t, enginetest.SharedKafka(t), topic, partitions)
 	if err := enginetest.Eventually(ctx, func() bool {
-		meta, err := in.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		meta, err := in.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
 		return err == nil && len(meta.Topics) == 1 && len(meta.Topics[0].Partitions) == partitions
 	}); err != nil {
 		t.Fatal(err)

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/postgres"
@@ -85,7 +85,7 @@ func (v *Verifier) checkInbox(ctx context.Context, report *Report, topic, group 
 		return err
 	}
 	for _, p := range positions {
-		log, err := consumers.Bounds(ctx, v.cfg.Client, topic, p.Partition)
+		log, err := kafka.Bounds(ctx, v.cfg.Client, topic, p.Partition)
 		if err != nil {
 			return err
 		}
@@ -94,17 +94,17 @@ func (v *Verifier) checkInbox(ctx context.Context, report *Report, topic, group 
 			return err
 		}
 		c.counted.NotConsumed += max(0, log.To-max(p.Committed, log.From))
-		r := consumers.Range{From: from, To: min(p.Committed, log.To)}
-		if err := consumers.ReadLog(ctx, v.cfg.Client, topic, p.Partition, r, func(r *events.Record) error { return c.record(ctx, r) }); err != nil {
+		r := kafka.Range{From: from, To: min(p.Committed, log.To)}
+		if err := kafka.ReadLog(ctx, v.cfg.Client, topic, p.Partition, r, func(r *events.Record) error { return c.record(ctx, r) }); err != nil {
 			return fmt.Errorf("compare %s/%d with the inbox: %w", topic, p.Partition, err)
 		}
 		if err := c.lookUp(ctx); err != nil {
 			return err
 		}
-		if log, err = consumers.Bounds(ctx, v.cfg.Client, topic, p.Partition); err != nil {
+		if log, err = kafka.Bounds(ctx, v.cfg.Client, topic, p.Partition); err != nil {
 			return err
 		}
-		c.foreignLetters(p.Partition, consumers.Range{From: max(r.From, log.From), To: r.To}) // retention may have cut the log meanwhile
+		c.foreignLetters(p.Partition, kafka.Range{From: max(r.From, log.From), To: r.To}) // retention may have cut the log meanwhile
 	}
 	report.Inboxes = append(report.Inboxes, c.counted)
 	report.Findings.merge(c.findings)
@@ -123,7 +123,7 @@ func (c *inboxCheck) readLetters(ctx context.Context, group string) error {
 	}
 	held := 0
 	for _, id := range ids {
-		log, err := consumers.Bounds(ctx, c.v.cfg.Client, topic, id)
+		log, err := kafka.Bounds(ctx, c.v.cfg.Client, topic, id)
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (c *inboxCheck) readLetters(ctx context.Context, group string) error {
 		if log.From, err = c.v.begins(ctx, topic, id, log, clockSlack); err != nil {
 			return err
 		}
-		err = consumers.ReadLog(ctx, c.v.cfg.Client, topic, id, log, func(r *events.Record) error {
+		err = kafka.ReadLog(ctx, c.v.cfg.Client, topic, id, log, func(r *events.Record) error {
 			d, err := events.ParseDeadLetter(r)
 			if err != nil || d.Topic != c.topic || d.Group != group {
 				return nil //nolint:nilerr // it is no letter of this log
@@ -183,7 +183,7 @@ func (c *inboxCheck) record(ctx context.Context, r *events.Record) error {
 		c.counted.DeadLetters++
 		return nil
 	}
-	kept := consumers.CopyRecord(r)
+	kept := kafka.CopyRecord(r)
 	var err error
 	if e.event, err = c.decoder.Decode(&kept); err != nil {
 		e.why = err.Error()
@@ -249,7 +249,7 @@ func (c *inboxCheck) miss(e *inboxEvent, name, detail string) {
 }
 
 // foreignLetters names the letters of the judged offsets whose bytes the log does not hold.
-func (c *inboxCheck) foreignLetters(partition int, judged consumers.Range) {
+func (c *inboxCheck) foreignLetters(partition int, judged kafka.Range) {
 	for offset, all := range c.letters[partition] {
 		for _, l := range all {
 			if !l.matched && offset >= judged.From && offset < judged.To {

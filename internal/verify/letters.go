@@ -12,8 +12,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 )
 
@@ -61,7 +61,7 @@ func (l *letters) load(ctx context.Context, partition int, offset int64) error {
 		return err
 	}
 	for _, id := range ids {
-		log, err := consumers.Bounds(ctx, l.v.cfg.Client, topic, id)
+		log, err := kafka.Bounds(ctx, l.v.cfg.Client, topic, id)
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (l *letters) load(ctx context.Context, partition int, offset int64) error {
 		if log.From, err = l.v.begins(ctx, topic, id, log, clockSlack); err != nil {
 			return err
 		}
-		err = consumers.ReadLog(ctx, l.v.cfg.Client, topic, id, log, func(r *events.Record) error {
+		err = kafka.ReadLog(ctx, l.v.cfg.Client, topic, id, log, func(r *events.Record) error {
 			l.take(r, from)
 			return nil
 		})

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // checkLog compares the log with the rows and the dead letters, partition after partition.
@@ -70,7 +70,7 @@ func (c *logCheck) noteNothingConsumed(at *positions) {
 // partition checks one partition.
 func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 	v := c.v
-	log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
+	log, err := kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
 	if err != nil {
 		return err
 	}
@@ -90,11 +90,11 @@ func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 		if err != nil {
 			return err
 		}
-		judged, err := c.stretch(ctx, p.Partition, consumers.Range{From: r.From, To: to})
+		judged, err := c.stretch(ctx, p.Partition, kafka.Range{From: r.From, To: to})
 		if err != nil {
 			return err
 		}
-		log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
+		log, err := kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 }
 
 // ends looks at what lies outside of the log.
-func (c *logCheck) ends(ctx context.Context, p *position, s stored, log consumers.Range, found *Findings) error {
+func (c *logCheck) ends(ctx context.Context, p *position, s stored, log kafka.Range, found *Findings) error {
 	v := c.v
 	place := fmt.Sprintf("%s/%d", v.cfg.Topic, p.Partition)
 	if s.rows > 0 && s.newest >= log.To {
@@ -151,14 +151,14 @@ func (c *logCheck) ends(ctx context.Context, p *position, s stored, log consumer
 }
 
 // stretch judges the offsets of r, which are all before the committed one.
-func (c *logCheck) stretch(ctx context.Context, partition int, r consumers.Range) (*judgement, error) {
+func (c *logCheck) stretch(ctx context.Context, partition int, r kafka.Range) (*judgement, error) {
 	rows, err := c.v.rowsOf(ctx, partition, r.From, r.To)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.close()
 	j := newJudgement(c, partition, rows, c.letters.of(partition, r.From, r.To))
-	err = consumers.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.Topic, partition, r, j.record(ctx))
+	err = kafka.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.Topic, partition, r, j.record(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("compare %s/%d %s: %w", c.v.cfg.Topic, partition, r, err)
 	}

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
 	"tenantflow/internal/verify"
@@ -113,23 +113,23 @@ func plantsOfResults() []plant {
 			t.Helper()
 			_, cause := e.pick(t, refused)
 			var gone string
-			e.rewrite(t, results(e), 2, func(m kafka.Message) []kafka.Message {
+			e.rewrite(t, results(e), 2, func(m kafkago.Message) []kafkago.Message {
 				if header(&m, "ce_causationid") == cause {
 					gone = header(&m, "ce_id")
 					return nil
 				}
-				return []kafka.Message{m}
+				return []kafkago.Message{m}
 			})
 			return []expected{{verify.MissingResult, gone}}
 		}, true},
 		{"a result once more under its id", func(t *testing.T, e *planted) []expected {
 			t.Helper()
 			_, cause := e.pick(t, refused)
-			e.rewrite(t, results(e), 2, func(m kafka.Message) []kafka.Message {
+			e.rewrite(t, results(e), 2, func(m kafkago.Message) []kafkago.Message {
 				if header(&m, "ce_causationid") == cause {
-					return []kafka.Message{m, m}
+					return []kafkago.Message{m, m}
 				}
-				return []kafka.Message{m}
+				return []kafkago.Message{m}
 			})
 			return nil // which is no fault
 		}, true},
@@ -137,11 +137,11 @@ func plantsOfResults() []plant {
 			t.Helper()
 			_, cause := e.pick(t, refused)
 			other := uuid.NewString()
-			e.rewrite(t, results(e), 2, func(m kafka.Message) []kafka.Message {
+			e.rewrite(t, results(e), 2, func(m kafkago.Message) []kafkago.Message {
 				if header(&m, "ce_causationid") == cause {
-					return []kafka.Message{m, withHeader(m, "ce_id", other)}
+					return []kafkago.Message{m, withHeader(m, "ce_id", other)}
 				}
-				return []kafka.Message{m}
+				return []kafkago.Message{m}
 			})
 			return []expected{{verify.DoubledResult, other}}
 		}, false},
@@ -149,11 +149,11 @@ func plantsOfResults() []plant {
 			t.Helper()
 			_, cause := e.pick(t, refused)
 			other := uuid.NewString()
-			e.rewrite(t, results(e), 2, func(m kafka.Message) []kafka.Message {
+			e.rewrite(t, results(e), 2, func(m kafkago.Message) []kafkago.Message {
 				if header(&m, "ce_causationid") == cause {
-					return []kafka.Message{m, withHeader(withHeader(m, "ce_id", other), "ce_causationid", "never sent")}
+					return []kafkago.Message{m, withHeader(withHeader(m, "ce_id", other), "ce_causationid", "never sent")}
 				}
-				return []kafka.Message{m}
+				return []kafkago.Message{m}
 			})
 			return []expected{{verify.ForeignResult, other}}
 		}, false},
@@ -161,12 +161,12 @@ func plantsOfResults() []plant {
 			t.Helper()
 			topic := e.y.prefix + events.TopicSubscription
 			var place string
-			e.rewrite(t, events.DeadLetterTopic(topic), 1, func(m kafka.Message) []kafka.Message {
+			e.rewrite(t, events.DeadLetterTopic(topic), 1, func(m kafkago.Message) []kafkago.Message {
 				if place == "" {
 					place = topic + "/" + header(&m, events.HeaderPartition) + "/" + header(&m, events.HeaderOffset) + " "
 					return nil
 				}
-				return []kafka.Message{m}
+				return []kafkago.Message{m}
 			})
 			return []expected{{verify.Unapplied, place}}
 		}, false},

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tenantmodel"
 	"tenantflow/internal/verify"
@@ -76,15 +76,15 @@ func (e *planted) pick(t *testing.T, sql string) (company, what string) {
 }
 
 // rewrite makes a topic anew from its records, with changes.
-func (e *planted) rewrite(t *testing.T, topic string, partitions int, change func(kafka.Message) []kafka.Message) {
+func (e *planted) rewrite(t *testing.T, topic string, partitions int, change func(kafkago.Message) []kafkago.Message) {
 	t.Helper()
-	var all []kafka.Message
+	var all []kafkago.Message
 	for p := range partitions {
-		err := consumers.ReadLog(t.Context(), e.installation.client, topic, p, consumers.Range{To: 1 << 60}, func(r *events.Record) error {
-			c := consumers.CopyRecord(r)
-			m := kafka.Message{Topic: topic, Key: c.Key, Value: c.Value}
+		err := kafka.ReadLog(t.Context(), e.installation.client, topic, p, kafka.Range{To: 1 << 60}, func(r *events.Record) error {
+			c := kafka.CopyRecord(r)
+			m := kafkago.Message{Topic: topic, Key: c.Key, Value: c.Value}
 			for _, h := range c.Headers {
-				m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+				m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 			}
 			all = append(all, change(m)...)
 			return nil
@@ -98,7 +98,7 @@ func (e *planted) rewrite(t *testing.T, topic string, partitions int, change fun
 }
 
 // header reads a header of a message.
-func header(m *kafka.Message, key string) string {
+func header(m *kafkago.Message, key string) string {
 	for _, h := range m.Headers {
 		if h.Key == key {
 			return string(h.Value)
@@ -108,7 +108,7 @@ func header(m *kafka.Message, key string) string {
 }
 
 // withHeader is a message with another value of a header.
-func withHeader(m kafka.Message, key, value string) kafka.Message {
+func withHeader(m kafkago.Message, key, value string) kafkago.Message {
 	m.Headers = slices.Clone(m.Headers)
 	for i := range m.Headers {
 		if m.Headers[i].Key == key {
@@ -267,7 +267,7 @@ func (e *planted) records(t *testing.T, topic, id string) []int64 {
 	var found []int64
 	var values []string
 	for p := range 3 {
-		err := consumers.ReadLog(t.Context(), e.installation.client, e.y.prefix+topic, p, consumers.Range{To: 1 << 60}, func(r *events.Record) error {
+		err := kafka.ReadLog(t.Context(), e.installation.client, e.y.prefix+topic, p, kafka.Range{To: 1 << 60}, func(r *events.Record) error {
 			if envelope, err := events.ParseEnvelope(r); err == nil && envelope.ID == id {
 				found, values = append(found, r.Offset), append(values, string(r.Value))
 			}

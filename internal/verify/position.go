@@ -6,21 +6,21 @@ import (
 	"strings"
 	"time"
 
-	"tenantflow/consumers"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 )
 
 // A position is how far the group is in one partition, and what its log holds.
 type position struct {
 	totals.Position
-	log  consumers.Range
+	log  kafka.Range
 	from int64 // the first offset that is judged
 }
 
 // judged is the range of offsets that can be judged.
-func (p *position) judged() consumers.Range {
+func (p *position) judged() kafka.Range {
 	from := max(p.from, p.log.From)
-	return consumers.Range{From: from, To: max(from, min(p.Committed, p.log.To))}
+	return kafka.Range{From: from, To: max(from, min(p.Committed, p.log.To))}
 }
 
 // positions is where the group was at one moment.
@@ -44,7 +44,7 @@ func (v *Verifier) positions(ctx context.Context) (*positions, error) {
 	}
 	at.notes = notes
 	for _, p := range all {
-		log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
+		log, err := kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, p.Partition)
 		if err != nil {
 			return nil, err
 		}

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/clickhouse"
 )
@@ -107,18 +107,18 @@ func (v *Verifier) heldSince(ctx context.Context, report *Report) (held bool, si
 // firstTime is the time of the first record of a partition from an offset on, the broker's where the topic says so; zero
 // when there is none.
 func (v *Verifier) firstTime(ctx context.Context, partition int, from int64) (time.Time, error) {
-	log, err := consumers.Bounds(ctx, v.cfg.Client, v.cfg.Topic, partition)
+	log, err := kafka.Bounds(ctx, v.cfg.Client, v.cfg.Topic, partition)
 	if err != nil {
 		return time.Time{}, err
 	}
-	return v.firstOf(ctx, v.cfg.Topic, partition, consumers.Range{From: from, To: log.To})
+	return v.firstOf(ctx, v.cfg.Topic, partition, kafka.Range{From: from, To: log.To})
 }
 
 // firstOf is the time of the first record of a range of a log; zero when there is none.
-func (v *Verifier) firstOf(ctx context.Context, topic string, partition int, r consumers.Range) (time.Time, error) {
+func (v *Verifier) firstOf(ctx context.Context, topic string, partition int, r kafka.Range) (time.Time, error) {
 	var first time.Time
 	enough := errors.New("the first record is read")
-	err := consumers.ReadLog(ctx, v.cfg.Client, topic, partition, r, func(r *events.Record) error {
+	err := kafka.ReadLog(ctx, v.cfg.Client, topic, partition, r, func(r *events.Record) error {
 		first = r.Time
 		return enough
 	})

@@ -10,10 +10,10 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/google/uuid"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/postgres"
 )
@@ -39,11 +39,11 @@ func resultTopics() []resultTopic {
 type resultTopic struct {
 	name      string // without prefix
 	compacted bool
-	ids       []int                   // its partitions; none: there is no such topic
-	logs      map[int]consumers.Range // what their logs held when the run began
-	from      map[int]int64           // where reading begins
-	held      time.Time               // what was published since is in the log; zero: everything is
-	emptied   map[int]bool            // partitions whose log holds nothing any more
+	ids       []int               // its partitions; none: there is no such topic
+	logs      map[int]kafka.Range // what their logs held when the run began
+	from      map[int]int64       // where reading begins
+	held      time.Time           // what was published since is in the log; zero: everything is
+	emptied   map[int]bool        // partitions whose log holds nothing any more
 }
 
 // A seen is an event that was read from a topic of results.
@@ -112,9 +112,9 @@ func (c *resultCheck) open(ctx context.Context, t *resultTopic) (records int64, 
 	if err != nil {
 		return 0, err
 	}
-	t.logs, t.from, t.emptied = map[int]consumers.Range{}, map[int]int64{}, map[int]bool{}
+	t.logs, t.from, t.emptied = map[int]kafka.Range{}, map[int]int64{}, map[int]bool{}
 	for _, id := range t.ids {
-		log, err := consumers.Bounds(ctx, c.v.cfg.Client, full, id)
+		log, err := kafka.Bounds(ctx, c.v.cfg.Client, full, id)
 		if err != nil {
 			return 0, err
 		}
@@ -176,8 +176,8 @@ func (c *resultCheck) read(ctx context.Context, each func(topic int, r *events.R
 	for i := range c.topics {
 		t := &c.topics[i]
 		for _, partition := range t.ids {
-			r := consumers.Range{From: t.from[partition], To: t.logs[partition].To}
-			err := consumers.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.TopicPrefix+t.name, partition, r, func(r *events.Record) error {
+			r := kafka.Range{From: t.from[partition], To: t.logs[partition].To}
+			err := kafka.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.TopicPrefix+t.name, partition, r, func(r *events.Record) error {
 				e, id, ours := ownResult(r)
 				switch {
 				case !ours && c.pass == 0:
@@ -281,7 +281,7 @@ func (c *resultCheck) recorded(r *postgres.Recorded) []absentResult {
 
 // of is the partition of a key.
 func (t *resultTopic) of(key string) int {
-	return (&kafka.Hash{}).Balance(kafka.Message{Key: []byte(key)}, t.ids...)
+	return (&kafkago.Hash{}).Balance(kafkago.Message{Key: []byte(key)}, t.ids...)
 }
 
 // lookAgain says which results are missing. A run that begins to read late may have passed over a record that was long noted as published
@@ -298,7 +298,7 @@ func (c *resultCheck) lookAgain(ctx context.Context, absent []absentResult) erro
 		for i := range c.topics {
 			t := &c.topics[i]
 			for _, partition := range t.ids {
-				err := consumers.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.TopicPrefix+t.name, partition, consumers.Range{To: t.from[partition]}, func(r *events.Record) error {
+				err := kafka.ReadLog(ctx, c.v.cfg.Client, c.v.cfg.TopicPrefix+t.name, partition, kafka.Range{To: t.from[partition]}, func(r *events.Record) error {
 					if _, id, ours := ownResult(r); ours {
 						if _, wanted := there[id]; wanted {
 							there[id] = true

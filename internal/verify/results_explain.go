@@ -6,8 +6,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/sinks/postgres"
 )
 
@@ -38,7 +38,7 @@ func (c *resultCheck) explain(ctx context.Context) error {
 		if s == nil {
 			return nil
 		}
-		kept := consumers.CopyRecord(r)
+		kept := kafka.CopyRecord(r)
 		e, err := events.ParseEnvelope(&kept)
 		if err != nil {
 			return err

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"tenantflow/consumers"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/clickhouse"
 )
@@ -14,11 +14,11 @@ import (
 const clockSlack = 10 * time.Minute
 
 // begins is the offset at which the reading of a log begins: where the log does, or where the run was told to, by some slack earlier.
-func (v *Verifier) begins(ctx context.Context, topic string, partition int, log consumers.Range, slack time.Duration) (int64, error) {
+func (v *Verifier) begins(ctx context.Context, topic string, partition int, log kafka.Range, slack time.Duration) (int64, error) {
 	if v.cfg.Since.IsZero() {
 		return log.From, nil
 	}
-	at, err := consumers.OffsetAt(ctx, v.cfg.Client, topic, partition, v.cfg.Since.Add(-slack), log.To)
+	at, err := kafka.OffsetAt(ctx, v.cfg.Client, topic, partition, v.cfg.Since.Add(-slack), log.To)
 	return max(at, log.From), err
 }
 

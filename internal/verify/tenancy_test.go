@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tenantmodel"
 	"tenantflow/internal/tier"
@@ -27,7 +28,7 @@ type tenancy struct {
 	dsn    string
 	store  *postgres.Store
 	conn   *pgx.Conn
-	client *kafka.Client
+	client *kafkago.Client
 }
 
 func (in *installation) tenancy(t testing.TB) *tenancy {
@@ -75,18 +76,18 @@ func (y *tenancy) apply(t testing.TB, step func(postgres.TenantStep)) (stop func
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{}
-	client := &kafka.Client{Addr: y.client.Addr, Transport: transport}
-	results := consumers.NewResults(client)
+	transport := &kafkago.Transport{}
+	client := &kafkago.Client{Addr: y.client.Addr, Transport: transport}
+	results := kafka.NewResults(client)
 	log := slog.New(slog.DiscardHandler)
 	config := consumers.TenantConfig{TopicPrefix: y.prefix, Decoder: decoder,
 		Store:     store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Step: step}),
-		Companies: &consumers.TopicReading{Client: client, Topic: y.prefix + events.TopicCompany, Group: y.group(events.TopicCompany)}}
+		Companies: &kafka.TopicReading{Client: client, Topic: y.prefix + events.TopicCompany, Group: y.group(events.TopicCompany)}}
 	work, working := errgroup.WithContext(ctx)
 	work.Go(func() error { return consumers.NewTenantSweeper(config, results, log).Run(working) })
-	consume := func(topic string, handler consumers.BatchHandler) {
+	consume := func(topic string, handler kafka.BatchHandler) {
 		work.Go(func() error {
-			return consumers.NewGroup(consumers.Config{
+			return kafka.NewGroup(kafka.Config{
 				Name: topic, Brokers: []string{y.client.Addr.String()}, Transport: transport, Group: y.group(topic), Topics: []string{y.prefix + topic},
 				SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 4 * time.Second,
 				BatchRows: 50, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: log,
@@ -124,25 +125,25 @@ func (y *tenancy) produce(t testing.TB, c tenantmodel.Config) {
 		t.Fatal(err)
 	}
 	phase := 0
-	var out []kafka.Message
+	var out []kafkago.Message
 	for m, ok := g.Next(); ok; m, ok = g.Next() {
 		if m.Phase > phase {
 			y.send(t, out...)
 			y.await(t)
 			out, phase = nil, m.Phase
 		}
-		one := kafka.Message{Topic: y.prefix + m.Topic, Key: m.Key, Value: m.Value}
+		one := kafkago.Message{Topic: y.prefix + m.Topic, Key: m.Key, Value: m.Value}
 		for _, h := range m.Headers {
-			one.Headers = append(one.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+			one.Headers = append(one.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 		}
 		out = append(out, one)
 	}
 	y.send(t, out...)
 }
 
-func (y *tenancy) send(t testing.TB, messages ...kafka.Message) {
+func (y *tenancy) send(t testing.TB, messages ...kafkago.Message) {
 	t.Helper()
-	w := &kafka.Writer{Addr: y.client.Addr, Transport: y.client.Transport, Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := &kafkago.Writer{Addr: y.client.Addr, Transport: y.client.Transport, Balancer: &kafkago.Hash{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)
@@ -156,11 +157,11 @@ func (y *tenancy) await(t testing.TB) {
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
-			ends, err := consumers.Ends(ctx, y.client, y.prefix+topic)
+			ends, err := kafka.Ends(ctx, y.client, y.prefix+topic)
 			if err != nil {
 				return false
 			}
-			unread, err := consumers.Unread(ctx, y.client, y.group(topic), y.prefix+topic, ends)
+			unread, err := kafka.Unread(ctx, y.client, y.group(topic), y.prefix+topic, ends)
 			if err != nil {
 				return false
 			}

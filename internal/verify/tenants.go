@@ -10,8 +10,8 @@ import (
 	"maps"
 	"slices"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/postgres"
 )
@@ -104,11 +104,11 @@ func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedCo
 	}
 	last := map[string]publishedConfig{}
 	for _, id := range ids {
-		bounds, err := consumers.Bounds(ctx, v.cfg.Client, topic, id)
+		bounds, err := kafka.Bounds(ctx, v.cfg.Client, topic, id)
 		if err != nil {
 			return nil, err
 		}
-		err = consumers.ReadLog(ctx, v.cfg.Client, topic, id, bounds, func(r *events.Record) error {
+		err = kafka.ReadLog(ctx, v.cfg.Client, topic, id, bounds, func(r *events.Record) error {
 			company := string(r.Key)
 			if len(r.Value) == 0 {
 				delete(last, company)
@@ -150,12 +150,12 @@ func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.Compan
 	if len(configs) == 0 {
 		return 0, nil
 	}
-	publisher := consumers.NewResults(v.cfg.Client)
+	publisher := kafka.NewResults(v.cfg.Client)
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
-	results := make([]consumers.Result, 0, len(configs))
+	results := make([]kafka.Result, 0, len(configs))
 	for _, c := range configs {
 		if c.Config == nil {
-			results = append(results, consumers.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID})
+			results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID})
 			continue
 		}
 		data, err := json.Marshal(map[string]any{"company_id": c.CompanyID, "version": c.Version, "config": c.Config})
@@ -163,7 +163,7 @@ func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.Compan
 			return 0, fmt.Errorf("publish the configuration of company %s: %w", c.CompanyID, err)
 		}
 		cause := &events.Envelope{Source: events.SourceOf("verify"), ID: fmt.Sprintf("config:%s:%d", c.CompanyID, c.Version)}
-		results = append(results, consumers.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
+		results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
 			Event: events.NewResult("verify", cause, events.TypeConfigChanged, 0, c.UpdatedAt, data)})
 	}
 	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
@@ -177,11 +177,11 @@ func (v *Verifier) publishResults(ctx context.Context, missing []postgres.Result
 	if len(missing) == 0 {
 		return 0, nil
 	}
-	publisher := consumers.NewResults(v.cfg.Client)
+	publisher := kafka.NewResults(v.cfg.Client)
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
-	results := make([]consumers.Result, len(missing))
+	results := make([]kafka.Result, len(missing))
 	for i, one := range missing {
-		results[i] = consumers.Result{Topic: v.cfg.TopicPrefix + one.Topic, Key: one.Key, Event: one.Event}
+		results[i] = kafka.Result{Topic: v.cfg.TopicPrefix + one.Topic, Key: one.Key, Event: one.Event}
 	}
 	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
 		return 0, err

@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/internal/verify"
@@ -38,7 +38,7 @@ func (in *installation) withTenants(t *testing.T, companies int) (verify.Config,
 	}
 	t.Cleanup(func() { _ = conn.Close(t.Context()) })
 	tenants := store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
-	publisher := consumers.NewResults(&kafka.Client{Addr: in.client.Addr, Transport: in.client.Transport})
+	publisher := kafka.NewResults(&kafkago.Client{Addr: in.client.Addr, Transport: in.client.Transport})
 	defer func() { _ = publisher.Close() }()
 	id := "v" + strings.ToLower(rand.Text()[:10])
 	var ids []string
@@ -58,7 +58,7 @@ func (in *installation) withTenants(t *testing.T, companies int) (verify.Config,
 			}
 			for _, r := range done[0].Results {
 				if r.Topic == events.TopicCompanyConfig {
-					if err := publisher.Publish(t.Context(), []consumers.Result{{Topic: topic, Key: r.Key, Event: r.Event}}, func(error) {}); err != nil {
+					if err := publisher.Publish(t.Context(), []kafka.Result{{Topic: topic, Key: r.Key, Event: r.Event}}, func(error) {}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -23,9 +23,14 @@ func (t *Tenants) CheckPartitions(ctx context.Context, topic string, partitions 
 	ctx, cancel := t.store.bounded(ctx)
 	defer cancel()
 	var was int
-	err := t.store.pool.QueryRow(ctx, `WITH first AS (
-			INSERT INTO public.topic_partitions (topic, partitions) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING partitions)
-		SELECT partitions FROM first UNION ALL SELECT partitions FROM public.topic_partitions WHERE topic = $1 LIMIT 1`, topic, partitions).Scan(&was)
+	// A row that another process inserts at the same time is invisible to this statement, unless it is updated.
+	err := t.store.pool.QueryRow(ctx, `WITH known AS (
+			SELECT partitions FROM public.topic_partitions WHERE topic = $1
+		), first AS (
+			INSERT INTO public.topic_partitions AS t (topic, partitions) SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM known)
+			ON CONFLICT (topic) DO UPDATE SET partitions = t.partitions RETURNING partitions
+		)
+		SELECT partitions FROM known UNION ALL SELECT partitions FROM first`, topic, partitions).Scan(&was)
 	if err != nil {
 		return explain("look how many partitions a topic had", err)
 	}

@@ -56,6 +56,8 @@ func TestSchemaFault_AnEventIsRefusedAlone(t *testing.T) {
 		harm, eventType, data string
 	}{
 		"no schema":                   {"DROP SCHEMA $ CASCADE", events.TypeSchemaUpgradeRequested, ""},
+		"no schema for an upgrade":    {"DROP SCHEMA $ CASCADE", events.TypeUpgradeRequested, `"new_tier":"pro"`},
+		"no schema for a removal":     {"DROP SCHEMA $ CASCADE", events.TypeUserRemoved, `"user_id":"@-u1"`},
 		"no table of users":           {"ALTER TABLE $.users RENAME TO gone", events.TypeUpgradeRequested, `"new_tier":"pro"`},
 		"a column is gone":            {"ALTER TABLE $.users DROP COLUMN subscription_limits", events.TypeUpgradeRequested, `"new_tier":"pro"`},
 		"a table is another's":        {"ALTER TABLE $.users RENAME TO gone; CREATE VIEW $.users AS SELECT user_id, email FROM $.gone", events.TypeUserRemoved, `"user_id":"@-u1"`},

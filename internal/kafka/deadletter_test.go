@@ -1,0 +1,54 @@
+package kafka_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tenantflow/events"
+	"tenantflow/internal/engine"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
+)
+
+// A producer that gets everything wrong fills the dead letters, and must not fill the log as well. One letter of them is too
+// large for their topic.
+func TestDeadLetters_LogAFewAndSumUpTheRest(t *testing.T) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := kafkatest.NewLog(t, broker, 1)
+		f.Limit(t, events.DeadLetterTopic(f.Topic), 100_000)
+		var log kafkatest.Transcript
+		count := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "letters"}, []string{"topic", "reason"})
+		letters := kafka.NewDeadLetters(f.Client, f.Group, log.Logger(), count)
+		const n, large = 1000, 613
+		all := make([]kafka.DeadLetter, n)
+		for i := range all {
+			all[i] = kafka.DeadLetter{Attempts: 1, Rejection: events.Reject(events.Conflict, "words"),
+				Record: events.Record{Topic: f.Topic, Offset: int64(i), Key: []byte("k"), Value: []byte("v")}}
+		}
+		all[large].Record.Value = make([]byte, 200_000)
+		if err := letters.Publish(t.Context(), all, func(error) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := letters.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Letters(t); got[events.Conflict] != n-1 || got[events.TooLarge] != 1 {
+			t.Errorf("published %v", got)
+		}
+		said := log.String()
+		if lines := strings.Count(said, "\n"); lines > 10 {
+			t.Errorf("%d lines of log", lines)
+		}
+		for _, words := range []string{"offset=0 ", "reason=conflict events=994", "reason=too_large events=1"} {
+			if !strings.Contains(said, words) {
+				t.Errorf("the log does not say %q:\n%s", words, said)
+			}
+		}
+		if got := testutil.ToFloat64(count.WithLabelValues(f.Topic, "conflict")); got != n-1 {
+			t.Errorf("the metric counts %v conflicts", got)
+		}
+	})
+}

@@ -1,0 +1,81 @@
+package kafka_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
+)
+
+// A process that stops in the middle of a rebalance does not wait for a member that does not answer any more.
+func TestGroup_StopInterruptsAJoin(t *testing.T) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		for _, first := range []bool{true, false} {
+			f := kafkatest.NewLog(t, broker, 2)
+			patient := func(c *kafka.Config) {
+				c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 60*time.Second, 5*time.Second
+			}
+			var taken kafkatest.Journal
+			var m *kafkatest.Member
+			if !first {
+				m = f.Join(t, kafkatest.EachEvent(&taken), patient)
+				kafkatest.Eventually(t, "it has the partitions", time.Minute, func() bool { return m.Partitions() == 2 })
+			}
+			joinAndFreeze(t, f)
+			if first {
+				m = f.Join(t, kafkatest.EachEvent(&taken), patient)
+			} else {
+				kafkatest.Eventually(t, "it has lost one", time.Minute, func() bool { return m.Partitions() == 1 })
+				third := f.Join(t, kafkatest.EachEvent(&taken), patient)
+				defer func() { _ = third.Stop() }()
+			}
+			kafkatest.Eventually(t, "a rebalance waits for the frozen member", time.Minute, func() bool {
+				return groupState(t, f) == "PreparingRebalance" && m.Partitions() == 0
+			})
+			began := time.Now()
+			if err := m.Stop(); err != nil {
+				t.Errorf("Run: %v, want nil after a stop", err)
+			}
+			// The frozen member would be waited for a minute; half of that is not a measurement.
+			if took := time.Since(began); took > 30*time.Second {
+				t.Errorf("the stop took %s", took)
+			}
+		}
+	})
+}
+
+// joinAndFreeze joins the group with a member that does not notice for most of a minute that the others rejoin.
+func joinAndFreeze(t *testing.T, f *kafkatest.Log) {
+	t.Helper()
+	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{ID: f.Group, Brokers: []string{f.Brokers}, Topics: []string{f.Topic},
+		SessionTimeout: 60 * time.Second, RebalanceTimeout: 60 * time.Second, HeartbeatInterval: 55 * time.Second, JoinGroupBackoff: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		if _, err = g.Next(ctx); err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// groupState is what the broker says of the group.
+func groupState(t *testing.T, f *kafkatest.Log) string {
+	t.Helper()
+	res, err := f.Client.DescribeGroups(t.Context(), &kafkago.DescribeGroupsRequest{GroupIDs: []string{f.Group}})
+	if err != nil || len(res.Groups) != 1 {
+		return ""
+	}
+	return res.Groups[0].GroupState
+}

@@ -1,0 +1,79 @@
+package kafkatest
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
+)
+
+// OnBothBrokers runs a test on the shared embedded broker and on the shared Apache Kafka.
+func OnBothBrokers(t *testing.T, test func(t *testing.T, broker *engine.Kafka)) {
+	t.Helper()
+	t.Parallel()
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, enginetest.SharedKafka(t))
+	})
+	t.Run("apache", func(t *testing.T) {
+		t.Parallel()
+		test(t, enginetest.SharedApacheKafka(t))
+	})
+}
+
+// Eventually waits for a condition.
+func Eventually(t testing.TB, what string, within time.Duration, condition func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if err := enginetest.Eventually(ctx, condition); err != nil {
+		t.Fatalf("%s: not within %s", what, within)
+	}
+}
+
+// Await waits for a channel to be closed, or to hold something.
+func Await[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	const patience = 3 * time.Minute // only a hang takes so long, or a machine that is very busy
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	select {
+	case v := <-c:
+		return v
+	case <-ctx.Done():
+		t.Fatalf("%s: not within %s", what, patience)
+		panic("unreachable")
+	}
+}
+
+// A Transcript is a log that can be looked into.
+type Transcript struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write adds to it.
+func (l *Transcript) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+// String is what was logged so far.
+func (l *Transcript) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// Logger logs to it.
+func (l *Transcript) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// Has reports whether something was logged so far.
+func (l *Transcript) Has(text string) bool { return strings.Contains(l.String(), text) }

@@ -1,0 +1,103 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+	"tenantflow/internal/retry"
+)
+
+// A Result is an event this service publishes.
+type Result struct {
+	Topic string // prefix included
+	Key   string
+	// Event is nil for a tombstone: a record without a value.
+	Event *events.Envelope
+	// Partition is where it goes; nil: where its key does.
+	Partition *int
+}
+
+// A placer puts messages where their key belongs, but those that name a partition.
+type placer struct{ kafkago.Hash }
+
+// Balance chooses one of the partitions.
+func (p *placer) Balance(m kafkago.Message, partitions ...int) int {
+	if id, named := m.WriterData.(int); named && slices.Contains(partitions, id) {
+		return id
+	}
+	return p.Hash.Balance(m, partitions...)
+}
+
+// Results publishes events.
+type Results struct{ writer *kafkago.Writer }
+
+// NewResults returns a publisher. Close it.
+func NewResults(client *kafkago.Client) *Results {
+	return &Results{&kafkago.Writer{
+		Addr:         client.Addr,
+		Transport:    client.Transport,
+		Balancer:     &placer{},
+		RequiredAcks: kafkago.RequireAll,
+		BatchTimeout: time.Millisecond, // a lone result must not wait for others
+		MaxAttempts:  1,                // tries again here, where it can be seen
+	}}
+}
+
+// Close waits for what is under way.
+func (r *Results) Close() error { return r.writer.Close() }
+
+// Publish returns when the brokers have all of them. It tries again for as long as ctx lasts, reporting to waiting what it waits
+// for, so a result may be there twice, with the same id. Not transient is only what a person has to mend: a *FatalError.
+func (r *Results) Publish(ctx context.Context, results []Result, waiting func(error)) error {
+	if len(results) == 0 {
+		return nil
+	}
+	messages := make([]kafkago.Message, len(results))
+	for i, one := range results {
+		var value []byte
+		var headers []events.Header
+		if one.Event != nil {
+			value, headers = one.Event.EncodeBinary()
+		}
+		messages[i] = message(one.Topic, []byte(one.Key), value, headers)
+		if one.Partition != nil {
+			messages[i].WriterData = *one.Partition
+		}
+	}
+	delays := retry.New()
+	for {
+		err := r.writer.WriteMessages(ctx, messages...)
+		if err == nil {
+			waiting(nil)
+			return nil
+		}
+		err = fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
+		var refused kafkago.WriteErrors
+		if errors.As(err, &refused) {
+			for _, one := range refused {
+				if one != nil && !kafkaTransient(one) {
+					return &FatalError{Err: err}
+				}
+			}
+		}
+		waiting(err)
+		if delays.Wait(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// message makes what kafka-go's Writer takes.
+func message(topic string, key, value []byte, headers []events.Header) kafkago.Message {
+	m := kafkago.Message{Topic: topic, Key: key, Value: value, Headers: make([]kafkago.Header, len(headers))}
+	for i, h := range headers {
+		m.Headers[i] = kafkago.Header{Key: h.Key, Value: h.Value}
+	}
+	return m
+}

@@ -1,0 +1,228 @@
+package kafka
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"sync"
+
+	"tenantflow/internal/health"
+)
+
+// state sums up how the partitions of a group are, for readiness, liveness and metrics.
+type state struct {
+	part    string
+	tracker *health.Tracker // may be nil
+	metrics *Metrics
+
+	mu         sync.Mutex
+	joined     bool
+	groupError error
+	partitions map[place]*condition
+}
+
+type place struct {
+	topic string
+	id    int
+}
+
+func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.id) }
+
+// The two halves of a partition's loop; each may wait for something of its own.
+const (
+	reading = iota
+	writing
+)
+
+type condition struct {
+	waiting [2]error
+	stopped *StopError
+	end     int64 // of the log, as far as is known
+	stable  int64 // the end of what can be read of it: where the first open transaction begins, or end
+	done    int64 // everything before it has had its effects
+}
+
+// lag counts what has not had its effects, read or not: a writer that is stuck with all that was read has a lag.
+func (c *condition) lag() int64 { return max(0, c.end-c.done) }
+
+// work is the part of the lag that the consumer could do something about. While a transaction is open, what lies behind its
+// beginning can't be read, and a consumer that waits for it is not stuck.
+func (c *condition) work() int64 { return max(0, min(c.end, c.stable)-c.done) }
+
+func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
+	return &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
+}
+
+// assigned begins a generation with these partitions. Missing says what keeps the group from having any.
+func (s *state) assigned(places []place, missing error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.metrics.stopped.Reset()
+	s.metrics.lag.Reset()
+	s.partitions = map[place]*condition{}
+	for _, p := range places {
+		s.partitions[p] = &condition{}
+	}
+	s.joined, s.groupError = true, missing
+	s.metrics.assigned.Set(float64(len(places)))
+	s.report()
+}
+
+// count is the number of partitions assigned.
+func (s *state) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.partitions)
+}
+
+// left ends a generation. Between two, nothing is assigned.
+func (s *state) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.partitions = map[place]*condition{}
+	s.joined = false
+	s.metrics.assigned.Set(0)
+	s.report()
+}
+
+func (s *state) joining(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groupError = err
+	s.report()
+}
+
+func (s *state) waiting(topic string, id, half int, reason error) {
+	s.change(topic, id, func(c *condition) bool {
+		was := c.waiting[half]
+		c.waiting[half] = reason
+		return (was == nil) != (reason == nil) || reason != nil && was.Error() != reason.Error()
+	})
+	if reason != nil {
+		s.progress() // it tries, and gets an answer: a restart would not mend that
+	}
+}
+
+func (s *state) stopped(topic string, id int, err *StopError) {
+	s.change(topic, id, func(c *condition) bool {
+		c.stopped = err
+		s.metrics.stopped.WithLabelValues(topic, strconv.Itoa(id), err.Kind).Set(1)
+		return true
+	})
+}
+
+// behind notes how far the log of a partition goes and how far its effects do.
+func (s *state) behind(topic string, id int, note func(*condition)) {
+	s.change(topic, id, func(c *condition) bool {
+		before := c.work()
+		note(c)
+		s.metrics.lag.WithLabelValues(topic, strconv.Itoa(id)).Set(float64(c.lag()))
+		if before != c.work() {
+			s.load()
+		}
+		return (before == 0) != (c.work() == 0)
+	})
+}
+
+// opened begins at an offset.
+func (s *state) opened(topic string, id int, offset int64) {
+	s.behind(topic, id, func(c *condition) { c.done, c.end, c.stable = offset, offset, offset })
+}
+
+// read notes that the log goes on to at least end.
+func (s *state) read(topic string, id int, end int64) {
+	s.behind(topic, id, func(c *condition) { c.end, c.stable = max(c.end, end), max(c.stable, end) })
+}
+
+// ends notes where the log ends, and where what can be read of it ends.
+func (s *state) ends(topic string, id int, end, stable int64) {
+	s.behind(topic, id, func(c *condition) { c.end, c.stable = end, stable })
+}
+
+// wrote notes that everything before done has had its effects.
+func (s *state) wrote(topic string, id int, done int64) {
+	s.behind(topic, id, func(c *condition) { c.done = done })
+}
+
+// caughtUp reports whether everything that is known to be in the log has had its effects, and reading it does not fail.
+func (s *state) caughtUp(topic string, id int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.partitions[place{topic, id}]
+	return c != nil && c.lag() == 0 && c.waiting[reading] == nil
+}
+
+// doneTo is the offset before which everything has had its effects.
+func (s *state) doneTo(topic string, id int) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.partitions[place{topic, id}]; c != nil {
+		return c.done
+	}
+	return 0
+}
+
+func (s *state) change(topic string, id int, f func(*condition) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.partitions[place{topic, id}]; c != nil && f(c) {
+		s.report()
+	}
+}
+
+func (s *state) progress() {
+	if s.tracker != nil {
+		s.tracker.Progress(s.part)
+	}
+}
+
+// report tells the health tracker. The caller holds the lock.
+func (s *state) report() {
+	if s.tracker == nil {
+		return
+	}
+	var stopped, waiting []string
+	for p, c := range s.partitions {
+		switch {
+		case c.stopped != nil:
+			stopped = append(stopped, fmt.Sprintf("%s: %v", p, c.stopped))
+		case c.waiting[writing] != nil:
+			waiting = append(waiting, fmt.Sprintf("%s: %v", p, c.waiting[writing]))
+		case c.waiting[reading] != nil:
+			waiting = append(waiting, fmt.Sprintf("%s: %v", p, c.waiting[reading]))
+		}
+	}
+	s.load()
+	switch {
+	case len(stopped) > 0:
+		s.tracker.Set(s.part, health.Stopped, summary(stopped))
+	case len(waiting) > 0:
+		s.tracker.Set(s.part, health.Failing, summary(waiting))
+	case s.groupError != nil:
+		s.tracker.Set(s.part, health.Failing, s.groupError.Error())
+	case !s.joined:
+		s.tracker.Set(s.part, health.Starting, "joining the consumer group")
+	default:
+		s.tracker.Set(s.part, health.Ready, "")
+	}
+}
+
+// load tells the health tracker how much there is to do. The caller holds the lock.
+func (s *state) load() {
+	if s.tracker == nil {
+		return
+	}
+	total := int64(0)
+	for _, c := range s.partitions {
+		total += c.work()
+	}
+	s.tracker.Load(s.part, len(s.partitions), total)
+}
+
+func summary(reasons []string) string {
+	sort.Strings(reasons)
+	if len(reasons) == 1 {
+		return reasons[0]
+	}
+	return fmt.Sprintf("%s (and %d more partitions)", reasons[0], len(reasons)-1)
+}
