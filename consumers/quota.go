@@ -15,7 +15,6 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -155,12 +154,13 @@ func (p *quotaPartition) Begin() kafka.Batch {
 	return b
 }
 
-// End keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
-func (p *quotaPartition) End(batch kafka.Batch) {
+// Release keeps the batch for another one, unless it has many users: emptying its index would cost small batches more than a new one.
+func (b *quotaBatch) Release() {
 	const many = 4096 // users and days
-	if b, ok := batch.(*quotaBatch); ok && len(b.groups) <= many {
+	if len(b.groups) <= many {
+		free := &b.partition.quota.batches
 		b.reset()
-		p.quota.batches.Put(b)
+		free.Put(b)
 	}
 }
 
@@ -184,30 +184,27 @@ func (p *quotaPartition) Annotation() string {
 	return quotaMetadata{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation}.String()
 }
 
-// Write counts a batch.
-func (p *quotaPartition) Write(ctx context.Context, b kafka.Batch, r kafka.Range) error {
-	batch, ok := b.(*quotaBatch)
-	if !ok {
-		return fmt.Errorf("count usage: not a quota batch: %T", b)
-	}
+// Write counts the batch.
+func (b *quotaBatch) Write(ctx context.Context, r kafka.Range) error {
+	p := b.partition
 	p.step(QuotaFormed)
-	refused, err := p.judge(ctx, batch)
+	refused, err := p.judge(ctx, b)
 	if err != nil {
 		return err
 	}
 	if err := p.refuse(ctx, refused); err != nil {
 		return err
 	}
-	if err := p.insist(ctx, func() error { return p.try(ctx, batch, r) }); err != nil {
+	if err := p.insist(ctx, func() error { return p.try(ctx, b, r) }); err != nil {
 		return err
 	}
 	p.next = r.To
-	if batch.record.Offset >= 0 {
-		p.record = batch.record
+	if b.record.Offset >= 0 {
+		p.record = b.record
 	}
-	p.quota.cfg.Activity.saw(batch.groups, p.known)
-	p.quota.metrics.count(batch, p.calls, p.counted, len(refused))
-	p.quota.metrics.remembered.WithLabelValues(p.label()).Set(float64(batch.remembered))
+	p.quota.cfg.Activity.saw(b.groups, p.known)
+	p.quota.metrics.count(b, p.calls, p.counted, len(refused))
+	p.quota.metrics.remembered.WithLabelValues(p.label()).Set(float64(b.remembered))
 	if err := p.settleDeferred(ctx); err != nil {
 		return err
 	}
@@ -229,35 +226,24 @@ func (p *quotaPartition) Idle(ctx context.Context) error {
 // insist does something in the store until it is done, over another connection after every error, as long as the store is
 // found as it was left. If it is not, the session ends, and Open finds out where to go on.
 func (p *quotaPartition) insist(ctx context.Context, do func() error) error {
-	delays := retry.New()
-	err := do()
-	for err != nil {
-		switch {
-		case errors.Is(err, dragonfly.ErrMoved):
-			return p.reopen(ctx, err)
-		case dragonfly.Classify(err) == dragonfly.Fatal:
-			return &kafka.FatalError{Err: err}
-		case final(err) || ctx.Err() != nil:
-			return err
+	again := false
+	return p.KeepTrying(ctx, fatalForCounters, func() (err error) {
+		if again {
+			err = p.renew(ctx)
 		}
-		p.Waiting(err)
-		if delays.Wait(ctx) != nil {
-			return err
-		}
-		if err = p.renew(ctx); err == nil {
+		again = true
+		if err == nil {
 			err = do()
 		}
-	}
-	return nil
+		if errors.Is(err, dragonfly.ErrMoved) {
+			return p.reopen(ctx, err)
+		}
+		return err
+	})
 }
 
-// final reports whether an error ends the session: trying again would not help.
-func final(err error) bool {
-	var moved *kafka.MovedError
-	var stop *kafka.StopError
-	var failure *kafka.FatalError
-	return errors.As(err, &moved) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, kafka.ErrLost)
-}
+// fatalForCounters reports whether waiting for the counter store would not help.
+func fatalForCounters(err error) bool { return dragonfly.Classify(err) == dragonfly.Fatal }
 
 // renew begins another session after an error. Nothing may be sent before a look: the store may have been restarted from
 // an older state, and a watermark would be written over what is missing there.

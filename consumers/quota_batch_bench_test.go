@@ -49,7 +49,7 @@ func BenchmarkQuotaBatchAdd(b *testing.B) {
 		batch.Add(r)
 		if n++; n%rows == 0 {
 			batch.Close()
-			p.End(batch)
+			batch.Release()
 		}
 	}
 }

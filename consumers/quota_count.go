@@ -10,7 +10,6 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
-	"tenantflow/internal/retry"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
@@ -138,19 +137,15 @@ func (p *quotaPartition) resolve(ctx context.Context) error {
 	for len(p.known) < len(p.users) {
 		p.known = append(p.known, nil)
 	}
-	delays := retry.New()
-	for {
+	never := func(error) bool { return false }
+	return p.KeepTrying(ctx, never, func() error {
 		through := p.quota.cfg.Users.AppliedThrough() // before the answers
 		err := p.quota.cfg.Users.ResolveMembers(ctx, p.users, p.known[:len(p.users)])
 		if err == nil {
 			p.through = through
-			return nil
 		}
-		p.Waiting(err)
-		if delays.Wait(ctx) != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
 // accepted gives the events of a user and day that count, in the order of their offsets. The claims of the others go to claims, unless that

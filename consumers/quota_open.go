@@ -13,7 +13,6 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -63,25 +62,19 @@ func (q *Quota) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartit
 
 // open decides where to go on, trying again while the store is away.
 func (p *quotaPartition) open(ctx context.Context) error {
-	delays := retry.New()
-	for {
-		err := p.settle(ctx)
-		switch {
-		case err == nil:
-			p.Waiting(nil)
-			return nil
-		case final(err) || ctx.Err() != nil:
-			return err
-		case dragonfly.Classify(err) == dragonfly.Fatal:
-			return &kafka.FatalError{Err: err}
+	again := false
+	err := p.KeepTrying(ctx, fatalForCounters, func() error {
+		if again {
+			p.session.Close()
+			p.session = p.quota.cfg.Session(p.Topic(), p.ID())
 		}
-		p.Waiting(err)
-		if delays.Wait(ctx) != nil {
-			return err
-		}
-		p.session.Close()
-		p.session = p.quota.cfg.Session(p.Topic(), p.ID())
+		again = true
+		return p.settle(ctx)
+	})
+	if err == nil {
+		p.Waiting(nil)
 	}
+	return err
 }
 
 // settle looks at the sentinels once, and notes where the partition goes on.

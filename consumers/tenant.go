@@ -3,14 +3,12 @@ package consumers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/postgres"
 )
 
@@ -104,9 +102,12 @@ type tenantPartition struct {
 	since time.Time          // when the first of them was done
 }
 
-func (p *tenantPartition) Begin() kafka.Batch { return &kafka.Records{} }
+func (p *tenantPartition) Begin() kafka.Batch { return &tenantBatch{partition: p} }
 
-func (p *tenantPartition) End(kafka.Batch) {}
+type tenantBatch struct {
+	kafka.Records
+	partition *tenantPartition
+}
 
 // openTenant begins a partition whose companies all others must leave alone: each company has one partition for as long as
 // their number does not change.
@@ -131,21 +132,18 @@ func openTenant(ctx context.Context, p *kafka.Partition, config TenantConfig) (*
 }
 
 // Write applies events one after the other, each in a transaction of its own, and publishes their results together.
-func (p *tenantPartition) Write(ctx context.Context, b kafka.Batch, _ kafka.Range) error {
-	batch, ok := b.(*kafka.Records)
-	if !ok {
-		return fmt.Errorf("write events: not a batch of events: %T", b)
-	}
-	decoded := make([]*events.Event, len(batch.All))
+func (b *tenantBatch) Write(ctx context.Context, _ kafka.Range) error {
+	p := b.partition
+	decoded := make([]*events.Event, len(b.All))
 	var letters []kafka.DeadLetter
-	for i := range batch.All {
-		e, err := p.config.Decoder.Decode(&batch.All[i])
+	for i := range b.All {
+		e, err := p.config.Decoder.Decode(&b.All[i])
 		var rejection *events.Rejection
 		switch {
 		case err == nil:
 			decoded[i] = e
 		case errors.As(err, &rejection):
-			letters = append(letters, kafka.DeadLetter{Record: batch.All[i], Rejection: rejection, Attempts: 1})
+			letters = append(letters, kafka.DeadLetter{Record: b.All[i], Rejection: rejection, Attempts: 1})
 		default:
 			return err
 		}
@@ -167,14 +165,14 @@ func (p *tenantPartition) Write(ctx context.Context, b kafka.Batch, _ kafka.Rang
 		}
 		// What is due before its time has no effect, which is for the rules to say.
 		var rejection *events.Rejection
-		if e.Type == events.TypeSubscriptionDue || !errors.As(e.CheckTime(batch.All[i].Time, p.config.FutureTolerance), &rejection) {
+		if e.Type == events.TypeSubscriptionDue || !errors.As(e.CheckTime(b.All[i].Time, p.config.FutureTolerance), &rejection) {
 			var err error
-			if rejection, err = p.apply(ctx, e, &batch.All[i]); err != nil {
+			if rejection, err = p.apply(ctx, e, &b.All[i]); err != nil {
 				return err
 			}
 		}
 		if rejection != nil {
-			letters = append(letters, kafka.DeadLetter{Record: batch.All[i], Rejection: rejection, Attempts: 1})
+			letters = append(letters, kafka.DeadLetter{Record: b.All[i], Rejection: rejection, Attempts: 1})
 		}
 		if err := p.publish(ctx, false); err != nil {
 			return err
@@ -185,8 +183,8 @@ func (p *tenantPartition) Write(ctx context.Context, b kafka.Batch, _ kafka.Rang
 			return err
 		}
 	}
-	if p.due != nil && len(batch.All) > 0 {
-		if err := p.dueWhileBusy(ctx, batch.All[len(batch.All)-1].Time); err != nil {
+	if p.due != nil && len(b.All) > 0 {
+		if err := p.dueWhileBusy(ctx, b.All[len(b.All)-1].Time); err != nil {
 			return err
 		}
 	}
@@ -266,23 +264,15 @@ func (c *TenantConfig) results(done []postgres.Applied) []kafka.Result {
 
 // keepTrying does something again until it does not fail, unless waiting would not mend that.
 func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error {
-	delays := retry.New()
-	for {
-		err := do()
-		var stop *kafka.StopError
-		switch {
-		case err == nil:
-			p.Waiting(nil)
-			return nil
-		case errors.As(err, &stop):
-			return err
-		case postgres.Classify(err) == postgres.Fatal:
-			return &kafka.FatalError{Err: err}
+	err := p.KeepTrying(ctx, func(err error) bool {
+		if postgres.Classify(err) == postgres.Fatal {
+			return true
 		}
-		p.Waiting(err)
 		p.Logger().WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
-		if delays.Wait(ctx) != nil {
-			return err
-		}
+		return false
+	}, do)
+	if err == nil {
+		p.Waiting(nil)
 	}
+	return err
 }

@@ -13,7 +13,6 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
-	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -240,17 +239,17 @@ func (b *usageBatch) rows() *clickhouse.Block {
 	return b.block
 }
 
-func (p *usagePartition) End(b kafka.Batch) {
-	batch, ok := b.(*usageBatch)
-	if !ok || batch.block == nil {
+// Release keeps the batch's block for another one.
+func (b *usageBatch) Release() {
+	if b.block == nil {
 		return
 	}
-	batch.block.Reset()
+	b.block.Reset()
 	select {
-	case p.usage.blocks <- batch.block:
+	case b.partition.usage.blocks <- b.block:
 	default: // enough are free
 	}
-	batch.block = nil
+	b.block = nil
 }
 
 func (b *usageBatch) Rows() int {
@@ -324,36 +323,33 @@ func (b *usageBatch) reject(r *events.Record, err error) {
 	b.letterLen += kafka.RecordBytes(r)
 }
 
-// Write stores a batch.
-func (p *usagePartition) Write(ctx context.Context, b kafka.Batch, r kafka.Range) error {
-	batch, ok := b.(*usageBatch)
-	if !ok {
-		return fmt.Errorf("write usage: not a usage batch: %T", b)
-	}
-	batch.rows() // a batch of dead letters alone has none yet
+// Write stores the batch.
+func (b *usageBatch) Write(ctx context.Context, r kafka.Range) error {
+	p := b.partition
+	b.rows() // a batch of dead letters alone has none yet
 	p.step(StepFormed)
-	if err := p.checkCoverage(ctx, batch); err != nil {
+	if err := p.checkCoverage(ctx, b); err != nil {
 		return err
 	}
-	if err := p.dropKnown(ctx, batch); err != nil {
+	if err := p.dropKnown(ctx, b); err != nil {
 		return err
 	}
 	p.step(StepChecked)
 	// The letters go first: the insert may commit offsets inside the range, and what lies before a committed offset
 	// must have had its effect.
-	if err := p.DeadLetter(ctx, batch.letters); err != nil {
+	if err := p.DeadLetter(ctx, b.letters); err != nil {
 		return err
 	}
 	p.step(StepDeadLettered)
-	rows := batch.block.Live()
-	if err := p.insert(ctx, batch, r, 0, batch.block.Len()); err != nil {
+	rows := b.block.Live()
+	if err := p.insert(ctx, b, r, 0, b.block.Len()); err != nil {
 		return err
 	}
-	if err := p.rejectRefused(ctx, batch); err != nil {
+	if err := p.rejectRefused(ctx, b); err != nil {
 		return err
 	}
-	p.usage.metrics.stored.Add(float64(rows - len(batch.refused)))
-	for _, copies := range batch.copies {
+	p.usage.metrics.stored.Add(float64(rows - len(b.refused)))
+	for _, copies := range b.copies {
 		p.usage.metrics.duplicates.Add(float64(len(copies)))
 	}
 	return nil
@@ -362,23 +358,8 @@ func (p *usagePartition) Write(ctx context.Context, b kafka.Batch, r kafka.Range
 func (p *usagePartition) step(s UsageStep) { p.usage.cfg.OnStep(s) }
 
 // keepTrying does something with ClickHouse until it works, saying what it waits for.
-func keepTrying[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (T, error) {
-	delays := retry.New()
-	for {
-		v, err := do()
-		var stop *kafka.StopError
-		var failure *kafka.FatalError
-		switch {
-		case err == nil:
-			return v, nil
-		case errors.Is(err, kafka.ErrLost), ctx.Err() != nil, errors.As(err, &stop), errors.As(err, &failure):
-			return v, err // of a commit within: it is no use to try again
-		case clickhouse.Classify(err) == clickhouse.Fatal:
-			return v, &kafka.FatalError{Err: err}
-		}
-		p.Waiting(err)
-		if delays.Wait(ctx) != nil {
-			return v, err
-		}
-	}
+func keepTrying[T any](ctx context.Context, p *usagePartition, do func() (T, error)) (v T, err error) {
+	fatal := func(err error) bool { return clickhouse.Classify(err) == clickhouse.Fatal }
+	err = p.KeepTrying(ctx, fatal, func() error { v, err = do(); return err })
+	return v, err
 }

@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/service"
 	"tenantflow/internal/tier"
-	"tenantflow/sinks/clickhouse"
-	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
 )
 
 // A checkedConfig is what config check found.
@@ -46,12 +45,12 @@ Exit codes: 0 usable; 1 a store can't be used; 2 the configuration is wrong.`,
   tenantflow config check --connect`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			chosen, _, err := choose(parts(), only)
+			chosen, _, err := service.Choose(service.Parts(), only)
 			if err != nil {
 				return err
 			}
 			checked := checkedConfig{Problems: []config.Problem{}}
-			cfg, err := a.config(storesOf(chosen)...)
+			cfg, err := a.config(service.Stores(chosen)...)
 			var found config.Problems
 			switch {
 			case errors.As(err, &found):
@@ -64,7 +63,7 @@ Exit codes: 0 usable; 1 a store can't be used; 2 the configuration is wrong.`,
 				return err // the list itself is the message
 			}
 			if connect && checked.Valid {
-				if checked.Stores, err = tryStores(cmd.Context(), cfg, storesOf(chosen)); err != nil {
+				if checked.Stores, err = tryStores(cmd.Context(), cfg, service.Stores(chosen)); err != nil {
 					return err
 				}
 			}
@@ -130,7 +129,7 @@ func tryStores(ctx context.Context, cfg *config.Config, stores []config.Store) (
 }
 
 func tryStore(ctx context.Context, cfg *config.Config, look *migration, s config.Store) error {
-	found := &migrated{}
+	found, quiet := &migrated{}, slog.New(slog.DiscardHandler)
 	switch s {
 	case config.Kafka:
 		topics, err := look.topics(ctx)
@@ -139,11 +138,7 @@ func tryStore(ctx context.Context, cfg *config.Config, look *migration, s config
 		}
 		found.Topics = topics
 	case config.ClickHouse:
-		options, err := cfg.ClickHouseOptions()
-		if err != nil {
-			return err
-		}
-		store, err := clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: cfg.UsageInsertTimeout})
+		store, err := service.OpenClickHouse(ctx, cfg, quiet)
 		if err != nil {
 			return err
 		}
@@ -154,7 +149,7 @@ func tryStore(ctx context.Context, cfg *config.Config, look *migration, s config
 			return err
 		}
 	case config.Postgres:
-		store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: tryTimeout})
+		store, err := service.OpenPostgres(ctx, cfg, tryTimeout, quiet)
 		if err != nil {
 			return err
 		}
@@ -163,11 +158,7 @@ func tryStore(ctx context.Context, cfg *config.Config, look *migration, s config
 			return err
 		}
 	case config.Dragonfly:
-		counters, err := countersOf(cfg)
-		if err != nil {
-			return err
-		}
-		store, err := dragonfly.Open(ctx, counters)
+		store, err := service.OpenCounters(ctx, cfg, quiet)
 		if err != nil {
 			return err
 		}

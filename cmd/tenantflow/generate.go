@@ -2,15 +2,13 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"tenantflow/internal/model"
+	"tenantflow/internal/generate"
 )
 
 func newGenerateCommand(*app) *cobra.Command {
@@ -25,21 +23,18 @@ func newGenerateCommand(*app) *cobra.Command {
 }
 
 func newGenerateUsageCommand() *cobra.Command {
-	config := model.Config{Lines: true}
-	var start, expected string
+	var config generate.Usage
+	var start string
 	cmd := &cobra.Command{
 		Use:   "usage --count N",
 		Short: "Write usage events as lines of JSON, one CloudEvent each, its key as the extension partitionkey",
 		Long: `Usage writes CloudEvents of type usage.recorded.v1 to standard output, as "produce" reads them. They depend on
 nothing but the flags: the same flags give the same bytes. Only the default of --start depends on the clock.
 
-With --expected it also writes what must result from the events: rows, totals of every hour, day and billing period
-as exact integers (thousandths of a millisecond, millionths of the currency unit), and dead letters by reason.
-
 Companies and users have the ids that "generate companies" gives them: c00000, c00001, ... and c00000-u000001, ... The first user of
 a company is there as soon as the company is registered. Usage of users who are not there is stored and counted, without a limit.`,
 		Example: `  tenantflow generate usage --count 1000 | tenantflow produce --topic usage.events --file -
-  tenantflow generate usage --count 1000000 --seed 7 --start 2026-11-01T00:00:00Z --malformed 0.001 > events.jsonl`,
+  tenantflow generate usage --count 1000000 --seed 7 --start 2026-11-01T00:00:00Z > events.jsonl`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := setStart(&config, start); err != nil {
@@ -54,18 +49,23 @@ a company is there as soon as the company is registered. Usage of users who are 
 					return invalid("--%s is 0; give at least 1", flag.name)
 				}
 			}
-			g, err := model.New(config)
+			stream, err := config.WithDefaults()
 			if err != nil {
 				return invalid("%w", err)
 			}
-			if err := writeLines(cmd, g.AppendLine); err != nil {
-				return err
-			}
-			return writeExpected(expected, g.Expected())
+			n := 0
+			return writeLines(cmd, func(b []byte) ([]byte, bool) {
+				if n == stream.Count {
+					return b, false
+				}
+				e, _ := stream.At(n)
+				n++
+				return e.AppendStructured(b, true), true
+			})
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&config.Count, "count", 1000, "number of events, resends and malformed ones included")
+	f.IntVar(&config.Count, "count", 1000, "number of events, resends included")
 	f.Uint64Var(&config.Seed, "seed", 1, "which of the possible streams")
 	f.IntVar(&config.Companies, "companies", 200, "number of companies")
 	f.IntVar(&config.UsersPerCompany, "users", 50, "users of each company")
@@ -73,14 +73,12 @@ a company is there as soon as the company is registered. Usage of users who are 
 	f.Float64Var(&config.Conflicts, "conflicts", 0, "share of events that repeat the identity of an earlier one with other data")
 	f.Float64Var(&config.Late, "late", 0.01, "share of events with a timestamp long past")
 	f.DurationVar(&config.LateSpan, "late-span", 90*24*time.Hour, "how far back late events reach")
-	f.Float64Var(&config.Malformed, "malformed", 0, "share of events that must be refused; those that a line of JSON can't express are left out")
 	f.StringVar(&start, "start", "", "timestamp of the first event, RFC 3339 (default: so that the last one is of now)")
 	f.DurationVar(&config.Step, "step", 20*time.Millisecond, "average time between two events")
-	f.StringVar(&expected, "expected", "", "file to write what must result to, as JSON")
 	return cmd
 }
 
-func setStart(config *model.Config, start string) error {
+func setStart(config *generate.Usage, start string) error {
 	if start == "" {
 		config.Start = time.Now().Add(-time.Duration(config.Count) * config.Step).UTC().Truncate(time.Second)
 		return nil
@@ -90,21 +88,6 @@ func setStart(config *model.Config, start string) error {
 		return invalid("--start %s is no RFC 3339 timestamp like 2026-11-01T00:00:00Z", start)
 	}
 	config.Start = at
-	return nil
-}
-
-// writeExpected writes what must result from events to a file.
-func writeExpected(file string, expected any) error {
-	if file == "" {
-		return nil
-	}
-	text, err := json.MarshalIndent(expected, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode what is expected: %w", err)
-	}
-	if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write what is expected: %w", err)
-	}
 	return nil
 }
 

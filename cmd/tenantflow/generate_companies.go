@@ -6,15 +6,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"tenantflow/events"
-	"tenantflow/internal/tenantmodel"
+	"tenantflow/internal/generate"
+	"tenantflow/internal/ledger"
+	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
 )
 
 // streamParts are what --part may be, with the topic of each.
 var streamParts = map[string]string{"all": "", "companies": events.TopicCompany, "subscriptions": events.TopicSubscription} //nolint:gochecknoglobals // a constant table
 
 func newGenerateCompaniesCommand() *cobra.Command {
-	var config tenantmodel.Config
-	var part, now, expected string
+	var config generate.Companies
+	var part, now string
 	cmd := &cobra.Command{
 		Use:   "companies --count N",
 		Short: "Write company and subscription events as lines of JSON, one CloudEvent each, its key as the extension partitionkey",
@@ -23,10 +26,7 @@ configuration, change users, change their tier, pay or do not, and close. Some e
 and some of the subscription come before the registration of their company: the end is the same in every order.
 
 The events are those of two topics. --part picks one of them; the same flags make both parts of one stream. They depend on nothing
-but the flags; only the default of --now depends on the clock.
-
-With --expected it also writes what must result when both parts have been handled: companies, users, subscriptions, transactions,
-payments, the inbox, and every published event by its id.`,
+but the flags; only the default of --now depends on the clock.`,
 		Example: `  now=$(date -u +%FT%TZ)
   tenantflow generate companies --count 100 --now $now --part companies     | tenantflow produce --topic company.events --file -
   tenantflow generate companies --count 100 --now $now --part subscriptions | tenantflow produce --topic subscription.events --file -`,
@@ -50,14 +50,12 @@ payments, the inbox, and every published event by its id.`,
 					*share = -1
 				}
 			}
-			g, err := tenantmodel.New(config)
+			tiers := tier.Default()
+			stream, err := generate.NewCompanies(config, ledger.New(tenant.New(tenant.Config{Catalogue: tiers}), tiers))
 			if err != nil {
 				return invalid("%w", err)
 			}
-			if err := writeLines(cmd, func(b []byte) ([]byte, bool) { return g.AppendLine(b, topic) }); err != nil {
-				return err
-			}
-			return writeExpected(expected, g.Expected())
+			return writeLines(cmd, func(b []byte) ([]byte, bool) { return stream.AppendLine(b, topic) })
 		},
 	}
 	f := cmd.Flags()
@@ -72,6 +70,5 @@ payments, the inbox, and every published event by its id.`,
 	f.Float64Var(&config.Conflicts, "conflicts", 0, "share of events whose identity comes again with other data")
 	f.Float64Var(&config.Lapsed, "lapsed", 0, "share of companies whose period has ended, so that they expire at once")
 	f.IntVar(&config.Unknown, "unknown", 0, "number of companies that have events and never register")
-	f.StringVar(&expected, "expected", "", "file to write what must result to, as JSON")
 	return cmd
 }

@@ -13,6 +13,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/config"
+	"tenantflow/internal/service"
 )
 
 // A lineChecker turns lines of JSON into messages for one topic. It judges them as the service would.
@@ -29,7 +30,7 @@ type lineChecker struct {
 
 // newLineChecker makes a checker for the topic with this name, given without its prefix.
 func newLineChecker(cfg *config.Config, name, mode string) (*lineChecker, error) {
-	c := &lineChecker{topic: cfg.TopicPrefix + name, mode: mode, tolerance: exactly(cfg.FutureTolerance)}
+	c := &lineChecker{topic: cfg.TopicPrefix + name, mode: mode, tolerance: service.UsageLimits(cfg).FutureTolerance}
 	if name == events.TopicUsage {
 		c.usage = events.NewUsageDecoder(events.UsageLimits{FutureTolerance: c.tolerance})
 		return c, nil

@@ -16,11 +16,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
+	"tenantflow/internal/service"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -38,12 +38,12 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-		stuck := part{name: "stuck", run: func(context.Context, *service, prometheus.Registerer) error { select {} }}
-		s, err := newService(cfg, log, []part{stuck})
+		stuck := service.Part{Name: "stuck", Run: func(context.Context, *service.Running) error { select {} }}
+		s, err := service.New(cfg, log, build(), []service.Part{stuck})
 		if err != nil {
 			panic(err)
 		}
-		if err := s.run(untilSignal()); err != nil {
+		if err := s.Run(untilSignal()); err != nil {
 			os.Exit(exitFailed)
 		}
 		os.Exit(exitDone)
@@ -91,7 +91,6 @@ func TestTheExitCodeTellsAWrongCommandFromAFailedOne(t *testing.T) {
 		{"an argument too many", []string{"version", "now"}, nil, exitInvalid, "takes no arguments"},
 		{"an unknown output", []string{"version", "-o", "xml"}, nil, exitInvalid, "choose table or json"},
 		{"an unknown part", []string{"run", "--only", "usage,usge"}, nil, exitInvalid, "choose from usage, quota"},
-		{"a part that is not there yet", []string{"run", "--only", "jobs"}, nil, exitInvalid, "not there yet"},
 		{"stores without an address", []string{"run", "--only", "usage"}, nil, exitInvalid, "TENANTFLOW_CLICKHOUSE_DSN: it is not set"},
 		{"a valid configuration", []string{"config", "check"}, deadStores(), exitDone, ""},
 		{"one that is valid for a part", []string{"config", "check", "--only", "usage"}, deadStores()[:2], exitDone, ""},

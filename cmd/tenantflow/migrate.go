@@ -163,7 +163,7 @@ func (m *migration) bring(ctx context.Context, db schema) (migratedStore, error)
 }
 
 func (m *migration) topics(ctx context.Context) ([]topic.Report, error) {
-	client, done, err := kafkaClient(m.cfg)
+	client, done, err := m.cfg.KafkaClient()
 	if err != nil {
 		return nil, err
 	}
@@ -185,15 +185,6 @@ func (m *migration) topics(ctx context.Context) ([]topic.Report, error) {
 		return reports, err
 	}
 	return topic.Ensure(ctx, client, wanted)
-}
-
-// kafkaClient makes a client of the configured brokers. Call done when it is not needed any more.
-func kafkaClient(cfg *config.Config) (client *kafka.Client, done func(), err error) {
-	transport, err := cfg.KafkaTransport()
-	if err != nil {
-		return nil, nil, err
-	}
-	return &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}, transport.CloseIdleConnections, nil
 }
 
 // reach tries until the store answers or the deadline is over. An answer, also an error the store itself has sent,

@@ -186,7 +186,7 @@ type production struct {
 func (p *production) run(ctx context.Context, cfg *config.Config, in io.Reader) error {
 	start := time.Now()
 	if !p.flags.check {
-		client, done, err := kafkaClient(cfg)
+		client, done, err := cfg.KafkaClient()
 		if err != nil {
 			return err
 		}

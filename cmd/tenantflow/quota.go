@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +16,8 @@ import (
 	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/httpapi"
+	"tenantflow/internal/service"
 	"tenantflow/internal/tier"
-	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
 )
 
 // showTimeout is how long a command that only shows something waits for one store.
@@ -143,25 +143,20 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 }
 
 func (q *shownQuota) readCounters(ctx context.Context, cfg *config.Config, day time.Time) error {
-	how, err := countersOf(cfg)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, showTimeout)
 	defer cancel()
-	doing := func(err error) error { return fmt.Errorf("ask Dragonfly at %s: %w", how.Options.Addr, err) }
-	store, err := dragonfly.Open(ctx, how)
+	store, err := service.OpenCounters(ctx, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return doing(err)
+		return err
 	}
 	defer func() { _ = store.Close() }() // everything was answered before
 	counters, err := store.Counters(ctx, q.UserID, day)
 	if err != nil {
-		return doing(err)
+		return fmt.Errorf("ask Dragonfly: %w", err)
 	}
 	// After the counters: a rebuild is announced first, and takes them away then.
 	if q.Rebuilding, err = store.Rebuilding(ctx); err != nil {
-		return doing(err)
+		return fmt.Errorf("ask Dragonfly: %w", err)
 	}
 	q.APICalls, q.DataPoints = counters.APICalls, counters.DataPoints
 	return nil
@@ -171,7 +166,7 @@ func (q *shownQuota) readCounters(ctx context.Context, cfg *config.Config, day t
 func readUser(ctx context.Context, cfg *config.Config, user string) (*directory.Subscription, error) {
 	ctx, cancel := context.WithTimeout(ctx, showTimeout)
 	defer cancel()
-	store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: showTimeout})
+	store, err := service.OpenPostgres(ctx, cfg, showTimeout, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

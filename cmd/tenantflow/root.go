@@ -39,18 +39,12 @@ func (a *app) logger(cfg *config.Config, w io.Writer) *slog.Logger {
 	return telemetry.NewLogger(w, cfg.LogLevel, cfg.LogFormat)
 }
 
-// invalidError marks an error as one of usage: the process ends with exitInvalid.
-type invalidError struct{ err error }
-
-func (e invalidError) Error() string { return e.err.Error() }
-func (e invalidError) Unwrap() error { return e.err }
-
 // invalid makes an error that says what is wrong with the command line.
-func invalid(format string, args ...any) error { return invalidError{fmt.Errorf(format, args...)} }
+func invalid(format string, args ...any) error { return config.Invalidf(format, args...) }
 
 func (a *app) exitCode(err error) int {
 	var problems config.Problems
-	var usage invalidError
+	var usage config.Invalid
 	if !a.running || errors.As(err, &problems) || errors.As(err, &usage) {
 		return exitInvalid
 	}

@@ -2,22 +2,15 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-
-	"tenantflow/internal/config"
-	"tenantflow/internal/health"
 )
 
 // deadStores is a configuration whose store addresses do not answer.
@@ -151,136 +144,6 @@ func TestRun_ASecondSignalEndsTheProcess(t *testing.T) {
 	}
 	if log, code := p.wait(t); code != exitFailed || !strings.Contains(log, "second signal") {
 		t.Errorf("exit code %d; log:\n%s", code, log)
-	}
-}
-
-// service makes a service of the given parts with a free port.
-func testService(t *testing.T, environ []string, parts ...part) *service {
-	t.Helper()
-	cfg, err := config.Load(append(environ, "TENANTFLOW_HTTP_ADDR=127.0.0.1:0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := newService(cfg, slog.New(slog.DiscardHandler), parts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func untilStopped(ctx context.Context, _ *service, _ prometheus.Registerer) error {
-	<-ctx.Done()
-	return nil
-}
-
-func TestRun_APartThatFailsIsStartedAgainAlone(t *testing.T) {
-	t.Parallel()
-	runs, interrupted := 0, false
-	mended := make(chan struct{})
-	s := testService(t, nil,
-		part{name: "broken", run: func(ctx context.Context, s *service, metrics prometheus.Registerer) error {
-			metrics.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "of_the_part", Help: "Of this run."}))
-			if runs++; runs < 3 {
-				return errors.New("the schema is wrong")
-			}
-			s.health.Set("broken", health.Ready, "")
-			close(mended)
-			<-ctx.Done()
-			return nil
-		}},
-		part{name: "sound", run: func(ctx context.Context, s *service, _ prometheus.Registerer) error {
-			s.health.Set("sound", health.Ready, "")
-			<-ctx.Done()
-			select {
-			case <-mended:
-			default:
-				interrupted = true
-			}
-			return nil
-		}},
-	)
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx) }()
-	eventually(t, func() bool {
-		failing := s.health.Readiness().Failing
-		return len(failing) == 1 && failing[0].Part == "broken" && failing[0].State == health.Failing && strings.Contains(failing[0].Reason, "the schema is wrong")
-	})
-	<-mended
-	eventually(t, func() bool { return s.health.Readiness().Ready })
-	stop()
-	if err := <-ended; err != nil || interrupted {
-		t.Errorf("got %v; the other part was interrupted: %v", err, interrupted)
-	}
-}
-
-func TestRun_AWrongConfigurationEndsTheProcess(t *testing.T) {
-	t.Parallel()
-	s := testService(t, nil,
-		part{name: "broken", run: func(context.Context, *service, prometheus.Registerer) error {
-			return invalid("TENANTFLOW_X: it is wrong")
-		}},
-		part{name: "sound", run: untilStopped},
-	)
-	if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "running broken: TENANTFLOW_X: it is wrong") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestAPartThatEndsByItselfIsAnError(t *testing.T) {
-	t.Parallel()
-	s := testService(t, nil,
-		part{name: "lazy", run: func(context.Context, *service, prometheus.Registerer) error { return nil }},
-		part{name: "sound", run: untilStopped},
-	)
-	if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "running lazy: it ended by itself") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestAStopThatTakesTooLongIsAnError(t *testing.T) {
-	t.Parallel()
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	s := testService(t, []string{"TENANTFLOW_USAGE_INSERT_TIMEOUT=1s", "TENANTFLOW_SHUTDOWN_TIMEOUT=1100ms"},
-		part{name: "slow", run: func(context.Context, *service, prometheus.Registerer) error { <-release; return nil }},
-		part{name: "sound", run: untilStopped},
-	)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.run(ctx); err == nil || !strings.Contains(err.Error(), "longer than 1.1s with 1 parts still at work") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestPartsAreChosenByNameAndAllThatAreThereWithoutOne(t *testing.T) {
-	t.Parallel()
-	all := []part{{name: "a", run: untilStopped}, {name: "b"}, {name: "c", run: untilStopped}}
-	for _, c := range []struct{ only, chosen, missing, fails string }{
-		{"", "a c", "b", ""},
-		{"c", "c", "", ""},
-		{"c, a,c", "a c", "", ""},
-		{"b", "", "", "not there yet"},
-		{"d", "", "", "no such part"},
-	} {
-		var only []string
-		if c.only != "" {
-			only = strings.Split(c.only, ",")
-		}
-		chosen, missing, err := choose(all, only)
-		if c.fails != "" {
-			if err == nil || !strings.Contains(err.Error(), c.fails) {
-				t.Errorf("--only %s: %v", c.only, err)
-			}
-			continue
-		}
-		var names []string
-		for _, p := range chosen {
-			names = append(names, p.name)
-		}
-		if err != nil || strings.Join(names, " ") != c.chosen || strings.Join(missing, " ") != c.missing {
-			t.Errorf("--only %s: %v, missing %v, %v", c.only, names, missing, err)
-		}
 	}
 }
 

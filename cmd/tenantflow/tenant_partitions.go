@@ -11,6 +11,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/service"
 	"tenantflow/sinks/postgres"
 )
 
@@ -68,13 +69,13 @@ Exit codes: 0 the numbers are as accepted; 1 one has changed and is not accepted
 }
 
 func tenantPartitions(ctx context.Context, a *app, cmd *cobra.Command, cfg *config.Config, accept bool) ([]topicPartitions, error) {
-	transport, err := cfg.KafkaTransport()
+	client, done, err := cfg.KafkaClient()
 	if err != nil {
 		return nil, err
 	}
-	defer transport.CloseIdleConnections()
-	client := &kafkago.Client{Addr: kafkago.TCP(cfg.KafkaBrokers...), Transport: transport, Timeout: tryTimeout}
-	store, err := postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Logger: a.logger(cfg, cmd.ErrOrStderr())})
+	defer done()
+	client.Timeout = tryTimeout
+	store, err := service.OpenPostgres(ctx, cfg, 0, a.logger(cfg, cmd.ErrOrStderr()))
 	if err != nil {
 		return nil, err
 	}

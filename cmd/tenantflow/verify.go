@@ -1,25 +1,18 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
-	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/segmentio/kafka-go"
 	"github.com/spf13/cobra"
 
-	"tenantflow/events"
 	"tenantflow/internal/config"
-	"tenantflow/internal/telemetry"
+	"tenantflow/internal/service"
 	"tenantflow/internal/verify"
-	"tenantflow/sinks/postgres"
 )
 
 // verifyFlags are the flags of verify.
@@ -105,36 +98,14 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
-	options, err := cfg.ClickHouseOptions()
-	if err != nil {
-		return fmt.Errorf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
-	}
-	transport, err := cfg.KafkaTransport()
-	if err != nil {
-		return err
-	}
-	defer transport.CloseIdleConnections()
-
-	log := a.logger(cfg, cmd.ErrOrStderr())
-	var tenants *postgres.Store
-	if cfg.PostgresDSN.Reveal() != "" {
-		if tenants, err = postgres.Open(cmd.Context(), postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: time.Minute, Logger: log}); err != nil {
-			return err
-		}
-		defer tenants.Close()
-	}
-	counting, err := howCounted(cfg)
-	if err != nil {
-		return err
-	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
-	verified := verifyConfig(cfg, options, &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}, tenants, counting, log)
-	verified.Since, verified.Lower = since, f.lower
-	verified.Approve = func(p verify.Plan) (bool, error) { return a.approve(cmd, p, f.yes) }
-	verified.Progress = func(p verify.Progress) {
-		shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
-	}
-	report, err := a.runVerify(cmd, f, verified)
+	report, err := service.Verify(cmd.Context(), cfg, service.Verifying{
+		Repair: f.repair && !f.dryRun, Lower: f.lower, Since: since, Log: a.logger(cfg, cmd.ErrOrStderr()),
+		Approve: func(p verify.Plan) (bool, error) { return a.approve(cmd, p, f.yes) },
+		Progress: func(p verify.Progress) {
+			shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
+		},
+	})
 	if errors.Is(err, verify.ErrNotThere) {
 		return invalid("%w (has `tenantflow migrate` been run?)", err)
 	}
@@ -159,113 +130,6 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		return fmt.Errorf("%d totals could not be judged: inserts into them were under way each time, or one is pending; run it again when fewer run", unknown)
 	}
 	return nil
-}
-
-// verifyConfig says what there is to verify, by the service's own settings.
-func verifyConfig(cfg *config.Config, options *chgo.Options, client *kafka.Client, tenants *postgres.Store, counting *verify.Counting, log *slog.Logger) verify.Config {
-	return verify.Config{
-		Client:            client,
-		ClickHouse:        options,
-		Topic:             cfg.TopicPrefix + events.TopicUsage,
-		Group:             cfg.GroupPrefix + ".usage",
-		Counting:          counting,
-		Tenants:           tenants,
-		TopicPrefix:       cfg.TopicPrefix,
-		CompanyGroup:      cfg.GroupPrefix + ".company",
-		SubscriptionGroup: cfg.GroupPrefix + ".subscription",
-		ConfigTopic:       cfg.TopicPrefix + events.TopicCompanyConfig,
-		InsertTimeout:     cfg.UsageInsertTimeout,
-		FutureTolerance:   exactly(cfg.FutureTolerance),
-		Logger:            log,
-	}
-}
-
-// sinceTime reads a time, or how long ago it was. Empty is the zero time.
-func sinceTime(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
-		return now.Add(-ago), nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return at, invalid("--since %s is neither a time like 2026-03-01T00:00:00Z nor a duration like 2h", text)
-	}
-	if at.After(now) {
-		return at, invalid("--since %s is to come", text)
-	}
-	return at, nil
-}
-
-// approve shows what a repair is about to do, and asks on a terminal.
-func (a *app) approve(cmd *cobra.Command, plan verify.Plan, yes bool) (bool, error) {
-	w := cmd.ErrOrStderr()
-	fmt.Fprintln(w, "\nthe repair is about to:")
-	for _, line := range planLines(plan) {
-		fmt.Fprintln(w, "  "+line)
-	}
-	in, isFile := cmd.InOrStdin().(*os.File)
-	if yes || !isFile || !telemetry.IsTerminal(in) || !telemetry.IsTerminal(w) {
-		return true, nil
-	}
-	fmt.Fprint(w, "do that? [y/N] ")
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, fmt.Errorf("read the answer: %w", err)
-	}
-	return strings.EqualFold(strings.TrimSpace(answer), "y") || strings.EqualFold(strings.TrimSpace(answer), "yes"), nil
-}
-
-// planLines says in words what a repair would do, with some of the things it would do it to.
-func planLines(plan verify.Plan) []string {
-	words := map[verify.Action]string{
-		verify.RemoveRows:     "remove %d later copies of events, and correct the totals that they are part of",
-		verify.WriteLetters:   "write %d conflict dead letters, for those of them with other data",
-		verify.CorrectTotals:  "correct %d totals by their difference",
-		verify.PublishConfigs: "publish %d configurations again",
-		verify.PublishResults: "publish %d results again, under their own ids",
-		verify.CorrectSums:    "make %d counters what their partitions have counted",
-		verify.Recount:        "have the running service count days again (%d)",
-	}
-	var lines []string
-	for _, step := range plan {
-		lines = append(lines, fmt.Sprintf(words[step.Action], step.Count)+":")
-		for _, s := range step.Samples {
-			lines = append(lines, "    "+s)
-		}
-		if more := step.Count - int64(len(step.Samples)); more > 0 {
-			lines = append(lines, fmt.Sprintf("    and %d more", more))
-		}
-	}
-	return lines
-}
-
-// howCounted says how the service counts usage; nil: there is no address of Dragonfly.
-func howCounted(cfg *config.Config) (*verify.Counting, error) {
-	if cfg.DragonflyURL == "" {
-		return nil, nil //nolint:nilnil // it is left out
-	}
-	counters, err := countersOf(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &verify.Counting{
-		Store:         counters,
-		Group:         cfg.GroupPrefix + ".quota",
-		ResendWindow:  cfg.QuotaResendWindow,
-		ResendRecords: cfg.QuotaResendRecords,
-		Limits:        events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge},
-	}, nil
-}
-
-func (a *app) runVerify(cmd *cobra.Command, f verifyFlags, cfg verify.Config) (*verify.Report, error) {
-	v, err := verify.Open(cmd.Context(), cfg)
-	if err != nil {
-		return nil, err
-	}
-	report, err := v.Run(cmd.Context(), f.repair && !f.dryRun)
-	return report, errors.Join(err, v.Close())
 }
 
 // showReport prints a report: as JSON, or as tables under one another.

@@ -5,22 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
-	"runtime/debug"
 	"runtime/pprof"
 	"strings"
-	"time"
 
-	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	kafkago "github.com/segmentio/kafka-go"
-
-	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/config"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/service"
+	"tenantflow/internal/telemetry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -54,11 +47,8 @@ type Child struct {
 	Log                   *slog.Logger
 }
 
-// memoryLimit is the one the service sets at its default settings.
-const memoryLimit = 448 << 20
-
 // Run consumes until ctx ends.
-func (c Child) Run(ctx context.Context) (err error) {
+func (c Child) Run(ctx context.Context) error {
 	if c.Profile != "" {
 		f, err := os.Create(c.Profile)
 		if err != nil {
@@ -70,51 +60,45 @@ func (c Child) Run(ctx context.Context) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	debug.SetMemoryLimit(memoryLimit)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector())
-	web := &http.Server{Addr: c.Metrics, Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = web.ListenAndServe() // until it is closed
-	}()
-	defer func() {
-		_ = web.Close()
-		<-served
-	}()
-
-	transport := &kafkago.Transport{}
-	defer transport.CloseIdleConnections()
-	group := kafka.Config{
-		Name: "usage", Brokers: strings.Split(c.Brokers, ","), Transport: transport, Group: c.Group, Topics: []string{c.Topic}, Logger: c.Log,
+	part := service.Part{Name: "quota", Stores: []config.Store{config.Kafka, config.Dragonfly}, Run: increment}
+	if c.Kind == Unguarded {
+		part = service.Part{Name: "usage", Stores: []config.Store{config.Kafka, config.ClickHouse}, Run: insert}
 	}
-	switch c.Kind {
-	case Counted:
-		return c.count(ctx, group, registry)
-	case Plain:
-		return c.increment(ctx, group)
-	default:
-		return c.insert(ctx, group)
+	parts := []service.Part{part}
+	if name, own := map[ChildKind]string{Guarded: "usage", Counted: "quota"}[c.Kind]; own {
+		var err error
+		if parts, _, err = service.Choose(service.Parts(), []string{name}); err != nil {
+			return err
+		}
 	}
+	cfg, err := config.Load([]string{
+		"TENANTFLOW_KAFKA_BROKERS=" + c.Brokers,
+		"TENANTFLOW_TOPIC_PREFIX=" + strings.TrimSuffix(c.Topic, events.TopicUsage),
+		"TENANTFLOW_GROUP_PREFIX=" + strings.TrimSuffix(c.Group, "."+parts[0].Name),
+		"TENANTFLOW_CLICKHOUSE_DSN=" + c.DSN,
+		"TENANTFLOW_DRAGONFLY_URL=" + c.Redis,
+		"TENANTFLOW_POSTGRES_DSN=" + c.Postgres,
+		"TENANTFLOW_HTTP_ADDR=" + c.Metrics,
+	}, service.Stores(parts)...)
+	if err != nil {
+		return err
+	}
+	s, err := service.New(cfg, c.Log, telemetry.Build{}, parts)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
 }
 
-// insert writes rows.
-func (c Child) insert(ctx context.Context, group kafka.Config) (err error) {
-	o, err := chgo.ParseDSN(c.DSN)
-	if err != nil {
-		return fmt.Errorf("read the DSN: %w", err)
-	}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: o, Logger: c.Log})
+// insert writes rows without any guarantee.
+func insert(ctx context.Context, r *service.Running) (err error) {
+	store, err := service.OpenClickHouse(ctx, r.Config, r.Log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	var handler kafka.BatchHandler = &unguarded{store: store, blocks: make(chan *clickhouse.Block, 4)}
-	if c.Kind == Guarded {
-		handler = consumers.NewUsage(store, consumers.UsageConfig{})
-	}
-	return kafka.NewGroup(group, handler).Run(ctx)
+	return r.Consume(ctx, events.TopicUsage, service.Batching{Rows: r.Config.UsageBatchRows, Interval: r.Config.UsageBatchInterval, Memory: r.Config.UsageMemory},
+		&unguarded{store: store, blocks: make(chan *clickhouse.Block, 4)})
 }
 
 // unguarded is a handler that inserts what it reads.
@@ -145,14 +129,13 @@ func (p *unguardedPartition) Begin() kafka.Batch {
 	return &unguardedBatch{partition: p}
 }
 
-func (p *unguardedPartition) End(batch kafka.Batch) {
-	b, ok := batch.(*unguardedBatch)
-	if !ok || b.block == nil {
+func (b *unguardedBatch) Release() {
+	if b.block == nil {
 		return
 	}
 	b.block.Reset()
 	select {
-	case p.usage.blocks <- b.block:
+	case b.partition.usage.blocks <- b.block:
 	default:
 	}
 	b.block = nil
@@ -193,11 +176,8 @@ func (b *unguardedBatch) Bytes() int64 {
 	return b.block.Bytes()
 }
 
-func (p *unguardedPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
-	b, ok := batch.(*unguardedBatch)
-	if !ok {
-		return fmt.Errorf("write usage: not a batch of this benchmark: %T", batch)
-	}
+func (b *unguardedBatch) Write(ctx context.Context, r kafka.Range) error {
+	p := b.partition
 	if b.rejected > 0 {
 		return fmt.Errorf("write usage: %d events of %s were not understood; the benchmark publishes none of these", b.rejected, r)
 	}

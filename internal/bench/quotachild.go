@@ -4,80 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
-	"tenantflow/internal/config"
-	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
-	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
+	"tenantflow/internal/service"
 )
 
-// count counts quotas as the service does.
-func (c Child) count(ctx context.Context, group kafka.Config, registry prometheus.Registerer) (err error) {
-	options, err := redis.ParseURL(c.Redis)
-	if err != nil {
-		return fmt.Errorf("read the address of Redis: %w", err)
-	}
-	counts, err := dragonfly.Open(ctx, dragonfly.Config{Options: options, Topic: c.Topic, Logger: c.Log})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, counts.Close()) }()
-	users, err := postgres.Open(ctx, postgres.Config{DSN: c.Postgres, Logger: c.Log})
-	if err != nil {
-		return err
-	}
-	defer users.Close()
-	known := directory.New(directory.Config{Loader: users, Cache: dragonfly.NewCache(counts.Client()), Members: users.Members, Log: c.Log, Metrics: registry})
-	defer known.Close()
-	followed := make(chan error, 1)
-	following, unfollow := context.WithCancel(ctx)
-	go func() { followed <- known.Run(following) }()
-	defer func() {
-		unfollow()
-		if e := <-followed; ctx.Err() == nil {
-			err = errors.Join(err, e)
-		}
-	}()
-
-	handler := consumers.NewQuota(consumers.QuotaConfig{
-		Session:  func(topic string, partition int) consumers.QuotaSession { return counts.Session(topic, partition) },
-		Users:    known,
-		Topic:    strings.TrimSuffix(c.Topic, events.TopicUsage) + events.TopicQuota,
-		Registry: registry,
-	})
-	defaults, err := config.Load(nil)
-	if err != nil {
-		return err
-	}
-	group.Name, group.BatchRows, group.BatchInterval = "quota", defaults.QuotaBatchRows, defaults.QuotaBatchInterval
-	group.Budget = kafka.NewBudget(int64(defaults.QuotaMemory))
-	return kafka.NewGroup(group, handler).Run(ctx)
-}
-
 // increment counts quotas without any guarantee.
-func (c Child) increment(ctx context.Context, group kafka.Config) (err error) {
-	options, err := redis.ParseURL(c.Redis)
+func increment(ctx context.Context, r *service.Running) (err error) {
+	options, err := redis.ParseURL(r.Config.DragonflyURL.Reveal())
 	if err != nil {
 		return fmt.Errorf("read the address of Redis: %w", err)
 	}
 	options.Protocol, options.DisableIdentity = 2, true
 	client := redis.NewClient(options)
 	defer func() { err = errors.Join(err, client.Close()) }()
-	defaults, err := config.Load(nil)
-	if err != nil {
-		return err
-	}
-	group.Name, group.BatchRows, group.BatchInterval = "plain", plainRows, defaults.QuotaBatchInterval
-	group.Budget = kafka.NewBudget(int64(defaults.QuotaMemory))
-	return kafka.NewGroup(group, plain{client}).Run(ctx)
+	return r.Consume(ctx, events.TopicUsage, service.Batching{Rows: plainRows, Interval: r.Config.QuotaBatchInterval, Memory: r.Config.QuotaMemory}, plain{client})
 }
 
 const (
@@ -113,7 +58,7 @@ type plainBatch struct {
 
 func (p *plainPartition) Begin() kafka.Batch { return &plainBatch{partition: p} }
 
-func (p *plainPartition) End(kafka.Batch) {}
+func (b *plainBatch) Release() {}
 
 func (b *plainBatch) Add(r *events.Record) {
 	b.added++
@@ -137,15 +82,11 @@ func (b *plainBatch) Rows() int { return b.added }
 
 func (b *plainBatch) Bytes() int64 { return b.bytes }
 
-func (p *plainPartition) Write(ctx context.Context, batch kafka.Batch, r kafka.Range) error {
-	b, ok := batch.(*plainBatch)
-	if !ok {
-		return fmt.Errorf("count usage: not a batch of this benchmark: %T", batch)
-	}
+func (b *plainBatch) Write(ctx context.Context, r kafka.Range) error {
 	if b.rejected > 0 {
 		return fmt.Errorf("count usage: %d events of %s were not understood; the benchmark publishes none of these", b.rejected, r)
 	}
-	pipe := p.client.Pipeline()
+	pipe := b.partition.client.Pipeline()
 	for _, key := range b.keys {
 		pipe.IncrBy(ctx, key, 1)
 		pipe.Expire(ctx, key, plainLife)

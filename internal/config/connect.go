@@ -43,6 +43,15 @@ func (c *Config) KafkaTransport() (*kafka.Transport, error) {
 	}, nil
 }
 
+// KafkaClient makes a client of the brokers. Call done when it is not needed any more.
+func (c *Config) KafkaClient() (client *kafka.Client, done func(), err error) {
+	transport, err := c.KafkaTransport()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &kafka.Client{Addr: kafka.TCP(c.KafkaBrokers...), Transport: transport}, transport.CloseIdleConnections, nil
+}
+
 // KafkaDialer makes the dialer that kafka-go's ConsumerGroup and Conn use, with TLS and SASL as configured.
 func (c *Config) KafkaDialer() (*kafka.Dialer, error) {
 	mechanism, err := c.saslMechanism()

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,3 +67,12 @@ func quote(s string) string {
 	}
 	return strconv.Quote(s)
 }
+
+// Invalid is an error of what a person has written, on the command line or in a file that a setting names: trying again does not help.
+type Invalid struct{ Err error }
+
+func (e Invalid) Error() string { return e.Err.Error() }
+func (e Invalid) Unwrap() error { return e.Err }
+
+// Invalidf makes an [Invalid] that says what is wrong.
+func Invalidf(format string, args ...any) error { return Invalid{fmt.Errorf(format, args...)} }

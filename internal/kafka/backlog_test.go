@@ -65,9 +65,16 @@ func (c *counted) Open(context.Context, *kafka.Partition) (kafka.BatchPartition,
 	return c, nil
 }
 
-func (c *counted) Write(ctx context.Context, b kafka.Batch, r kafka.Range) error {
-	if b.Rows() == c.rows {
-		c.full.Add(1)
+func (c *counted) Begin() kafka.Batch { return &countedBatch{weighed{scale: c.scale}, c} }
+
+type countedBatch struct {
+	weighed
+	counted *counted
+}
+
+func (b *countedBatch) Write(ctx context.Context, r kafka.Range) error {
+	if b.Rows() == b.counted.rows {
+		b.counted.full.Add(1)
 	}
-	return c.scale.Write(ctx, b, r)
+	return b.weighed.Write(ctx, r)
 }

@@ -19,16 +19,6 @@ type BatchHandler interface {
 type BatchPartition interface {
 	// Begin returns an empty batch.
 	Begin() Batch
-
-	// Write brings all effects of the batch, which is the range r and nothing else, into the stores. When it
-	// returns nil they are durable, and r.To may be committed. It waits out what is transient. It may itself
-	// commit offsets of the range, with metadata, if everything before them is durable.
-	//
-	// It is never called twice at once, and the batches come in the order of their offsets.
-	Write(ctx context.Context, b Batch, r Range) error
-
-	// End takes a batch back, written or not, so that its memory can be used again.
-	End(b Batch)
 }
 
 // An Idler is a BatchPartition that wants to be asked about once a second, while there is nothing to write, to look after
@@ -49,7 +39,7 @@ type Closer interface {
 	Close(ctx context.Context)
 }
 
-// A Batch gathers the records of a range while they are read.
+// A Batch gathers the records of a range while they are read, and brings them into the stores.
 type Batch interface {
 	// Add takes the next record and copies what it keeps. What can't be understood is kept as well, as a dead
 	// letter to be written with the batch.
@@ -64,6 +54,16 @@ type Batch interface {
 
 	// Bytes is the memory held, which counts towards the budget.
 	Bytes() int64
+
+	// Write brings all effects of the batch, which is the range r and nothing else, into the stores. When it
+	// returns nil they are durable, and r.To may be committed. It waits out what is transient. It may itself
+	// commit offsets of the range, with metadata, if everything before them is durable.
+	//
+	// It is never called for two batches of a partition at once, and the batches come in the order of their offsets.
+	Write(ctx context.Context, r Range) error
+
+	// Release gives the batch's memory back, written or not. Nothing is called on the batch afterwards.
+	Release()
 }
 
 // A Range is the offsets [From, To) of a partition.

@@ -30,15 +30,16 @@ func (s *scale) Open(context.Context, *kafka.Partition) (kafka.BatchPartition, e
 
 func (s *scale) Begin() kafka.Batch { return &weighed{scale: s} }
 
-func (s *scale) End(b kafka.Batch) { s.held.Add(-b.Bytes()) }
+func (b *weighed) Release() { b.scale.held.Add(-b.bytes) }
 
-func (s *scale) Write(ctx context.Context, b kafka.Batch, _ kafka.Range) error {
+func (b *weighed) Write(ctx context.Context, _ kafka.Range) error {
+	s := b.scale
 	select {
 	case <-s.gate:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	s.written.Add(int64(b.Rows()))
+	s.written.Add(int64(b.rows))
 	return nil
 }
 

@@ -81,29 +81,26 @@ func newCommitter(g *Group, gen *kafkago.Generation, unanswered func(error)) *co
 // commit for the partition any more; the broker says so, or a commit got no answer.
 func (c *committer) commit(ctx context.Context, topic string, partition int, offset int64, metadata string) error {
 	what := fmt.Sprintf("commit offset %d of %s/%d", offset, topic, partition)
-	delays := retry.New()
-	for {
-		err := c.try(ctx, topic, partition, offset, metadata)
+	return retry.Do(ctx, func() error {
+		if err := c.try(ctx, topic, partition, offset, metadata); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	}, func(err error) error {
 		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, ErrLost):
-			return fmt.Errorf("%s: %w", what, err)
+		case errors.Is(err, ErrLost), ctx.Err() != nil:
+			return err
 		case commitLost(err):
-			return fmt.Errorf("%s: %w (%w)", what, ErrLost, err)
+			return fmt.Errorf("%w (%w)", ErrLost, err)
 		case errors.Is(err, kafkago.OffsetMetadataTooLarge):
-			return &StopError{Kind: "offset_metadata_too_large", Err: fmt.Errorf("%s with %d bytes of metadata: %w. The partition is stopped: "+
+			return &StopError{Kind: "offset_metadata_too_large", Err: fmt.Errorf("%w, for %d bytes of metadata. The partition is stopped: "+
 				"its metadata says what has been done and can't be shortened. Set the brokers' offset.metadata.max.bytes to 4096, which is their default, or more, and start the service again",
-				what, len(metadata), err)}
-		case ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", what, err)
+				err, len(metadata))}
 		case !kafkaTransient(err):
-			return fatal("%s: %w", what, err)
+			return &FatalError{Err: err}
 		}
-		if delays.Wait(ctx) != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-	}
+		return nil
+	})
 }
 
 // try has one request answered. Its error is the broker's, or one of a request that was not sent, or ErrLost.

@@ -91,12 +91,15 @@ func (h *talkative) Open(_ context.Context, p *kafka.Partition) (kafka.BatchPart
 	return &talkative{p}, nil
 }
 
-func (h *talkative) Begin() kafka.Batch { return &tally{} }
+func (h *talkative) Begin() kafka.Batch { return &talkativeBatch{partition: h} }
 
-func (h *talkative) End(kafka.Batch) {}
+type talkativeBatch struct {
+	tally
+	partition *talkative
+}
 
-func (h *talkative) Write(ctx context.Context, _ kafka.Batch, r kafka.Range) error {
-	return h.Commit(ctx, r.To, strings.Repeat("x", 5000))
+func (b *talkativeBatch) Write(ctx context.Context, r kafka.Range) error {
+	return b.partition.Commit(ctx, r.To, strings.Repeat("x", 5000))
 }
 
 // A tally is a batch that counts.
@@ -109,6 +112,8 @@ func (b *tally) Close() {}
 func (b *tally) Rows() int { return b.rows }
 
 func (b *tally) Bytes() int64 { return int64(b.rows) }
+
+func (b *tally) Release() {}
 
 func TestCommit_MetadataTooLargeStopsThePartition(t *testing.T) {
 	t.Parallel()

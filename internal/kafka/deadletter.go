@@ -109,23 +109,22 @@ func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting
 	for i := range letters {
 		messages[i] = d.message(&letters[i])
 	}
-	delays := retry.New()
-	for {
-		err := d.writer.WriteMessages(ctx, messages...)
-		switch {
-		case err == nil:
-			return nil
-		case tooLarge(err):
-			return d.divide(ctx, letters, waiting)
-		case ctx.Err() != nil:
-			return fmt.Errorf("publish %d dead letters: %w", len(letters), context.Cause(ctx))
-		}
-		// Which of them the broker took does not matter: all of them once more.
-		waiting(fmt.Errorf("publish %d dead letters: %w", len(letters), err))
-		if delays.Wait(ctx) != nil {
+	err := retry.Do(ctx, func() error {
+		if err := d.writer.WriteMessages(ctx, messages...); err != nil {
 			return fmt.Errorf("publish %d dead letters: %w", len(letters), err)
 		}
+		return nil
+	}, func(err error) error {
+		if tooLarge(err) || ctx.Err() != nil {
+			return err
+		}
+		waiting(err) // which of them the broker took does not matter: all of them once more
+		return nil
+	})
+	if tooLarge(err) {
+		return d.divide(ctx, letters, waiting)
 	}
+	return err
 }
 
 // tooLarge reports whether the broker, or the client before it, found a message too large.

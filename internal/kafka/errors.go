@@ -45,6 +45,14 @@ func (e *FatalError) Error() string { return e.Err.Error() }
 
 func (e *FatalError) Unwrap() error { return e.Err }
 
+// Final reports whether an error ends the session of a partition: trying again would not help.
+func Final(err error) bool {
+	var moved *MovedError
+	var stop *StopError
+	var failure *FatalError
+	return errors.As(err, &moved) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, ErrLost)
+}
+
 // commitLost reports whether an error of an offset commit means that this member may not commit any more.
 func commitLost(err error) bool {
 	return errors.Is(err, kafkago.IllegalGeneration) || // the group has moved on without us

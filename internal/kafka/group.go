@@ -18,14 +18,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"golang.org/x/sync/errgroup"
 
 	"tenantflow/internal/health"
-	"tenantflow/internal/retry"
 )
 
 // OutOfRange says what to do when the log does not hold the offset to read next.
@@ -198,7 +195,7 @@ func (g *Group) Run(ctx context.Context) error {
 		joining.interrupt()
 		<-closed
 	}()
-	runErr := g.generations(ctx, membership)
+	runErr := g.runGenerations(ctx, membership)
 	cancel(runErr)
 	<-ended
 	g.goodbye(context.WithoutCancel(ctx))
@@ -224,8 +221,8 @@ func (g *Group) Run(ctx context.Context) error {
 // closeTimeout bounds what a handler does at its end.
 const closeTimeout = 2 * time.Second
 
-// generations runs one generation of the group after the other.
-func (g *Group) generations(ctx context.Context, membership *kafkago.ConsumerGroup) error {
+// runGenerations runs one generation of the group after the other.
+func (g *Group) runGenerations(ctx context.Context, membership *kafkago.ConsumerGroup) error {
 	for {
 		gen, err := membership.Next(ctx)
 		switch {
@@ -239,195 +236,6 @@ func (g *Group) generations(ctx context.Context, membership *kafkago.ConsumerGro
 			g.log.WarnContext(ctx, "joining the consumer group failed; trying again", slog.Any("error", err))
 			continue
 		}
-		g.run(ctx, gen)
+		g.startGeneration(ctx, gen)
 	}
-}
-
-// run starts the partitions of a generation. kafka-go ends the generation as soon as one function given to Start
-// returns: the work does when the generation has ended and everything is finished, or when this member has to leave; the
-// watch when there should be another generation.
-func (g *Group) run(ctx context.Context, gen *kafkago.Generation) {
-	g.metrics.rebalances.Inc()
-	g.last = gen
-	if g.unanswered == (generation{gen.ID, gen.MemberID}) {
-		// The broker gives a follower that comes back unchanged the same generation again, and kafka-go keeps the member's id.
-		g.log.WarnContext(ctx, "joined the generation again in which a commit got no answer; leaving it", slog.Int("generation", int(gen.ID)))
-		gen.Start(func(over context.Context) { g.leave(over, gen) })
-		return
-	}
-	var places []place
-	for topic, assigned := range gen.Assignments {
-		for _, a := range assigned {
-			places = append(places, place{topic, a.ID})
-		}
-	}
-	var missing error
-	if len(places) == 0 {
-		missing = g.missing(ctx)
-	}
-	g.state.assigned(places, missing)
-	g.log.InfoContext(ctx, "joined the consumer group", slog.Int("generation", int(gen.ID)), slog.Int("partitions", len(places)))
-	started := make(chan struct{})
-	gen.Start(func(over context.Context) {
-		close(started)
-		defer g.state.left()
-		g.work(over, gen, places)
-		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
-	})
-	<-started
-	gen.Start(g.watch)
-}
-
-// work runs the partitions of a generation until it is over, or a commit got no answer, and they have drained.
-func (g *Group) work(over context.Context, gen *kafkago.Generation, places []place) { //nolint:contextcheck // draining outlives the generation
-	soft, end := context.WithCancelCause(over)
-	defer end(nil)
-	hard, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	context.AfterFunc(soft, func() {
-		time.AfterFunc(g.cfg.Drain, func() { cancel(errors.New("the drain time is over")) })
-	})
-	committing, stopCommitting := context.WithCancel(context.Background())
-	var unanswered error
-	committer := newCommitter(g, gen, func(reason error) {
-		unanswered = reason
-		end(fmt.Errorf("a commit got no answer: %w", reason))
-	})
-	var commits errgroup.Group
-	commits.Go(func() error { committer.run(committing); return nil })
-	var partitions sync.WaitGroup
-	for _, p := range places {
-		partitions.Go(func() { g.keep(soft, hard, committer, p) })
-	}
-	partitions.Wait()
-	stopCommitting()
-	_ = commits.Wait() // never an error
-	if unanswered == nil {
-		<-over.Done()
-		return
-	}
-	g.unanswered = committer.generation
-	g.log.WarnContext(over, "a commit got no answer and may still arrive; leaving the group, to join it under another member id",
-		slog.Int("generation", int(gen.ID)), slog.Any("reason", unanswered))
-	g.leave(over, gen)
-}
-
-// leave has the broker forget the member, so that nothing is taken from it any more, until the broker has answered or the
-// generation is over. A member that comes back with the same id has another generation, or is sent away again.
-func (g *Group) leave(over context.Context, gen *kafkago.Generation) {
-	delays := retry.New()
-	for over.Err() == nil {
-		res, err := g.client.LeaveGroup(over, &kafkago.LeaveGroupRequest{GroupID: gen.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: gen.MemberID}}})
-		if err == nil {
-			err = res.Error
-			for _, m := range res.Members {
-				err = errors.Join(err, m.Error)
-			}
-		}
-		if err == nil || errors.Is(err, kafkago.UnknownMemberId) {
-			return
-		}
-		g.log.WarnContext(over, "leaving the group failed; trying again", slog.Any("error", err))
-		_ = delays.Wait(over) // over is looked at above
-	}
-}
-
-// goodbye has the broker forget the member, whose interrupted join kafka-go takes for the end of a membership that it need not leave.
-// Otherwise the others would wait for it until its session has timed out.
-func (g *Group) goodbye(ctx context.Context) {
-	if g.last == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	_, err := g.client.LeaveGroup(ctx, &kafkago.LeaveGroupRequest{GroupID: g.last.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: g.last.MemberID}}})
-	if err != nil {
-		g.log.InfoContext(ctx, "leaving the group got no answer; it goes on without this member when the session has timed out", slog.Any("reason", err))
-	}
-}
-
-// keep runs one partition until soft is done, whatever happens to it: what is transient is tried again from the
-// committed position, what stops a partition leaves the others alone.
-func (g *Group) keep(soft, hard context.Context, committer *committer, at place) {
-	log := g.log.With(slog.String("topic", at.topic), slog.Int("partition", at.id))
-	delays := retry.New()
-	for soft.Err() == nil {
-		began := time.Now()
-		err := g.session(soft, hard, committer, at, log)
-		var moved *MovedError
-		if errors.As(err, &moved) {
-			continue
-		}
-		var stop *StopError
-		var failure *FatalError
-		switch {
-		case err == nil || soft.Err() != nil:
-			if err != nil {
-				log.InfoContext(hard, "partition given up before its batch was finished; its next owner goes on from there", slog.Any("reason", err))
-			}
-		case errors.Is(err, ErrLost):
-			log.InfoContext(hard, "partition lost", slog.Any("reason", err))
-			<-soft.Done() // the heartbeat will notice as well, and a member without an answer leaves
-		case errors.As(err, &stop):
-			log.ErrorContext(hard, "partition stopped", slog.String("kind", stop.Kind), slog.Any("error", err))
-			g.state.stopped(at.topic, at.id, stop)
-			<-soft.Done()
-		case errors.As(err, &failure):
-			log.ErrorContext(hard, "consumer stopped", slog.Any("error", err))
-			g.state.waiting(at.topic, at.id, writing, err)
-			g.stop(failure)
-			<-soft.Done()
-		default:
-			g.state.waiting(at.topic, at.id, writing, err)
-			log.WarnContext(hard, "partition failed; starting it again from its committed offset", slog.Any("error", err))
-			if time.Since(began) > time.Minute {
-				delays.Reset()
-			}
-			_ = delays.Wait(soft) // soft is looked at above
-		}
-	}
-}
-
-// session runs one partition from its committed position. Its *MovedError: there is another position now.
-func (g *Group) session(soft, hard context.Context, committer *committer, at place, log *slog.Logger) error {
-	committed, err := g.position(soft, at)
-	if err != nil {
-		return err
-	}
-	bounds, err := Bounds(soft, g.client, at.topic, at.id)
-	if err != nil {
-		return err
-	}
-	p := &Partition{group: g, committer: committer, topic: at.topic, id: at.id, offset: committed.Offset, metadata: committed.Metadata, mark: committed.Mark,
-		bounds: bounds, peers: g.state.count(), log: log}
-	if p.mark.IsZero() {
-		p.mark = g.read.of(at)
-	}
-	log.DebugContext(soft, "partition opened", slog.Int64("offset", committed.Offset), slog.String("metadata", committed.Metadata))
-	err = p.run(soft, hard)
-	var moved *MovedError
-	if !errors.As(err, &moved) {
-		return err
-	}
-	if moved.Cut {
-		p.mark = Mark{}
-		g.read.set(at, p.mark)
-	}
-	if err := p.Commit(hard, moved.To, moved.Metadata); err != nil {
-		return err
-	}
-	return moved
-}
-
-// position reads what is committed. Without an offset the partition begins at the start of its log.
-func (g *Group) position(ctx context.Context, at place) (Position, error) {
-	all, err := Committed(ctx, g.client, g.cfg.Group, at.topic, []int{at.id})
-	if err != nil {
-		return Position{}, err
-	}
-	if p, named := all[at.id]; named && p.Offset >= 0 {
-		return p, nil
-	}
-	log, err := Bounds(ctx, g.client, at.topic, at.id)
-	return Position{Offset: log.From}, err
 }

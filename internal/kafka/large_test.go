@@ -53,13 +53,6 @@ func (s *snapper) Open(context.Context, *kafka.Partition) (kafka.BatchPartition,
 
 func (s *snapper) Begin() kafka.Batch { return &snapped{snapper: s} }
 
-func (s *snapper) End(kafka.Batch) {}
-
-func (s *snapper) Write(_ context.Context, _ kafka.Batch, r kafka.Range) error {
-	s.written <- r
-	return nil
-}
-
 type snapped struct {
 	tally
 	snapper *snapper
@@ -69,6 +62,11 @@ func (b *snapped) Add(r *events.Record) {
 	if b.tally.Add(r); b.rows == b.snapper.n {
 		b.snapper.fuse.blow()
 	}
+}
+
+func (b *snapped) Write(_ context.Context, r kafka.Range) error {
+	b.snapper.written <- r
+	return nil
 }
 
 func TestReader_HandsOverWhatItHasWhileFetchesFail(t *testing.T) {

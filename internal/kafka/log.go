@@ -166,10 +166,16 @@ func Committed(ctx context.Context, client *kafkago.Client, group, topic string,
 	if err == nil {
 		err = res.Error
 	}
+	all := make(map[int]Position, len(partitions))
+	if errors.Is(err, kafkago.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
+		for _, id := range partitions {
+			all[id] = Position{Offset: -1}
+		}
+		return all, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the offsets of group %s: %w", group, err)
 	}
-	all := make(map[int]Position, len(partitions))
 	for _, p := range res.Topics[topic] {
 		if p.Error != nil {
 			return nil, fmt.Errorf("read the offset of group %s in %s/%d: %w", group, topic, p.Partition, p.Error)

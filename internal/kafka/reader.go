@@ -41,7 +41,7 @@ func (s *session) read(ctx context.Context) error {
 	defer func() {
 		s.group.read.set(place{s.topic, s.id}, r.last)
 		r.fetcher.Close()
-		s.handler.End(r.current.batch)
+		r.current.batch.Release()
 		s.group.budget.release(r.current.claim)
 	}()
 	delays := retry.New()

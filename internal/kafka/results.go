@@ -70,27 +70,23 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 			messages[i].WriterData = *one.Partition
 		}
 	}
-	delays := retry.New()
-	for {
-		err := r.writer.WriteMessages(ctx, messages...)
-		if err == nil {
-			waiting(nil)
-			return nil
+	err := retry.Do(ctx, func() error {
+		if err := r.writer.WriteMessages(ctx, messages...); err != nil {
+			return fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
 		}
-		err = fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
+		return nil
+	}, func(err error) error {
 		var refused kafkago.WriteErrors
-		if errors.As(err, &refused) {
-			for _, one := range refused {
-				if one != nil && !kafkaTransient(one) {
-					return &FatalError{Err: err}
-				}
-			}
+		if errors.As(err, &refused) && slices.ContainsFunc(refused, func(one error) bool { return one != nil && !kafkaTransient(one) }) {
+			return &FatalError{Err: err}
 		}
 		waiting(err)
-		if delays.Wait(ctx) != nil {
-			return err
-		}
+		return nil
+	})
+	if err == nil {
+		waiting(nil)
 	}
+	return err
 }
 
 // message makes what kafka-go's Writer takes.

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"tenantflow/internal/generate"
 )
 
 // A Difference is one point in which a result is not what it should be.
@@ -93,4 +95,4 @@ func compareSums(view string, got, want map[string]Sums) []Difference {
 	return found
 }
 
-func hex(f Fingerprint) string { return string(appendHex(nil, uint64(f), 16)) }
+func hex(f Fingerprint) string { return string(generate.AppendHex(nil, uint64(f), 16)) }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"tenantflow/events"
+	"tenantflow/internal/generate"
 )
 
 // Sums are the totals of one group of rows. Amounts are exact integers of the smallest unit that is stored.
@@ -27,7 +28,7 @@ type Fingerprint uint64
 
 // MarshalText writes 16 hexadecimal digits.
 func (f Fingerprint) MarshalText() ([]byte, error) {
-	return appendHex(nil, uint64(f), 16), nil
+	return generate.AppendHex(nil, uint64(f), 16), nil
 }
 
 // UnmarshalText reads what MarshalText wrote.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"tenantflow/events"
+	"tenantflow/internal/generate"
 )
 
 // A Generator makes the messages of one stream, in order, and keeps the model of what must result. It is not safe for
@@ -25,34 +26,30 @@ type Generator struct {
 // fixedHeaders are header values that many messages share. They are never written to.
 type fixedHeaders struct {
 	specVersion, eventType, data, structured []byte
-	sources                                  [len(sources)][]byte
+	sources                                  [len(generate.Sources)][]byte
 }
 
 // New checks the config, fills in its defaults and makes a generator that stands before the first message. The error
 // names everything that is wrong with the config.
 func New(config Config) (*Generator, error) {
-	config, err := config.withDefaults()
+	config, err := config.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
 	g := &Generator{
 		config:      config,
+		flaws:       flaws(),
 		tally:       newTally(),
 		deadLetters: map[events.Reason]int64{},
 		fixed: fixedHeaders{
 			specVersion: []byte("1.0"),
-			eventType:   []byte(usageType),
+			eventType:   []byte(events.TypeUsageRecorded),
 			data:        []byte(dataContentType),
 			structured:  []byte(structuredContentType),
 		},
 	}
-	for i, source := range sources {
+	for i, source := range generate.Sources {
 		g.fixed.sources[i] = []byte(source)
-	}
-	for _, f := range flaws() {
-		if f.asLine || !config.Lines {
-			g.flaws = append(g.flaws, f)
-		}
 	}
 	return g, nil
 }
@@ -69,15 +66,15 @@ func (g *Generator) Next(m *Message) bool {
 	e, kind, f := g.step()
 	switch {
 	case kind == Malformed:
-		d := e.draft()
+		d := draftOf(&e)
 		f.put(&d)
 		mode := f.mode
-		if mode == AnyMode && e.structured {
+		if mode == AnyMode && e.Structured {
 			mode = Structured
 		}
 		*m = d.message(mode)
 		m.Reason, m.Flaw = f.reason, f.name
-	case e.structured:
+	case e.Structured:
 		g.structured(&e, m)
 	default:
 		g.binary(&e, m)
@@ -86,47 +83,28 @@ func (g *Generator) Next(m *Message) bool {
 		m.Reason, m.Flaw = events.Conflict, "other data under a known identity"
 	}
 	m.Kind = kind
-	m.Number = int(e.number)
+	m.Number = int(e.Number)
 	return true
 }
 
-// AppendLine appends the next message as a line of JSON without the line's end: the event in structured mode with its
-// key as the extension partitionkey. It is false when there is none left. Set Config.Lines before using it.
-func (g *Generator) AppendLine(b []byte) ([]byte, bool) {
-	if g.next >= g.config.Count {
-		return b, false
-	}
-	e, kind, f := g.step()
-	if kind != Malformed {
-		return e.appendStructured(b, g.config.Seed, true), true
-	}
-	d := e.draft()
-	f.put(&d)
-	return append(b, d.structured(true)...), true
-}
-
 // step decides what the next message is and adds it to the model. The flaw is set when it is malformed.
-func (g *Generator) step() (event, Kind, *flaw) {
-	number := g.next
+func (g *Generator) step() (generate.Event, Kind, *flaw) {
+	e, kind := g.config.At(g.next)
 	g.next++
-	kind, original := g.config.kindOf(number)
 	switch kind {
 	case Resend:
 		g.duplicates++
-		return g.config.event(uint64(original)), kind, nil
 	case Conflict:
 		g.deadLetters[events.Conflict]++
-		return g.config.event(uint64(original)).conflicting(), kind, nil
 	case Malformed:
 		f := &g.flaws[g.flawed%len(g.flaws)]
 		g.flawed++
 		g.deadLetters[f.reason]++
-		return g.config.event(uint64(number)), kind, f
-	default:
-		e := g.config.event(uint64(number))
-		g.tally.add(&e, g.config.Seed)
-		return e, Fresh, nil
+		return e, Malformed, f
+	case Fresh:
+		g.tally.add(&e)
 	}
+	return e, kind, nil
 }
 
 // Expected returns what must result from the messages made so far. It shares nothing with the generator.
@@ -143,66 +121,33 @@ func (g *Generator) Expected() Expected {
 	return e
 }
 
-// kindOf says what the message with this number is and, of a resend or conflict, which number it repeats.
-func (c *Config) kindOf(number int) (Kind, int) {
-	kind, r := c.wantedKind(number)
-	if kind == Fresh || kind == Malformed {
-		return kind, number
-	}
-	const near = 200
-	original := r.below(max(number, 1))
-	if r.chance(0.5) {
-		original = number - 1 - r.below(near)
-	}
-	for ; original >= 0; original-- {
-		if k, _ := c.wantedKind(original); k == Fresh {
-			return kind, original
-		}
-	}
-	return Fresh, number // nothing to repeat yet
-}
-
-// wantedKind is what the message is, unless it is to repeat something and there is nothing.
-func (c *Config) wantedKind(number int) (Kind, random) {
-	r := randomOf(c.Seed^0x6b696e64, uint64(number))
-	switch u := r.unit(); {
-	case u < c.Malformed:
-		return Malformed, r
-	case u < c.Malformed+c.Conflicts:
-		return Conflict, r
-	case u < c.Malformed+c.Conflicts+c.Resends:
-		return Resend, r
-	}
-	return Fresh, r
-}
-
-func (g *Generator) binary(e *event, m *Message) {
+func (g *Generator) binary(e *generate.Event, m *Message) {
 	b := g.grow(1024)
 	var id, at, trace, key []byte
-	id, b = cut(e.appendID(b, g.config.Seed))
-	at, b = cut(appendTime(b, e.time))
+	id, b = cut(e.AppendID(b))
+	at, b = cut(generate.AppendTime(b, e.Time))
 	headers := append(g.growHeaders(7),
 		events.Header{Key: contentTypeHeader, Value: g.fixed.data},
 		events.Header{Key: "ce_specversion", Value: g.fixed.specVersion},
 		events.Header{Key: "ce_id", Value: id},
-		events.Header{Key: "ce_source", Value: g.fixed.sources[e.source]},
+		events.Header{Key: "ce_source", Value: g.fixed.sources[e.Source]},
 		events.Header{Key: "ce_type", Value: g.fixed.eventType},
 		events.Header{Key: "ce_time", Value: at},
 	)
-	if e.traced {
-		trace, b = cut(e.appendTraceparent(b))
+	if e.Traced {
+		trace, b = cut(e.AppendTraceparent(b))
 		headers = append(headers, events.Header{Key: "ce_traceparent", Value: trace})
 	}
-	key, b = cut(e.appendKey(b))
-	value, b := cut(e.appendData(b))
+	key, b = cut(e.AppendKey(b))
+	value, b := cut(e.AppendData(b))
 	g.bytes, g.headers = b, headers[len(headers):]
 	*m = Message{Key: key, Headers: headers[:len(headers):len(headers)], Value: value, Mode: Binary}
 }
 
-func (g *Generator) structured(e *event, m *Message) {
+func (g *Generator) structured(e *generate.Event, m *Message) {
 	b := g.grow(2048)
-	key, b := cut(e.appendKey(b))
-	value, b := cut(e.appendStructured(b, g.config.Seed, false))
+	key, b := cut(e.AppendKey(b))
+	value, b := cut(e.AppendStructured(b, false))
 	headers := append(g.growHeaders(1), events.Header{Key: contentTypeHeader, Value: g.fixed.structured})
 	g.bytes, g.headers = b, headers[len(headers):]
 	*m = Message{Key: key, Headers: headers[:1:1], Value: value, Mode: Structured}

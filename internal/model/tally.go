@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"tenantflow/internal/generate"
 )
 
 // A tally adds new events up. Its keys are indexes packed into 64 bits; they become text when they are read.
@@ -47,38 +49,38 @@ const (
 	userBits    = 20
 )
 
-func hourKey(e *event) uint64 {
-	key := uint64(e.company)
-	key = key<<tierBits | uint64(e.tier)
-	key = key<<serviceBits | uint64(e.service)
-	return key<<timeBits | uint64(e.timestamp/time.Hour.Milliseconds())
+func hourKey(e *generate.Event) uint64 {
+	key := uint64(e.Company)
+	key = key<<tierBits | uint64(e.Tier)
+	key = key<<serviceBits | uint64(e.Service)
+	return key<<timeBits | uint64(e.Timestamp/time.Hour.Milliseconds())
 }
 
 // userKey packs company (20 bits), user, tier and a day or month number of at most 16 bits.
-func userKey(e *event, period int64) uint64 {
-	key := uint64(e.company)
-	key = key<<userBits | uint64(e.user)
-	key = key<<tierBits | uint64(e.tier)
+func userKey(e *generate.Event, period int64) uint64 {
+	key := uint64(e.Company)
+	key = key<<userBits | uint64(e.User)
+	key = key<<tierBits | uint64(e.Tier)
 	return key<<timeBits | uint64(period)
 }
 
-func (t *tally) add(e *event, seed uint64) {
+func (t *tally) add(e *generate.Event) {
 	t.rows++
-	b := e.appendSource(t.text[:0])
+	b := e.AppendSource(t.text[:0])
 	b = append(b, '\n')
-	b = e.appendID(b, seed)
+	b = e.AppendID(b)
 	t.identities += Fingerprint(xxhash.Sum64(b))
-	b = e.appendContent(b)
+	b = appendContent(b, e)
 	t.contents += Fingerprint(xxhash.Sum64(b))
 	t.text = b
 
-	full := Sums{Rows: 1, DataPoints: int64(e.dataPoints), Processing: e.processing, Revenue: e.revenue, Last: e.timestamp}
+	full := Sums{Rows: 1, DataPoints: int64(e.DataPoints), Processing: e.Processing, Revenue: e.Revenue, Last: e.Timestamp}
 	t.total.add(full)
 	hour, day := full, full
 	hour.Last, day.Processing = 0, 0
 	t.hourly.at(hourKey(e)).add(hour)
-	t.daily.at(userKey(e, e.timestamp/(24*time.Hour).Milliseconds())).add(day)
-	t.monthly.at(userKey(e, int64(e.period))).add(day)
+	t.daily.at(userKey(e, e.Timestamp/(24*time.Hour).Milliseconds())).add(day)
+	t.monthly.at(userKey(e, int64(e.Period))).add(day)
 }
 
 func (s *Sums) add(o Sums) {
@@ -103,25 +105,25 @@ func (t *tally) tables() Tables {
 	const timeMask = 1<<timeBits - 1
 	var b []byte
 	for key, i := range t.hourly.index {
-		b = appendCompanyID(b[:0], int(key>>(timeBits+serviceBits+tierBits)))
+		b = generate.AppendCompanyID(b[:0], int(key>>(timeBits+serviceBits+tierBits)))
 		b = append(b, '|')
-		b = append(b, tiers[key>>(timeBits+serviceBits)&(1<<tierBits-1)]...)
+		b = append(b, generate.Tiers[key>>(timeBits+serviceBits)&(1<<tierBits-1)]...)
 		b = append(b, '|')
-		b = append(b, services[key>>timeBits&(1<<serviceBits-1)]...)
+		b = append(b, generate.Services[key>>timeBits&(1<<serviceBits-1)]...)
 		b = append(b, '|')
-		b = appendTime(b, int64(key&timeMask)*time.Hour.Milliseconds())
+		b = generate.AppendTime(b, int64(key&timeMask)*time.Hour.Milliseconds())
 		b = b[:len(b)-len(":00:00.000Z")]
 		tables.Hourly[string(b)] = t.hourly.sums[i]
 	}
 	for key, i := range t.daily.index {
 		b = appendUserKey(b[:0], key)
-		b = appendTime(b, int64(key&timeMask)*(24*time.Hour).Milliseconds())
+		b = generate.AppendTime(b, int64(key&timeMask)*(24*time.Hour).Milliseconds())
 		b = b[:len(b)-len("T00:00:00.000Z")]
 		tables.Daily[string(b)] = t.daily.sums[i]
 	}
 	for key, i := range t.monthly.index {
 		b = appendUserKey(b[:0], key)
-		b = appendPeriod(b, int32(key&timeMask))
+		b = generate.AppendPeriod(b, int32(key&timeMask))
 		tables.Monthly[string(b)] = t.monthly.sums[i]
 	}
 	return tables
@@ -130,36 +132,36 @@ func (t *tally) tables() Tables {
 func appendUserKey(b []byte, key uint64) []byte {
 	company := int(key >> (timeBits + tierBits + userBits))
 	user := int(key >> (timeBits + tierBits) & (1<<userBits - 1))
-	b = appendCompanyID(b, company)
+	b = generate.AppendCompanyID(b, company)
 	b = append(b, '|')
-	b = appendUserID(b, company, user)
+	b = generate.AppendUserID(b, company, user)
 	b = append(b, '|')
-	b = append(b, tiers[key>>timeBits&(1<<tierBits-1)]...)
+	b = append(b, generate.Tiers[key>>timeBits&(1<<tierBits-1)]...)
 	return append(b, '|')
 }
 
 // appendContent writes all that a row has from its event, behind the identity. rowText is the same in SQL.
-func (e *event) appendContent(b []byte) []byte {
+func appendContent(b []byte, e *generate.Event) []byte {
 	b = append(b, '\n')
-	b = appendUserID(b, e.company, e.user)
+	b = generate.AppendUserID(b, e.Company, e.User)
 	b = append(b, '\n')
-	b = appendCompanyID(b, e.company)
+	b = generate.AppendCompanyID(b, e.Company)
 	b = append(b, '\n')
-	b = appendInt(b, e.timestamp)
+	b = appendInt(b, e.Timestamp)
 	b = append(b, '\n')
-	b = append(b, tiers[e.tier]...)
+	b = append(b, generate.Tiers[e.Tier]...)
 	b = append(b, '\n')
-	b = append(b, services[e.service]...)
+	b = append(b, generate.Services[e.Service]...)
 	b = append(b, '\n')
-	b = e.appendEndpoint(b)
+	b = e.AppendEndpoint(b)
 	b = append(b, '\n')
-	b = appendInt(b, int64(e.dataPoints))
+	b = appendInt(b, int64(e.DataPoints))
 	b = append(b, '\n')
-	b = appendInt(b, e.processing)
+	b = appendInt(b, e.Processing)
 	b = append(b, '\n')
-	b = appendPeriod(b, e.period)
+	b = generate.AppendPeriod(b, e.Period)
 	b = append(b, '\n')
-	return appendInt(b, e.revenue)
+	return appendInt(b, e.Revenue)
 }
 
 func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }

@@ -1,115 +1,37 @@
 package tenantmodel
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
-	"tenantflow/events"
+	"tenantflow/internal/generate"
 )
 
-// A Generator makes the messages of one stream, in order. It is not safe for use by several goroutines.
+// A Config describes a stream of events.
+type Config = generate.Companies
+
+// A Message is one record to publish.
+type Message = generate.Message
+
+// A Generator makes the messages of one stream, in order, and knows what must come of them. It is not safe for use by several goroutines.
 type Generator struct {
-	config Config
-	random random
-	judge  *judge
-	stream []emission
-	next   int
-
-	// What was there before the phase that is being made: only that is named by other companies.
-	earlierPayments []string
-	newPayments     []string
-	codes           map[string]int // how often each code was expected
+	*generate.CompanyStream
+	judge *judge
 }
-
-// An emission is one message of the stream.
-type emission struct {
-	event      *event
-	structured bool
-}
-
-// span is how long all phases take together, by the times of the events.
-const span = 6 * time.Hour
 
 // New checks the config, fills in its defaults and makes the stream. The error names everything that is wrong with the config.
 func New(config Config) (*Generator, error) {
-	config, err := config.withDefaults()
+	j := newJudge()
+	stream, err := generate.NewCompanies(config, j)
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{config: config, random: random{state: config.Seed}, judge: newJudge(), codes: map[string]int{}}
-	scripts := make([]*script, config.Companies)
-	for i := range scripts {
-		scripts[i] = g.newScript(i)
+	if n := stream.Conflicts(); n > 0 {
+		j.world.DeadLetters["conflict"] = n
 	}
-	budget := g.budget()
-	for phase := range config.Phases {
-		var queues [][]emission
-		for i, s := range scripts {
-			company, subscription := s.play(phase, budget[phase][i])
-			queues = append(queues, company, subscription)
-		}
-		if phase == 0 {
-			for i := range config.Unknown {
-				queues = append(queues, g.unknown(i)...)
-			}
-		}
-		g.interleave(queues)
-		due := config.Now
-		if phase == config.Phases-1 {
-			due = due.Add(config.Soon)
-		}
-		for _, id := range slices.Sorted(maps.Keys(g.judge.companies)) {
-			g.judge.settle(g.judge.companies[id], due, &event{phase: phase})
-		}
-		g.earlierPayments = append(g.earlierPayments, g.newPayments...)
-		g.newPayments = nil
-	}
-	g.judge.finish()
-	return g, nil
-}
-
-// Config returns the config with its defaults filled in.
-func (g *Generator) Config() Config { return g.config }
-
-// Len is the number of messages of the whole stream.
-func (g *Generator) Len() int { return len(g.stream) }
-
-// Next returns the next message, or false when there is none left.
-func (g *Generator) Next() (Message, bool) {
-	if g.next >= len(g.stream) {
-		return Message{}, false
-	}
-	e := g.stream[g.next]
-	g.next++
-	m, err := e.event.message(e.structured)
-	if err != nil { // can't be: the data are JSON values and the attributes are printable
-		panic(err)
-	}
-	return m, true
-}
-
-// AppendLine appends the next message for a topic (without prefix; empty: both) as a line of JSON without the line's end: the event in
-// structured mode with its key as the extension partitionkey. It is false when there is none left.
-func (g *Generator) AppendLine(b []byte, topic string) ([]byte, bool) {
-	for g.next < len(g.stream) {
-		e := g.stream[g.next].event
-		g.next++
-		if topic != "" && e.topic != topic {
-			continue
-		}
-		envelope, err := e.envelope()
-		if err != nil {
-			panic(err) // as in Next
-		}
-		line, err := envelope.ToStructured([]byte(e.company))
-		if err != nil {
-			panic(err)
-		}
-		return append(b, line...), true
-	}
-	return b, false
+	j.finish()
+	return &Generator{stream, j}, nil
 }
 
 // Expected returns what must be when all messages of the stream have been published and handled, and what was due by Config.Now (and
@@ -127,60 +49,36 @@ func (g *Generator) ResultsThrough(phase int) map[string]Result {
 	return found
 }
 
-// Codes says how many events are refused with which code.
-func (g *Generator) Codes() map[string]int { return maps.Clone(g.codes) }
+// Apply implements [generate.Books].
+func (j *judge) Apply(e *generate.TenantEvent) (code string) { return j.apply(e) }
 
-// budget spreads the events over phases and companies. Registrations are beside it.
-func (g *Generator) budget() [][]int {
-	n := make([][]int, g.config.Phases)
-	for i := range n {
-		n[i] = make([]int, g.config.Companies)
-	}
-	for range g.config.Events - g.config.Companies {
-		n[g.random.below(g.config.Phases)][g.random.below(g.config.Companies)]++
-	}
-	return n
-}
-
-// interleave appends the queues to the stream in a random order that keeps theirs.
-func (g *Generator) interleave(queues [][]emission) {
-	var turns []int
-	for i, q := range queues {
-		for range q {
-			turns = append(turns, i)
-		}
-	}
-	for i := len(turns) - 1; i > 0; i-- {
-		k := g.random.below(i + 1)
-		turns[i], turns[k] = turns[k], turns[i]
-	}
-	for _, i := range turns {
-		g.stream = append(g.stream, queues[i][0])
-		queues[i] = queues[i][1:]
+// Settle implements [generate.Books].
+func (j *judge) Settle(at time.Time, phase int) {
+	for _, id := range slices.Sorted(maps.Keys(j.companies)) {
+		j.settle(j.companies[id], at, &Event{Phase: phase})
 	}
 }
 
-// unknown makes the events of a company that never registers.
-func (g *Generator) unknown(i int) [][]emission {
-	company := fmt.Sprintf("%sx%05d", g.config.Prefix, i)
-	at := g.config.Now.Add(-span)
-	var queues [][]emission
-	for _, e := range []*event{
-		{topic: events.TopicSubscription, kind: events.TypeUpgradeRequested, data: map[string]any{"new_tier": "pro"}},
-		{topic: events.TopicCompany, kind: events.TypeUserAdded, data: map[string]any{"user_id": company + "-u", "email": "u@" + company}},
-	} {
-		e.company, e.source, e.id, e.at = company, sourceOf(e.topic), company+"-1", at
-		e.data["company_id"] = company
-		g.codes[g.judge.apply(e)]++
-		queues = append(queues, []emission{{e, g.random.chance(0.3)}})
+// Tenant implements [generate.Books].
+func (j *judge) Tenant(id string) *generate.Tenant {
+	c := j.companies[id]
+	if c == nil {
+		return nil
 	}
-	return queues
+	s := &c.sub
+	t := &generate.Tenant{Open: c.status == active, MaxUsers: s.plan.maxUsers, Tier: s.plan.name, Rank: s.plan.rank, Paid: s.plan.price > 0, Status: s.status,
+		Period: generate.Period{Start: s.start, End: s.end, Day: s.day}, Pending: s.pending, PendingAt: s.pendingAt, Ahead: s.ahead != nil}
+	for _, m := range c.users {
+		t.Users = append(t.Users, m.id)
+	}
+	if s.ended != nil {
+		t.Ended = &generate.Period{Start: s.ended.start, End: s.ended.end, Day: s.ended.day}
+	}
+	return t
 }
 
-// sourceOf is who produces events of a topic. The ids of different sources may be the same: only both together are an identity.
-func sourceOf(topic string) string {
-	if topic == events.TopicCompany {
-		return "/registration/eu-1"
-	}
-	return "urn:billing:service"
+// Payment implements [generate.Books].
+func (j *judge) Payment(id string) (generate.Payment, bool) {
+	p, known := j.world.Payments[id]
+	return generate.Payment{CompanyID: p.CompanyID, Status: p.Status, TransactionID: p.TransactionID, Belongs: !p.PeriodStart.IsZero()}, known
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -112,28 +113,28 @@ func TestEveryCodeAndEveryResultComesUp(t *testing.T) {
 type service struct {
 	judge   *judge
 	seen    map[Identity]string
-	waiting map[string][]*event
+	waiting map[string][]*Event
 }
 
-func (s *service) take(e *event) {
-	text := fmt.Sprint(e.kind, e.at, e.data)
-	if known, ok := s.seen[e.identity()]; ok {
+func (s *service) take(e *Event) {
+	text := fmt.Sprint(e.Type, e.Time, e.Data)
+	if known, ok := s.seen[identity(e)]; ok {
 		if known != text {
 			s.judge.world.DeadLetters["conflict"]++
 		}
 		return
 	}
-	s.seen[e.identity()] = text
-	if s.judge.companies[e.company] == nil && e.kind != events.TypeCompanyRegistered {
-		s.waiting[e.company] = append(s.waiting[e.company], e)
+	s.seen[identity(e)] = text
+	if s.judge.companies[e.Company] == nil && e.Type != events.TypeCompanyRegistered {
+		s.waiting[e.Company] = append(s.waiting[e.Company], e)
 		return
 	}
 	s.judge.apply(e)
-	if s.judge.companies[e.company] != nil {
-		for _, w := range s.waiting[e.company] {
+	if s.judge.companies[e.Company] != nil {
+		for _, w := range s.waiting[e.Company] {
 			s.judge.apply(w)
 		}
-		delete(s.waiting, e.company)
+		delete(s.waiting, e.Company)
 	}
 }
 
@@ -148,30 +149,31 @@ func TestTheEndDoesNotDependOnHowTheTopicsInterleave(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := random{state: rapid.Uint64().Draw(t, "order")}
-		s := &service{judge: newJudge(), seen: map[Identity]string{}, waiting: map[string][]*event{}}
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
+		s := &service{judge: newJudge(), seen: map[Identity]string{}, waiting: map[string][]*Event{}}
 		for phase := range config.Phases {
-			queues := map[string][]*event{}
-			for _, e := range g.stream {
-				if e.event.phase == phase {
-					key := e.event.topic + e.event.company
-					queues[key] = append(queues[key], e.event)
+			queues := map[string][]*Event{}
+			for _, e := range g.Events() {
+				if e.Phase == phase {
+					key := e.Topic + e.Company
+					queues[key] = append(queues[key], e)
 				}
 			}
 			for len(queues) > 0 {
-				key := pick(&r, slices.Sorted(maps.Keys(queues))...)
+				keys := slices.Sorted(maps.Keys(queues))
+				key := keys[r.IntN(len(keys))]
 				s.take(queues[key][0])
 				if queues[key] = queues[key][1:]; len(queues[key]) == 0 {
 					delete(queues, key)
 				}
 				// What the schedule publishes stands behind what is in the log already.
 				ids := slices.DeleteFunc(slices.Sorted(maps.Keys(s.judge.companies)), func(id string) bool { return queues[events.TopicSubscription+id] != nil })
-				if len(ids) > 0 && r.chance(0.2) {
-					s.judge.settle(s.judge.companies[pick(&r, ids...)], end, &event{phase: phase})
+				if len(ids) > 0 && r.IntN(5) == 0 {
+					s.judge.settle(s.judge.companies[ids[r.IntN(len(ids))]], end, &Event{Phase: phase})
 				}
 			}
 			for _, id := range slices.Sorted(maps.Keys(s.judge.companies)) {
-				s.judge.settle(s.judge.companies[id], end, &event{phase: phase})
+				s.judge.settle(s.judge.companies[id], end, &Event{Phase: phase})
 			}
 		}
 		for _, c := range s.judge.companies {

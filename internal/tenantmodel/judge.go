@@ -67,50 +67,50 @@ func newJudge() *judge {
 }
 
 // apply does what an event must do, and says with which code it is refused; empty: it is not.
-func (j *judge) apply(e *event) (code string) {
-	c := j.companies[e.company]
-	if e.kind == events.TypeUserErasureRequested && c != nil && c.status == active {
-		j.world.Inbox[e.identity()] = "held"
+func (j *judge) apply(e *Event) (code string) {
+	c := j.companies[e.Company]
+	if e.Type == events.TypeUserErasureRequested && c != nil && c.status == active {
+		j.world.Inbox[identity(e)] = "held"
 		return ""
 	}
 	switch {
-	case e.kind == events.TypeSubscriptionDue:
+	case e.Type == events.TypeSubscriptionDue:
 		if c != nil && c.status == active {
 			j.due(c, e)
 		}
 		return ""
-	case e.kind == events.TypeCompanyRegistered:
+	case e.Type == events.TypeCompanyRegistered:
 		code = j.register(e, c)
 	case c == nil:
 		code = "unknown_company"
 	case c.status != active:
 		code = "company_closed"
-	case e.topic == events.TopicCompany:
+	case e.Topic == events.TopicCompany:
 		code = j.company(e, c)
 	default:
-		j.settle(c, later(e.at, c.last), e)
+		j.settle(c, later(e.Time, c.last), e)
 		code = j.subscription(e, c)
 	}
-	j.world.Inbox[e.identity()] = "done"
+	j.world.Inbox[identity(e)] = "done"
 	if code != "" {
-		j.world.Inbox[e.identity()] = "rejected"
+		j.world.Inbox[identity(e)] = "rejected"
 		j.reject(e, code)
 	}
 	return code
 }
 
-func (j *judge) reject(e *event, code string) {
+func (j *judge) reject(e *Event, code string) {
 	topic, kind := events.TopicCompanyResults, events.TypeCompanyRejected
-	if e.topic == events.TopicSubscription {
+	if e.Topic == events.TopicSubscription {
 		topic, kind = events.TopicSubscriptionResults, events.TypeSubscriptionRejected
 	}
-	j.tell(e, topic, kind, 0, map[string]any{"request_type": e.kind, "request_id": e.id, "code": code})
+	j.tell(e, topic, kind, 0, map[string]any{"request_type": e.Type, "request_id": e.ID, "code": code})
 }
 
 // tell expects a result.
-func (j *judge) tell(e *event, topic, kind string, n int, data map[string]any) {
-	data["company_id"] = e.company
-	j.world.Results[e.result(kind, n)] = Result{Topic: topic, Type: kind, CompanyID: e.company, Data: data, Phase: e.phase}
+func (j *judge) tell(e *Event, topic, kind string, n int, data map[string]any) {
+	data["company_id"] = e.Company
+	j.world.Results[result(e, kind, n)] = Result{Topic: topic, Type: kind, CompanyID: e.Company, Data: data, Phase: e.Phase}
 }
 
 // now is when an event of subscription.events takes effect. From then on none does earlier.
@@ -126,45 +126,45 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-func (j *judge) register(e *event, known *company) string {
-	first, _ := e.data["initial_user"].(map[string]any)
+func (j *judge) register(e *Event, known *company) string {
+	first, _ := e.Data["initial_user"].(map[string]any)
 	user, _ := first["user_id"].(string)
 	email, _ := first["email"].(string)
-	settings, _ := e.data["config"].(map[string]any)
+	settings, _ := e.Data["config"].(map[string]any)
 	switch {
 	case known != nil:
 		return "company_exists"
-	case e.text("currency") != "" && e.text("currency") != currency:
+	case text(e, "currency") != "" && text(e, "currency") != currency:
 		return "unsupported_currency"
 	case j.userOf[user] != "":
 		return "user_exists"
 	case !patchable(settings):
 		return "invalid_config"
 	}
-	c := &company{id: e.company, status: active, email: e.text("billing_email"), config: map[string]any{}}
+	c := &company{id: e.Company, status: active, email: text(e, "billing_email"), config: map[string]any{}}
 	patch(c.config, settings)
 	c.users = []member{{user, email}}
 	j.userOf[user] = c.id
 	j.companies[c.id] = c
-	c.free(j.plans["free"], e.at, active)
+	c.free(j.plans["free"], e.Time, active)
 	j.tell(e, events.TopicCompanyResults, events.TypeCompanyCreated, 0, map[string]any{"initial_user_id": user, "subscription_tier": "free",
-		"database_schema": "tenant_" + c.id, "created_at": stamp(e.at)})
+		"database_schema": "tenant_" + c.id, "created_at": stamp(e.Time)})
 	j.tell(e, events.TopicSubscriptionResults, events.TypeSubscriptionCreated, 0, map[string]any{"tier": "free",
 		"period_start": stamp(c.sub.start), "period_end": stamp(c.sub.end)})
 	j.configured(e)
 	return ""
 }
 
-func (j *judge) configured(e *event) {
+func (j *judge) configured(e *Event) {
 	j.tell(e, events.TopicCompanyConfig, events.TypeConfigChanged, 0, map[string]any{})
 }
 
 // company judges an event of company.events.
-func (j *judge) company(e *event, c *company) string {
-	user := e.text("user_id")
-	switch e.kind {
+func (j *judge) company(e *Event, c *company) string {
+	user := text(e, "user_id")
+	switch e.Type {
 	case events.TypeConfigUpdated:
-		changes, _ := e.data["config"].(map[string]any)
+		changes, _ := e.Data["config"].(map[string]any)
 		if !patchable(changes) {
 			return "invalid_config"
 		}
@@ -182,7 +182,7 @@ func (j *judge) company(e *event, c *company) string {
 		case c.sub.plan.maxUsers > 0 && len(c.users) >= c.sub.plan.maxUsers:
 			return "user_limit_reached"
 		}
-		c.users = append(c.users, member{user, e.text("email")})
+		c.users = append(c.users, member{user, text(e, "email")})
 		j.userOf[user] = c.id
 		j.tell(e, events.TopicCompanyResults, events.TypeUserProvisioned, 0, map[string]any{"user_id": user})
 	case events.TypeUserRemoved:
@@ -195,7 +195,7 @@ func (j *judge) company(e *event, c *company) string {
 	case events.TypeSchemaUpgradeRequested:
 		j.tell(e, events.TopicCompanyResults, events.TypeSchemaUpgraded, 0, map[string]any{})
 	case events.TypeCompanyClosed:
-		purge, _ := e.data["purge"].(bool)
+		purge, _ := e.Data["purge"].(bool)
 		c.status = "closed"
 		if purge {
 			c.status = "purged"

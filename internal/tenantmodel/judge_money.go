@@ -8,13 +8,13 @@ import (
 )
 
 // charge records the money of a change that has been made, and what is to pay for it.
-func (j *judge) charge(e *event, c *company, kind, from, payment string, lines []int64) Transaction {
+func (j *judge) charge(e *Event, c *company, kind, from, payment string, lines []int64) Transaction {
 	t := Transaction{CompanyID: c.id, Type: kind, OldTier: from, NewTier: c.sub.plan.name, Currency: currency, Lines: lines,
 		PeriodStart: c.sub.start, PeriodEnd: c.sub.end, PaymentID: payment}
 	for _, amount := range lines {
 		t.AmountMinor += amount
 	}
-	id := e.result("transaction", 0)
+	id := result(e, "transaction", 0)
 	j.world.Transactions[id] = t
 	if payment != "" {
 		if kind != "renewal" { // which has named it before
@@ -53,8 +53,8 @@ func (t *Transaction) adjustment() map[string]any {
 }
 
 // taken reports whether the payment that an event names pays for something else.
-func (j *judge) taken(e *event, c *company, period time.Time) bool {
-	p, known := j.world.Payments[e.payment()]
+func (j *judge) taken(e *Event, c *company, period time.Time) bool {
+	p, known := j.world.Payments[payment(e)]
 	if !known || p.CompanyID == c.id && p.Status == "failed" {
 		return false
 	}
@@ -96,23 +96,23 @@ func (j *judge) prorated(c *company, to plan, at time.Time) []int64 {
 	return []int64{credit, amount - credit}
 }
 
-func (j *judge) received(e *event, c *company) string {
-	amount, _ := e.data["amount_minor"].(int64)
-	id := e.text("payment_id")
+func (j *judge) received(e *Event, c *company) string {
+	amount, _ := e.Data["amount_minor"].(int64)
+	id := text(e, "payment_id")
 	p, known := j.world.Payments[id]
 	switch {
 	case amount <= 0:
 		return "invalid_amount"
-	case e.text("currency") != currency:
+	case text(e, "currency") != currency:
 		return "currency_mismatch"
 	case known && (p.CompanyID != c.id || p.Status == "received"):
 		return "duplicate_payment"
 	}
-	at, s := c.now(e.at), &c.sub
+	at, s := c.now(e.Time), &c.sub
 	if s.ended != nil {
 		s = s.ended
 	}
-	month := e.text("billing_period")
+	month := text(e, "billing_period")
 	if p.PeriodStart.IsZero() && s.plan.price > 0 && month == s.start.Format("2006-01") {
 		p.PeriodStart = s.start
 	}
@@ -123,7 +123,7 @@ func (j *judge) received(e *event, c *company) string {
 		switch {
 		case s.status == pastDue && s == &c.sub:
 			s.clear(at)
-		case s == c.sub.ended && e.at.Before(s.grace):
+		case s == c.sub.ended && e.Time.Before(s.grace):
 			ahead := c.sub.ahead
 			c.sub = *s
 			c.sub.ahead, back = ahead, true
@@ -142,13 +142,13 @@ func (s *subscription) clear(at time.Time) {
 	s.status, s.failed, s.grace, s.patience = active, false, time.Time{}, later(s.end, at).Add(patience)
 }
 
-func (j *judge) failed(e *event, c *company) string {
-	id := e.text("payment_id")
+func (j *judge) failed(e *Event, c *company) string {
+	id := text(e, "payment_id")
 	p, known := j.world.Payments[id]
 	if known && (p.CompanyID != c.id || p.Status == "received") {
 		return "duplicate_payment"
 	}
-	at, s := c.now(e.at), &c.sub
+	at, s := c.now(e.Time), &c.sub
 	p.CompanyID, p.Status = c.id, "failed"
 	ours := p.PeriodStart.Equal(s.start) || p.PeriodStart.IsZero() && !s.failed
 	if ours && s.plan.price > 0 && s.status == active && j.owed(c, s) > 0 {

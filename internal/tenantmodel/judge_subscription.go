@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/generate"
 )
 
 // free puts a company on the free tier, from a time on.
 func (c *company) free(p plan, at time.Time, status string) {
-	c.sub = subscription{plan: p, status: status, start: at, end: monthAfter(at, at.Day()), months: 1, day: at.Day()}
+	c.sub = subscription{plan: p, status: status, start: at, end: generate.MonthAfter(at, at.Day()), months: 1, day: at.Day()}
 }
 
 // begin has a paid period begin.
@@ -49,7 +50,7 @@ func (s *subscription) deadlines() []deadline {
 }
 
 // settle does what is due at a time. before is the event that has to wait for it; nil: none.
-func (j *judge) settle(c *company, at time.Time, before *event) {
+func (j *judge) settle(c *company, at time.Time, before *Event) {
 	for c.status == active {
 		all := c.sub.deadlines()
 		if len(all) == 0 || all[0].at.After(at) {
@@ -60,9 +61,9 @@ func (j *judge) settle(c *company, at time.Time, before *event) {
 }
 
 // due does what an event of the schedule names, and what comes before that, if it still is due.
-func (j *judge) due(c *company, e *event) {
-	named := deadline{e.text("kind"), e.moment("due_at")}
-	if e.appended.Before(named.at) {
+func (j *judge) due(c *company, e *Event) {
+	named := deadline{text(e, "kind"), moment(e, "due_at")}
+	if e.Appended.Before(named.at) {
 		return
 	}
 	for slices.ContainsFunc(c.sub.deadlines(), func(d deadline) bool { return d.kind == named.kind && d.at.Equal(named.at) }) {
@@ -71,12 +72,12 @@ func (j *judge) due(c *company, e *event) {
 }
 
 // meet does one thing that is due.
-func (j *judge) meet(c *company, d deadline, before *event) {
-	e := &event{topic: events.TopicSubscription, company: c.id, source: "/tenantflow/schedule", id: fmt.Sprintf("due:%s:%s:%s", c.id, d.kind, stamp(d.at)), at: d.at}
+func (j *judge) meet(c *company, d deadline, before *Event) {
+	e := &Event{Topic: events.TopicSubscription, Company: c.id, Source: "/tenantflow/schedule", ID: fmt.Sprintf("due:%s:%s:%s", c.id, d.kind, stamp(d.at)), Time: d.at}
 	if before != nil {
-		e.phase = before.phase
+		e.Phase = before.Phase
 	}
-	j.world.Inbox[e.identity()] = "done"
+	j.world.Inbox[identity(e)] = "done"
 	switch {
 	case d.kind == "renewal":
 		j.beginAhead(e, c)
@@ -90,8 +91,8 @@ func (j *judge) meet(c *company, d deadline, before *event) {
 }
 
 // subscription judges an event of subscription.events.
-func (j *judge) subscription(e *event, c *company) string {
-	switch e.kind {
+func (j *judge) subscription(e *Event, c *company) string {
+	switch e.Type {
 	case events.TypeUpgradeRequested:
 		return j.upgrade(e, c)
 	case events.TypeDowngradeRequested:
@@ -111,12 +112,12 @@ func (j *judge) subscription(e *event, c *company) string {
 	}
 }
 
-func (j *judge) upgrade(e *event, c *company) string {
+func (j *judge) upgrade(e *Event, c *company) string {
 	s := &c.sub
-	if expected := e.text("expected_tier"); expected != "" && expected != s.plan.name {
+	if expected := text(e, "expected_tier"); expected != "" && expected != s.plan.name {
 		return "tier_changed"
 	}
-	to, ok := j.plans[e.text("new_tier")]
+	to, ok := j.plans[text(e, "new_tier")]
 	switch {
 	case !ok:
 		return "unknown_tier"
@@ -125,12 +126,12 @@ func (j *judge) upgrade(e *event, c *company) string {
 	case j.taken(e, c, time.Time{}):
 		return "duplicate_payment"
 	}
-	at, from := c.now(e.at), *s
+	at, from := c.now(e.Time), *s
 	var lines []int64
 	dropped := (*renewal)(nil)
 	if from.plan.price == 0 {
 		dropped = c.drop()
-		s.begin(to, at, monthAfter(at, at.Day()), 1, at.Day())
+		s.begin(to, at, generate.MonthAfter(at, at.Day()), 1, at.Day())
 		lines = []int64{to.price}
 		if _, tiers := j.bill(c, s); slices.Contains(tiers, to.name) {
 			lines = []int64{0} // it was left at the moment at which it started
@@ -141,9 +142,9 @@ func (j *judge) upgrade(e *event, c *company) string {
 		s.plan = to
 		s.stay()
 	}
-	t := j.charge(e, c, "upgrade", from.plan.name, e.payment(), lines)
+	t := j.charge(e, c, "upgrade", from.plan.name, payment(e), lines)
 	j.tell(e, events.TopicSubscriptionResults, events.TypeUpgraded, 0, map[string]any{"upgraded_from": from.plan.name, "upgraded_to": to.name,
-		"effective_date": stamp(at), "transaction_id": e.result("transaction", 0), "billing_adjustment": t.adjustment()})
+		"effective_date": stamp(at), "transaction_id": result(e, "transaction", 0), "billing_adjustment": t.adjustment()})
 	j.withdrawn(e, c, dropped)
 	j.configured(e)
 	return ""
@@ -168,7 +169,7 @@ func (c *company) drop() *renewal {
 }
 
 // withdrawn says that a period will not begin. What was to pay for it is free again.
-func (j *judge) withdrawn(e *event, c *company, dropped *renewal) {
+func (j *judge) withdrawn(e *Event, c *company, dropped *renewal) {
 	if dropped == nil {
 		return
 	}
@@ -189,17 +190,17 @@ func (j *judge) adopt(c *company) {
 	}
 }
 
-func (j *judge) downgrade(e *event, c *company) string {
+func (j *judge) downgrade(e *Event, c *company) string {
 	s := &c.sub
-	to, ok := j.plans[e.text("new_tier")]
+	to, ok := j.plans[text(e, "new_tier")]
 	switch {
 	case !ok:
 		return "unknown_tier"
 	case to.rank >= s.plan.rank:
 		return "invalid_downgrade_path"
 	}
-	at := c.now(e.at)
-	if e.text("effective") != "immediate" {
+	at := c.now(e.Time)
+	if text(e, "effective") != "immediate" {
 		s.leave(to.name, false)
 		if !s.pendingAt.After(at) { // the period is over and not renewed
 			j.fallAtEnd(e, c)
@@ -223,10 +224,10 @@ func (j *judge) downgrade(e *event, c *company) string {
 }
 
 // fallAtEnd is a downgrade for which the period's end has come.
-func (j *judge) fallAtEnd(e *event, c *company) {
+func (j *judge) fallAtEnd(e *Event, c *company) {
 	s := &c.sub
 	from, to, lines, dropped := s.plan, j.plans[s.pending], []int64{}, (*renewal)(nil)
-	at := c.now(e.at)
+	at := c.now(e.Time)
 	switch {
 	case to.price == 0:
 		dropped = c.drop()
@@ -235,7 +236,7 @@ func (j *judge) fallAtEnd(e *event, c *company) {
 		s.plan = to
 		s.stay()
 	default:
-		s.begin(to, s.end, monthAfter(s.end, s.day), 1, s.day)
+		s.begin(to, s.end, generate.MonthAfter(s.end, s.day), 1, s.day)
 		lines = []int64{to.price}
 		j.adopt(c)
 	}
@@ -244,7 +245,7 @@ func (j *judge) fallAtEnd(e *event, c *company) {
 }
 
 // fallen reports a downgrade that was made.
-func (j *judge) fallen(e *event, c *company, from plan, at time.Time, lines []int64) {
+func (j *judge) fallen(e *Event, c *company, from plan, at time.Time, lines []int64) {
 	t := j.charge(e, c, "downgrade", from.name, "", lines)
 	j.tell(e, events.TopicSubscriptionResults, events.TypeDowngraded, 0, map[string]any{"downgraded_from": from.name, "downgraded_to": c.sub.plan.name,
 		"effective_date": stamp(at), "billing_adjustment": t.adjustment(), "restrictions_applied": j.restrictions(c)})
@@ -259,13 +260,13 @@ func (j *judge) restrictions(c *company) map[string]any {
 	return map[string]any{}
 }
 
-func (j *judge) cancel(e *event, c *company) string {
+func (j *judge) cancel(e *Event, c *company) string {
 	s := &c.sub
 	if s.plan.rank == 0 {
 		return "invalid_downgrade_path"
 	}
-	at := c.now(e.at)
-	if e.text("effective") != "immediate" {
+	at := c.now(e.Time)
+	if text(e, "effective") != "immediate" {
 		if s.leave("free", true); s.pendingAt.After(at) {
 			j.tell(e, events.TopicSubscriptionResults, events.TypeCancellationScheduled, 0, map[string]any{"effective_date": stamp(s.pendingAt)})
 			return ""
@@ -275,20 +276,20 @@ func (j *judge) cancel(e *event, c *company) string {
 	return ""
 }
 
-func (j *judge) endCancelled(e *event, c *company) {
+func (j *judge) endCancelled(e *Event, c *company) {
 	from, dropped := c.sub.plan.name, c.drop()
-	c.free(j.plans["free"], c.now(e.at), "cancelled")
+	c.free(j.plans["free"], c.now(e.Time), "cancelled")
 	j.tell(e, events.TopicSubscriptionResults, events.TypeCancelled, 0, map[string]any{"cancelled_tier": from, "effective_date": stamp(c.last), "restrictions_applied": j.restrictions(c)})
 	j.withdrawn(e, c, dropped)
 	j.configured(e)
 }
 
-func (j *judge) withdraw(e *event, c *company) string {
+func (j *judge) withdraw(e *Event, c *company) string {
 	s := &c.sub
 	if s.pendingAt.IsZero() {
 		return "nothing_scheduled"
 	}
-	c.now(e.at)
+	c.now(e.Time)
 	change := "downgrade"
 	if s.cancelling {
 		change = "cancellation"
@@ -300,9 +301,9 @@ func (j *judge) withdraw(e *event, c *company) string {
 
 // renew judges in this order: is there something that could go on, is it the same period again, does the company leave, the period,
 // the payment.
-func (j *judge) renew(e *event, c *company) string {
+func (j *judge) renew(e *Event, c *company) string {
 	s := &c.sub
-	start, end, at := e.moment("period_start"), e.moment("period_end"), later(e.at, c.last)
+	start, end, at := moment(e, "period_start"), moment(e, "period_end"), later(e.Time, c.last)
 	of := s
 	if s.ended != nil {
 		of = s.ended
@@ -325,12 +326,12 @@ func (j *judge) renew(e *event, c *company) string {
 	if j.taken(e, c, start) {
 		return "duplicate_payment"
 	}
-	c.now(e.at)
-	p, known := j.world.Payments[e.payment()]
+	c.now(e.Time)
+	p, known := j.world.Payments[payment(e)]
 	data := map[string]any{"tier": of.plan.name, "period_start": stamp(start), "period_end": stamp(end)}
 	switch {
 	case again && s.ended != nil:
-		j.named(c, e.payment(), start)
+		j.named(c, payment(e), start)
 		ahead := s.ahead
 		*s = *s.ended
 		s.status, s.grace, s.patience, s.ahead = active, time.Time{}, end.Add(patience), ahead
@@ -338,13 +339,13 @@ func (j *judge) renew(e *event, c *company) string {
 		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 		j.configured(e)
 	case again:
-		j.named(c, e.payment(), start)
+		j.named(c, payment(e), start)
 		if known && p.Status == "received" && p.PeriodStart.IsZero() && s.status == pastDue && j.owed(c, s) <= 0 {
 			s.clear(at)
 		}
 		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 	default:
-		payment := e.payment()
+		payment := payment(e)
 		j.named(c, payment, start)
 		if payment == "" && s.ahead != nil {
 			payment = s.ahead.payment
@@ -361,8 +362,8 @@ func (j *judge) renew(e *event, c *company) string {
 }
 
 // beginAhead begins the period that is recorded.
-func (j *judge) beginAhead(e *event, c *company) {
-	c.now(e.at)
+func (j *judge) beginAhead(e *Event, c *company) {
+	c.now(e.Time)
 	s, next := &c.sub, *c.sub.ahead
 	from, held := s.plan, *s
 	if s.ended != nil {
@@ -374,23 +375,23 @@ func (j *judge) beginAhead(e *event, c *company) {
 	j.adopt(c)
 	t := j.charge(e, c, "renewal", from.name, next.payment, []int64{s.plan.price * int64(next.months)})
 	j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
-		"began": true, "transaction_id": e.result("transaction", 0), "amount_minor": t.AmountMinor})
+		"began": true, "transaction_id": result(e, "transaction", 0), "amount_minor": t.AmountMinor})
 	if from.name != s.plan.name {
 		j.configured(e)
 	}
 }
 
-func (j *judge) expired(e *event, c *company) string {
+func (j *judge) expired(e *Event, c *company) string {
 	s := &c.sub
-	if e.data["expired_at"] != nil && e.moment("expired_at").After(e.at) {
+	if e.Data["expired_at"] != nil && moment(e, "expired_at").After(e.Time) {
 		return "not_expired"
 	}
 	if s.ended != nil {
-		c.now(e.at)
+		c.now(e.Time)
 		j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": s.ended.plan.name, "already_expired": true})
 		return ""
 	}
-	if s.plan.price == 0 || s.status != pastDue && s.end.After(later(e.at, c.last)) {
+	if s.plan.price == 0 || s.status != pastDue && s.end.After(later(e.Time, c.last)) {
 		return "not_expired"
 	}
 	j.expire(e, c)
@@ -398,9 +399,9 @@ func (j *judge) expired(e *event, c *company) string {
 }
 
 // expire ends a subscription that was not renewed or not paid for.
-func (j *judge) expire(e *event, c *company) {
+func (j *judge) expire(e *Event, c *company) {
 	dropped, ended := c.drop(), c.sub
-	c.free(j.plans["free"], c.now(e.at), "expired")
+	c.free(j.plans["free"], c.now(e.Time), "expired")
 	c.sub.ended = &ended
 	j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": ended.plan.name, "expired_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})
 	var users []string

@@ -1,14 +1,9 @@
 package tenantmodel
 
-import "time"
+import "tenantflow/internal/generate"
 
 // An Event is one record of a log as a [Judge] sees it.
-type Event struct {
-	Topic, Type, Company string // the topic without prefix
-	Source, ID           string
-	Time, Appended       time.Time // the sender's, and the broker's
-	Data                 map[string]any
-}
+type Event = generate.TenantEvent
 
 // A Judge predicts the effect of events that are handled one after the other, whatever they are. An event for a company that is not
 // registered is refused at once: hold it back until it is.
@@ -21,9 +16,7 @@ func NewJudge() *Judge { return &Judge{newJudge()} }
 func (j *Judge) Knows(company string) bool { return j.judge.companies[company] != nil }
 
 // Apply does what an event must do. An identity comes once, but for events of the schedule.
-func (j *Judge) Apply(e Event) {
-	j.judge.apply(&event{topic: e.Topic, company: e.Company, source: e.Source, id: e.ID, kind: e.Type, at: e.Time, appended: e.Appended, data: e.Data})
-}
+func (j *Judge) Apply(e Event) { j.judge.Apply(&e) }
 
 // World is what must be now.
 func (j *Judge) World() *World {

@@ -3,6 +3,8 @@ package tenantmodel
 import (
 	"math/big"
 	"time"
+
+	"tenantflow/internal/generate"
 )
 
 // A plan holds the judge's own copy of a tier of the built-in catalogue.
@@ -36,21 +38,11 @@ func (p plan) maxUsersJSON() any {
 	return p.maxUsers
 }
 
-// monthAfter is the end of a month that starts at a time, on a day of the month or the last one there is.
-func monthAfter(start time.Time, day int) time.Time {
-	first := time.Date(start.Year(), start.Month(), 1, start.Hour(), start.Minute(), start.Second(), start.Nanosecond(), time.UTC).AddDate(0, 1, 0)
-	end := first
-	for next := first; next.Month() == first.Month() && next.Day() <= day; next = next.AddDate(0, 0, 1) {
-		end = next
-	}
-	return end
-}
-
 // wholeMonths is how many months there are from one time to another, on a day of the month; 0: they are not 1 to 36 whole ones.
 func wholeMonths(start, end time.Time, day int) int {
 	at := start
 	for n := 1; n <= 36; n++ {
-		if at = monthAfter(at, day); at.Equal(end) {
+		if at = generate.MonthAfter(at, day); at.Equal(end) {
 			return n
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"tenantflow/internal/generate"
 	"tenantflow/internal/tier"
 )
 
@@ -130,7 +131,7 @@ func TestTheJudgeAndTheCatalogueAgreeOnMoney(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		start := time.UnixMicro(rapid.Int64Range(0, 4e15).Draw(t, "start")).UTC()
-		stop := monthAfter(start, rapid.IntRange(1, 31).Draw(t, "day"))
+		stop := generate.MonthAfter(start, rapid.IntRange(1, 31).Draw(t, "day"))
 		at := start.Add(time.Duration(rapid.Int64Range(-1e9, stop.Sub(start).Microseconds()+1e9).Draw(t, "at")) * time.Microsecond)
 		if rapid.Bool().Draw(t, "half") {
 			at = start.Add(stop.Sub(start) / 2)
@@ -145,7 +146,7 @@ func TestTheJudgeAndTheCatalogueAgreeOnMoney(t *testing.T) {
 			t.Fatalf("%+v, here %d with a credit of %d", a, amount, credit)
 		}
 		day := rapid.IntRange(1, 31).Draw(t, "anchor")
-		if a, b := tier.NextPeriodEnd(start, day), monthAfter(start, day); !a.Equal(b) {
+		if a, b := tier.NextPeriodEnd(start, day), generate.MonthAfter(start, day); !a.Equal(b) {
 			t.Fatalf("a month after %s on day %d is %s, here %s", start, day, a, b)
 		}
 	})

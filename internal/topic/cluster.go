@@ -7,8 +7,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/retry"
 )
 
 // A State is what was found or done for a topic.
@@ -172,14 +173,17 @@ func describe(ctx context.Context, client *kafka.Client, topics []string) (map[s
 		})
 	}
 	var answer *kafka.DescribeConfigsResponse
-	err := backoff.Retry(func() (err error) {
+	trying, cancel := context.WithTimeout(ctx, describeWait)
+	defer cancel()
+	err := retry.Do(trying, func() (err error) {
 		answer, err = client.DescribeConfigs(ctx, request)
-		if err != nil && !errors.Is(err, kafka.BrokerNotAvailable) {
-			return backoff.Permanent(err)
+		return err
+	}, func(err error) error {
+		if errors.Is(err, kafka.BrokerNotAvailable) {
+			return nil // the client has not learned yet which brokers there are
 		}
-		return err // the client has not learned yet which brokers there are
-	}, backoff.WithContext(backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxElapsedTime(describeWait)), ctx))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the settings of %d topics: %w", len(topics), err)
 	}

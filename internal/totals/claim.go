@@ -8,6 +8,8 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/uuid"
+
+	"tenantflow/internal/retry"
 )
 
 // A claim announces corrections in usage_corrections, before anything else is done about them. It is what keeps a
@@ -54,7 +56,7 @@ func (c *Checker) claim(ctx context.Context, totals []Total, reason string) (*cl
 		if running == 0 {
 			return cl, nil
 		}
-		if err := wait(ctx, 20*time.Millisecond); err != nil {
+		if err := retry.Pause(ctx, 20*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tenantflow/internal/retry"
 )
 
 // suspects are the totals of a chunk that differed at first sight, and what became of them.
@@ -81,7 +83,7 @@ func (c *Checker) judge(ctx context.Context, all []*suspects, border string) err
 		if open == 0 || open == blocked || round == rounds {
 			break
 		}
-		if err := wait(ctx, c.spacing()); err != nil {
+		if err := retry.Pause(ctx, c.spacing()); err != nil {
 			return err
 		}
 	}
@@ -144,7 +146,7 @@ type observation struct {
 func (c *Checker) observe(ctx context.Context, ch chunk, keys [][]string, note func(key []string, o observation) bool) error {
 	for try := 1; len(keys) > 0 && try <= triesPerLook; try++ {
 		if try > 1 {
-			if err := wait(ctx, time.Duration(rand.IntN(50*min(try, 5)))*time.Millisecond); err != nil { // #nosec G404 -- a pause
+			if err := retry.Pause(ctx, time.Duration(rand.IntN(50*min(try, 5)))*time.Millisecond); err != nil { // #nosec G404 -- a pause
 				return err
 			}
 		}
@@ -249,7 +251,7 @@ func (c *Checker) awaitGap(ctx context.Context) (traffic, error) {
 		if err != nil || t.inserts == 0 || try == tries {
 			return t, err
 		}
-		if err := wait(ctx, step); err != nil {
+		if err := retry.Pause(ctx, step); err != nil {
 			return t, err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -28,14 +29,15 @@ func ReadPositions(ctx context.Context, client *kafkago.Client, group, topic str
 	if err != nil {
 		return nil, nil, err
 	}
-	res, err := committed(ctx, client, group, topic, ids)
+	all, err := committed(ctx, client, group, topic, ids)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, p := range res {
-		to := p.CommittedOffset
-		if _, metadata := kafka.SplitMark(p.Metadata); metadata != "" {
-			in, err := clickhouse.ParseIntent(topic, p.Partition, p.CommittedOffset, metadata)
+	for _, id := range ids {
+		p := all[id]
+		to := p.Offset
+		if p.Metadata != "" {
+			in, err := clickhouse.ParseIntent(topic, id, p.Offset, p.Metadata)
 			if err != nil {
 				// What can't be read could mean any range.
 				notes = append(notes, fmt.Sprintf("everything from the committed offset on counts as pending: %v", err))
@@ -44,9 +46,8 @@ func ReadPositions(ctx context.Context, client *kafkago.Client, group, topic str
 				to = in.To
 			}
 		}
-		positions = append(positions, Position{Partition: p.Partition, Committed: p.CommittedOffset, PendingTo: to})
+		positions = append(positions, Position{Partition: id, Committed: p.Offset, PendingTo: to})
 	}
-	slices.SortFunc(positions, func(a, b Position) int { return a.Partition - b.Partition })
 	return positions, notes, nil
 }
 
@@ -79,46 +80,22 @@ func PartitionsOf(ctx context.Context, client *kafkago.Client, topic string) ([]
 }
 
 // committed reads the group's offsets. A coordinator that is only just taking over is asked again for a while.
-func committed(ctx context.Context, client *kafkago.Client, group, topic string, ids []int) ([]kafkago.OffsetFetchPartition, error) {
-	fetch := func() ([]kafkago.OffsetFetchPartition, error) {
-		res, err := client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: ids}})
-		if err == nil {
-			err = res.Error
-		}
-		if errors.Is(err, kafkago.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
-			none := make([]kafkago.OffsetFetchPartition, len(ids))
-			for i, id := range ids {
-				none[i] = kafkago.OffsetFetchPartition{Partition: id, CommittedOffset: -1}
-			}
-			return none, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		got := res.Topics[topic]
-		for _, p := range got {
-			if p.Error != nil {
-				return nil, p.Error
-			}
-		}
-		if len(got) != len(ids) {
-			return nil, fmt.Errorf("the answer names %d of %d partitions", len(got), len(ids))
-		}
-		return got, nil
-	}
-	const patience, step = 30 * time.Second, 200 * time.Millisecond
-	give, cancel := context.WithTimeout(ctx, patience)
+func committed(ctx context.Context, client *kafkago.Client, group, topic string, ids []int) (all map[int]kafka.Position, err error) {
+	const patience = 30 * time.Second
+	trying, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
-		got, err := fetch()
-		var code kafkago.Error
-		if err == nil {
-			return got, nil
+	err = retry.Do(trying, func() error {
+		if all, err = kafka.Committed(ctx, client, group, topic, ids); err == nil && len(all) != len(ids) {
+			return fmt.Errorf("read what group %s has committed of %s: the answer names %d of %d partitions", group, topic, len(all), len(ids))
 		}
-		if !errors.As(err, &code) || !code.Temporary() || wait(give, step) != nil {
-			return nil, fmt.Errorf("read what group %s has committed of %s: %w", group, topic, err)
+		return err
+	}, func(err error) error {
+		if code := kafkago.Error(0); errors.As(err, &code) && code.Temporary() {
+			return nil
 		}
-	}
+		return err
+	})
+	return all, err
 }
 
 // moved reports whether the group has gone on in a partition between two readings.

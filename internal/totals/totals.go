@@ -16,6 +16,7 @@
 package totals
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ type Config struct {
 	Topic, Group string
 
 	// InsertTimeout is the service's own setting: how long an insert may take. The first and the last look at a difference
-	// lie further apart than this, and a correction must arrive within it, or within 5s if that is more. Default: 15s.
+	// lie further apart than this, and a correction must arrive within it, or within 5s if that is more. Default: that of the sink.
 	InsertTimeout time.Duration
 
 	// By names this process in usage_corrections. Default: host name and process id.
@@ -64,9 +65,7 @@ type Checker struct {
 
 // Open makes a Checker. It does not connect yet.
 func Open(cfg Config) (*Checker, error) {
-	if cfg.InsertTimeout == 0 {
-		cfg.InsertTimeout = 15 * time.Second
-	}
+	cfg.InsertTimeout = cmp.Or(cfg.InsertTimeout, clickhouse.DefaultInsertTimeout)
 	if cfg.By == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -234,18 +233,6 @@ func (c *Checker) months(ctx context.Context, a *aggregate, query string, args .
 		return nil, fmt.Errorf("list the months of %s: %w", a.view, err)
 	}
 	return chunks, nil
-}
-
-// wait waits for d, or for ctx.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // join writes lists of SQL expressions as one.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -66,7 +67,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	for {
 		// Processes that were started together should not ask together.
 		pause := w.interval/2 + time.Duration(rand.Int64N(int64(w.interval))) // #nosec G404 -- a pause
-		if wait(ctx, pause) != nil {
+		if retry.Pause(ctx, pause) != nil {
 			return
 		}
 		if err := w.once(ctx); err != nil && ctx.Err() == nil {

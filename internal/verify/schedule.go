@@ -154,7 +154,9 @@ func (s *Schedule) show(last *postgres.Slot) error {
 			s.drift.WithLabelValues(string(k)).Set(float64(result.Differences[k]))
 		}
 	}
-	s.success.Set(float64(last.Started.UnixMilli()) / 1000)
+	if len(result.Unproven) == 0 { // else what differs is shown, and the time of the success before stays
+		s.success.Set(float64(last.Started.UnixMilli()) / 1000)
+	}
 	s.seconds.Set(result.Seconds)
 	return nil
 }

@@ -14,6 +14,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -32,7 +33,7 @@ type Config struct {
 	Options *chgo.Options
 
 	// InsertTimeout is how long the server may take over one insert, and how far ahead the deadline of an insert
-	// lies. After a crash the rows under way are settled once it has passed. Default: 15s.
+	// lies. After a crash the rows under way are settled once it has passed. Default: DefaultInsertTimeout.
 	InsertTimeout time.Duration
 
 	// Inserts bounds the inserts that run at the same time in this process. Default: 4.
@@ -66,11 +67,12 @@ type Store struct {
 
 const maxPatience = 4
 
+// DefaultInsertTimeout is how long one insert may take.
+const DefaultInsertTimeout = 15 * time.Second
+
 // Open connects to ClickHouse and measures its clock.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	if cfg.InsertTimeout == 0 {
-		cfg.InsertTimeout = 15 * time.Second
-	}
+	cfg.InsertTimeout = cmp.Or(cfg.InsertTimeout, DefaultInsertTimeout)
 	if cfg.Inserts == 0 {
 		cfg.Inserts = 4
 	}

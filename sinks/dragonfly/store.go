@@ -1,6 +1,7 @@
 package dragonfly
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +23,14 @@ type Config struct {
 	// Topic is the one whose events are counted, prefix included: progress is kept under a hash of its name.
 	Topic string
 
-	// Lateness is how long after its UTC day a counter is kept. Default: 48h.
+	// Lateness is how long after its UTC day a counter is kept. Default: DefaultLateness.
 	Lateness time.Duration
 
 	Logger *slog.Logger // default: none
 }
+
+// DefaultLateness is how long after its UTC day a counter is kept.
+const DefaultLateness = 48 * time.Hour
 
 // A Store is the counters and everything that makes them exact.
 type Store struct {
@@ -44,9 +48,7 @@ type Store struct {
 
 // Open connects and checks that the server is fit for counting: it must not evict. The error is to be classified.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	if cfg.Lateness == 0 {
-		cfg.Lateness = 48 * time.Hour
-	}
+	cfg.Lateness = cmp.Or(cfg.Lateness, DefaultLateness)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -34,7 +35,7 @@ type Tenants struct {
 // TenantsConfig is what Tenants needs.
 type TenantsConfig struct {
 	Rules *tenant.Rules
-	// Wait is how long an event waits for a company that is not registered. Default: 15m.
+	// Wait is how long an event waits for a company that is not registered. Default: DefaultWait.
 	Wait time.Duration
 	// Timeout is how long one transaction may take: a change of tier of a company with very many users, say. Default: 1m.
 	Timeout time.Duration
@@ -59,11 +60,12 @@ const (
 	longestIdentity = 2000
 )
 
+// DefaultWait is how long an event waits for its company.
+const DefaultWait = 15 * time.Minute
+
 // Tenants returns what applies events to the companies of this store.
 func (s *Store) Tenants(cfg TenantsConfig) *Tenants {
-	if cfg.Wait == 0 {
-		cfg.Wait = 15 * time.Minute
-	}
+	cfg.Wait = cmp.Or(cfg.Wait, DefaultWait)
 	if cfg.Timeout == 0 {
 		cfg.Timeout = time.Minute
 	}

@@ -46,17 +46,16 @@ type eventPartition struct {
 	handler EventHandler
 }
 
-func (p *eventPartition) Begin() kafka.Batch { return &kafka.Records{} }
+func (p *eventPartition) Begin() kafka.Batch { return &eventBatch{partition: p} }
 
-func (p *eventPartition) End(kafka.Batch) {}
+type eventBatch struct {
+	kafka.Records
+	partition *eventPartition
+}
 
-func (p *eventPartition) Write(ctx context.Context, b kafka.Batch, _ kafka.Range) error {
-	batch, ok := b.(*kafka.Records)
-	if !ok {
-		return fmt.Errorf("write events: not a batch of events: %T", b)
-	}
-	for i := range batch.All {
-		if err := p.handle(ctx, &batch.All[i]); err != nil {
+func (b *eventBatch) Write(ctx context.Context, _ kafka.Range) error {
+	for i := range b.All {
+		if err := b.partition.handle(ctx, &b.All[i]); err != nil {
 			return err
 		}
 	}
@@ -70,9 +69,7 @@ func (p *eventPartition) handle(ctx context.Context, r *events.Record) error {
 	attempts := 0
 	var rejection *events.Rejection
 	err := retry.Do(ctx, func() error { attempts++; return p.handler.Handle(ctx, r) }, func(err error) error {
-		var stop *kafka.StopError
-		var failure *kafka.FatalError
-		if errors.As(err, &rejection) || errors.As(err, &stop) || errors.As(err, &failure) || errors.Is(err, kafka.ErrLost) {
+		if errors.As(err, &rejection) || kafka.Final(err) {
 			return err
 		}
 		p.Waiting(fmt.Errorf("handle event %s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err))

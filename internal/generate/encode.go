@@ -1,54 +1,54 @@
-package model
+package generate
 
 import (
 	"strconv"
 	"time"
+
+	"tenantflow/events"
 )
 
-const usageType = "usage.recorded.v1"
-
-// appendData writes the event's data: a JSON object in the order of the schema.
-func (e *event) appendData(b []byte) []byte {
+// AppendData writes the event's data: a JSON object in the order of the schema.
+func (e *Event) AppendData(b []byte) []byte {
 	b = append(b, `{"company_id":"`...)
-	b = appendCompanyID(b, e.company)
+	b = AppendCompanyID(b, e.Company)
 	b = append(b, `","user_id":"`...)
-	b = appendUserID(b, e.company, e.user)
+	b = AppendUserID(b, e.Company, e.User)
 	b = append(b, `","subscription_tier":"`...)
-	b = append(b, tiers[e.tier]...)
+	b = append(b, Tiers[e.Tier]...)
 	b = append(b, `","service_name":"`...)
-	b = append(b, services[e.service]...)
+	b = append(b, Services[e.Service]...)
 	b = append(b, `","api_endpoint":"`...)
-	b = e.appendEndpoint(b)
+	b = e.AppendEndpoint(b)
 	b = append(b, `","data_points_consumed":`...)
 	if e.extraWhitespace {
 		b = append(b, " \t "...)
 	}
-	b = strconv.AppendUint(b, uint64(e.dataPoints), 10)
+	b = strconv.AppendUint(b, uint64(e.DataPoints), 10)
 	b = append(b, `,"processing_time_ms":`...)
-	b = appendDecimal(b, e.processing, 3)
+	b = AppendDecimal(b, e.Processing, 3)
 	if !e.omitTimestamp {
 		b = append(b, `,"timestamp":"`...)
 		if e.localTime {
-			b = appendTime(b, e.timestamp+2*time.Hour.Milliseconds())
+			b = AppendTime(b, e.Timestamp+2*time.Hour.Milliseconds())
 			b = append(b[:len(b)-1], "+02:00"...)
 		} else {
-			b = appendTime(b, e.timestamp)
+			b = AppendTime(b, e.Timestamp)
 		}
 		b = append(b, '"')
 	}
 	if !e.omitPeriod {
 		b = append(b, `,"billing_period":"`...)
-		b = appendPeriod(b, e.period)
+		b = AppendPeriod(b, e.Period)
 		b = append(b, '"')
 	}
 	switch {
 	case e.omitRevenue:
 	case e.numericRevenue:
 		b = append(b, `,"revenue_attributed":`...)
-		b = appendDecimal(b, e.revenue, 6)
+		b = AppendDecimal(b, e.Revenue, 6)
 	default:
 		b = append(b, `,"revenue_attributed":"`...)
-		b = appendDecimal(b, e.revenue, 6)
+		b = AppendDecimal(b, e.Revenue, 6)
 		b = append(b, '"')
 	}
 	if e.unknownField {
@@ -57,56 +57,59 @@ func (e *event) appendData(b []byte) []byte {
 	return append(b, '}')
 }
 
-func (e *event) appendEndpoint(b []byte) []byte {
+// AppendEndpoint writes the api_endpoint.
+func (e *Event) AppendEndpoint(b []byte) []byte {
 	b = append(b, paths[e.endpoint]...)
 	return append(b, symbols[e.symbol]...)
 }
 
-func (e *event) appendKey(b []byte) []byte {
+// AppendKey writes the key of the record.
+func (e *Event) AppendKey(b []byte) []byte {
 	if e.keyIsUser {
-		return appendUserID(b, e.company, e.user)
+		return AppendUserID(b, e.Company, e.User)
 	}
-	return appendCompanyID(b, e.company)
+	return AppendCompanyID(b, e.Company)
 }
 
-func (e *event) appendTraceparent(b []byte) []byte {
+// AppendTraceparent writes the extension of that name.
+func (e *Event) AppendTraceparent(b []byte) []byte {
 	b = append(b, "00-"...)
-	b = appendHex(b, e.number*0x9e3779b97f4a7c15|1, 16)
-	b = appendHex(b, e.number, 16)
+	b = AppendHex(b, e.Number*0x9e3779b97f4a7c15|1, 16)
+	b = AppendHex(b, e.Number, 16)
 	b = append(b, '-')
-	b = appendHex(b, e.number|1, 16)
+	b = AppendHex(b, e.Number|1, 16)
 	return append(b, "-01"...)
 }
 
-// appendStructured writes the whole event as one JSON object. With partitionKey it also carries the record's key, as
+// AppendStructured writes the whole event as one JSON object. With partitionKey it also carries the record's key, as
 // the extension of that name: the form of the JSON lines that generate writes and produce reads.
-func (e *event) appendStructured(b []byte, seed uint64, partitionKey bool) []byte {
+func (e *Event) AppendStructured(b []byte, partitionKey bool) []byte {
 	b = append(b, `{"specversion":"1.0","id":`...)
-	b = appendString(b, e.appendID(nil, seed))
+	b = AppendString(b, e.AppendID(nil))
 	b = append(b, `,"source":"`...)
-	b = e.appendSource(b)
+	b = e.AppendSource(b)
 	b = append(b, `","type":"`...)
-	b = append(b, usageType...)
+	b = append(b, events.TypeUsageRecorded...)
 	b = append(b, `","time":"`...)
-	b = appendTime(b, e.time)
+	b = AppendTime(b, e.Time)
 	b = append(b, `","datacontenttype":"application/json"`...)
-	if e.traced {
+	if e.Traced {
 		b = append(b, `,"traceparent":"`...)
-		b = e.appendTraceparent(b)
+		b = e.AppendTraceparent(b)
 		b = append(b, '"')
 	}
 	if partitionKey {
 		b = append(b, `,"partitionkey":"`...)
-		b = e.appendKey(b)
+		b = e.AppendKey(b)
 		b = append(b, '"')
 	}
 	b = append(b, `,"data":`...)
-	b = e.appendData(b)
+	b = e.AppendData(b)
 	return append(b, '}')
 }
 
-// appendString writes a JSON string. The ids made here have no control characters.
-func appendString(b, s []byte) []byte {
+// AppendString writes a JSON string. The ids made here have no control characters.
+func AppendString(b, s []byte) []byte {
 	b = append(b, '"')
 	for _, c := range s {
 		if c == '"' || c == '\\' {
@@ -117,8 +120,8 @@ func appendString(b, s []byte) []byte {
 	return append(b, '"')
 }
 
-// appendTime writes milliseconds since the epoch as RFC 3339 in UTC with three decimals.
-func appendTime(b []byte, ms int64) []byte {
+// AppendTime writes milliseconds since the epoch as RFC 3339 in UTC with three decimals.
+func AppendTime(b []byte, ms int64) []byte {
 	t := time.UnixMilli(ms).UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
@@ -138,14 +141,15 @@ func appendTime(b []byte, ms int64) []byte {
 	return append(b, 'Z')
 }
 
-func appendPeriod(b []byte, period int32) []byte {
+// AppendPeriod writes a month, given as year*12 + month-1.
+func AppendPeriod(b []byte, period int32) []byte {
 	b = appendPadded(b, int64(period/12), 4)
 	b = append(b, '-')
 	return appendPadded(b, int64(period%12+1), 2)
 }
 
-// appendDecimal writes n / 10^scale, without a fraction where it is zero.
-func appendDecimal(b []byte, n int64, scale int) []byte {
+// AppendDecimal writes n / 10^scale, without a fraction where it is zero.
+func AppendDecimal(b []byte, n int64, scale int) []byte {
 	divisor := int64(1)
 	for range scale {
 		divisor *= 10
@@ -170,7 +174,8 @@ func appendPadded(b []byte, n int64, width int) []byte {
 	return append(b, digits[i:]...)
 }
 
-func appendHex(b []byte, n uint64, width int) []byte {
+// AppendHex writes the last digits of n.
+func AppendHex(b []byte, n uint64, width int) []byte {
 	const digits = "0123456789abcdef"
 	for shift := (width - 1) * 4; shift >= 0; shift -= 4 {
 		b = append(b, digits[n>>shift&15])

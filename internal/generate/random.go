@@ -1,4 +1,4 @@
-package model
+package generate
 
 // A random is a splitmix64 sequence (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 // It needs no warming up, so every message can have a sequence of its own, started from its number.
@@ -45,3 +45,12 @@ func (r *random) heavyTailed(bits int) int64 {
 	power := r.skewed(bits)
 	return 1<<power + int64(r.next()>>(64-power))
 }
+
+// dice is a sequence for a whole stream, of which every number depends on those before it.
+type dice struct{ random }
+
+// below returns a number in [0, n).
+func (r *dice) below(n int) int { return int(r.next() >> 33 * uint64(n) >> 31) }
+
+// pick returns one of several.
+func pick[T any](r *dice, of ...T) T { return of[r.below(len(of))] }

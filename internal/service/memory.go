@@ -1,12 +1,9 @@
-package main
+package service
 
 import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"slices"
-
-	"tenantflow/internal/config"
 )
 
 // limitMemory sets the collector's memory limit to what the parts of the process need, unless GOMEMLIMIT is set. Left to itself it
@@ -17,19 +14,19 @@ import (
 //
 // Without usage a process holds little and much passes through it: it would collect several times a second, each time in the way
 // of requests under way. So it collects less often, unless GOGC says how often.
-func limitMemory(cfg *config.Config, parts []string, log *slog.Logger) {
+func (s *Service) limitMemory() {
 	const least, users, relaxed = 128 << 20, 64 << 20, 400
 	var limit int64
-	if slices.Contains(parts, "usage") {
-		limit += int64(cfg.UsageFilterMemory) + 3*int64(cfg.UsageMemory)
+	if s.has("usage") {
+		limit += int64(s.cfg.UsageFilterMemory) + 3*int64(s.cfg.UsageMemory)
 	} else if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(relaxed)
 	}
-	if slices.Contains(parts, "quota") {
-		limit += 2*int64(cfg.QuotaMemory) + users
+	if s.has("quota") {
+		limit += 2*int64(s.cfg.QuotaMemory) + users
 	}
 	for _, name := range []string{"subscription", "company"} {
-		if slices.Contains(parts, name) {
+		if s.has(name) {
 			limit += 2 * int64(tenantMemory)
 		}
 	}
@@ -37,5 +34,5 @@ func limitMemory(cfg *config.Config, parts []string, log *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
-	log.Debug("the collector is set", slog.Int64("limit_bytes", limit))
+	s.log.Debug("the collector is set", slog.Int64("limit_bytes", limit))
 }

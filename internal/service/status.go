@@ -1,4 +1,4 @@
-package main
+package service
 
 import (
 	"context"
@@ -11,7 +11,7 @@ const statusInterval = 10 * time.Second
 
 // tell writes a log line every statusInterval, until ctx ends: rows written and per second, dead letters, lag. A
 // service with nothing to do says nothing. The numbers are those of /metrics.
-func (s *service) tell(ctx context.Context) {
+func (s *Service) tell(ctx context.Context) {
 	ticker := time.NewTicker(statusInterval)
 	defer ticker.Stop()
 	last := s.numbers()
@@ -36,7 +36,7 @@ func (s *service) tell(ctx context.Context) {
 
 type numbers struct{ rows, deadLetters, lag int64 }
 
-func (s *service) numbers() numbers {
+func (s *Service) numbers() numbers {
 	families, err := s.registry.Gather()
 	if err != nil {
 		return numbers{}

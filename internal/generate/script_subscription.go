@@ -1,4 +1,4 @@
-package tenantmodel
+package generate
 
 import (
 	"fmt"
@@ -11,38 +11,38 @@ import (
 // subscriptionEvent makes one event of subscription.events.
 func (sc *scene) subscriptionEvent() {
 	r := &sc.g.random
-	if sc.state().status != active {
+	if !sc.state().Open {
 		sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise"})
 		return
 	}
 	if r.chance(sc.g.config.Rejected) && sc.refusedSubscriptionEvent() {
 		return
 	}
-	s := &sc.state().sub
+	s := sc.state()
 	var can []func()
 	may := func(allowed bool, do func()) {
 		if allowed {
 			can = append(can, do)
 		}
 	}
-	paid, moving, renewable := s.plan.price > 0, !sc.quiet, s.end.Year() < 3000 && s.pending != "free" && s.ahead == nil
+	paid, moving, renewable := s.Paid, !sc.quiet, s.End.Year() < 3000 && s.Pending != "free" && !s.Ahead
 	// In a quiet phase nothing may bring a tier back or fall due before the stream ends: the schedule may look at any time.
 	still := func(due time.Time) bool { return moving || due.After(sc.g.config.Now) }
-	may(moving || s.status == active && s.ended == nil, sc.payIn)
+	may(moving || s.Status == active && s.Ended == nil, sc.payIn)
 	may(still(sc.start.Add(sc.half).Add(grace)), sc.failToPay)
-	may(moving && s.plan.rank < 2, sc.goUp)
-	may(moving && s.plan.rank < 2, sc.goUp)
+	may(moving && s.Rank < 2, sc.goUp)
+	may(moving && s.Rank < 2, sc.goUp)
 	may(moving && paid, func() { sc.goDown("immediate") })
-	may(paid && still(s.end), func() { sc.goDown(pick(r, "", "period_end")) })
+	may(paid && still(s.End), func() { sc.goDown(pick(r, "", "period_end")) })
 	may(moving && paid, func() { sc.subscribe(events.TypeCancelRequested, map[string]any{"effective": "immediate"}) })
-	may(paid && still(s.end), func() { sc.subscribe(events.TypeCancelRequested, map[string]any{}) })
+	may(paid && still(s.End), func() { sc.subscribe(events.TypeCancelRequested, map[string]any{}) })
 	may(paid && renewable, sc.renew)
 	may(paid && renewable, sc.renew)
-	may(!s.pendingAt.IsZero(), func() { sc.subscribe(events.TypeChangeWithdrawn, map[string]any{}) })
-	may(moving && s.status == pastDue && !sc.swapped, sc.expire)
-	may(moving && s.ended != nil && !sc.swapped, sc.expire)
-	may(moving && s.ended != nil, sc.reinstate)
-	may(moving && s.ended != nil, sc.reinstate)
+	may(!s.PendingAt.IsZero(), func() { sc.subscribe(events.TypeChangeWithdrawn, map[string]any{}) })
+	may(moving && s.Status == pastDue && !sc.swapped, sc.expire)
+	may(moving && s.Ended != nil && !sc.swapped, sc.expire)
+	may(moving && s.Ended != nil, sc.reinstate)
+	may(moving && s.Ended != nil, sc.reinstate)
 	if len(can) == 0 {
 		can = append(can, func() { sc.subscribe(events.TypeChangeWithdrawn, map[string]any{}) })
 	}
@@ -52,35 +52,35 @@ func (sc *scene) subscriptionEvent() {
 // subscribe adds an event. Now and then it is dated before the one that came before it.
 func (sc *scene) subscribe(kind string, data map[string]any) bool {
 	r := &sc.g.random
-	if n := len(sc.subs); n > 0 && r.chance(0.05) && sc.g.judge.world.Inbox[sc.subs[n-1].identity()] == "done" {
-		if at := sc.subs[n-1].at.Add(-time.Duration(1+r.below(1000)) * time.Millisecond); at.After(sc.start.Add(sc.half)) {
+	if n := len(sc.subs); n > 0 && r.chance(0.05) && !sc.subs[n-1].refused {
+		if at := sc.subs[n-1].Time.Add(-time.Duration(1+r.below(1000)) * time.Millisecond); at.After(sc.start.Add(sc.half)) {
 			return sc.addAt(events.TopicSubscription, kind, data, at)
 		}
 	}
 	if len(sc.subs) == 0 && len(sc.company) == 1 && sc.phase == sc.begins && r.chance(0.2) { // dated before the registration
-		return sc.addAt(events.TopicSubscription, kind, data, sc.company[0].at.Add(-time.Minute))
+		return sc.addAt(events.TopicSubscription, kind, data, sc.company[0].Time.Add(-time.Minute))
 	}
 	return sc.add(events.TopicSubscription, kind, data)
 }
 
 func (sc *scene) goUp() {
 	r := &sc.g.random
-	s := &sc.state().sub
+	s := sc.state()
 	data := map[string]any{"new_tier": "enterprise"}
-	if s.plan.rank == 0 && r.chance(0.6) {
+	if s.Rank == 0 && r.chance(0.6) {
 		data["new_tier"] = "pro"
 	}
 	if r.chance(0.3) {
-		data["expected_tier"] = s.plan.name
+		data["expected_tier"] = s.Tier
 	}
 	sc.nameAPayment(data)
 	sc.subscribe(events.TypeUpgradeRequested, data)
 }
 
 func (sc *scene) goDown(effective string) {
-	s := &sc.state().sub
+	s := sc.state()
 	data := map[string]any{"new_tier": "free"}
-	if s.plan.rank == 2 && sc.g.random.chance(0.6) {
+	if s.Rank == 2 && sc.g.random.chance(0.6) {
 		data["new_tier"] = "pro"
 	}
 	if effective != "" {
@@ -92,13 +92,13 @@ func (sc *scene) goDown(effective string) {
 // renew is about the period after this one, a longer one, or this one once more.
 func (sc *scene) renew() {
 	r := &sc.g.random
-	s := &sc.state().sub
-	start, end := s.end, s.end
+	s := sc.state()
+	start, end := s.End, s.End
 	for range pick(r, 1, 1, 1, 2, 12) {
-		end = monthAfter(end, s.day)
+		end = MonthAfter(end, s.Day)
 	}
 	if r.chance(0.25) {
-		start, end = s.start, s.end
+		start, end = s.Start, s.End
 	}
 	data := map[string]any{"period_start": stamp(start), "period_end": stamp(end)}
 	sc.nameAPayment(data)
@@ -107,10 +107,10 @@ func (sc *scene) renew() {
 
 // reinstate is about the period that an expiry has ended, or the one that begins at its end.
 func (sc *scene) reinstate() {
-	s := sc.state().sub.ended
-	start, end := s.start, s.end
+	s := sc.state().Ended
+	start, end := s.Start, s.End
 	if sc.g.random.chance(0.3) {
-		start, end = s.end, monthAfter(s.end, s.day)
+		start, end = s.End, MonthAfter(s.End, s.Day)
 	}
 	data := map[string]any{"period_start": stamp(start), "period_end": stamp(end)}
 	sc.nameAPayment(data)
@@ -133,7 +133,7 @@ func (sc *scene) nameAPayment(data map[string]any) {
 		return
 	}
 	payment := map[string]any{}
-	if id := sc.payment(func(p Payment) bool { return p.Status == "received" && p.TransactionID == "" }); id != "" && r.chance(0.5) {
+	if id := sc.payment(func(p Payment) bool { return p.Status == received && p.TransactionID == "" }); id != "" && r.chance(0.5) {
 		payment["payment_id"] = id
 	} else {
 		payment["payment_id"] = sc.newPayment()
@@ -154,7 +154,7 @@ func (sc *scene) newPayment() string {
 // payment is one of the company's that is like that; empty: there is none.
 func (sc *scene) payment(like func(Payment) bool) string {
 	known := slices.DeleteFunc(slices.Clone(sc.payments), func(id string) bool {
-		p, ok := sc.g.judge.world.Payments[id]
+		p, ok := sc.g.books.Payment(id)
 		return !ok || !like(p)
 	})
 	if len(known) == 0 {
@@ -165,7 +165,7 @@ func (sc *scene) payment(like func(Payment) bool) string {
 
 // openPayment is one that has not come yet, or a new one.
 func (sc *scene) openPayment() string {
-	id := sc.payment(func(p Payment) bool { return p.Status != "received" })
+	id := sc.payment(func(p Payment) bool { return p.Status != received })
 	if id == "" || sc.g.random.chance(0.3) {
 		return sc.newPayment()
 	}
@@ -191,46 +191,46 @@ func (sc *scene) failToPay() {
 // refusedSubscriptionEvent makes one that a rule refuses; false: this one can't be made now.
 func (sc *scene) refusedSubscriptionEvent() bool {
 	r := &sc.g.random
-	s := &sc.state().sub
+	s := sc.state()
 	tiers := []string{"free", "pro", "enterprise"}
 	switch r.below(9) {
 	case 0:
 		kind := pick(r, events.TypeUpgradeRequested, events.TypeDowngradeRequested)
 		return sc.subscribe(kind, map[string]any{"new_tier": pick(r, "gold", "Pro", "größe", "pro ")})
 	case 1:
-		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": tiers[r.below(s.plan.rank+1)]})
+		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": tiers[r.below(s.Rank+1)]})
 	case 2:
-		if s.plan.rank == 0 && r.chance(0.5) {
+		if s.Rank == 0 && r.chance(0.5) {
 			return sc.subscribe(events.TypeCancelRequested, map[string]any{})
 		}
-		return sc.subscribe(events.TypeDowngradeRequested, map[string]any{"new_tier": tiers[s.plan.rank+r.below(3-s.plan.rank)], "effective": pick(r, "immediate", "period_end")})
+		return sc.subscribe(events.TypeDowngradeRequested, map[string]any{"new_tier": tiers[s.Rank+r.below(3-s.Rank)], "effective": pick(r, "immediate", "period_end")})
 	case 3:
-		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise", "expected_tier": tiers[(s.plan.rank+1+r.below(2))%3]})
+		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise", "expected_tier": tiers[(s.Rank+1+r.below(2))%3]})
 	case 4:
 		return sc.subscribe(events.TypePaymentReceived, sc.money(sc.id+"/never", -int64(r.below(2)*4900), currency))
 	case 5:
 		return sc.subscribe(events.TypePaymentReceived, sc.money(sc.id+"/never", 4900, "EUR"))
 	case 6:
-		start, end := s.end, s.end
+		start, end := s.End, s.End
 		switch n := r.below(4); {
 		case n == 0:
-			end = monthAfter(end, s.day).Add(time.Second)
+			end = MonthAfter(end, s.Day).Add(time.Second)
 		case n == 1:
-			start, end = s.start, monthAfter(s.end, s.day)
+			start, end = s.Start, MonthAfter(s.End, s.Day)
 		case n == 2:
-			start, end = s.end.AddDate(0, 6, 0), s.end.AddDate(0, 7, 0)
+			start, end = s.End.AddDate(0, 6, 0), s.End.AddDate(0, 7, 0)
 		default:
-			end = s.end.AddDate(3, 1, 0)
+			end = s.End.AddDate(3, 1, 0)
 		}
 		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(start), "period_end": stamp(end)})
 	case 7:
 		switch {
 		case r.chance(0.5):
 			return sc.subscribe(events.TypeExpired, map[string]any{"expired_at": stamp(sc.g.config.Now.Add(time.Duration(1+r.below(1000)) * time.Hour))})
-		case s.pendingAt.IsZero():
+		case s.PendingAt.IsZero():
 			return sc.subscribe(events.TypeChangeWithdrawn, map[string]any{})
 		}
-		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(s.pendingAt), "period_end": stamp(monthAfter(s.pendingAt, s.day))})
+		return sc.subscribe(events.TypeRenewed, map[string]any{"period_start": stamp(s.PendingAt), "period_end": stamp(MonthAfter(s.PendingAt, s.Day))})
 	default:
 		return sc.refusedPayment()
 	}
@@ -239,11 +239,11 @@ func (sc *scene) refusedSubscriptionEvent() bool {
 // refusedPayment names a payment that is already taken.
 func (sc *scene) refusedPayment() bool {
 	r := &sc.g.random
-	s := &sc.state().sub
-	id := sc.payment(func(p Payment) bool { return p.Status == "received" })
+	s := sc.state()
+	id := sc.payment(func(p Payment) bool { return p.Status == received })
 	if id == "" || r.chance(0.3) {
 		others := slices.DeleteFunc(slices.Clone(sc.g.earlierPayments), func(id string) bool {
-			p, known := sc.g.judge.world.Payments[id]
+			p, known := sc.g.books.Payment(id)
 			return !known || p.CompanyID == sc.id
 		})
 		if len(others) == 0 {
@@ -252,13 +252,22 @@ func (sc *scene) refusedPayment() bool {
 		id = pick(r, others...)
 	}
 	switch {
-	case s.plan.rank < 2 && sc.g.judge.taken(&event{data: map[string]any{"payment": map[string]any{"payment_id": id}}}, sc.state(), time.Time{}) && r.chance(0.5):
+	case s.Rank < 2 && sc.taken(id) && r.chance(0.5):
 		return sc.subscribe(events.TypeUpgradeRequested, map[string]any{"new_tier": "enterprise", "payment": map[string]any{"payment_id": id}})
 	case r.chance(0.5):
 		return sc.subscribe(events.TypePaymentFailed, map[string]any{"payment_id": id})
 	default:
 		return sc.subscribe(events.TypePaymentReceived, sc.money(id, 4900, currency))
 	}
+}
+
+// taken reports whether a payment pays for something else than what names it next.
+func (sc *scene) taken(id string) bool {
+	p, known := sc.g.books.Payment(id)
+	if !known || p.CompanyID == sc.id && p.Status == "failed" {
+		return false
+	}
+	return p.CompanyID != sc.id || p.TransactionID != "" || p.Belongs
 }
 
 // lapse is the story of a company whose period has ended before the stream does. The schedule may find what is due as soon as it is in the
@@ -268,13 +277,13 @@ func (sc *scene) lapse(n int) {
 	began := sc.g.config.Now.AddDate(0, 0, -40)
 	sc.addAt(events.TopicSubscription, events.TypeUpgradeRequested, map[string]any{"new_tier": pick(r, "pro", "enterprise"),
 		"payment": map[string]any{"payment_id": sc.newPayment()}}, began)
-	s := &sc.state().sub
-	period := map[string]any{"period_start": stamp(s.end), "period_end": stamp(monthAfter(s.end, s.day))}
+	s := sc.state()
+	period := map[string]any{"period_start": stamp(s.End), "period_end": stamp(MonthAfter(s.End, s.Day))}
 	switch r.below(6) {
 	case 0: // recorded ahead
 		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, began.AddDate(0, 0, 20))
 	case 1: // in the grace period
-		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, s.end.Add(time.Hour))
+		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, s.End.Add(time.Hour))
 	case 2: // with a downgrade at the same end
 		sc.addAt(events.TopicSubscription, events.TypeDowngradeRequested, map[string]any{"new_tier": "pro"}, began.AddDate(0, 0, 19))
 		sc.addAt(events.TopicSubscription, events.TypeRenewed, period, began.AddDate(0, 0, 20))
@@ -311,7 +320,7 @@ func (sc *scene) runOut() {
 	case 0:
 		say(events.TypeDowngradeRequested, start, map[string]any{"new_tier": "pro"})
 	case 3, 4:
-		say(events.TypeRenewed, start, map[string]any{"period_start": stamp(due), "period_end": stamp(monthAfter(due, sc.state().sub.day)), "payment": map[string]any{"payment_id": sc.newPayment()}})
+		say(events.TypeRenewed, start, map[string]any{"period_start": stamp(due), "period_end": stamp(MonthAfter(due, sc.state().Day)), "payment": map[string]any{"payment_id": sc.newPayment()}})
 	case 1:
 		say(events.TypeDowngradeRequested, start, map[string]any{"new_tier": "free", "effective": "period_end"})
 	case 2:
@@ -322,7 +331,7 @@ func (sc *scene) runOut() {
 // monthBefore is when a month starts that ends at the given time; false: none does.
 func monthBefore(end time.Time) (start time.Time, found bool) {
 	for days := 28; days <= 31; days++ {
-		if start = end.AddDate(0, 0, -days); monthAfter(start, start.Day()).Equal(end) {
+		if start = end.AddDate(0, 0, -days); MonthAfter(start, start.Day()).Equal(end) {
 			return start, true
 		}
 	}

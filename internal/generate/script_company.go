@@ -1,4 +1,4 @@
-package tenantmodel
+package generate
 
 import (
 	"fmt"
@@ -50,8 +50,8 @@ func (s *script) newUser() string {
 }
 
 // firstUser is a user of the first company who never leaves.
-func (g *Generator) firstUser() string {
-	return g.judge.companies[g.config.Prefix+"c00000"].users[0].id
+func (g *CompanyStream) firstUser() string {
+	return g.books.Tenant(g.config.Prefix + "c00000").Users[0]
 }
 
 // companyEvent makes one event of company.events for a company that is there.
@@ -60,24 +60,24 @@ func (sc *scene) companyEvent() {
 		return
 	}
 	r, c := &sc.g.random, sc.state()
-	max := c.sub.plan.maxUsers
+	max := c.MaxUsers
 	add := func(kind string, data map[string]any) { sc.add(events.TopicCompany, kind, data) }
 	switch n := r.below(10); {
-	case sc.quiet && n < 5 && (max == 0 || len(c.users) < max):
+	case sc.quiet && n < 5 && (max == 0 || len(c.Users) < max):
 		user := sc.newUser()
 		add(events.TypeUserAdded, map[string]any{"user_id": user, "email": user + "@" + sc.id})
-	case sc.quiet && n < 7 && len(c.users) > 1:
+	case sc.quiet && n < 7 && len(c.Users) > 1:
 		// Not the first user, who stays in the first company; in the others it makes no difference.
-		add(events.TypeUserRemoved, map[string]any{"user_id": c.users[1+r.below(len(c.users)-1)].id})
-	case n == 7 && len(c.users) == 1 && sc.index > 0 && !sc.lapsed:
-		add(events.TypeUserRemoved, map[string]any{"user_id": c.users[0].id})
+		add(events.TypeUserRemoved, map[string]any{"user_id": c.Users[1+r.below(len(c.Users)-1)]})
+	case n == 7 && len(c.Users) == 1 && sc.index > 0 && !sc.lapsed:
+		add(events.TypeUserRemoved, map[string]any{"user_id": c.Users[0]})
 		user := sc.newUser()
 		add(events.TypeUserAdded, map[string]any{"user_id": user, "email": user + "@" + sc.id})
 		sc.swapped = true
 	case n == 8:
 		add(events.TypeSchemaUpgradeRequested, map[string]any{})
 	case n == 9 && sc.g.config.Held:
-		add(events.TypeUserErasureRequested, map[string]any{"user_id": c.users[0].id})
+		add(events.TypeUserErasureRequested, map[string]any{"user_id": c.Users[0]})
 	default:
 		add(events.TypeConfigUpdated, map[string]any{"config": sc.settings()})
 	}
@@ -100,7 +100,7 @@ func (sc *scene) settings() map[string]any {
 func (sc *scene) refusedCompanyEvent() bool {
 	r, c := &sc.g.random, sc.state()
 	add := func(kind string, data map[string]any) bool { return sc.add(events.TopicCompany, kind, data) }
-	max := c.sub.plan.maxUsers
+	max := c.MaxUsers
 	switch r.below(6) {
 	case 0:
 		return add(events.TypeConfigUpdated, map[string]any{"config": map[string]any{
@@ -110,7 +110,7 @@ func (sc *scene) refusedCompanyEvent() bool {
 	case 2:
 		return add(events.TypeCompanyRegistered, sc.registration())
 	case 3:
-		user := c.users[r.below(len(c.users))].id
+		user := c.Users[r.below(len(c.Users))]
 		if sc.phase > 0 && r.chance(0.5) {
 			user = sc.g.firstUser()
 		}
@@ -122,7 +122,7 @@ func (sc *scene) refusedCompanyEvent() bool {
 		}
 		return add(events.TypeUserRemoved, map[string]any{"user_id": user})
 	default:
-		if !sc.quiet || max == 0 || len(c.users) < max {
+		if !sc.quiet || max == 0 || len(c.Users) < max {
 			return false
 		}
 		user := sc.newUser()

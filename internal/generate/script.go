@@ -1,4 +1,4 @@
-package tenantmodel
+package generate
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 
 // A script makes the events of one company, phase by phase.
 type script struct {
-	g      *Generator
+	g      *CompanyStream
 	index  int
 	id     string
 	begins int  // the phase in which the company registers
@@ -21,11 +21,11 @@ type script struct {
 	users  int  // so far; ids are made of it
 	// payments are those of the company, in the order in which they were first named.
 	payments []string
-	sent     map[string][]*event // by topic, for resends
+	sent     map[string][]*TenantEvent // by topic, for resends
 }
 
-func (g *Generator) newScript(index int) *script {
-	s := &script{g: g, index: index, id: fmt.Sprintf("%sc%05d", g.config.Prefix, index), sent: map[string][]*event{}}
+func (g *CompanyStream) newScript(index int) *script {
+	s := &script{g: g, index: index, id: fmt.Sprintf("%sc%05d", g.config.Prefix, index), sent: map[string][]*TenantEvent{}}
 	s.lapsed = g.random.chance(g.config.Lapsed)
 	s.soon = s.lapsed && index > 0 && g.config.Soon > 0 && g.random.chance(0.7)
 	// The first company is there from the start, and its first user stays: others may name this user.
@@ -35,7 +35,7 @@ func (g *Generator) newScript(index int) *script {
 	return s
 }
 
-func (s *script) state() *company { return s.g.judge.companies[s.id] }
+func (s *script) state() *Tenant { return s.g.books.Tenant(s.id) }
 
 // A scene is the events of one company in one phase.
 type scene struct {
@@ -45,7 +45,7 @@ type scene struct {
 	ends  bool // the company closes
 	// swapped: a user takes another's place, so nothing may list the users meanwhile.
 	swapped       bool
-	company, subs []*event
+	company, subs []*TenantEvent
 	start         time.Time // of the company's events, and half of the phase later of the subscription's
 	half, step    time.Duration
 }
@@ -70,7 +70,7 @@ func (s *script) play(phase, n int) (company, subscription []emission) {
 			return sc.send()
 		}
 	}
-	closed := s.state().status != active
+	closed := !s.state().Open
 	sc.ends = !closed && sc.quiet && n > 0 && s.index > 0 && r.chance(0.06)
 	ofCompany := 0
 	for range n {
@@ -111,30 +111,31 @@ func (sc *scene) addAt(topic, kind string, data map[string]any, at time.Time) bo
 	}
 	sc.number++
 	data["company_id"] = sc.id
-	e := &event{topic: topic, company: sc.id, source: sourceOf(topic), id: fmt.Sprintf("%s-%d", sc.id, sc.number/2), kind: kind, at: at, data: data, phase: sc.phase}
-	if clash := slices.ContainsFunc(sc.sent[topic], func(o *event) bool { return o.id == e.id }); clash || slices.ContainsFunc(*list, func(o *event) bool { return o.id == e.id }) {
-		e.id += "b" // two events share a number; those of different topics may share an id
+	e := &TenantEvent{Topic: topic, Company: sc.id, Source: sourceOf(topic), ID: fmt.Sprintf("%s-%d", sc.id, sc.number/2), Type: kind, Time: at, Data: data, Phase: sc.phase}
+	if clash := slices.ContainsFunc(sc.sent[topic], func(o *TenantEvent) bool { return o.ID == e.ID }); clash || slices.ContainsFunc(*list, func(o *TenantEvent) bool { return o.ID == e.ID }) {
+		e.ID += "b" // two events share a number; those of different topics may share an id
 	}
 	*list = append(*list, e)
-	code := sc.g.judge.apply(e)
+	code := sc.g.books.Apply(e)
 	if code != "" {
 		sc.g.codes[code]++
 	}
-	return code != ""
+	e.refused = code != ""
+	return e.refused
 }
 
 // send is what is published of the scene: its events, some of them again, in the order in which they are.
 func (sc *scene) send() (company, subscription []emission) {
 	r := &sc.g.random
 	// What was sent before the registration waits for it.
-	if len(sc.company) > 1 && sc.company[0].kind == events.TypeCompanyRegistered && sc.company[1].kind == events.TypeConfigUpdated && r.chance(0.3) {
+	if len(sc.company) > 1 && sc.company[0].Type == events.TypeCompanyRegistered && sc.company[1].Type == events.TypeConfigUpdated && r.chance(0.3) {
 		sc.company[0], sc.company[1] = sc.company[1], sc.company[0]
 	}
 	return sc.repeat(events.TopicCompany, sc.company), sc.repeat(events.TopicSubscription, sc.subs)
 }
 
 // repeat adds resends and conflicts to the events of a topic, each behind its original.
-func (sc *scene) repeat(topic string, list []*event) []emission {
+func (sc *scene) repeat(topic string, list []*TenantEvent) []emission {
 	r, config := &sc.g.random, &sc.g.config
 	var out []emission
 	for _, e := range list {
@@ -146,7 +147,7 @@ func (sc *scene) repeat(topic string, list []*event) []emission {
 		if r.chance(config.Conflicts) {
 			if other, ok := pick(r, sc.sent[topic]...).altered(); ok {
 				out = append(out, emission{other, r.chance(0.3)})
-				sc.g.judge.world.DeadLetters["conflict"]++
+				sc.g.conflicts++
 			}
 		}
 	}
@@ -154,20 +155,20 @@ func (sc *scene) repeat(topic string, list []*event) []emission {
 }
 
 // altered is an event with the same identity and other data; false: there is nothing to alter.
-func (e *event) altered() (*event, bool) {
+func (e *TenantEvent) altered() (*TenantEvent, bool) {
 	other := *e
-	other.data = maps.Clone(e.data)
-	switch e.kind {
+	other.Data = maps.Clone(e.Data)
+	switch e.Type {
 	case events.TypeUserAdded:
-		other.data["email"] = "another-" + e.text("email")
+		other.Data["email"] = "another-" + e.text("email")
 	case events.TypeConfigUpdated:
-		other.data["config"] = map[string]any{"altered": true}
+		other.Data["config"] = map[string]any{"altered": true}
 	case events.TypeUpgradeRequested, events.TypeDowngradeRequested:
-		other.data["new_tier"] = "altered"
+		other.Data["new_tier"] = "altered"
 	case events.TypePaymentReceived:
-		other.data["amount_minor"] = int64(987_654_321)
+		other.Data["amount_minor"] = int64(987_654_321)
 	case events.TypePaymentFailed:
-		other.data["reason"] = "altered"
+		other.Data["reason"] = "altered"
 	default:
 		return nil, false
 	}

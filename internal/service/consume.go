@@ -1,25 +1,23 @@
-package main
+package service
 
 import (
 	"context"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"tenantflow/internal/config"
 	"tenantflow/internal/kafka"
 )
 
-// batching is how large and how old a consumer's batches get, and what all of them may hold.
-type batching struct {
-	rows     int
-	interval time.Duration
-	memory   config.Bytes
+// Batching is how large and how old a consumer's batches get, and what all of them may hold.
+type Batching struct {
+	Rows     int
+	Interval time.Duration
+	Memory   config.Bytes
 }
 
-// consume is the consumer name, a member of its group, until ctx ends.
-func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, name, topic string, b batching, handler kafka.BatchHandler) error {
-	cfg := s.cfg
+// Consume is a member of the part's consumer group until ctx ends. topic is without prefix.
+func (r *Running) Consume(ctx context.Context, topic string, b Batching, handler kafka.BatchHandler) error {
+	cfg := r.Config
 	dialer, err := cfg.KafkaDialer()
 	if err != nil {
 		return err
@@ -30,27 +28,27 @@ func (s *service) consume(ctx context.Context, metrics prometheus.Registerer, na
 	}
 	defer transport.CloseIdleConnections()
 	return kafka.NewGroup(kafka.Config{
-		Name:             name,
+		Name:             r.part,
 		Brokers:          cfg.KafkaBrokers,
 		Dialer:           dialer,
 		Transport:        transport,
-		Group:            cfg.GroupPrefix + "." + name,
+		Group:            r.service.group(r.part),
 		Topics:           []string{cfg.TopicPrefix + topic},
 		SessionTimeout:   cfg.KafkaSessionTimeout,
 		RebalanceTimeout: cfg.KafkaRebalanceTimeout,
 		Drain:            drain(cfg),
-		BatchRows:        b.rows,
-		BatchInterval:    b.interval,
-		Budget:           kafka.NewBudget(int64(b.memory)),
+		BatchRows:        b.Rows,
+		BatchInterval:    b.Interval,
+		Budget:           kafka.NewBudget(int64(b.Memory)),
 		OutOfRange:       kafka.OutOfRange(cfg.OffsetOutOfRange),
-		Metrics:          kafka.NewMetrics(metrics, name),
-		Health:           s.health,
-		Logger:           s.log,
+		Metrics:          kafka.NewMetrics(r, r.part),
+		Health:           r.service.health,
+		Logger:           r.Log,
 	}, handler).Run(ctx)
 }
 
-// exactly makes a duration for options where 0 means "the default": what is set to 0 is none at all.
-func exactly(d time.Duration) time.Duration { return max(d, time.Nanosecond) }
+// group is the name of a part's consumer group.
+func (s *Service) group(part string) string { return s.cfg.GroupPrefix + "." + part }
 
 // drain is how long a batch under way may take to finish when its partition is taken away or the process stops: an
 // insert and what comes around it. It ends before the group gives the partition away, before the rebalance goes on

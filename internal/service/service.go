@@ -1,11 +1,19 @@
-package main
+// Package service is the composition root: it makes the service of its parts, from a configuration.
+//
+//	chosen, _, err := service.Choose(service.Parts(), []string{"usage", "api"})
+//	cfg, err := config.Load(os.Environ(), service.Stores(chosen)...)
+//	s, err := service.New(cfg, log, build, chosen)
+//	err = s.Run(ctx) // until ctx ends
+//
+// It owns what the parts share: how a store is opened, the memory of the process, health, metrics, the order of a stop. The command
+// line, the benchmark and tests all go through it, so there is one wiring. What a part does is in the package it comes from.
+package service
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,45 +27,33 @@ import (
 	"tenantflow/internal/token"
 )
 
-// A part is one thing that `run` runs, by the name that --only takes.
-type part struct {
-	name   string
-	stores []config.Store // whose addresses it needs
-
-	// run works until ctx ends, then finishes what is under way and returns nil. After an error it is run again, see supervise. Its
-	// metrics are gone when it returns. nil: the part is not there yet.
-	run func(ctx context.Context, s *service, metrics prometheus.Registerer) error
-}
-
-// A service is the running process: its HTTP interface and its parts, and what the parts share.
-type service struct {
+// A Service is the running process: its HTTP interface and its parts, and what the parts share.
+type Service struct {
 	cfg      *config.Config
 	log      *slog.Logger
+	build    telemetry.Build
 	registry *prometheus.Registry
 	health   *health.Tracker
-	parts    []part
+	parts    []Part
 	api      *httpapi.API
 	tenants  tenants
 
-	tenantMetricsOnce   sync.Once
-	sharedTenantMetrics *consumers.TenantMetrics
+	tenantMetrics func() *consumers.TenantMetrics // those that the parts of company and subscription events share
 }
 
-func newService(cfg *config.Config, log *slog.Logger, parts []part) (*service, error) {
-	s := &service{cfg: cfg, log: log, registry: telemetry.NewRegistry(build()), parts: parts}
-	names := make([]string, len(parts))
-	for i, p := range parts {
-		names[i] = p.name
-	}
-	limitMemory(cfg, names, log)
-	s.health = health.New(cfg.StallTimeout, log, names...)
+// New makes a service of some parts, and sets the memory limit of the process to what they need. Nothing is opened yet.
+func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Part) (*Service, error) {
+	s := &Service{cfg: cfg, log: log, build: build, registry: telemetry.NewRegistry(build), parts: parts}
+	s.tenantMetrics = sync.OnceValue(func() *consumers.TenantMetrics { return consumers.NewTenantMetrics(s.registry) })
+	s.limitMemory()
+	s.health = health.New(cfg.StallTimeout, log, names(parts)...)
 	s.registry.MustRegister(s.health.Collector())
-	if slices.Contains(names, "api") {
+	if s.has("api") {
 		var tokens *token.File
 		if cfg.APITokensFile != "" {
 			var err error
 			if tokens, err = token.Open(cfg.APITokensFile, log); err != nil {
-				return nil, invalid("TENANTFLOW_API_TOKENS_FILE: %v", err)
+				return nil, config.Invalidf("TENANTFLOW_API_TOKENS_FILE: %v", err)
 			}
 		}
 		s.api = httpapi.NewAPI(tokens, log)
@@ -65,18 +61,18 @@ func newService(cfg *config.Config, log *slog.Logger, parts []part) (*service, e
 	return s, nil
 }
 
-// run runs until ctx ends or a part can't go on, and then stops in this order: not ready; the parts, which finish
+// Run runs until ctx ends or a part can't go on, and then stops in this order: not ready; the parts, which finish
 // their batches, commit, leave their groups and close their stores; HTTP last, so that a probe can
 // follow the stop until then. A stop that takes longer than the shutdown timeout is an error, and whatever is still
 // under way ends with the process.
-func (s *service) run(ctx context.Context) error {
-	server := httpapi.New(httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: build(), Log: s.log, API: s.api})
+func (s *Service) Run(ctx context.Context) error {
+	server := httpapi.New(httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: s.build, Log: s.log, API: s.api})
 	// The parent's end must not cut off the answers of a stop under way.
 	outlive := context.WithoutCancel(ctx)
 	if err := server.Start(outlive); err != nil {
 		return err
 	}
-	s.log.Info("service started", "http", server.Addr().String(), "version", build().Version)
+	s.log.Info("service started", "http", server.Addr().String(), "version", s.build.Version)
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -84,11 +80,11 @@ func (s *service) run(ctx context.Context) error {
 	ended := make(chan error, len(s.parts))
 	for _, p := range s.parts {
 		go func() {
-			s.log.Info("part started", "part", p.name)
+			s.log.Info("part started", "part", p.Name)
 			err := s.supervise(working, p)
 			if err != nil {
-				err = fmt.Errorf("running %s: %w", p.name, err)
-				s.health.Set(p.name, health.Stopped, err.Error())
+				err = fmt.Errorf("running %s: %w", p.Name, err)
+				s.health.Set(p.Name, health.Stopped, err.Error())
 			}
 			ended <- err
 		}()

@@ -1,4 +1,4 @@
-package tenantmodel
+package generate
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Config describes a stream of events. Shares are 0 to 1.
-type Config struct {
+// Companies describes a stream of company and subscription events. Shares are 0 to 1.
+type Companies struct {
 	// Seed picks the stream. Any value, also 0.
 	Seed uint64
 	// Companies is how many companies register. Default 20.
@@ -40,17 +40,17 @@ type Config struct {
 	Held bool
 }
 
-// Bounds of a Config.
+// Bounds of Companies.
 const (
-	MaxCompanies = 1_000_000
-	MaxEvents    = 20_000_000
-	maxPhases    = 50
+	maxRegistered = 1_000_000
+	maxEvents     = 20_000_000
+	maxPhases     = 50
 )
 
 var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{0,30}$`)
 
 // withDefaults returns the config with its zero values filled in, or all that is wrong with it.
-func (c Config) withDefaults() (Config, error) {
+func (c Companies) withDefaults() (Companies, error) {
 	if c.Companies == 0 {
 		c.Companies = 20
 	}
@@ -71,11 +71,11 @@ func (c Config) withDefaults() (Config, error) {
 
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if c.Companies < 1 || c.Companies > MaxCompanies {
-		bad("companies %d is not between 1 and %d", c.Companies, MaxCompanies)
+	if c.Companies < 1 || c.Companies > maxRegistered {
+		bad("companies %d is not between 1 and %d", c.Companies, maxRegistered)
 	}
-	if c.Events < max(1, c.Companies) || c.Events > MaxEvents {
-		bad("events %d is not between the number of companies, %d, and %d", c.Events, c.Companies, MaxEvents)
+	if c.Events < max(1, c.Companies) || c.Events > maxEvents {
+		bad("events %d is not between the number of companies, %d, and %d", c.Events, c.Companies, maxEvents)
 	}
 	if c.Phases < 1 || c.Phases > maxPhases {
 		bad("phases %d is not between 1 and %d", c.Phases, maxPhases)
@@ -83,8 +83,8 @@ func (c Config) withDefaults() (Config, error) {
 	if !prefixPattern.MatchString(c.Prefix) {
 		bad("prefix %q is not up to 30 letters, digits, '_' or '-'", c.Prefix)
 	}
-	if c.Unknown < 0 || c.Unknown > MaxCompanies {
-		bad("unknown %d is not between 0 and %d", c.Unknown, MaxCompanies)
+	if c.Unknown < 0 || c.Unknown > maxRegistered {
+		bad("unknown %d is not between 0 and %d", c.Unknown, maxRegistered)
 	}
 	if c.Soon < 0 || c.Soon > 24*time.Hour || c.Soon != c.Soon.Truncate(time.Second) {
 		bad("soon %s is not between 0 and a day, in whole seconds", c.Soon)

@@ -1,0 +1,95 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"tenantflow/events"
+	"tenantflow/internal/config"
+	"tenantflow/internal/tenant"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/clickhouse"
+	"tenantflow/sinks/dragonfly"
+	"tenantflow/sinks/postgres"
+)
+
+// unopened is the error of a store that can't be opened.
+type unopened struct {
+	error
+}
+
+func (e *unopened) Unwrap() error { return e.error }
+
+// opened marks an error as one of opening a store.
+func opened[S any](store *S, err error) (*S, error) {
+	if err != nil {
+		return nil, &unopened{err}
+	}
+	return store, nil
+}
+
+// OpenClickHouse opens the tables of usage.
+func OpenClickHouse(ctx context.Context, cfg *config.Config, log *slog.Logger) (*clickhouse.Store, error) {
+	options, err := cfg.ClickHouseOptions()
+	if err != nil {
+		return nil, config.Invalidf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
+	}
+	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: cfg.UsageInsertTimeout, Logger: log})
+	if err != nil && clickhouse.Classify(err) == clickhouse.Fatal {
+		err = errors.Join(err, errors.New("are the address and the password right, and has `tenantflow migrate` been run?"))
+	}
+	return opened(store, err)
+}
+
+// OpenPostgres opens the tables of companies. timeout bounds each look-up; 0: as the service does it.
+func OpenPostgres(ctx context.Context, cfg *config.Config, timeout time.Duration, log *slog.Logger) (*postgres.Store, error) {
+	return opened(postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: timeout, Logger: log}))
+}
+
+// OpenCounters opens the counters of quotas.
+func OpenCounters(ctx context.Context, cfg *config.Config, log *slog.Logger) (*dragonfly.Store, error) {
+	counters, err := counters(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	store, err := dragonfly.Open(ctx, counters)
+	if err != nil {
+		err = fmt.Errorf("ask Dragonfly at %s: %w", counters.Options.Addr, err)
+	}
+	return opened(store, err)
+}
+
+// counters is how the counter store of a configuration is opened.
+func counters(cfg *config.Config, log *slog.Logger) (dragonfly.Config, error) {
+	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
+	if err != nil { // it was checked before
+		return dragonfly.Config{}, config.Invalidf("%sDRAGONFLY_URL is no address of Dragonfly", config.Prefix)
+	}
+	return dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness), Logger: log}, nil
+}
+
+// Rules are the rules by which companies and their subscriptions change, and the catalogue of tiers in them.
+func Rules(cfg *config.Config) (*tenant.Rules, *tier.Catalogue, error) {
+	catalogue, err := tier.Load(cfg.TiersFile)
+	if err != nil {
+		return nil, nil, config.Invalidf("TENANTFLOW_TIERS_FILE: %v", err)
+	}
+	rules := tenant.Config{Catalogue: catalogue, RenewalGrace: cfg.RenewalGrace}
+	if cfg.RenewalGrace == 0 {
+		rules.RenewalGrace = -1 // none, and not the default
+	}
+	return tenant.New(rules), catalogue, nil
+}
+
+// UsageLimits are the bounds of the times of usage events.
+func UsageLimits(cfg *config.Config) events.UsageLimits {
+	return events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge}
+}
+
+// exactly makes a duration for options where 0 means "the default": what is set to 0 is none at all.
+func exactly(d time.Duration) time.Duration { return max(d, time.Nanosecond) }
