@@ -21,6 +21,7 @@ import (
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
+	"tenantflow/internal/verify"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
 )
@@ -72,6 +73,7 @@ func metrics(t *testing.T) *listener {
 	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
 	consumers.NewTenantMetrics(&l)
 	directory.New(directory.Config{Metrics: &l})
+	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)
 	http := prometheus.NewRegistry()
