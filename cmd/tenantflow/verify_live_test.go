@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,10 +57,24 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	stop, published := make(chan struct{}), make(chan error, 1)
 	go func() { published <- publishAll(t, client, prefix, stop) }()
 
+	begin := func() *process {
+		t.Helper()
+		p := start(t, "tenantflow", environ, "run")
+		eventually(t, func() bool { // it has its partitions, and is at work in all parts
+			_, body := get(t, p.url+"/metrics")
+			for _, part := range []string{"usage", "quota", "company", "subscription"} {
+				if !strings.Contains(body, `tenantflow_batch_rows_total{consumer="`+part+`"`) {
+					return false
+				}
+			}
+			return true
+		})
+		return p
+	}
 	var judged, results int64
 	var busy bool
 	for run := range runs {
-		p := start(t, "tenantflow", environ, "run")
+		p := begin()
 		// In the middle of it, and once more after the kill, with nobody at work.
 		for _, kill := range []bool{true, false} {
 			out, errOut, _ := tenantflow(t, environ, "verify", "-o", "json")
@@ -83,7 +98,7 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	// At last everything is handled, and everything is proven.
-	start(t, "tenantflow", environ, "run")
+	begin()
 	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		out, errOut, code := tenantflow(t, environ, "verify", "-o", "json")

@@ -77,7 +77,7 @@ func (v *Verifier) checkCompany(ctx context.Context, company string, report *Rep
 }
 
 // A booksCheck judges what is recorded of one company. What its subscription, its transactions, its payments and its history must be
-// follows from its audit log, whose chain shows that nobody has changed it.
+// follows from its audit log, whose chain shows whether it was changed.
 type booksCheck struct {
 	*postgres.Books
 	told bool // the audit log is whole, and begins with the company's registration

@@ -187,10 +187,10 @@ func (c *inboxCheck) record(ctx context.Context, r *events.Record) error {
 	var err error
 	if e.event, err = c.decoder.Decode(&kept); err != nil {
 		e.why = err.Error()
-		envelope, unreadable := events.ParseEnvelope(&kept)
-		if unreadable != nil {
-			c.miss(&e, "no event", "no dead letter, and it is no event: "+unreadable.Error())
-			return nil
+		envelope, err := events.ParseEnvelope(&kept)
+		if err != nil {
+			c.miss(&e, "no event", "no dead letter, and it is no event: "+err.Error())
+			return nil //nolint:nilerr // it is a finding
 		}
 		// An earlier version may have understood it: its identity counts.
 		e.event = &events.Event{Envelope: events.Envelope{Source: envelope.Source, ID: envelope.ID}}

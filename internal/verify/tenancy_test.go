@@ -185,14 +185,6 @@ func (y *tenancy) number(t testing.TB, sql string, args ...any) (n int64) {
 	return n
 }
 
-func (y *tenancy) text(t testing.TB, sql string, args ...any) (text string) {
-	t.Helper()
-	if err := y.conn.QueryRow(t.Context(), sql, args...).Scan(&text); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return text
-}
-
 // exec changes the tables by hand, past all triggers. Exactly one row must change each time, unless it says nothing of rows.
 func (y *tenancy) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
