@@ -58,7 +58,7 @@ type QuotaConfig struct {
 	Limits  events.UsageLimits
 
 	// An event is a resend if one with the same identity lies before it in its partition, by no more than ResendWindow of
-	// their record times and no more than ResendRecords offsets. Defaults: 1h, 1000000.
+	// their record times and no more than ResendRecords offsets. Defaults: recent.DefaultWindow, recent.DefaultRecords.
 	ResendWindow  time.Duration
 	ResendRecords int
 
@@ -104,12 +104,8 @@ func NewQuota(cfg QuotaConfig) *Quota {
 	if cfg.OnStep == nil {
 		cfg.OnStep = func(QuotaStep) {}
 	}
-	if cfg.ResendWindow == 0 {
-		cfg.ResendWindow = time.Hour
-	}
-	if cfg.ResendRecords == 0 {
-		cfg.ResendRecords = 1_000_000
-	}
+	cfg.ResendWindow = cmp.Or(cfg.ResendWindow, recent.DefaultWindow)
+	cfg.ResendRecords = cmp.Or(cfg.ResendRecords, recent.DefaultRecords)
 	cfg.DeferFor = cmp.Or(cfg.DeferFor, 15*time.Second)
 	cfg.DeferEvents = cmp.Or(cfg.DeferEvents, 50_000)
 	return &Quota{cfg: cfg, metrics: newQuotaMetrics(cfg.Registry)}

@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,11 +57,17 @@ const (
 	StepSettled      UsageStep = "settled"       // the outcome is known
 )
 
+// Defaults of UsageConfig.
+const (
+	DefaultFilterBytes    = 64 << 20
+	DefaultStaleProducers = 15 * time.Minute
+)
+
 // UsageConfig is what the usage consumer needs besides its store.
 type UsageConfig struct {
 	Limits events.UsageLimits
 
-	// FilterBytes is the memory of the recent-identity filters of all partitions together. Default: 64 MiB.
+	// FilterBytes is the memory of the recent-identity filters of all partitions together. Default: DefaultFilterBytes.
 	FilterBytes int64
 
 	// Group is the name of the consumer group. Of two groups that read one topic into one table, the later one is refused.
@@ -69,7 +76,7 @@ type UsageConfig struct {
 	// StaleProducers is how long a producer may go on using the number of partitions of before some were added, or send
 	// to another topic whose events are stored here: the longest time its metadata lives, and its deliveries may take.
 	// Until it is over, and for events up to the future tolerance beyond it, every event is looked up in the
-	// table. Default: 15m.
+	// table. Default: DefaultStaleProducers.
 	StaleProducers time.Duration
 
 	// OnStep, if set, is called at each border between steps.
@@ -104,12 +111,8 @@ const freeBlocks = 4
 
 // NewUsage returns the handler.
 func NewUsage(store UsageStore, cfg UsageConfig) *Usage {
-	if cfg.FilterBytes == 0 {
-		cfg.FilterBytes = 64 << 20
-	}
-	if cfg.StaleProducers == 0 {
-		cfg.StaleProducers = 15 * time.Minute
-	}
+	cfg.FilterBytes = cmp.Or(cfg.FilterBytes, DefaultFilterBytes)
+	cfg.StaleProducers = cmp.Or(cfg.StaleProducers, DefaultStaleProducers)
 	if cfg.OnStep == nil {
 		cfg.OnStep = func(UsageStep) {}
 	}

@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/kafka"
 )
 
 // How latency is measured.
@@ -43,9 +45,9 @@ func (w *world) latency(ctx context.Context, name string, steady bool, settings 
 	if err := w.awaitGroup(ctx, r, group, 1); err != nil {
 		return m, err
 	}
-	p := &prober{world: w, database: database, sent: map[string]time.Time{}, writer: &kafka.Writer{
-		Addr: w.client.Addr, Transport: w.client.Transport, Topic: d.topic(), Balancer: kafka.Murmur2Balancer{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1,
+	p := &prober{world: w, database: database, sent: map[string]time.Time{}, writer: &kafkago.Writer{
+		Addr: w.client.Addr, Transport: w.client.Transport, Topic: d.topic(), Balancer: kafka.Partitioner{},
+		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1,
 	}}
 	defer func() { err = errors.Join(err, p.writer.Close()) }()
 	before, err := w.times(r.pid())
@@ -75,7 +77,7 @@ func (w *world) latency(ctx context.Context, name string, steady bool, settings 
 type prober struct {
 	*world
 	database string
-	writer   *kafka.Writer
+	writer   *kafkago.Writer
 	rows     int // published, probes included
 
 	mu   sync.Mutex
@@ -98,18 +100,18 @@ func (p *prober) send(ctx context.Context, n int) error {
 }
 
 // probeEvent is a usage event of now.
-func probeEvent(user, id string, now time.Time) kafka.Message {
+func probeEvent(user, id string, now time.Time) kafkago.Message {
 	return usageEvent(probeCompany, user, id, now)
 }
 
 // usageEvent is an event of a user, whose record is keyed by the user.
-func usageEvent(company, user, id string, now time.Time) kafka.Message {
+func usageEvent(company, user, id string, now time.Time) kafkago.Message {
 	at := now.UTC().Format(time.RFC3339Nano)
-	return kafka.Message{
+	return kafkago.Message{
 		Key: []byte(user),
 		Value: fmt.Appendf(nil, `{"company_id":%q,"user_id":%q,"subscription_tier":"pro","service_name":"bench","api_endpoint":"/probe",`+
 			`"data_points_consumed":1,"processing_time_ms":1,"timestamp":%q}`, company, user, at),
-		Headers: []kafka.Header{
+		Headers: []kafkago.Header{
 			{Key: "content-type", Value: []byte("application/json")}, {Key: "ce_specversion", Value: []byte("1.0")},
 			{Key: "ce_id", Value: []byte(id)}, {Key: "ce_source", Value: []byte("/bench")},
 			{Key: "ce_type", Value: []byte("usage.recorded.v1")}, {Key: "ce_time", Value: []byte(at)},

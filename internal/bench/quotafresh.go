@@ -17,9 +17,10 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/dragonfly"
 )
@@ -81,9 +82,9 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 		return fresh, asked, err
 	}
 	p.addr = r.metrics
-	p.writer = &kafka.Writer{
-		Addr: w.client.Addr, Transport: w.client.Transport, Topic: d.topic(), Balancer: kafka.Murmur2Balancer{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1,
+	p.writer = &kafkago.Writer{
+		Addr: w.client.Addr, Transport: w.client.Transport, Topic: d.topic(), Balancer: kafka.Partitioner{},
+		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1,
 	}
 	defer func() { err = errors.Join(err, p.writer.Close()) }()
 	// A service that has run for a while knows its users.
@@ -117,7 +118,7 @@ func probeUser(n int) string { return "probe-" + strconv.Itoa(n) }
 // A freshProber publishes events and looks for their counts, and asks for quotas.
 type freshProber struct {
 	*world
-	writer *kafka.Writer
+	writer *kafkago.Writer
 	addr   string // of the service's HTTP interface
 	users  string // file with those to ask about
 

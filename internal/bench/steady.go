@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 )
 
@@ -56,10 +57,10 @@ func (w *world) steadily(ctx context.Context, d dataset, g *model.Generator, bes
 
 func (w *world) publishSteadily(ctx context.Context, d dataset, g *model.Generator) (err error) {
 	var senders errgroup.Group
-	partitions, requests := make([]int, d.partitions), make([]chan []kafka.Record, d.partitions)
+	partitions, requests := make([]int, d.partitions), make([]chan []kafkago.Record, d.partitions)
 	for p := range partitions {
 		partitions[p] = p
-		requests[p] = make(chan []kafka.Record, int(time.Second/steadyLinger))
+		requests[p] = make(chan []kafkago.Record, int(time.Second/steadyLinger))
 		senders.Go(func() error { return w.send(ctx, d.topic(), p, requests[p]) })
 	}
 	total := g.Config().Count
@@ -70,7 +71,7 @@ func (w *world) publishSteadily(ctx context.Context, d dataset, g *model.Generat
 				close(r)
 			}
 		}()
-		gathered := make([][]kafka.Record, d.partitions)
+		gathered := make([][]kafkago.Record, d.partitions)
 		tick := time.NewTicker(steadyLinger / time.Duration(d.partitions))
 		defer tick.Stop()
 		var m model.Message
@@ -81,7 +82,7 @@ func (w *world) publishSteadily(ctx context.Context, d dataset, g *model.Generat
 				return context.Cause(ctx)
 			}
 			for due := min(total, int(time.Since(began).Seconds()*steadyRate)); published < due && g.Next(&m); published++ {
-				p := kafka.Murmur2Balancer{}.Balance(kafka.Message{Key: m.Key}, partitions...)
+				p := kafka.Partitioner{}.Balance(kafkago.Message{Key: m.Key}, partitions...)
 				gathered[p] = append(gathered[p], record(&m))
 			}
 			from, to := turn%d.partitions, turn%d.partitions+1
@@ -110,10 +111,10 @@ func (w *world) publishSteadily(ctx context.Context, d dataset, g *model.Generat
 }
 
 // send publishes the requests of one partition, one after the other.
-func (w *world) send(ctx context.Context, topic string, partition int, requests <-chan []kafka.Record) error {
+func (w *world) send(ctx context.Context, topic string, partition int, requests <-chan []kafkago.Record) error {
 	for records := range requests {
-		res, err := w.client.Produce(ctx, &kafka.ProduceRequest{
-			Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(records...),
+		res, err := w.client.Produce(ctx, &kafkago.ProduceRequest{
+			Topic: topic, Partition: partition, RequiredAcks: kafkago.RequireAll, Records: kafkago.NewRecordReader(records...),
 		})
 		if err == nil {
 			err = res.Error
@@ -126,10 +127,10 @@ func (w *world) send(ctx context.Context, topic string, partition int, requests 
 }
 
 // record is an event as a request to a broker holds it.
-func record(m *model.Message) kafka.Record {
-	r := kafka.Record{Key: kafka.NewBytes(m.Key), Value: kafka.NewBytes(m.Value), Headers: make([]kafka.Header, len(m.Headers))}
+func record(m *model.Message) kafkago.Record {
+	r := kafkago.Record{Key: kafkago.NewBytes(m.Key), Value: kafkago.NewBytes(m.Value), Headers: make([]kafkago.Header, len(m.Headers))}
 	for i, h := range m.Headers {
-		r.Headers[i] = kafka.Header{Key: h.Key, Value: h.Value}
+		r.Headers[i] = kafkago.Header{Key: h.Key, Value: h.Value}
 	}
 	return r
 }

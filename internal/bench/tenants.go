@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/topic"
 )
 
@@ -48,7 +49,7 @@ type TenantCost struct {
 type tenantBench struct {
 	*world
 	prefix    string
-	writer    *kafka.Writer
+	writer    *kafkago.Writer
 	conn      *pgx.Conn // outside of the service
 	published int       // events, for their ids
 	running   *running
@@ -90,8 +91,8 @@ func (w *world) tenants(ctx context.Context) (_ *TenantCost, err error) {
 			return nil, err
 		}
 	}
-	b.writer = &kafka.Writer{Addr: w.client.Addr, Transport: w.client.Transport, Balancer: kafka.Murmur2Balancer{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
+	b.writer = &kafkago.Writer{Addr: w.client.Addr, Transport: w.client.Transport, Balancer: kafka.Partitioner{},
+		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
 	defer func() { err = errors.Join(err, b.writer.Close()) }()
 
 	c := &TenantCost{Companies: w.Companies}

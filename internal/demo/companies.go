@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 )
 
@@ -125,9 +126,9 @@ func (d *demo) runCompanies(ctx context.Context) error {
 
 // publishChapters publishes chapters of all companies, and some of them twice.
 func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
-	w := &kafka.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := &kafkago.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: kafka.Partitioner{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
 	defer func() { _ = w.Close() }() // WriteMessages has waited for all of it
-	var messages []kafka.Message
+	var messages []kafkago.Message
 	for i := range storyCompanies {
 		company := storyCompany
 		if i > 0 {
@@ -138,9 +139,9 @@ func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
 			e := &events.Envelope{ID: fmt.Sprintf("%s-%s-%d", company, c.at.Format("0102"), n), Source: "/demo", Type: c.eventType, Time: c.at,
 				Data: fmt.Appendf(nil, `{"company_id":%q,%s}`, company, strings.ReplaceAll(c.data, "%", company))}
 			value, headers := e.EncodeBinary()
-			m := kafka.Message{Topic: topic, Key: []byte(company), Value: value}
+			m := kafkago.Message{Topic: topic, Key: []byte(company), Value: value}
 			for _, h := range headers {
-				m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+				m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 			}
 			messages = append(messages, m)
 			if (i+n)%10 == 0 {

@@ -73,7 +73,7 @@ func NewDeadLetters(client *kafkago.Client, group string, log *slog.Logger, coun
 		writer: &kafkago.Writer{
 			Addr:         client.Addr,
 			Transport:    client.Transport,
-			Balancer:     &kafkago.Hash{},
+			Balancer:     Partitioner{},
 			RequiredAcks: kafkago.RequireAll,
 			BatchTimeout: 5 * time.Millisecond,
 			BatchBytes:   maxDeadLetterBytes,

@@ -77,23 +77,32 @@ type Config struct {
 	Logger  *slog.Logger    // default: none
 }
 
+// Defaults of Config, which are also those of the settings.
+const (
+	DefaultSessionTimeout   = 30 * time.Second
+	DefaultRebalanceTimeout = 60 * time.Second
+	DefaultBatchRows        = 100_000
+	DefaultBatchInterval    = time.Second
+	DefaultBudget           = 128 << 20
+)
+
 func (c *Config) withDefaults() {
 	set := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
 		}
 	}
-	set(&c.SessionTimeout, 30*time.Second)
-	set(&c.RebalanceTimeout, 60*time.Second)
+	set(&c.SessionTimeout, DefaultSessionTimeout)
+	set(&c.RebalanceTimeout, DefaultRebalanceTimeout)
 	set(&c.Drain, 20*time.Second)
-	set(&c.BatchInterval, time.Second)
+	set(&c.BatchInterval, DefaultBatchInterval)
 	set(&c.CommitIdle, 500*time.Millisecond)
 	set(&c.CommitTimeout, 10*time.Second)
 	if c.BatchRows == 0 {
-		c.BatchRows = 100_000
+		c.BatchRows = DefaultBatchRows
 	}
 	if c.Budget == nil {
-		c.Budget = NewBudget(128 << 20)
+		c.Budget = NewBudget(DefaultBudget)
 	}
 	if c.OutOfRange == "" {
 		c.OutOfRange = OutOfRangeStop

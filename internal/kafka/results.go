@@ -23,17 +23,6 @@ type Result struct {
 	Partition *int
 }
 
-// A placer puts messages where their key belongs, but those that name a partition.
-type placer struct{ kafkago.Hash }
-
-// Balance chooses one of the partitions.
-func (p *placer) Balance(m kafkago.Message, partitions ...int) int {
-	if id, named := m.WriterData.(int); named && slices.Contains(partitions, id) {
-		return id
-	}
-	return p.Hash.Balance(m, partitions...)
-}
-
 // Results publishes events.
 type Results struct{ writer *kafkago.Writer }
 
@@ -42,7 +31,7 @@ func NewResults(client *kafkago.Client) *Results {
 	return &Results{&kafkago.Writer{
 		Addr:         client.Addr,
 		Transport:    client.Transport,
-		Balancer:     &placer{},
+		Balancer:     Partitioner{},
 		RequiredAcks: kafkago.RequireAll,
 		BatchTimeout: time.Millisecond, // a lone result must not wait for others
 		MaxAttempts:  1,                // tries again here, where it can be seen

@@ -1,6 +1,15 @@
 package recent
 
-import "math/bits"
+import (
+	"math/bits"
+	"time"
+)
+
+// How far a window reaches where no setting says otherwise.
+const (
+	DefaultWindow  = time.Hour
+	DefaultRecords = 1_000_000
+)
 
 // A Window remembers the identities of a log's records, each with its place and time, and answers exactly whether an equal
 // one lies close before another: no more than a number of offsets, and no more than a number of seconds by the records'

@@ -8,8 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/semaphore"
+
+	"tenantflow/internal/kafka"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 //
 // When an acknowledgement gets lost the message is sent again and may stand in the log twice.
 type Publisher struct {
-	writer       *kafka.Writer
+	writer       *kafkago.Writer
 	room         *semaphore.Weighted
 	acknowledged atomic.Int64
 
@@ -37,18 +39,18 @@ type Publisher struct {
 
 // NewPublisher makes a publisher for a topic that exists. It asks the broker for the topic's largest message, so
 // that a batch is never larger. A batch is tried attempts times; 0 means 10, about 10 seconds with no broker there.
-func NewPublisher(ctx context.Context, client *kafka.Client, topic string, attempts int) (*Publisher, error) {
+func NewPublisher(ctx context.Context, client *kafkago.Client, topic string, attempts int) (*Publisher, error) {
 	limits, err := MaxMessageBytes(ctx, client, topic)
 	if err != nil {
 		return nil, err
 	}
 	p := &Publisher{room: semaphore.NewWeighted(maxUnacknowledged)}
-	p.writer = &kafka.Writer{
+	p.writer = &kafkago.Writer{
 		Addr:         client.Addr,
 		Transport:    client.Transport,
 		Topic:        topic,
-		Balancer:     kafka.Murmur2Balancer{},
-		RequiredAcks: kafka.RequireAll,
+		Balancer:     kafka.Partitioner{},
+		RequiredAcks: kafkago.RequireAll,
 		MaxAttempts:  attempts,
 		BatchSize:    batchMessages,
 		BatchBytes:   int64(max(limits[topic]-batchFrame, 1)),
@@ -61,7 +63,7 @@ func NewPublisher(ctx context.Context, client *kafka.Client, topic string, attem
 
 // Publish hands messages over and returns before they are acknowledged; it waits while too many are on their way. The
 // error may be about earlier messages. After an error no more are taken. The messages belong to the publisher.
-func (p *Publisher) Publish(ctx context.Context, messages ...kafka.Message) error {
+func (p *Publisher) Publish(ctx context.Context, messages ...kafkago.Message) error {
 	for len(messages) > 0 {
 		part := messages[:min(len(messages), maxUnacknowledged)]
 		messages = messages[len(part):]
@@ -80,7 +82,7 @@ func (p *Publisher) Publish(ctx context.Context, messages ...kafka.Message) erro
 }
 
 // complete is called once for every batch.
-func (p *Publisher) complete(batch []kafka.Message, err error) {
+func (p *Publisher) complete(batch []kafkago.Message, err error) {
 	if err == nil {
 		p.acknowledged.Add(int64(len(batch)))
 	} else {
@@ -91,7 +93,7 @@ func (p *Publisher) complete(batch []kafka.Message, err error) {
 
 // tooLarge takes the messages out of an error that carries them all.
 func tooLarge(err error) error {
-	var large kafka.MessageTooLargeError
+	var large kafkago.MessageTooLargeError
 	if errors.As(err, &large) {
 		return fmt.Errorf("a message of %d bytes is larger than the topic takes", len(large.Message.Key)+len(large.Message.Value))
 	}

@@ -215,10 +215,10 @@ func (c *Checker) touched(ctx context.Context, ranges []clickhouse.Recheck) (fou
 		}
 		for _, ch := range chunks {
 			s := ch.everything(border)
-			keys := join(ch.of.rowKeys())
+			keys := ch.of.rowKeys()
 			in := " IN (SELECT " + keys + " FROM usage_tracking WHERE " + place + ")"
 			s.rows, s.rowArgs = s.rows+" AND ("+keys+")"+in, slices.Concat(s.rowArgs, args)
-			s.store, s.storeArgs = s.store+" AND ("+join(ch.of.names())+")"+in, slices.Concat(s.storeArgs, args)
+			s.store, s.storeArgs = s.store+" AND ("+ch.of.names()+")"+in, slices.Concat(s.storeArgs, args)
 			suspicious, compared, err := c.firstLook(ctx, ch, s)
 			if err != nil {
 				return nil, nil, fmt.Errorf("look at the totals of %d ranges of offsets: %w", len(ranges), err)

@@ -17,8 +17,8 @@ type Counting struct {
 	Store dragonfly.Config // its Topic and Lateness, too
 	Group string           // the consumer group that counts
 
-	ResendWindow  time.Duration // default: 1h
-	ResendRecords int           // default: 1,000,000
+	ResendWindow  time.Duration // default: as the consumer
+	ResendRecords int           // likewise
 	Limits        events.UsageLimits
 }
 
@@ -96,7 +96,7 @@ func (v *Verifier) compareCounters(ctx context.Context, report *Report) (*wrongC
 	}
 	// The oldest day whose counters live, and do so until this is done.
 	const longest = 10 * time.Minute
-	c.from = before[0].ServerTime().Add(longest - v.cfg.Counting.lateness()).Truncate(day)
+	c.from = before[0].ServerTime().Add(longest - v.cfg.Counting.Store.Lateness).Truncate(day)
 	if since := v.cfg.Since.UTC().Truncate(day); since.After(c.from) {
 		c.from = since
 	}
@@ -128,22 +128,6 @@ func (v *Verifier) compareCounters(ctx context.Context, report *Report) (*wrongC
 }
 
 const day = 24 * time.Hour
-
-// lateness is how long after its day a counter lives.
-func (c *Counting) lateness() time.Duration {
-	if c.Store.Lateness == 0 {
-		return 2 * day
-	}
-	return c.Store.Lateness
-}
-
-// ahead is how far a timestamp may lie before its record.
-func (c *Counting) ahead() time.Duration {
-	if c.Limits.FutureTolerance == 0 {
-		return events.DefaultFutureTolerance
-	}
-	return c.Limits.FutureTolerance
-}
 
 // A counterCheck is the comparison of the counters under way.
 type counterCheck struct {

@@ -55,7 +55,7 @@ func (c *counterCheck) partition(ctx context.Context, id int, state *dragonfly.S
 		}
 	}
 	// Twice the window of resends before the first record that may be of the first day.
-	first := c.from.Add(-counting.ahead())
+	first := c.from.Add(-counting.Limits.FutureTolerance)
 	from, err := kafka.OffsetAt(ctx, v.cfg.Client, v.cfg.Topic, id, first, log.To)
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func (c *counterCheck) whole(ctx context.Context, id int, log kafka.Range) (time
 	if begins.IsZero() {
 		return c.from, nil // there is no record at all
 	}
-	whole := begins.Add(c.v.cfg.Counting.ahead() + 2*c.v.cfg.Counting.ResendWindow).Truncate(day).Add(day)
+	whole := begins.Add(c.v.cfg.Counting.Limits.FutureTolerance + 2*c.v.cfg.Counting.ResendWindow).Truncate(day).Add(day)
 	if whole.Before(c.from) {
 		return c.from, nil
 	}
@@ -141,7 +141,7 @@ func (p *partitionTally) event(r *events.Record) {
 	u := &p.usage
 	again := p.seen.Add(u.IdentityHash(), r.Offset, r.Time.Unix())
 	of := time.UnixMilli(u.Timestamp).UTC().Truncate(day)
-	if again || of.Before(p.c.from) || !r.Time.Before(of.Add(day+p.c.v.cfg.Counting.lateness())) {
+	if again || of.Before(p.c.from) || !r.Time.Before(of.Add(day+p.c.v.cfg.Counting.Store.Lateness)) {
 		return
 	}
 	key := userDay{string(u.UserID), of.Unix() / int64(day/time.Second)}

@@ -61,5 +61,5 @@ func (v *Verifier) recentIdentities(at *positions) (condition string, args []any
 		return "0", nil
 	}
 	place, args := totals.Places(ranges)
-	return identitySQL + " IN (SELECT " + identitySQL + " FROM usage_tracking WHERE " + place + ")", args
+	return statement("recent", struct{ Place string }{place}), args
 }

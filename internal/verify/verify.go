@@ -23,6 +23,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,8 +34,11 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/segmentio/kafka-go"
 
+	"tenantflow/events"
+	"tenantflow/internal/recent"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/clickhouse"
+	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
 )
 
@@ -123,35 +127,23 @@ var ErrNotThere = totals.ErrNotThere
 
 // Open connects to ClickHouse.
 func Open(ctx context.Context, cfg Config) (*Verifier, error) {
-	if cfg.InsertTimeout == 0 {
-		cfg.InsertTimeout = 15 * time.Second
-	}
-	if cfg.Stretch == 0 {
-		cfg.Stretch = 1_000_000
-	}
-	if cfg.Letters == 0 {
-		cfg.Letters = 1_000_000
-	}
-	if cfg.Results == 0 {
-		cfg.Results = 1_000_000
-	}
+	cfg.InsertTimeout = cmp.Or(cfg.InsertTimeout, clickhouse.DefaultInsertTimeout)
+	cfg.FutureTolerance = cmp.Or(cfg.FutureTolerance, events.DefaultFutureTolerance)
+	cfg.Stretch = cmp.Or(cfg.Stretch, 1_000_000)
+	cfg.Letters = cmp.Or(cfg.Letters, 1_000_000)
+	cfg.Results = cmp.Or(cfg.Results, 1_000_000)
 	if cfg.Progress == nil {
 		cfg.Progress = func(Progress) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.FutureTolerance == 0 {
-		cfg.FutureTolerance = time.Hour
-	}
 	if cfg.Counting != nil {
 		counting := *cfg.Counting
-		if counting.ResendWindow == 0 {
-			counting.ResendWindow = time.Hour
-		}
-		if counting.ResendRecords == 0 {
-			counting.ResendRecords = 1_000_000
-		}
+		counting.Store.Lateness = cmp.Or(counting.Store.Lateness, dragonfly.DefaultLateness)
+		counting.ResendWindow = cmp.Or(counting.ResendWindow, recent.DefaultWindow)
+		counting.ResendRecords = cmp.Or(counting.ResendRecords, recent.DefaultRecords)
+		counting.Limits.FutureTolerance = cmp.Or(counting.Limits.FutureTolerance, events.DefaultFutureTolerance)
 		cfg.Counting = &counting
 	}
 	options := totals.Pinned(cfg.ClickHouse)
@@ -180,8 +172,7 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 func (v *Verifier) checkTables(ctx context.Context) error {
 	const want = 6
 	var found uint64
-	err := v.conn.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name IN "+
-		"('usage_tracking', 'usage_hourly_store', 'usage_daily_store', 'billing_monthly_store', 'usage_corrections', 'usage_rechecks')").Scan(&found)
+	err := v.conn.QueryRow(ctx, statement("tables", nil)).Scan(&found)
 	if err != nil {
 		return fmt.Errorf("look for the usage tables: %w", err)
 	}

@@ -2,11 +2,23 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"tenantflow/events"
+)
+
+var (
+	//go:embed queries/under_way.sql
+	underWaySQL string
+	//go:embed queries/stored.sql
+	storedSQL string
+	//go:embed queries/copies.sql
+	copiesSQL string
+	//go:embed queries/copies_delete.sql
+	copiesDeleteSQL string
 )
 
 // Settling says how an intent is to be settled.
@@ -119,9 +131,7 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // underWay reads whether a time has passed by the server's clock, and how many queries of the intent run.
 func (s *Store) underWay(ctx context.Context, in *Intent, over time.Time) (passed bool, running uint64, err error) {
-	err = s.conn.QueryRow(wholeContext(ctx), "SELECT now64(3) > fromUnixTimestamp64Milli(toInt64(?), 'UTC'), "+
-		"(SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], ?))",
-		over.UnixMilli(), in.comment()).Scan(&passed, &running)
+	err = s.conn.QueryRow(wholeContext(ctx), underWaySQL, over.UnixMilli(), in.comment()).Scan(&passed, &running)
 	if err != nil {
 		return false, 0, fmt.Errorf("wait for its inserts to end: %w", err)
 	}
@@ -175,7 +185,7 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 // also name rows of an earlier, settled insert of a range that was cut differently.
 func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	fail := func(err error) (*Block, error) { return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err) }
-	rows, err := s.conn.Query(wholeContext(ctx), storedQuery, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
+	rows, err := s.conn.Query(wholeContext(ctx), storedSQL, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
 	if err != nil {
 		return fail(err)
 	}
@@ -207,21 +217,6 @@ func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	return b, nil
 }
 
-// storedQuery ends with an end row, so that an answer that was cut off is noticed. Duplicates of a place with one
-// deadline are one row: a server that lost its deduplication log may have taken the same request twice.
-const storedQuery = `
-SELECT * FROM (
-    SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
-           toString(service_name), toString(api_endpoint), data_points_consumed, reinterpretAsInt64(processing_time_ms),
-           toString(billing_period), reinterpretAsInt64(revenue_attributed), _offset, false AS end
-    FROM usage_tracking
-    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) = ?
-    LIMIT 1 BY _offset
-    UNION ALL
-    SELECT '', '', '', '', toInt64(0), '', '', '', toUInt32(0), toInt64(0), '', toInt64(0), toInt64(0), true
-)
-ORDER BY end, _offset`
-
 // deleteLaterCopies takes out rows that a resend put beside the ones it was to complete, which happens when the
 // server has lost its deduplication log. The views have counted them twice then; the check of totals corrects that.
 func (s *Store) deleteLaterCopies(ctx context.Context, in *Intent) (int, error) {
@@ -241,9 +236,7 @@ func (s *Store) deleteLaterCopies(ctx context.Context, in *Intent) (int, error) 
 // else: no other insert of the partition carries them. So a DELETE that is held up on its way, and comes when the next
 // owner has stored other offsets of the range, finds none of its rows.
 func (s *Store) deleteCopies(ctx context.Context, in *Intent, deadlines []int64) error {
-	err := s.conn.Exec(wholeContext(ctx), "ALTER TABLE usage_tracking DELETE WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? "+
-		"AND toUnixTimestamp64Milli(_insert_by) IN ? SETTINGS mutations_sync = 2",
-		in.Topic, in.Partition, in.From, in.To, deadlines)
+	err := s.conn.Exec(wholeContext(ctx), copiesDeleteSQL, in.Topic, in.Partition, in.From, in.To, deadlines)
 	if err != nil {
 		return fmt.Errorf("delete copies in %s: %w", in.Range(), err)
 	}
@@ -254,13 +247,7 @@ func (s *Store) deleteCopies(ctx context.Context, in *Intent, deadlines []int64)
 // the places.
 func (s *Store) laterCopies(ctx context.Context, in *Intent) (deadlines []int64, places int, err error) {
 	var n uint64
-	err = s.conn.QueryRow(wholeContext(ctx), `
-SELECT groupUniqArrayArray(arrayFilter(by -> by != ?, bys)), count()
-FROM (
-    SELECT groupArray(toUnixTimestamp64Milli(_insert_by)) AS bys FROM usage_tracking
-    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?
-    GROUP BY _offset HAVING count() > 1 AND has(bys, ?)
-)`, in.InsertBy.UnixMilli(), in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli()).Scan(&deadlines, &n)
+	err = s.conn.QueryRow(wholeContext(ctx), copiesSQL, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli()).Scan(&deadlines, &n)
 	if err != nil {
 		return nil, 0, fmt.Errorf("look for copies in %s: %w", in.Range(), err)
 	}

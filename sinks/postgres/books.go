@@ -143,11 +143,11 @@ func (s *Store) Books(ctx context.Context, company string) (*Books, error) {
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	batch.Queue(booksSQL, company).QueryRow(b.scan)
-	collect(batch, &b.Transactions, booksTransactionsSQL, company)
-	collect(batch, &b.Payments, booksPaymentsSQL, company)
-	collect(batch, &b.Audit, booksEffectsSQL, company)
-	collect(batch, &b.History, booksHistorySQL, company)
-	collect(batch, &b.Directory, booksDirectorySQL, company)
+	queueRows(batch, &b.Transactions, booksTransactionsSQL, company)
+	queueRows(batch, &b.Payments, booksPaymentsSQL, company)
+	queueRows(batch, &b.Audit, booksEffectsSQL, company)
+	queueRows(batch, &b.History, booksHistorySQL, company)
+	queueRows(batch, &b.Directory, booksDirectorySQL, company)
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, explain(doing, err)
 	}
@@ -206,8 +206,8 @@ func (b *Books) scan(row pgx.Row) error {
 	return nil
 }
 
-// collect queues a query whose rows go into a list.
-func collect[T any](b *pgx.Batch, into *[]T, sql string, args ...any) {
+// queueRows queues a query whose rows go into a list.
+func queueRows[T any](b *pgx.Batch, into *[]T, sql string, args ...any) {
 	b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
 		*into, err = pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
 		return err
