@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -115,7 +116,10 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	shown.done(slog.Int64("offsets", report.Sum().Judged), slog.Int64("differences", report.Differences()))
 	if f.dryRun && a.output != outputJSON {
 		for _, line := range planLines(report.Plan) {
-			report.Notes = append(report.Notes, "a repair would "+line)
+			if !strings.HasPrefix(line, " ") { // else it is a thing that the line above is about
+				line = "a repair would " + line
+			}
+			report.Notes = append(report.Notes, line)
 		}
 	}
 	if err := a.showReport(cmd.OutOrStdout(), report, f.samples); err != nil {

@@ -75,7 +75,7 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	var busy bool
 	for run := range runs {
 		p := begin()
-		// In the middle of it, and once more after the kill, with nobody at work.
+		// In the middle of it, and once more after the kill, with no process at work.
 		for _, kill := range []bool{true, false} {
 			out, errOut, _ := tenantflow(t, environ, "verify", "-o", "json")
 			var r verify.Report

@@ -75,7 +75,7 @@ func (e *planted) pick(t *testing.T, sql string) (company, what string) {
 	return company, what
 }
 
-// rewrite makes a topic anew from its records, with changes.
+// rewrite deletes a topic and creates it again from its records, with changes.
 func (e *planted) rewrite(t *testing.T, topic string, partitions int, change func(kafkago.Message) []kafkago.Message) {
 	t.Helper()
 	var all []kafkago.Message
