@@ -18,5 +18,5 @@ func NewCompany(config TenantConfig) *Company {
 
 // Open begins a partition.
 func (c *Company) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
-	return openTenant(ctx, p, c.config)
+	return openTenant(ctx, p, c.config, companyEffect)
 }

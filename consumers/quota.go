@@ -67,6 +67,9 @@ type QuotaConfig struct {
 	DeferFor    time.Duration
 	DeferEvents int
 
+	// ReplayKey checks the proofs in the headers of replayed records, which are not counted. nil: all records are.
+	ReplayKey events.ReplayKey
+
 	// Topic is where threshold events go, prefix included.
 	Topic string
 

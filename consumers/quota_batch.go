@@ -27,6 +27,7 @@ type quotaBatch struct {
 	record      dragonfly.Record // the last one added
 	added       int
 	undecodable int // dead letters of the usage consumer
+	replayed    int // copies that a replay or redrive has published for other consumers
 	resends     int // of the producer
 	late        int // not counted: the day was over for good
 	remembered  int // by the filter of resends
@@ -78,7 +79,10 @@ func (b *quotaBatch) Add(r *events.Record) {
 	b.record = dragonfly.Record{Offset: r.Offset, Hash: hash}
 	if err != nil {
 		var rejection *events.Rejection
-		if errors.As(err, &rejection) {
+		switch {
+		case errors.Is(err, errReplayed):
+			b.replayed++
+		case errors.As(err, &rejection):
 			b.undecodable++
 		}
 		return
@@ -109,12 +113,17 @@ func (b *quotaBatch) Add(r *events.Record) {
 }
 
 // identify decodes a record, and hashes what distinguishes it from others: the identity of its event, or the value of one that
-// can't be understood.
+// can't be understood. The error of a record that a replay has published for other consumers is errReplayed: it is neither counted
+// nor remembered, so what is made of a later resend depends on the original alone.
 func (p *quotaPartition) identify(r *events.Record, u *events.Usage) (uint64, error) {
 	if err := p.decoder.Decode(r, r.Time, u); err != nil {
 		return xxhash.Sum64(r.Value), err
 	}
-	return u.IdentityHash(), nil
+	hash := u.IdentityHash()
+	if skipsReplayed(r, quotaEffect, p.quota.cfg.ReplayKey, u.Source, u.ID) {
+		return hash, errReplayed
+	}
+	return hash, nil
 }
 
 // group finds or makes the group of the event at hand.

@@ -167,6 +167,8 @@ type quotaConsumer struct {
 	health   *health.Tracker
 	log      *slog.Logger
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
+
+	replayKey events.ReplayKey
 }
 
 func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Options) error {
@@ -211,7 +213,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			return s
 		},
 		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
-		DeferFor: c.deferFor, DeferEvents: c.deferred,
+		DeferFor: c.deferFor, DeferEvents: c.deferred, ReplayKey: c.replayKey,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafkago.Transport{}

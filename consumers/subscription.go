@@ -21,7 +21,7 @@ func NewSubscription(config TenantConfig) *Subscription {
 
 // Open begins a partition.
 func (s *Subscription) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartition, error) {
-	opened, err := openTenant(ctx, p, s.config)
+	opened, err := openTenant(ctx, p, s.config, subscriptionEffect)
 	if err != nil {
 		return nil, err
 	}

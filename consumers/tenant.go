@@ -45,6 +45,8 @@ type TenantConfig struct {
 	// Companies follows the consumer of company events: no event is refused because its company is unknown while the company's
 	// registration may be unread. For the sweeper; nil: they are refused when their time to wait is over.
 	Companies *kafka.TopicReading
+	// ReplayKey checks the proofs in the headers of replayed records, which may be meant for other consumers. nil: all are meant.
+	ReplayKey events.ReplayKey
 	// Step is called with where the consumer is. For tests; default: nothing is.
 	Step func(TenantStep)
 	// Metrics may be nil.
@@ -95,6 +97,7 @@ const (
 type tenantPartition struct {
 	*kafka.Partition
 	config TenantConfig
+	effect string // its name in the header replay-effects
 	// due looks for what is due; nil: not this partition's business.
 	due *dueWatch
 
@@ -111,12 +114,12 @@ type tenantBatch struct {
 
 // openTenant begins a partition whose companies all others must leave alone: each company has one partition for as long as
 // their number does not change.
-func openTenant(ctx context.Context, p *kafka.Partition, config TenantConfig) (*tenantPartition, error) {
+func openTenant(ctx context.Context, p *kafka.Partition, config TenantConfig, effect string) (*tenantPartition, error) {
 	n, err := p.PartitionCount(ctx, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	t := &tenantPartition{Partition: p, config: config}
+	t := &tenantPartition{Partition: p, config: config, effect: effect}
 	err = t.keepTrying(ctx, func() error {
 		err := config.Store.CheckPartitions(ctx, p.Topic(), n)
 		var other *postgres.PartitionsError
@@ -140,6 +143,8 @@ func (b *tenantBatch) Write(ctx context.Context, _ kafka.Range) error {
 		e, err := p.config.Decoder.Decode(&b.All[i])
 		var rejection *events.Rejection
 		switch {
+		case err == nil && skipsReplayed(&b.All[i], p.effect, p.config.ReplayKey, []byte(e.Source), []byte(e.ID)):
+			p.config.Metrics.repeated.Inc()
 		case err == nil:
 			decoded[i] = e
 		case errors.As(err, &rejection):

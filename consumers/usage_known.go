@@ -48,6 +48,8 @@ func (p *usagePartition) dropKnown(ctx context.Context, b *usageBatch) error {
 			b.dropCopy(first, row)
 		case repeated:
 			conflicts = append(conflicts, conflict(row, b.block.Offset(first)))
+		case b.unmeant[row]:
+			conflicts = append(conflicts, rejectedRow{row, notMeant()})
 		case b.seen[row]:
 			unresolved = append(unresolved, row)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"strconv"
@@ -60,7 +61,9 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	begin := func() *process {
 		t.Helper()
 		p := start(t, "tenantflow", environ, "run")
-		eventually(t, func() bool { // it has its partitions, and is at work in all parts
+		within, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // the group waits for the member that was killed
+		defer cancel()
+		if err := enginetest.Eventually(within, func() bool { // it has its partitions, and is at work in all parts
 			_, body := get(t, p.url+"/metrics")
 			for _, part := range []string{"usage", "quota", "company", "subscription"} {
 				if !strings.Contains(body, `tenantflow_batch_rows_total{consumer="`+part+`"`) {
@@ -68,7 +71,9 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 				}
 			}
 			return true
-		})
+		}); err != nil {
+			t.Fatal("the service is not at work in all parts within three minutes")
+		}
 		return p
 	}
 	var judged, results int64

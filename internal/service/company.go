@@ -49,6 +49,10 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 		return err
 	}
 	defer done()
+	key, err := s.tenants.postgres.ReplayKey(ctx)
+	if err != nil {
+		return err
+	}
 	if differ, err := s.tenants.postgres.TiersThatDiffer(ctx, catalogue); err == nil && len(differ) > 0 {
 		r.Log.Warn("prices and limits are taken from this process's catalogue, and the table subscription_tiers has others; run \"tenantflow migrate\" with the same TENANTFLOW_TIERS_FILE",
 			slog.Any("tiers", differ))
@@ -66,6 +70,7 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 		Metrics:     s.tenantMetrics(),
 		Blocked:     func(note string) { s.health.Note(r.part, note) },
 		Companies:   &kafka.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")},
+		ReplayKey:   key,
 
 		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
 	}

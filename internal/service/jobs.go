@@ -1,13 +1,67 @@
 package service
 
-import "context"
+import (
+	"context"
 
-// runJobs does what is due at intervals, until ctx ends.
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"tenantflow/internal/task"
+)
+
+// runJobs works on the tasks that no living process works on, and verifies at an interval, until ctx ends.
 func runJobs(ctx context.Context, r *Running) error {
-	r.Ready()
-	if err := verifyOnSchedule(ctx, r); err != nil {
+	tasks, err := OpenTasks(ctx, r.Config, r.Log)
+	if err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return nil
+	defer func() {
+		if err := tasks.Close(); err != nil {
+			r.Log.Warn("closing the stores of the tasks", "error", err)
+		}
+	}()
+	r.Ready()
+	runner := task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: taskMetrics(r)})
+	work, working := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		runner.Serve(working)
+		return nil
+	})
+	work.Go(func() error { return verifyOnSchedule(working, r) })
+	return work.Wait()
+}
+
+// taskMetrics registers the metrics of tasks, and returns the function that keeps them.
+func taskMetrics(registry prometheus.Registerer) func(task.Progress) {
+	labels := []string{"kind", "topic"}
+	events := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tenantflow_task_records", Help: "Records of the task on a topic that this process worked on last, by outcome.",
+	}, append(labels, "outcome"))
+	waiting := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tenantflow_task_waiting", Help: "1 while the task on a topic waits for something: a store, or a consumer group that is behind.",
+	}, labels)
+	active := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tenantflow_task_active", Help: "1 while this process works on a task on a topic.",
+	}, labels)
+	registry.MustRegister(events, waiting, active)
+	last := ""
+	return func(p task.Progress) {
+		t := &p.Task
+		if t.ID != last {
+			events.DeletePartialMatch(prometheus.Labels{"kind": t.Kind, "topic": t.Topic})
+			last = t.ID
+		}
+		for outcome, n := range t.Counts {
+			events.WithLabelValues(t.Kind, t.Topic, outcome).Set(float64(n))
+		}
+		waiting.WithLabelValues(t.Kind, t.Topic).Set(oneIf(p.Waiting != "" && t.State.Active()))
+		active.WithLabelValues(t.Kind, t.Topic).Set(oneIf(t.State.Active()))
+	}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

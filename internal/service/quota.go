@@ -16,6 +16,10 @@ func runQuota(ctx context.Context, r *Running) error {
 	}
 	defer done()
 	tenants := &r.service.tenants
+	key, err := tenants.postgres.ReplayKey(ctx)
+	if err != nil {
+		return err
+	}
 	// It writes until everything is counted, and then what is left.
 	activity := consumers.NewActivity(consumers.ActivityConfig{Store: tenants.postgres, Registry: r, Logger: r.Log})
 	writing, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -30,11 +34,12 @@ func runQuota(ctx context.Context, r *Running) error {
 		Session: func(topic string, partition int) consumers.QuotaSession {
 			return tenants.counters.Session(topic, partition)
 		},
-		Users:    tenants.directory,
-		Limits:   UsageLimits(cfg),
-		Topic:    cfg.TopicPrefix + events.TopicQuota,
-		Activity: activity,
-		ShowUse:  tenants.directory.ShowUse,
+		Users:     tenants.directory,
+		ReplayKey: key,
+		Limits:    UsageLimits(cfg),
+		Topic:     cfg.TopicPrefix + events.TopicQuota,
+		Activity:  activity,
+		ShowUse:   tenants.directory.ShowUse,
 
 		ResendWindow:  cfg.QuotaResendWindow,
 		ResendRecords: cfg.QuotaResendRecords,

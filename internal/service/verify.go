@@ -48,6 +48,11 @@ func Verify(ctx context.Context, cfg *config.Config, how Verifying) (*verify.Rep
 	if err != nil {
 		return nil, err
 	}
+	if counting != nil && tenants != nil {
+		if counting.ReplayKey, err = tenants.ReplayKey(ctx); err != nil {
+			return nil, err
+		}
+	}
 	v, err := verify.Open(ctx, verify.Config{
 		Client:            client,
 		TopicPrefix:       cfg.TopicPrefix,

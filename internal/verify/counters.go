@@ -20,6 +20,9 @@ type Counting struct {
 	ResendWindow  time.Duration // default: as the consumer
 	ResendRecords int           // likewise
 	Limits        events.UsageLimits
+
+	// ReplayKey checks the headers of replayed records, which the service does not count. nil: such records may be counted or not.
+	ReplayKey events.ReplayKey
 }
 
 // Counters is what was compared of the counters. A share is what one partition has counted of a user's day.

@@ -130,16 +130,25 @@ func (p *partitionTally) record(r *events.Record) error {
 	if p.read++; p.read%65536 == 0 {
 		p.c.v.cfg.Progress(Progress{Stage: "counters", Done: r.Offset, Total: p.log.To, Differences: p.c.findings.differences()})
 	}
-	if err := p.decoder.Decode(r, r.Time, &p.usage); err == nil {
-		p.event(r)
+	if err := p.decoder.Decode(r, r.Time, &p.usage); err != nil {
+		return nil //nolint:nilerr // it does not count
+	}
+	key := p.c.v.cfg.Counting.ReplayKey
+	replayed, ok := events.ReadReplayed(r.Headers)
+	switch ok = ok && !replayed.Names("quota"); {
+	case ok && key == nil:
+		p.event(r, true)
+	case ok && key.Proven(&replayed, string(p.usage.Source), string(p.usage.ID)):
+	default:
+		p.event(r, false)
 	}
 	return nil
 }
 
-// event takes an event in that can be understood: others do not count.
-func (p *partitionTally) event(r *events.Record) {
+// event takes an event in that can be understood: others do not count. Nor, perhaps, does one that is unsure.
+func (p *partitionTally) event(r *events.Record, unsure bool) {
 	u := &p.usage
-	again := p.seen.Add(u.IdentityHash(), r.Offset, r.Time.Unix())
+	again := !unsure && p.seen.Add(u.IdentityHash(), r.Offset, r.Time.Unix())
 	of := time.UnixMilli(u.Timestamp).UTC().Truncate(day)
 	if again || of.Before(p.c.from) || !r.Time.Before(of.Add(day+p.c.v.cfg.Counting.Store.Lateness)) {
 		return
@@ -151,6 +160,7 @@ func (p *partitionTally) event(r *events.Record) {
 	}
 	t := p.c.of(p.id, key)
 	_, optional := p.refused[r.Offset]
+	optional = optional || unsure
 	switch {
 	case t.share != nil && r.Offset < t.share.Watermark && optional:
 		// It was refused in one count; in another, the user may have been unknown.

@@ -46,6 +46,10 @@ type publishedConfig struct {
 // checkConfigs compares the last record of every company with its configuration.
 func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres.CompanyConfig, error) {
 	v.cfg.Progress(Progress{Stage: "configurations", Differences: report.Differences()})
+	begun, err := v.cfg.Tenants.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
 	last, err := v.publishedConfigs(ctx)
 	if errors.Is(err, ErrNotThere) {
 		report.note("there is no topic %s, so the configurations that were published are not compared", v.cfg.ConfigTopic)
@@ -57,7 +61,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 	var stale []postgres.CompanyConfig
 	const page = 1000
 	for after := ""; ; {
-		configs, err := v.cfg.Tenants.Configs(ctx, after, page)
+		configs, err := v.cfg.Tenants.Configs(ctx, after, page, begun)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +87,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 			break
 		}
 	}
-	purged, err := v.cfg.Tenants.Purged(ctx, slices.Sorted(maps.Keys(last)))
+	purged, err := v.cfg.Tenants.Purged(ctx, slices.Sorted(maps.Keys(last)), begun)
 	if err != nil {
 		return nil, err
 	}

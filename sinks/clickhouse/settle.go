@@ -24,16 +24,27 @@ var (
 // Settling says how an intent is to be settled.
 type Settling struct {
 	// Wait says that a request of the intent may still be on its way: nothing has answered for it, or what answered
-	// may have been a retry of something in between. Settle then waits until the server refuses whatever comes late.
-	// Without it, Settle waits only until no query of the intent runs.
+	// may have been a retry of something in between. Await then waits until the server refuses whatever comes late.
+	// Without it, Await waits only until no query of the intent runs.
 	Wait bool
 
-	// Recommit makes the intent, with its new ResendBy, as durable as it was before. It is called before the rows of
-	// an intent are sent once more, which is a new thing under way.
-	Recommit func(context.Context, *Intent) error
-
-	// Waiting, if set, receives about once a second what Settle waits for.
+	// Waiting, if set, receives about once a second what Await waits for.
 	Waiting func(reason error)
+}
+
+// Landed is what an intent of unknown outcome has put into the table. The zero value is nothing.
+type Landed struct {
+	rows   *Block
+	parts  []part // of rows, with the tokens they landed with
+	waited bool
+}
+
+// Rows is how many rows that are.
+func (l *Landed) Rows() int {
+	if l.rows == nil {
+		return 0
+	}
+	return l.rows.Len()
 }
 
 // Settled says how an intent whose outcome was unknown ended.
@@ -42,34 +53,53 @@ type Settled struct {
 	Doubled int // rows that stood there twice, the later ones deleted
 }
 
-// Settle brings an intent of unknown outcome to a known state: when it returns without an error, each part of the
-// intent is either in the table or nowhere, and nothing of it can arrive any more.
-//
-// The views are completed as far as ClickHouse's deduplication log allows: it may hold the token of a view's part that
-// was never written. So before Settle returns, the range is queued for the check of totals ([Store.QueueRecheck]), which
-// compares the totals that its rows are part of with the rows, and corrects them.
-func (s *Store) Settle(ctx context.Context, in *Intent, how Settling) (Settled, error) {
+// Await is the first half of settling an intent of unknown outcome: it waits until nothing of it can arrive any more, and finds
+// what has landed. Where rows have, [Store.Complete] sends them once more, which is a new thing under way: the intent has
+// that resend's deadline, ResendBy, when Await returns, and must be made as durable as it was before Complete is called.
+func (s *Store) Await(ctx context.Context, in *Intent, how Settling) (*Landed, error) {
 	// A wrong idea of the server's clock may be why the outcome is unknown. It would make the resend late, too.
 	if err := s.SyncClock(ctx); err != nil {
-		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+		return nil, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
 	if err := s.awaitQuiet(ctx, in, how); err != nil {
-		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+		return nil, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
-	b, err := s.stored(ctx, in)
+	rows, err := s.stored(ctx, in)
 	if err != nil {
-		return Settled{}, err
+		return nil, err
 	}
-	settled := Settled{Rows: b.Len()}
+	landed := &Landed{rows: rows, waited: how.Wait}
+	if rows.Len() == 0 {
+		return landed, nil
+	}
+	if landed.parts, err = s.partsOf(ctx, in, rows); err != nil {
+		return nil, err
+	}
+	// Always another deadline than that of the rows, so that copies can be distinguished from the rows they copy.
+	if in.ResendBy = s.Deadline(); in.ResendBy.Equal(in.InsertBy) {
+		in.ResendBy = in.InsertBy.Add(time.Millisecond)
+	}
+	return landed, nil
+}
+
+// Complete brings an intent to a known state, with what [Store.Await] has found: when it returns without an error, each part of
+// the intent is either in the table or nowhere, and nothing of it can arrive any more.
+//
+// The views are completed as far as ClickHouse's deduplication log allows: it may hold the token of a view's part that
+// was never written. So before Complete returns, the range is queued for the check of totals ([Store.QueueRecheck]), which
+// compares the totals that its rows are part of with the rows, and corrects them.
+func (s *Store) Complete(ctx context.Context, in *Intent, landed *Landed) (Settled, error) {
+	settled := Settled{Rows: landed.Rows()}
 	if settled.Rows > 0 {
-		if err := s.completeViews(ctx, in, b, how); err != nil {
+		if err := s.completeViews(ctx, in, landed); err != nil {
 			return Settled{}, err
 		}
+		var err error
 		if settled.Doubled, err = s.deleteLaterCopies(ctx, in); err != nil {
 			return Settled{}, err
 		}
 	}
-	if settled.Rows > 0 || how.Wait {
+	if settled.Rows > 0 || landed.waited {
 		if err := s.QueueRecheck(ctx, recheckOf(in, settled)); err != nil {
 			return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
 		}
@@ -138,10 +168,8 @@ func (s *Store) underWay(ctx context.Context, in *Intent, over time.Time) (passe
 	return passed, running, nil
 }
 
-// completeViews sends the rows b of an intent that are in the table once more, with the tokens they landed with. The rows
-// of a part landed atomically, but the views are fed after it: a server killed in between has the rows and not their
-// share of the sums. The same tokens again leave the rows alone and complete the views.
-func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Settling) error {
+// partsOf are the parts of rows of an intent that are in the table, with the tokens they landed with.
+func (s *Store) partsOf(ctx context.Context, in *Intent, b *Block) ([]part, error) {
 	parts := b.parts(0, b.Len())
 	known := map[int]Part{}
 	for _, p := range in.Parts {
@@ -150,7 +178,7 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 	for i, p := range parts {
 		want, ok := known[p.Month]
 		if !ok {
-			return fmt.Errorf("settle %s: rows of month %d carry the deadline of an insert that had none there", in.Range(), p.Month)
+			return nil, fmt.Errorf("settle %s: rows of month %d carry the deadline of an insert that had none there", in.Range(), p.Month)
 		}
 		if want.Hash != p.Hash {
 			// Rows were deleted by hand or by the TTL since. The token still names the part they landed with.
@@ -159,14 +187,14 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 		}
 		parts[i].Part = want
 	}
-	// Always another deadline than that of the rows, so that copies can be distinguished from the rows they copy.
-	if in.ResendBy = s.Deadline(); in.ResendBy.Equal(in.InsertBy) {
-		in.ResendBy = in.InsertBy.Add(time.Millisecond)
-	}
-	if err := how.Recommit(ctx, in); err != nil {
-		return fmt.Errorf("settle %s: %w", in.Range(), err)
-	}
-	err := s.send(ctx, in, in.ResendBy, b, parts)
+	return parts, nil
+}
+
+// completeViews sends the rows of an intent that are in the table once more, with the tokens they landed with. The rows
+// of a part landed atomically, but the views are fed after it: a server killed in between has the rows and not their
+// share of the sums. The same tokens again leave the rows alone and complete the views.
+func (s *Store) completeViews(ctx context.Context, in *Intent, landed *Landed) error {
+	err := s.send(ctx, in, in.ResendBy, landed.rows, landed.parts)
 	if err != nil && Classify(err) == Poison {
 		// A constraint or a view that came since refuses rows that are in the table. Sending them again can't help, and
 		// the check of totals completes the views.

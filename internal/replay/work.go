@@ -1,0 +1,238 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"tenantflow/events"
+	"tenantflow/internal/task"
+)
+
+// A work is one owner's work on a replay. It implements task.Work.
+type work struct {
+	kind      *Kind
+	lease     *task.Lease
+	spec      Spec
+	judge     judge
+	source    Source
+	publisher *Publisher
+
+	size int // records of the next chunk
+	most int // events published in a chunk
+}
+
+// heldBytes bounds what a chunk keeps in memory, and sendBytes the messages that are handed to the publisher at once.
+const (
+	heldBytes = 64 << 20
+	sendBytes = 4 << 20
+)
+
+// errFull ends the reading of a chunk.
+var errFull = errors.New("the chunk is full")
+
+// sending is what a chunk publishes: the records of some places. It is the column pending.
+type sending struct {
+	Partition int        `json:"partition"`
+	Places    [][2]int64 `json:"places"` // ranges of offsets [from, to)
+}
+
+// at reads the task's position.
+func (w *work) at() (position, error) {
+	var p position
+	if err := json.Unmarshal(w.lease.Task.Position, &p); err != nil {
+		return p, task.Fatalf("read the position of task %s: %w", w.lease.Task.ID, err)
+	}
+	for i := len(p.At); i < len(w.spec.Ranges); i++ {
+		p.At = append(p.At, w.spec.Ranges[i].From)
+	}
+	return p, nil
+}
+
+// Progress implements task.Work: in offsets.
+func (w *work) Progress() (done, total int64) {
+	p, err := w.at()
+	if err != nil {
+		return 0, -1
+	}
+	for i, r := range w.spec.Ranges {
+		done += p.At[i] - r.From
+		total += r.Len()
+	}
+	return done, total
+}
+
+// next chooses the range to go on with: the one of which the smallest share is read, so that all partitions get their events at the same pace.
+func (w *work) next(p position) int {
+	best, share := -1, 1.0
+	for i, r := range w.spec.Ranges {
+		if s := float64(p.At[i]-r.From) / float64(max(1, r.Len())); p.At[i] < r.To && s < share {
+			best, share = i, s
+		}
+	}
+	return best
+}
+
+// Decide implements task.Work.
+func (w *work) Decide(ctx context.Context) (*task.Chunk, error) {
+	p, err := w.at()
+	if err != nil {
+		return nil, err
+	}
+	i := w.next(p)
+	if i < 0 {
+		return nil, nil //nolint:nilnil // nothing is left
+	}
+	r := w.spec.Ranges[i]
+	to, verdicts, err := read(ctx, w.source, w.judge, Range{r.Partition, p.At[i], r.To}, w.size)
+	if err != nil {
+		return nil, err
+	}
+	var counted tally
+	s := sending{Partition: r.Partition}
+	c := &task.Chunk{}
+	var published []int
+	for n, v := range verdicts {
+		if v.outcome == Published {
+			if len(published) == w.most {
+				to = v.offset // the rest is for the next chunk
+				break
+			}
+			published = append(published, n)
+			s.add(v.offset)
+			c.Identities = append(c.Identities, task.Identity(v.event.Source, v.event.ID))
+		}
+		counted[v.outcome]++
+	}
+	w.resize(len(verdicts), len(published))
+	c.Counts = counted.counts()
+	p.At[i] = to
+	if c.Position, err = json.Marshal(p); err != nil {
+		return nil, task.Fatalf("write the position: %w", err)
+	}
+	if len(published) == 0 {
+		return c, nil
+	}
+	still, err := w.judge.stillCounted(ctx, published)
+	if err != nil {
+		return nil, err
+	}
+	if still > 0 {
+		c.Counts[StillCounted] = still
+	}
+	if c.Publish, err = json.Marshal(s); err != nil {
+		return nil, task.Fatalf("write what is to be published: %w", err)
+	}
+	return c, nil
+}
+
+// add puts an offset behind the others.
+func (s *sending) add(offset int64) {
+	if n := len(s.Places); n > 0 && s.Places[n-1][1] == offset {
+		s.Places[n-1][1] = offset + 1
+		return
+	}
+	s.Places = append(s.Places, [2]int64{offset, offset + 1})
+}
+
+// resize fits the number of records of a chunk to how many of them are missing: what was read beyond the events that a chunk may publish is
+// read again.
+func (w *work) resize(read, published int) {
+	if published < w.most {
+		w.size = min(w.kind.cfg.ChunkRecords, 2*w.size)
+		return
+	}
+	w.size = max(min(w.size, read/2), min(w.most, w.kind.cfg.ChunkRecords))
+}
+
+// read takes up to size records of a range and has them judged. to is the offset behind them.
+func read(ctx context.Context, source Source, j judge, r Range, size int) (to int64, verdicts []verdict, err error) {
+	j.reset(r.Partition)
+	to = r.To
+	n := 0
+	err = source.Read(ctx, r, func(rec *events.Record) error {
+		if n == size || j.held() > heldBytes {
+			to = rec.Offset
+			return errFull
+		}
+		j.add(rec)
+		n++
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFull) {
+		return 0, nil, err
+	}
+	verdicts, err = j.decide(ctx)
+	return to, verdicts, err
+}
+
+// Publish implements task.Work. The records are read again: a decision is a few bytes a record, so it fits into the row.
+func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) {
+	var s sending
+	if err := json.Unmarshal(c.Publish, &s); err != nil {
+		return nil, task.Fatalf("read what is to be published by task %s: %w", w.lease.Task.ID, err)
+	}
+	wanted, sent := int64(0), int64(0)
+	for _, p := range s.Places {
+		wanted += p[1] - p[0]
+	}
+	var messages []Message
+	held := 0
+	flush := func() error {
+		err := w.publisher.Publish(ctx, messages)
+		messages, held = nil, 0
+		return err
+	}
+	at := 0
+	first, last := s.Places[0][0], s.Places[len(s.Places)-1][1]
+	err := w.source.Read(ctx, Range{s.Partition, first, last}, func(rec *events.Record) error {
+		for at < len(s.Places) && s.Places[at][1] <= rec.Offset {
+			at++
+		}
+		if at == len(s.Places) || rec.Offset < s.Places[at][0] {
+			return nil
+		}
+		m, err := w.message(rec)
+		if err != nil {
+			return err
+		}
+		if !w.publisher.Fits(&m) {
+			return nil
+		}
+		sent++
+		messages = append(messages, m)
+		if held += len(m.Key) + len(m.Value); held < sendBytes && len(messages) < portion {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if lost := wanted - sent; lost > 0 {
+		return task.Counts{Published.String(): -lost, Failed.String(): lost}, nil
+	}
+	return nil, nil
+}
+
+// message makes the record that is published: the original bytes, key and headers, and those of the replay.
+func (w *work) message(rec *events.Record) (Message, error) {
+	envelope, err := events.ParseEnvelope(rec)
+	if err != nil {
+		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
+	}
+	c := copyOf(rec)
+	headers := w.kind.cfg.Key.ReplayHeaders(c.Headers, w.lease.Task.ID, w.spec.Effects, envelope.Source, envelope.ID)
+	return Message{Partition: rec.Partition, Key: c.Key, Value: c.Value, Headers: headers}, nil
+}
+
+// Close implements task.Work.
+func (w *work) Close() {
+	if err := errors.Join(w.publisher.Close(), w.source.Close()); err != nil {
+		w.kind.cfg.Logger.Warn("closing a replay", "error", fmt.Sprint(err))
+	}
+}
