@@ -52,6 +52,10 @@ bench: build $(LOCALSTACK) ## measure the service beside ClickHouse's Kafka engi
 chaos: ## kill, freeze and cut everything at random, and judge the result
 	@echo "make chaos: this work comes later" >&2; exit 1
 
+.PHONY: verify-live
+verify-live: ## verify 40 times while the whole service is killed 20 times: nothing may be found (twenty minutes)
+	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
+
 .PHONY: lint
 lint: $(LINT) ## check formatting and run the linters of .golangci.yml
 	$(LINT) run --timeout 10m ./...

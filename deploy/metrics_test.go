@@ -22,6 +22,7 @@ import (
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
+	"tenantflow/internal/verify"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
 )
@@ -74,6 +75,7 @@ func metrics(t *testing.T) *listener {
 	consumers.NewTenantMetrics(&l)
 	directory.New(directory.Config{Metrics: &l})
 	archive.NewMetrics(&l)
+	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)
 	http := prometheus.NewRegistry()

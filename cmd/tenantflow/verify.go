@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,15 +19,18 @@ import (
 // verifyFlags are the flags of verify.
 type verifyFlags struct {
 	repair  bool
+	dryRun  bool
+	yes     bool
 	lower   bool
+	since   string
 	samples int
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify [--repair]",
-		Short: "Prove that no usage event was lost, none counted twice and no audit record changed; with --repair mend what can be mended",
+		Use:   "verify [--repair] [--since T]",
+		Short: "Prove that no event was lost, none counted or charged twice and no audit record changed; with --repair mend what can be mended",
 		Long: `Verify reads the log of usage events up to the committed offsets and compares it with what is stored:
 
   - every offset is a row, a known duplicate or a dead letter, and every row is at the place of its own event;
@@ -38,11 +43,19 @@ If the address of Dragonfly is set, it also looks at quotas:
 
 If the address of Postgres is set, it also looks at companies:
 
-  - the audit log of each is a whole chain: no record was changed, removed or put in;
+  - every company and subscription event is in the inbox or a dead letter;
+  - every result is on its topic once, as the inbox has it, and there is none that no event has led to;
+  - the audit log of each company is a whole chain: no record was changed, removed or put in;
+  - its subscription, transactions, payments and history are what the audit log says, and no period is charged twice;
+  - its users and limits are the same wherever they are kept;
   - the last configuration that was published of each is the one it has.
 
+With --since, only what came since a time is looked at, and it says what is not.
+
 The service may run meanwhile; what is under way is not judged. With --repair, later copies of an event are removed,
-wrong totals are corrected and configurations published again; then everything is verified once more, and that is what is reported.
+wrong totals are corrected, configurations and missing results published again; then everything is verified once more, and that is what is
+reported. What a repair is about to do is shown before it does anything. On a terminal it then asks, unless --yes is given; elsewhere it goes
+on. With --dry-run it only shows it. Money is never repaired: what is wrong in the books is named.
 Where counters are wrong, the running service is made to count again from the first day with a wrong one: run verify again when it
 has. A missing event is not repaired here: it has to be published again. A total that is higher than its rows is not lowered where rows may be
 missing, unless --lower says that none is.
@@ -50,6 +63,8 @@ missing, unless --lower says that none is.
 Exit codes: 0 everything is as it should be, if need be after the repair; 1 differences are left, or something could not
 be judged; 2 the configuration is wrong, or the topic or the tables do not exist. docs/verify.md says what each finding means and what to do.`,
 		Example: `  tenantflow verify
+  tenantflow verify --since 2h
+  tenantflow verify --repair --dry-run
   tenantflow verify --repair
   tenantflow verify -o json > report.json`,
 		Args: noArgs,
@@ -60,10 +75,16 @@ be judged; 2 the configuration is wrong, or the topic or the tables do not exist
 			if f.lower && !f.repair {
 				return invalid("--lower says what --repair may do; give both")
 			}
+			if (f.dryRun || f.yes) && !f.repair {
+				return invalid("--dry-run and --yes are about --repair; give that as well")
+			}
 			return a.verify(cmd, f)
 		},
 	}
-	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals, recount wrong counters and publish stale configurations again")
+	cmd.Flags().BoolVar(&f.repair, "repair", false, "remove later copies of an event, correct wrong totals, recount wrong counters, publish stale configurations and missing results again")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "with --repair: show what it would do, and change nothing")
+	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "with --repair: do not ask on a terminal")
+	cmd.Flags().StringVar(&f.since, "since", "", "look only at what came since then: a time (RFC 3339) or how long ago (2h, 90m)")
 	cmd.Flags().BoolVar(&f.lower, "lower", false, "with --repair: make totals what the rows add up to also where rows may be missing")
 	cmd.Flags().IntVar(&f.samples, "samples", 10, "how many findings of each kind the table shows (JSON has up to 1000)")
 	return cmd
@@ -74,9 +95,14 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
+	since, err := sinceTime(f.since, time.Now())
+	if err != nil {
+		return err
+	}
 	shown := newProgress(cmd.ErrOrStderr(), "verify")
 	report, err := service.Verify(cmd.Context(), cfg, service.Verifying{
-		Repair: f.repair, Lower: f.lower, Log: a.logger(cfg, cmd.ErrOrStderr()),
+		Repair: f.repair && !f.dryRun, Lower: f.lower, Since: since, Log: a.logger(cfg, cmd.ErrOrStderr()),
+		Approve: func(p verify.Plan) (bool, error) { return a.approve(cmd, p, f.yes) },
 		Progress: func(p verify.Progress) {
 			shown.update(slog.String("stage", p.Stage), slog.Int64("done", p.Done), slog.Int64("of", p.Total), slog.Int64("differences", p.Differences))
 		},
@@ -88,6 +114,14 @@ func (a *app) verify(cmd *cobra.Command, f verifyFlags) error {
 		return err
 	}
 	shown.done(slog.Int64("offsets", report.Sum().Judged), slog.Int64("differences", report.Differences()))
+	if f.dryRun && a.output != outputJSON {
+		for _, line := range planLines(report.Plan) {
+			if !strings.HasPrefix(line, " ") { // else it is a thing that the line above is about
+				line = "a repair would " + line
+			}
+			report.Notes = append(report.Notes, line)
+		}
+	}
 	if err := a.showReport(cmd.OutOrStdout(), report, f.samples); err != nil {
 		return err
 	}
@@ -189,12 +223,27 @@ func remarks(r *verify.Report) []string {
 	}
 	say(r.Counters.Uncounted, "%d offsets are not counted against quotas yet: not judged")
 	say(r.Counters.NotInLog, "%d counters are of days of which the log does not hold everything: not judged, and a recount can't mend them")
-	say(r.Companies, "%d companies: their audit logs and published configurations were looked at")
+	for _, i := range r.Inboxes {
+		lines = append(lines, fmt.Sprintf("%s: %d events up to the committed offsets of %s, of which %d are in the inbox, %d dead letters and %d of the service's schedule",
+			i.Topic, i.Judged, i.Group, i.InInbox, i.DeadLetters, i.Schedule))
+		say(i.NotConsumed, "%d offsets there are not consumed yet: not judged")
+		say(i.TooOld, "%d events there are older than the dead letters that are kept: not judged")
+	}
+	if r.Results.Events > 0 {
+		lines = append(lines, fmt.Sprintf("%d results of %d events in the inbox were looked for among %d records", r.Results.Looked, r.Results.Events, r.Results.Records))
+	}
+	say(r.Results.TooOld, "%d results are older than what their topics hold: not judged")
+	if b := r.Books; b.Companies > 0 {
+		lines = append(lines, fmt.Sprintf("%d companies: their audit logs, %d transactions, %d payments and %d users were looked at", b.Companies, b.Transactions, b.Payments, b.Users))
+	}
+	say(r.Books.Untold, "%d companies have no whole audit log from their registration on: their books were looked at only in themselves")
+	say(r.Companies, "%d published configurations were compared")
 	lines = append(lines, r.Notes...)
 	say(r.Repairs.RowsRemoved, "repaired: %d later copies of events removed")
 	say(r.Repairs.DeadLetters, "repaired: %d dead letters written for those of them with other data")
 	say(r.Repairs.TotalsMended, "repaired: %d totals corrected by their difference")
 	say(r.Repairs.Configs, "repaired: %d configurations published again")
+	say(r.Repairs.Results, "repaired: %d results published again")
 	say(r.Repairs.Sums, "repaired: %d counters made what their partitions have counted")
 	if r.Repairs.Recounts > 0 {
 		lines = append(lines, fmt.Sprintf("repaired: the running service counts %s and the days since again; run verify again when it has", r.Repairs.RecountsFrom))

@@ -62,7 +62,22 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 	if !strings.Contains(out, "usage_daily acme|u|pro|") || !strings.Contains(out, "api_calls is 1, the rows make 0") || !strings.Contains(errOut, "1 differences") {
 		t.Errorf("a wrong total:\n%s\n%s", out, errOut)
 	}
-	out, _ = run(exitDone, "verify", "--repair", "-o", "json")
+	if out, _ = run(exitFailed, "verify", "--repair", "--dry-run"); !strings.Contains(out, "a repair would correct 1 totals") || strings.Contains(out, "repaired:") {
+		t.Errorf("a dry run: %s", out)
+	}
+	if _, errOut = run(exitInvalid, "verify", "--dry-run"); !strings.Contains(errOut, "--repair") {
+		t.Errorf("got %s", errOut)
+	}
+	if _, errOut = run(exitInvalid, "verify", "--since", "yesterday"); !strings.Contains(errOut, "neither a time") {
+		t.Errorf("got %s", errOut)
+	}
+	if out, _ = run(exitDone, "verify", "--since", "1m"); !strings.Contains(out, "only what came since") {
+		t.Errorf("a cheap run: %s", out)
+	}
+	out, errOut = run(exitDone, "verify", "--repair", "-o", "json")
+	if !strings.Contains(errOut, "the repair is about to") || !strings.Contains(errOut, "usage_daily acme|u|pro|") {
+		t.Errorf("before the repair it says: %s", errOut)
+	}
 	var report verify.Report
 	if err := json.Unmarshal([]byte(out), &report); err != nil || report.Repairs.TotalsMended != 1 || report.Differences() != 0 || len(report.Partitions) != 8 {
 		t.Errorf("%v: %s", err, out)

@@ -194,6 +194,7 @@ func (c *Config) checkProcess(k *checker) {
 	k.want(c.ShutdownTimeout > c.UsageInsertTimeout, "SHUTDOWN_TIMEOUT",
 		fmt.Sprintf("it is %s, not longer than %sUSAGE_INSERT_TIMEOUT (%s): a stop could not wait for an insert", c.ShutdownTimeout, Prefix, c.UsageInsertTimeout),
 		"make it longer, or the insert timeout shorter", "USAGE_INSERT_TIMEOUT")
+	k.want(c.VerifyInterval == 0 || c.VerifyInterval >= time.Minute, "VERIFY_INTERVAL", c.VerifyInterval.String()+" is too short, or below 0", "choose 1m or longer, or 0s for never")
 	k.want(c.StallTimeout > c.UsageInsertTimeout+c.UsageBatchInterval, "STALL_TIMEOUT",
 		fmt.Sprintf("it is %s, not longer than the insert timeout and the batch interval together (%s): a slow insert would count as a stall", c.StallTimeout, c.UsageInsertTimeout+c.UsageBatchInterval),
 		"make it longer", "USAGE_INSERT_TIMEOUT", "USAGE_BATCH_INTERVAL")

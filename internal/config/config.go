@@ -77,6 +77,7 @@ type Config struct {
 	LogFormat       LogFormat     `env:"LOG_FORMAT" envDefault:"auto" unit:"json, text, auto" help:"Form of a log line; auto: text on a terminal, json otherwise."`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"25s" unit:"duration" help:"How long a stop may take to finish batches and commit. Longer than the insert timeout, and shorter than what the supervisor waits before it kills (30s on Kubernetes)."`
 	StallTimeout    time.Duration `env:"STALL_TIMEOUT" envDefault:"5m" unit:"duration" help:"A part that has partitions and lag and does nothing for this long makes /livez fail."`
+	VerifyInterval  time.Duration `env:"VERIFY_INTERVAL" envDefault:"1h" unit:"duration" help:"How often the jobs part verifies what came since the last time, in one process at a time: tenantflow_drift_differences. 0: never."`
 
 	sources map[string]source // by full name, for what the environment or a file gave
 }

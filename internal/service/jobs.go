@@ -5,14 +5,15 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/task"
 )
 
-// runJobs works on the tasks that no living process works on, and keeps up the archive, until ctx ends. The archive needs none of the
-// stores that tasks need, and goes on while they are away.
+// runJobs works on the tasks that no living process works on, verifies at an interval and keeps up the archive, until ctx ends. The archive
+// needs none of the stores that the rest needs, and goes on while they are away.
 func runJobs(ctx context.Context, r *Running) error {
 	ctx, stop := context.WithCancel(ctx)
 	archived := make(chan error, 1)
@@ -60,8 +61,14 @@ func runTasks(ctx context.Context, r *Running) error {
 		}
 	}()
 	r.Ready()
-	task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: taskMetrics(r)}).Serve(ctx)
-	return nil
+	runner := task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: taskMetrics(r)})
+	work, working := errgroup.WithContext(ctx)
+	work.Go(func() error {
+		runner.Serve(working)
+		return nil
+	})
+	work.Go(func() error { return verifyOnSchedule(working, r) })
+	return work.Wait()
 }
 
 // taskMetrics registers the metrics of tasks, and returns the function that keeps them.

@@ -15,9 +15,11 @@ import (
 
 // Verifying is how a verification is to be made.
 type Verifying struct {
-	Repair   bool                  // what can be mended
-	Lower    bool                  // with Repair: see verify.Config
-	Progress func(verify.Progress) // nil: nothing is said
+	Repair   bool                            // what can be mended
+	Lower    bool                            // with Repair: see verify.Config
+	Since    time.Time                       // look only at what came since; zero: at everything
+	Approve  func(verify.Plan) (bool, error) // asked before a repair changes anything; nil: it goes on
+	Progress func(verify.Progress)           // nil: nothing is said
 	Log      *slog.Logger
 }
 
@@ -52,18 +54,23 @@ func Verify(ctx context.Context, cfg *config.Config, how Verifying) (*verify.Rep
 		}
 	}
 	v, err := verify.Open(ctx, verify.Config{
-		Client:          client,
-		ClickHouse:      options,
-		Topic:           cfg.TopicPrefix + events.TopicUsage,
-		Group:           cfg.GroupPrefix + ".usage",
-		Counting:        counting,
-		Tenants:         tenants,
-		ConfigTopic:     cfg.TopicPrefix + events.TopicCompanyConfig,
-		InsertTimeout:   cfg.UsageInsertTimeout,
-		FutureTolerance: UsageLimits(cfg).FutureTolerance,
-		Lower:           how.Lower,
-		Logger:          how.Log,
-		Progress:        how.Progress,
+		Client:            client,
+		TopicPrefix:       cfg.TopicPrefix,
+		CompanyGroup:      cfg.GroupPrefix + ".company",
+		SubscriptionGroup: cfg.GroupPrefix + ".subscription",
+		Since:             how.Since,
+		Approve:           how.Approve,
+		ClickHouse:        options,
+		Topic:             cfg.TopicPrefix + events.TopicUsage,
+		Group:             cfg.GroupPrefix + ".usage",
+		Counting:          counting,
+		Tenants:           tenants,
+		ConfigTopic:       cfg.TopicPrefix + events.TopicCompanyConfig,
+		InsertTimeout:     cfg.UsageInsertTimeout,
+		FutureTolerance:   UsageLimits(cfg).FutureTolerance,
+		Lower:             how.Lower,
+		Logger:            how.Log,
+		Progress:          how.Progress,
 	})
 	if err != nil {
 		return nil, err

@@ -117,7 +117,7 @@ func (w *Watcher) once(ctx context.Context) error {
 // recheck compares and corrects the totals that the rows of some ranges are part of. It reports whether all of them could
 // be judged, and needed no correction or got it.
 func (w *Watcher) recheck(ctx context.Context, ranges []clickhouse.Recheck) (all bool, err error) {
-	found, err := w.c.touched(ctx, ranges)
+	found, _, err := w.c.touched(ctx, ranges)
 	if err != nil || len(found) == 0 {
 		return err == nil, err
 	}
@@ -197,21 +197,20 @@ func Places(ranges []clickhouse.Recheck) (condition string, args []any) {
 	return "(" + strings.Join(conditions, " OR ") + ")", args
 }
 
-// touched has a first look at the totals that the rows of some ranges are part of.
-func (c *Checker) touched(ctx context.Context, ranges []clickhouse.Recheck) ([]*suspects, error) {
+// touched has a first look at the totals that the rows of some ranges are part of. It returns how many they are, by view.
+func (c *Checker) touched(ctx context.Context, ranges []clickhouse.Recheck) (found []*suspects, looked map[string]int64, err error) {
 	border, err := c.border(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	place, args := Places(ranges)
-	var found []*suspects
-	all := aggregates()
+	all, looked := aggregates(), map[string]int64{}
 	for i := range all {
 		chunks := []chunk{{of: &all[i]}}
 		if all[i].month != "" {
 			if chunks, err = c.months(ctx, &all[i], "SELECT DISTINCT toUInt32(toYYYYMM(timestamp)) AS month FROM usage_tracking WHERE "+place+
 				" AND timestamp >= toDateTime64(?, 3, 'UTC')", append(slices.Clone(args), border+" 00:00:00")...); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		for _, ch := range chunks {
@@ -220,14 +219,15 @@ func (c *Checker) touched(ctx context.Context, ranges []clickhouse.Recheck) ([]*
 			in := " IN (SELECT " + keys + " FROM usage_tracking WHERE " + place + ")"
 			s.rows, s.rowArgs = s.rows+" AND ("+keys+")"+in, slices.Concat(s.rowArgs, args)
 			s.store, s.storeArgs = s.store+" AND ("+ch.of.names()+")"+in, slices.Concat(s.storeArgs, args)
-			suspicious, _, err := c.firstLook(ctx, ch, s)
+			suspicious, compared, err := c.firstLook(ctx, ch, s)
 			if err != nil {
-				return nil, fmt.Errorf("look at the totals of %d settled inserts: %w", len(ranges), err)
+				return nil, nil, fmt.Errorf("look at the totals of %d ranges of offsets: %w", len(ranges), err)
 			}
+			looked[ch.of.view] += compared
 			if suspicious != nil {
 				found = append(found, suspicious)
 			}
 		}
 	}
-	return found, nil
+	return found, looked, nil
 }

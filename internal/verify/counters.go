@@ -100,6 +100,9 @@ func (v *Verifier) compareCounters(ctx context.Context, report *Report) (*wrongC
 	// The oldest day whose counters live, and do so until this is done.
 	const longest = 10 * time.Minute
 	c.from = before[0].ServerTime().Add(longest - v.cfg.Counting.Store.Lateness).Truncate(day)
+	if since := v.cfg.Since.UTC().Truncate(day); since.After(c.from) {
+		c.from = since
+	}
 	if err := c.read(ctx); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,22 +56,26 @@ const maxDoubles = 10_000
 // over: the service itself may be about to clear them up.
 func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Report) ([]double, error) {
 	var rows uint64
-	if err := v.conn.QueryRow(ctx, "SELECT count() FROM usage_tracking").Scan(&rows); err != nil {
+	recent, args := v.recentIdentities(at)
+	if err := v.conn.QueryRow(totals.LongQuery(ctx, nil), "SELECT count() FROM usage_tracking WHERE "+recent, args...).Scan(&rows); err != nil {
 		return nil, fmt.Errorf("count the rows: %w", err)
 	}
 	passes := rows/identitiesPerPass + 1
 	var found []double
 	for pass := range passes {
 		v.cfg.Progress(Progress{Stage: "doubles", Done: int64(pass), Total: int64(passes), Differences: report.Differences()}) // #nosec G115 -- small
-		doubled := statement("doubled", struct{ Passes, Pass uint64 }{passes, pass})
+		doubled := statement("doubled", struct {
+			Passes, Pass uint64
+			Recent       string
+		}{passes, pass, recent})
 		var identities uint64
-		if err := v.conn.QueryRow(totals.Spill(ctx), "SELECT count() FROM ("+doubled+")").Scan(&identities); err != nil {
+		if err := v.conn.QueryRow(totals.LongQuery(ctx, nil), "SELECT count() FROM ("+doubled+")", args...).Scan(&identities); err != nil {
 			return nil, fmt.Errorf("look for identities with several rows: %w", err)
 		}
 		if identities == 0 {
 			continue
 		}
-		twins, err := v.twins(ctx, at, fmt.Sprintf("%s ORDER BY identity LIMIT %d", doubled, maxDoubles))
+		twins, err := v.twins(ctx, at, fmt.Sprintf("%s ORDER BY identity LIMIT %d", doubled, maxDoubles), args)
 		if err != nil {
 			return nil, err
 		}
@@ -83,12 +88,12 @@ func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Repor
 }
 
 // twins reads all rows of the identities, those of one identity together, the one that stays first.
-func (v *Verifier) twins(ctx context.Context, at *positions, identities string) ([]twin, error) {
+func (v *Verifier) twins(ctx context.Context, at *positions, identities string, of []any) ([]twin, error) {
 	pending, args := at.pending(v.cfg.Topic)
-	answer, err := totals.Ask(totals.Spill(ctx), v.conn, statement("twins", struct{ Pending, Identities string }{pending, identities}), totals.End{
+	answer, err := totals.Ask(totals.LongQuery(ctx, nil), v.conn, statement("twins", struct{ Pending, Identities string }{pending, identities}), totals.End{
 		Row:   "'', '', '', '', toInt64(0), toUInt64(0), '', toUInt16(0), toInt64(0), toInt64(0), '', toUInt64(0), toUInt8(0)",
 		Order: "source, event_id, insert_by, topic, partition, offset, part, row",
-	}, args...)
+	}, slices.Concat(args, of)...)
 	if err != nil {
 		return nil, fmt.Errorf("read the rows of identities with several: %w", err)
 	}

@@ -68,6 +68,9 @@ func (l *letters) load(ctx context.Context, partition int, offset int64) error {
 		if l.first {
 			l.report.DeadLetters.Gone += log.From
 		}
+		if log.From, err = l.v.begins(ctx, topic, id, log, clockSlack); err != nil {
+			return err
+		}
 		err = kafka.ReadLog(ctx, l.v.cfg.Client, topic, id, log, func(r *events.Record) error {
 			l.take(r, from)
 			return nil

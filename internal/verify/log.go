@@ -59,7 +59,7 @@ func (c *logCheck) noteNothingConsumed(at *positions) {
 		if p.Committed >= 0 {
 			return
 		}
-		held += p.log.To - p.log.From
+		held += p.log.To - p.judged().From
 	}
 	if held > 0 {
 		c.report.Findings.add(Finding{Kind: NotConsumed, Where: c.v.cfg.Topic,
@@ -75,7 +75,7 @@ func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 		return err
 	}
 	part := Partition{
-		Partition: p.Partition, LogStart: p.log.From, Committed: p.Committed, LogEnd: log.To,
+		Partition: p.Partition, LogStart: p.log.From, From: p.judged().From, Committed: p.Committed, LogEnd: log.To,
 		Pending:     min(max(0, p.PendingTo-p.Committed), max(0, log.To-p.Committed)),
 		RowsBefore:  int64(s.before), // #nosec G115 -- a number of rows
 		RowsAfter:   int64(s.after),  // #nosec G115 -- a number of rows
@@ -102,7 +102,7 @@ func (c *logCheck) partition(ctx context.Context, p *position, s stored) error {
 			// Retention has cut into the stretch while it was read. What is left of it is judged again.
 			next := min(log.From, r.To)
 			c.done += next - r.From
-			part.LogStart, r.From = log.From, next
+			part.LogStart, part.From, r.From = log.From, next, next
 			continue
 		}
 		part.Judged += to - r.From

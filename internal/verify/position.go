@@ -13,12 +13,13 @@ import (
 // A position is how far the group is in one partition, and what its log holds.
 type position struct {
 	totals.Position
-	log kafka.Range
+	log  kafka.Range
+	from int64 // the first offset that is judged
 }
 
 // judged is the range of offsets that can be judged.
 func (p *position) judged() kafka.Range {
-	from := p.log.From
+	from := max(p.from, p.log.From)
 	return kafka.Range{From: from, To: max(from, min(p.Committed, p.log.To))}
 }
 
@@ -47,7 +48,11 @@ func (v *Verifier) positions(ctx context.Context) (*positions, error) {
 		if err != nil {
 			return nil, err
 		}
-		at.partitions = append(at.partitions, position{Position: p, log: log})
+		from, err := v.begins(ctx, v.cfg.Topic, p.Partition, log, 0)
+		if err != nil {
+			return nil, err
+		}
+		at.partitions = append(at.partitions, position{Position: p, log: log, from: from})
 	}
 	return at, nil
 }

@@ -23,7 +23,7 @@ func (v *Verifier) repair(ctx context.Context, t *todo, removed totals.Sums) (Re
 			return mended, err
 		}
 		if mended.RowsRemoved > 0 {
-			compared, err := v.totals.Compare(ctx)
+			compared, err := v.compareTotals(ctx, t.at)
 			if err != nil {
 				return mended, err
 			}
@@ -36,6 +36,9 @@ func (v *Verifier) repair(ctx context.Context, t *todo, removed totals.Sums) (Re
 		return mended, err
 	}
 	mended.Configs = published
+	if mended.Results, err = v.publishResults(ctx, t.results); err != nil {
+		return mended, err
+	}
 	if err := v.repairCounters(ctx, t.counters, &mended); err != nil {
 		return mended, err
 	}
@@ -83,10 +86,10 @@ func (v *Verifier) heldSince(ctx context.Context, report *Report) (held bool, si
 		return false, since, nil // the log of those rows was not read
 	}
 	for _, p := range report.Partitions {
-		if p.LogStart == 0 {
+		if p.From == 0 {
 			continue
 		}
-		first, err := v.firstTime(ctx, p.Partition, p.LogStart)
+		first, err := v.firstTime(ctx, p.Partition, p.From)
 		if err != nil {
 			return false, since, err
 		}
@@ -108,14 +111,19 @@ func (v *Verifier) firstTime(ctx context.Context, partition int, from int64) (ti
 	if err != nil {
 		return time.Time{}, err
 	}
+	return v.firstOf(ctx, v.cfg.Topic, partition, kafka.Range{From: from, To: log.To})
+}
+
+// firstOf is the time of the first record of a range of a log; zero when there is none.
+func (v *Verifier) firstOf(ctx context.Context, topic string, partition int, r kafka.Range) (time.Time, error) {
 	var first time.Time
 	enough := errors.New("the first record is read")
-	err = kafka.ReadLog(ctx, v.cfg.Client, v.cfg.Topic, partition, kafka.Range{From: from, To: log.To}, func(r *events.Record) error {
+	err := kafka.ReadLog(ctx, v.cfg.Client, topic, partition, r, func(r *events.Record) error {
 		first = r.Time
 		return enough
 	})
 	if err != nil && !errors.Is(err, enough) {
-		return time.Time{}, fmt.Errorf("read the first record of %s/%d: %w", v.cfg.Topic, partition, err)
+		return time.Time{}, fmt.Errorf("read the first record of %s/%d: %w", topic, partition, err)
 	}
 	return first, nil
 }

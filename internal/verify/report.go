@@ -36,6 +36,32 @@ const (
 	BrokenAudit Kind = "broken_audit"
 	// WrongCounter: what is counted of a user's day is not what the log says.
 	WrongCounter Kind = "wrong_counter"
+	// Unapplied: a company or subscription event before the committed offset is neither in the inbox nor a dead letter.
+	Unapplied Kind = "unapplied"
+	// MissingResult: the inbox says that a result was published, and it is not on its topic.
+	MissingResult Kind = "missing_result"
+	// DoubledResult: a result is on its topic once more, under another id.
+	DoubledResult Kind = "doubled_result"
+	// ForeignResult: a result that no event in the inbox has led to.
+	ForeignResult Kind = "foreign_result"
+	// AlteredResult: a result on its topic says something else than the inbox does, or the inbox has lost what it says.
+	AlteredResult Kind = "altered_result"
+	// ChargedTwice: a company was charged more than once for one tier and period.
+	ChargedTwice Kind = "charged_twice"
+	// WrongTransaction: a row of billing_transactions is wrong in itself, missing, or not what the audit log says.
+	WrongTransaction Kind = "wrong_transaction"
+	// WrongPayment: a row of payments is missing or not what the audit log says.
+	WrongPayment Kind = "wrong_payment"
+	// WrongSubscription: a row of subscriptions is not what the audit log leads to.
+	WrongSubscription Kind = "wrong_subscription"
+	// NoSubscription: a registered company has no row in subscriptions.
+	NoSubscription Kind = "no_subscription"
+	// WrongHistory: subscription_events and the audit log do not say the same.
+	WrongHistory Kind = "wrong_history"
+	// WrongUser: user_directory and the users of a company's own schema differ.
+	WrongUser Kind = "wrong_user"
+	// WrongLimits: what was copied from a subscription is not what it says, or too many or too few users are active.
+	WrongLimits Kind = "wrong_limits"
 	// StaleConfig: the last configuration that was published of a company is not the one it has.
 	StaleConfig Kind = "stale_config"
 
@@ -53,7 +79,8 @@ func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMi
 // kinds is the order of a report.
 func kinds() []Kind {
 	return []Kind{Missing, DoubledRow, DoubledEvent, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
-		NotConsumed, WrongTotal, WrongCounter, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch, LeftOut}
+		NotConsumed, WrongTotal, WrongCounter, Unapplied, MissingResult, DoubledResult, ForeignResult, AlteredResult, ChargedTwice,
+		WrongTransaction, WrongPayment, WrongSubscription, NoSubscription, WrongHistory, WrongUser, WrongLimits, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch, LeftOut}
 }
 
 // A Finding is one thing found.
@@ -136,11 +163,12 @@ func (f Findings) Sorted() Findings {
 	return sorted
 }
 
-// A Partition is what was found out about one partition of the log. Offsets from LogStart to Committed are judged:
+// A Partition is what was found out about one partition of the log. Offsets from From to Committed are judged:
 // Judged = Rows + Duplicates + DeadLetters + Expired + NoEvent + the missing ones.
 type Partition struct {
 	Partition int   `json:"partition"`
 	LogStart  int64 `json:"log_start"`
+	From      int64 `json:"from"`      // LogStart, or the first offset since the time that was asked for
 	Committed int64 `json:"committed"` // of the group, read before anything else; -1: nothing
 	LogEnd    int64 `json:"log_end"`
 	Pending   int64 `json:"pending"` // offsets from Committed on that an insert of unknown outcome covers: not judged
@@ -153,7 +181,7 @@ type Partition struct {
 	NoEvent     int64 `json:"no_event"`     // offsets of transaction markers, aborted and deleted records
 	Missing     int64 `json:"missing"`
 
-	RowsBefore  int64 `json:"rows_before"`  // rows from before LogStart: only counted
+	RowsBefore  int64 `json:"rows_before"`  // rows from before From: only counted
 	RowsAfter   int64 `json:"rows_after"`   // rows from Committed on: only counted
 	Differences int64 `json:"differences"`  // of this partition's log and rows
 	NotConsumed int64 `json:"not_consumed"` // offsets from Committed to LogEnd
@@ -173,6 +201,7 @@ type Repairs struct {
 	DeadLetters   int64 `json:"dead_letters"`   // written for removed rows with other data than the first
 	TotalsMended  int64 `json:"totals_mended"`  // by inserting the difference
 	Configs       int64 `json:"configs"`        // configurations published again
+	Results       int64 `json:"results"`        // results published again
 	TotalsRebuilt int64 `json:"totals_rebuilt"` // whose largest timestamp was too large, and lowered in the store
 	Sums          int64 `json:"sums"`           // of users' counters that were made what their shares add up to
 
@@ -187,6 +216,7 @@ func (r *Repairs) add(o Repairs) {
 	r.TotalsMended += o.TotalsMended
 	r.TotalsRebuilt += o.TotalsRebuilt
 	r.Configs += o.Configs
+	r.Results += o.Results
 	r.Sums += o.Sums
 	r.Recounts += o.Recounts
 	if o.RecountsFrom != "" {
@@ -202,15 +232,20 @@ type Report struct {
 	Group   string    `json:"group"`
 	Started time.Time `json:"started"`
 	Seconds float64   `json:"seconds"`
+	Since   time.Time `json:"since,omitzero"` // only what came since then was looked at; zero: everything was
 
 	Partitions  []Partition        `json:"partitions"`
 	DeadLetters DeadLetters        `json:"dead_letters"`
 	OtherTopics int64              `json:"other_topics"` // rows that came from other topics: only counted
 	Aggregates  []totals.Aggregate `json:"aggregates"`
-	Companies   int64              `json:"companies"` // whose audit log and configuration were looked at
+	Companies   int64              `json:"companies"` // whose configuration was looked at
 	Counters    Counters           `json:"counters"`
+	Inboxes     []Inbox            `json:"inboxes"` // of company and of subscription events
+	Results     Results            `json:"results"`
+	Books       Books              `json:"books"`
 	Unproven    []string           `json:"unproven"` // what could not be judged as a whole, and why
 	Findings    Findings           `json:"findings"`
+	Plan        Plan               `json:"plan"` // what a repair would do about the findings; empty: nothing
 	Repairs     Repairs            `json:"repairs"`
 	Notes       []string           `json:"notes"`
 }

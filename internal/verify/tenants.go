@@ -16,22 +16,25 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// checkTenants looks at the audit logs and at the topic of configurations. It returns the configurations that are to be
-// published again.
-func (v *Verifier) checkTenants(ctx context.Context, report *Report) ([]postgres.CompanyConfig, error) {
+// checkTenants looks at companies: at their events, results, books and configurations. It fills in what is to be published again.
+func (v *Verifier) checkTenants(ctx context.Context, report *Report, todo *todo) (err error) {
 	if v.cfg.Tenants == nil {
 		report.note("companies were not looked at: there is no address of Postgres")
-		return nil, nil
+		return nil
 	}
-	v.cfg.Progress(Progress{Stage: "audit", Differences: report.Differences()})
-	faults, err := v.cfg.Tenants.VerifyAudit(ctx, "")
-	if err != nil {
-		return nil, err
+	if v.cfg.CompanyGroup != "" {
+		if err := v.checkInboxes(ctx, report); err != nil {
+			return err
+		}
+		if todo.results, err = v.checkResults(ctx, report); err != nil {
+			return err
+		}
 	}
-	for _, f := range faults {
-		report.Findings.add(Finding{Kind: BrokenAudit, Where: fmt.Sprintf("audit_log %s/%d", f.CompanyID, f.Seq), Detail: f.Problem})
+	if err := v.checkBooks(ctx, report); err != nil {
+		return err
 	}
-	return v.checkConfigs(ctx, report)
+	todo.configs, err = v.checkConfigs(ctx, report)
+	return err
 }
 
 // publishedConfig is the last record of a company in the topic of configurations.
@@ -43,6 +46,10 @@ type publishedConfig struct {
 // checkConfigs compares the last record of every company with its configuration.
 func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres.CompanyConfig, error) {
 	v.cfg.Progress(Progress{Stage: "configurations", Differences: report.Differences()})
+	begun, err := v.cfg.Tenants.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
 	last, err := v.publishedConfigs(ctx)
 	if errors.Is(err, ErrNotThere) {
 		report.note("there is no topic %s, so the configurations that were published are not compared", v.cfg.ConfigTopic)
@@ -54,7 +61,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 	var stale []postgres.CompanyConfig
 	const page = 1000
 	for after := ""; ; {
-		configs, err := v.cfg.Tenants.Configs(ctx, after, page)
+		configs, err := v.cfg.Tenants.Configs(ctx, after, page, begun)
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +87,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 			break
 		}
 	}
-	purged, err := v.cfg.Tenants.Purged(ctx, slices.Sorted(maps.Keys(last)))
+	purged, err := v.cfg.Tenants.Purged(ctx, slices.Sorted(maps.Keys(last)), begun)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +169,23 @@ func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.Compan
 		cause := &events.Envelope{Source: events.SourceOf("verify"), ID: fmt.Sprintf("config:%s:%d", c.CompanyID, c.Version)}
 		results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
 			Event: events.NewResult("verify", cause, events.TypeConfigChanged, 0, c.UpdatedAt, data)})
+	}
+	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
+		return 0, err
+	}
+	return int64(len(results)), nil
+}
+
+// publishResults publishes results once more, as they are stored. They have the ids they had, so doing it twice is harmless.
+func (v *Verifier) publishResults(ctx context.Context, missing []postgres.Result) (int64, error) {
+	if len(missing) == 0 {
+		return 0, nil
+	}
+	publisher := kafka.NewResults(v.cfg.Client)
+	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
+	results := make([]kafka.Result, len(missing))
+	for i, one := range missing {
+		results[i] = kafka.Result{Topic: v.cfg.TopicPrefix + one.Topic, Key: one.Key, Event: one.Event}
 	}
 	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
 		return 0, err

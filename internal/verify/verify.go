@@ -10,8 +10,9 @@
 //
 // One of quotas (counters.go): what is counted of every user's day is what the log says.
 //
-// And two of companies (tenants.go): the audit log of each is a whole chain, and the last configuration that was published of each
-// is the one that is stored.
+// And those of companies (tenants.go): every event is in the inbox or a dead letter (inbox.go); every result is on its topic, once by its
+// id (results.go); the audit log of each is a whole chain, and its books, its users and their limits are what that chain says (books.go);
+// the last configuration that was published of each is the one that is stored.
 //
 // The service may run meanwhile: what is under way is not judged, see [Partition] and [totals.Aggregate].
 //
@@ -60,6 +61,14 @@ type Config struct {
 	Tenants     *postgres.Store
 	ConfigTopic string
 
+	// TopicPrefix, CompanyGroup and SubscriptionGroup say where company and subscription events are, who applies them, and where their
+	// results are published. Without groups the events and results are not compared with the inbox.
+	TopicPrefix                     string
+	CompanyGroup, SubscriptionGroup string
+
+	// Since, if set, makes a run cheap: only what came since then is looked at.
+	Since time.Time
+
 	// Counting, if set, is how usage is counted: the counters are checked as well.
 	Counting *Counting
 
@@ -74,6 +83,10 @@ type Config struct {
 	// Lower lets a repair lower totals that are higher than their rows also where rows may be missing.
 	Lower bool
 
+	// Approve, if set, is asked before a repair changes anything, with what it is about to do: in the first round, and in a later one that
+	// is about to do something else as well. If it says no, nothing (more) is repaired.
+	Approve func(Plan) (bool, error)
+
 	// Stretch is how many offsets are compared at a time, with one query for their rows. Memory does not depend on it,
 	// but ClickHouse sorts that many rows. Default: 1,000,000.
 	Stretch int64
@@ -81,6 +94,10 @@ type Config struct {
 	// Letters is how many dead letters are held in memory, about 40 bytes each. When there are more, their topic is
 	// read more than once. Default: 1,000,000.
 	Letters int
+
+	// Results is how many results of company and subscription events are held in memory, about 150 bytes each. When there are more, their
+	// topics are read more than once. Default: 1,000,000.
+	Results int
 
 	// Progress, if set, is called now and then with how far a run is.
 	Progress func(Progress)
@@ -114,6 +131,7 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 	cfg.FutureTolerance = cmp.Or(cfg.FutureTolerance, events.DefaultFutureTolerance)
 	cfg.Stretch = cmp.Or(cfg.Stretch, 1_000_000)
 	cfg.Letters = cmp.Or(cfg.Letters, 1_000_000)
+	cfg.Results = cmp.Or(cfg.Results, 1_000_000)
 	if cfg.Progress == nil {
 		cfg.Progress = func(Progress) {}
 	}
@@ -175,13 +193,23 @@ func (v *Verifier) Run(ctx context.Context, repair bool) (*Report, error) {
 	started := time.Now()
 	var repairs Repairs
 	removed := totals.Sums{} // by this run
+	var approved []Action
 	for round := 1; ; round++ {
 		report, todo, err := v.check(ctx, removed)
 		if err != nil {
 			return nil, err
 		}
+		report.Plan = todo.plan()
 		// Each round mends as much as it has listed; more rounds follow while that helps.
 		const rounds = 20
+		if repair && round < rounds && !todo.empty() {
+			if v.cfg.Approve != nil && report.Plan.adds(approved) {
+				if repair, err = v.cfg.Approve(report.Plan); err != nil {
+					return nil, err
+				}
+				approved = append(approved, report.Plan.actions()...)
+			}
+		}
 		if repair && round < rounds && !todo.empty() {
 			mended, err := v.repair(ctx, todo, removed)
 			if err != nil {
@@ -201,21 +229,24 @@ func (v *Verifier) Run(ctx context.Context, repair bool) (*Report, error) {
 
 // todo is what a check has found that can be mended.
 type todo struct {
+	at      *positions
 	doubles []double
 	totals  []totals.Total
 	why     *totals.Lowering         // what may be lowered
 	configs []postgres.CompanyConfig // not published as they are
+	results []postgres.Result        // not on their topics
 
 	counters *wrongCounters
 }
 
 func (t *todo) empty() bool {
-	return len(t.doubles) == 0 && len(t.totals) == 0 && len(t.configs) == 0 && t.counters.empty()
+	return len(t.doubles) == 0 && len(t.totals) == 0 && len(t.configs) == 0 && len(t.results) == 0 && t.counters.empty()
 }
 
 // check makes all checks once. The rows that this run has removed explain totals that are higher than their rows.
 func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *todo, error) {
-	report := &Report{Topic: v.cfg.Topic, Group: v.cfg.Group, Unproven: []string{}}
+	report := &Report{Topic: v.cfg.Topic, Group: v.cfg.Group, Unproven: []string{}, Since: v.cfg.Since}
+	v.noteSince(report)
 	at, err := v.positions(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -227,12 +258,12 @@ func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *to
 	if err != nil {
 		return nil, nil, err
 	}
-	compared, err := v.totals.Compare(ctx)
+	compared, err := v.compareTotals(ctx, at)
 	if err != nil {
 		return nil, nil, err
 	}
 	report.Aggregates = compared.Aggregates
-	todo := &todo{doubles: doubles}
+	todo := &todo{at: at, doubles: doubles}
 	if todo.why, err = v.lowering(ctx, at, report, removed); err != nil {
 		return nil, nil, err
 	}
@@ -250,9 +281,10 @@ func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *to
 	if todo.counters, err = v.checkCounters(ctx, report); err != nil {
 		return nil, nil, err
 	}
-	if todo.configs, err = v.checkTenants(ctx, report); err != nil {
+	if err := v.checkTenants(ctx, report, todo); err != nil {
 		return nil, nil, err
 	}
+	report.Findings = report.Findings.Sorted()
 	return report, todo, nil
 }
 

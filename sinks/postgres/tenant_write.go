@@ -332,8 +332,11 @@ func consumerOf(eventType string) string {
 
 // countTenant counts how many transactions a connection has been in: a backend remembers every table it has touched, and there
 // are thousands of tenants.
-func (x *tenantTx) countTenant() {
-	data := x.conn.PgConn().CustomData()
+func (x *tenantTx) countTenant() { touchTenant(x.conn) }
+
+// touchTenant counts a tenant that a connection touches.
+func touchTenant(conn *pgx.Conn) {
+	data := conn.PgConn().CustomData()
 	n, _ := data[tenantsTouched].(int)
 	data[tenantsTouched] = n + 1
 }

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+	"tenantflow/internal/config"
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/model"
+	"tenantflow/internal/tenantmodel"
+	"tenantflow/internal/verify"
+)
+
+// The whole service takes usage, company and subscription events, is killed again and again, and verify looks at it meanwhile: it finds
+// nothing, because nothing is wrong. TENANTFLOW_TEST_VERIFY_RUNS says how often it looks ("make verify-live": 20 times).
+func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
+	t.Parallel()
+	runs := 2
+	if n, err := strconv.Atoi(os.Getenv("TENANTFLOW_TEST_VERIFY_RUNS")); err == nil {
+		runs = n
+	}
+	prefix := enginetest.NewTopic(t, 1) + "." // only for its name, which no other test has
+	environ := []string{
+		"TENANTFLOW_KAFKA_BROKERS=" + enginetest.SharedKafka(t).Addr(),
+		"TENANTFLOW_CLICKHOUSE_DSN=" + enginetest.NewDatabase(t),
+		"TENANTFLOW_POSTGRES_DSN=" + enginetest.NewPostgresDatabase(t),
+		"TENANTFLOW_DRAGONFLY_URL=" + enginetest.Redis(t).URL(),
+		"TENANTFLOW_TOPIC_PREFIX=" + prefix,
+		"TENANTFLOW_GROUP_PREFIX=" + prefix + "group",
+		"TENANTFLOW_TOPIC_PARTITIONS=2",
+		"TENANTFLOW_HTTP_ADDR=127.0.0.1:0",
+		"TENANTFLOW_USAGE_BATCH_INTERVAL=100ms",
+		"TENANTFLOW_USAGE_INSERT_TIMEOUT=5s",
+		"TENANTFLOW_KAFKA_SESSION_TIMEOUT=8s",
+		"TENANTFLOW_VERIFY_INTERVAL=1m",
+	}
+	if _, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
+		t.Fatal(errOut)
+	}
+	cfg, err := config.Load(environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, disconnect, err := cfg.KafkaClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(disconnect)
+	stop, published := make(chan struct{}), make(chan error, 1)
+	go func() { published <- publishAll(t, client, prefix, stop) }()
+
+	begin := func() *process {
+		t.Helper()
+		p := start(t, "tenantflow", environ, "run")
+		within, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // the group waits for the member that was killed
+		defer cancel()
+		if err := enginetest.Eventually(within, func() bool { // it has its partitions, and is at work in all parts
+			_, body := get(t, p.url+"/metrics")
+			for _, part := range []string{"usage", "quota", "company", "subscription"} {
+				if !strings.Contains(body, `tenantflow_batch_rows_total{consumer="`+part+`"`) {
+					return false
+				}
+			}
+			return true
+		}); err != nil {
+			t.Fatal("the service is not at work in all parts within three minutes")
+		}
+		return p
+	}
+	var judged, results int64
+	var busy bool
+	for run := range runs {
+		p := begin()
+		// In the middle of it, and once more after the kill, with no process at work.
+		for _, kill := range []bool{true, false} {
+			out, errOut, _ := tenantflow(t, environ, "verify", "-o", "json")
+			var r verify.Report
+			if err := json.Unmarshal([]byte(out), &r); err != nil {
+				t.Fatalf("%v: %s", err, errOut)
+			}
+			if r.Differences() != 0 {
+				t.Errorf("run %d, after a kill: %v: %+v", run, !kill, r.Findings)
+			}
+			busy = busy || r.Sum().NotConsumed > 0 || r.Sum().RowsAfter > 0
+			judged, results = max(judged, r.Sum().Judged), max(results, r.Results.Looked)
+			if kill {
+				p.signal(t, syscall.SIGKILL)
+				p.wait(t)
+			}
+		}
+	}
+	close(stop)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	// At last everything is handled, and everything is proven.
+	begin()
+	deadline := time.Now().Add(3 * time.Minute)
+	for {
+		out, errOut, code := tenantflow(t, environ, "verify", "-o", "json")
+		var r verify.Report
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatalf("%v: %s", err, errOut)
+		}
+		if r.Differences() != 0 {
+			t.Fatalf("at last: %+v", r.Findings)
+		}
+		if code == exitDone && r.Sum().NotConsumed == 0 && r.Counters.Uncounted == 0 && r.Inboxes[0].NotConsumed == 0 && r.Inboxes[1].NotConsumed == 0 {
+			judged, results = r.Sum().Judged, r.Results.Looked
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not everything is proven within three minutes: %s", errOut)
+		}
+	}
+	if !busy || judged < 500 || results < 50 {
+		t.Errorf("the service was at work: %v; %d offsets judged, %d results looked for: the test proves little", busy, judged, results)
+	}
+}
+
+// publishAll publishes usage, company and subscription events, a few at a time, until it is told to stop and has published some of all.
+func publishAll(t *testing.T, client *kafkago.Client, prefix string, stop <-chan struct{}) error {
+	usage, err := model.New(model.Config{Seed: 9, Count: 1_000_000, Resends: 0.05, Conflicts: 0.002, Malformed: 0.005, Late: 0.02, Start: time.Now().Add(-time.Hour), Step: time.Millisecond})
+	if err != nil {
+		return err
+	}
+	companies, err := tenantmodel.New(tenantmodel.Config{Seed: 9, Companies: 200, Events: 20_000, Conflicts: 0.01, Lapsed: 0.3, Prefix: "live" + strconv.Itoa(os.Getpid()) + "-", Now: time.Now()})
+	if err != nil {
+		return err
+	}
+	w := &kafkago.Writer{Addr: client.Addr, Transport: client.Transport, Balancer: &kafkago.Hash{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	defer func() { _ = w.Close() }()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		if _, err := model.Publish(t.Context(), usage, model.Publishing{Client: client, Topic: prefix + events.TopicUsage, Limit: 100}); err != nil {
+			return err
+		}
+		var some []kafkago.Message
+		for range 20 {
+			m, ok := companies.Next()
+			if !ok {
+				break
+			}
+			one := kafkago.Message{Topic: prefix + m.Topic, Key: m.Key, Value: m.Value}
+			for _, h := range m.Headers {
+				one.Headers = append(one.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
+			}
+			some = append(some, one)
+		}
+		if len(some) > 0 {
+			if err := w.WriteMessages(t.Context(), some...); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stop:
+			if n >= 20 {
+				return nil
+			}
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,13 @@
+-- What the public tables say of one company ($1). There is always one row.
+SELECT
+    coalesce(c.status, ''), coalesce(c.currency, ''),
+    s.company_id IS NOT NULL, coalesce(s.tier, ''), coalesce(s.status, ''), s.period_start, s.period_end, coalesce(s.period_months, 1),
+    coalesce(s.price_minor, 0), s.limits, s.grace_until, s.renewal_until, coalesce(s.payment_failed, false), s.expired_term,
+    coalesce(b.charged, 0), coalesce(b.received, 0),
+    f.config,
+    to_regclass(format('%I.users', public.tenant_schema_name($1))) IS NOT NULL
+FROM (SELECT 1) AS one
+LEFT JOIN public.companies AS c ON c.company_id = $1
+LEFT JOIN public.subscriptions AS s ON s.company_id = $1
+LEFT JOIN public.company_config AS f ON f.company_id = $1
+LEFT JOIN LATERAL public.period_books(s) AS b ON s.company_id IS NOT NULL
