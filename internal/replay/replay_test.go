@@ -273,12 +273,17 @@ func TestReplay_TakesOnlyWhatWasAskedFor(t *testing.T) {
 func TestReplay_OfAFileBringsItsEventsIn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2)
-	g := generator(t, model.Config{Seed: 9, Count: 1000, Companies: 4, UsersPerCompany: 3, Resends: 0.05, Lines: true})
+	g := generator(t, model.Config{Seed: 9, Count: 1000, Companies: 4, UsersPerCompany: 3, Resends: 0.05, Structured: 0.3})
 	var text []byte
-	for {
-		line, ok := g.AppendLine(nil)
-		if !ok {
-			break
+	var m model.Message
+	for g.Next(&m) {
+		envelope, err := events.ParseEnvelope(&events.Record{Key: m.Key, Value: m.Value, Headers: m.Headers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := envelope.ToStructured(m.Key)
+		if err != nil {
+			t.Fatal(err)
 		}
 		text = append(append(text, line...), '\n')
 	}
