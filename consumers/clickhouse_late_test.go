@@ -235,12 +235,12 @@ type misled struct {
 	done   bool
 }
 
-func (s *misled) Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error) {
+func (s *misled) Await(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (*clickhouse.Landed, error) {
 	if !s.done {
 		if err := s.before(ctx); err != nil {
-			return clickhouse.Settled{}, err
+			return nil, err
 		}
 		s.done = true
 	}
-	return s.UsageStore.Settle(ctx, in, how)
+	return s.UsageStore.Await(ctx, in, how)
 }

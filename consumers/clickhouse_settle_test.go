@@ -135,11 +135,19 @@ type forgetful struct {
 	lose    func()
 	once    sync.Once
 	doubled atomic.Int64
+	resends func(*clickhouse.Intent) // called before what has landed is sent once more
 }
 
-func (s *forgetful) Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error) {
+func (s *forgetful) Await(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (*clickhouse.Landed, error) {
 	s.once.Do(s.lose)
-	settled, err := s.UsageStore.Settle(ctx, in, how)
+	return s.UsageStore.Await(ctx, in, how)
+}
+
+func (s *forgetful) Complete(ctx context.Context, in *clickhouse.Intent, landed *clickhouse.Landed) (clickhouse.Settled, error) {
+	if landed.Rows() > 0 {
+		s.resends(in)
+	}
+	settled, err := s.UsageStore.Complete(ctx, in, landed)
 	s.doubled.Add(int64(settled.Doubled))
 	return settled, err
 }
@@ -167,6 +175,10 @@ func TestRowsThatLandTwiceAfterALostDeduplicationLogAreDeleted(t *testing.T) {
 							t.Errorf("lose the log: %v", err)
 						}
 					}
+				}
+			}, resends: func(in *clickhouse.Intent) {
+				if at := f.Positions(t)[0]; at.Metadata != in.Metadata() {
+					t.Errorf("rows are sent once more under %q, and what is committed is %q", in.Metadata(), at.Metadata)
 				}
 			}}
 			service := faulty(400)
@@ -205,15 +217,15 @@ type brittle struct {
 	waits []bool
 }
 
-func (s *brittle) Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error) {
+func (s *brittle) Await(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (*clickhouse.Landed, error) {
 	s.mu.Lock()
 	s.waits = append(s.waits, how.Wait)
 	first := len(s.waits) == 1
 	s.mu.Unlock()
 	if first {
-		return clickhouse.Settled{}, errors.New("the connection was lost")
+		return nil, errors.New("the connection was lost")
 	}
-	return s.UsageStore.Settle(ctx, in, how)
+	return s.UsageStore.Await(ctx, in, how)
 }
 
 func TestASettlingThatFailedIsTakenForUnderWay(t *testing.T) {

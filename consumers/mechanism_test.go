@@ -58,7 +58,11 @@ func TestWithoutTheDeadlineALateInsertDoublesRows(t *testing.T) {
 // completed.
 type unsettled struct{ consumers.UsageStore }
 
-func (unsettled) Settle(context.Context, *clickhouse.Intent, clickhouse.Settling) (clickhouse.Settled, error) {
+func (unsettled) Await(context.Context, *clickhouse.Intent, clickhouse.Settling) (*clickhouse.Landed, error) {
+	return &clickhouse.Landed{}, nil
+}
+
+func (unsettled) Complete(context.Context, *clickhouse.Intent, *clickhouse.Landed) (clickhouse.Settled, error) {
 	return clickhouse.Settled{}, nil
 }
 

@@ -28,8 +28,11 @@ type UsageStore interface {
 	Acquire(ctx context.Context) (release func(), err error)
 	// Insert sends rows under an intent that is committed. Its error is a *clickhouse.InsertError.
 	Insert(ctx context.Context, in *clickhouse.Intent, b *clickhouse.Block, first, last int) error
-	// Settle finds out what became of an insert whose outcome is unknown, and completes it.
-	Settle(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (clickhouse.Settled, error)
+	// Await finds out what became of an insert whose outcome is unknown. It may give the intent another deadline, to be
+	// committed before it is completed.
+	Await(ctx context.Context, in *clickhouse.Intent, how clickhouse.Settling) (*clickhouse.Landed, error)
+	// Complete completes what has landed of it.
+	Complete(ctx context.Context, in *clickhouse.Intent, landed *clickhouse.Landed) (clickhouse.Settled, error)
 	// Find looks events up by identity, company, user and timestamp.
 	Find(ctx context.Context, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
 	// FindIdentity looks events up by identity alone, among those from an offset on.
@@ -95,7 +98,7 @@ type UsageConfig struct {
 //     in the table of [b, c) came from here". A member that has lost the partition can't make it.
 //  3. The rows are inserted, with a deadline that the server enforces.
 //  4. If the outcome is unknown - no answer, a crash, a takeover - the intent says what to look for. See
-//     [clickhouse.Store.Settle].
+//     [clickhouse.Store.Await].
 //
 // Then c is done. It is committed with the next intent, or alone when nothing follows.
 type Usage struct {

@@ -3,6 +3,7 @@ package consumers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -120,21 +121,20 @@ func (p *usagePartition) nextDeadline() time.Time {
 
 // settle resolves an insert whose outcome is unknown, for as long as it takes.
 func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait bool) error {
-	how := clickhouse.Settling{
-		Wait:    wait,
-		Waiting: p.Waiting,
-		Recommit: func(ctx context.Context, in *clickhouse.Intent) error {
+	how := clickhouse.Settling{Wait: wait, Waiting: p.Waiting}
+	settled, err := keepTrying(ctx, p, func() (clickhouse.Settled, error) {
+		landed, err := p.usage.store.Await(ctx, in, how)
+		how.Wait = true // a settling that failed may have left a resend under way
+		if err != nil {
+			return clickhouse.Settled{}, err
+		}
+		if landed.Rows() > 0 {
 			if err := p.Commit(ctx, in.From, in.Metadata()); err != nil {
-				return err
+				return clickhouse.Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
 			}
 			p.step(StepResending)
-			return nil
-		},
-	}
-	settled, err := keepTrying(ctx, p, func() (clickhouse.Settled, error) {
-		settled, err := p.usage.store.Settle(ctx, in, how)
-		how.Wait = true // a settling that failed may have left a resend under way
-		return settled, err
+		}
+		return p.usage.store.Complete(ctx, in, landed)
 	})
 	if err != nil {
 		return err

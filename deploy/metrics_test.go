@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/consumers"
+	"tenantflow/internal/archive"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -72,6 +73,7 @@ func metrics(t *testing.T) *listener {
 	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
 	consumers.NewTenantMetrics(&l)
 	directory.New(directory.Config{Metrics: &l})
+	archive.NewMetrics(&l)
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)
 	http := prometheus.NewRegistry()

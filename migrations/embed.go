@@ -24,7 +24,7 @@ type Version struct {
 	Version int64
 	Name    string // file name without folder
 	// Applied is when it was applied, by the store's clock and to the second. It is zero while it is pending.
-	Applied time.Time
+	Applied time.Time `db:"-"`
 }
 
 // Pending says whether the version has not been applied yet.

@@ -221,21 +221,18 @@ func (p *Postgres) applied(ctx context.Context) (map[int64]time.Time, error) {
 	if err := p.db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", postgresVersions).Scan(&there); err != nil || !there {
 		return nil, err
 	}
-	rows, err := p.db.QueryContext(ctx, "SELECT version_id, max(tstamp) FROM "+postgresVersions+" WHERE is_applied GROUP BY version_id")
-	if err != nil {
-		return nil, err
+	type version struct {
+		VersionID int64
+		At        time.Time
 	}
-	defer rows.Close()
 	applied := map[int64]time.Time{}
-	for rows.Next() {
-		var version int64
-		var at time.Time
-		if err := rows.Scan(&version, &at); err != nil {
-			return nil, err
+	return applied, p.onConn(ctx, func(conn *pgx.Conn) error {
+		rows, err := collect[version](ctx, conn, "SELECT version_id, max(tstamp) AS at FROM "+postgresVersions+" WHERE is_applied GROUP BY version_id")
+		for _, v := range rows {
+			applied[v.VersionID] = v.At.UTC()
 		}
-		applied[version] = at.UTC()
-	}
-	return applied, rows.Err()
+		return err
+	})
 }
 
 // Close closes the connections. It is not needed after an error of OpenPostgres.

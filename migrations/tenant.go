@@ -3,10 +3,11 @@ package migrations
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // TenantVersions lists the versions of a company's tables this binary brings, oldest first, all of them pending.
@@ -46,54 +47,48 @@ func (p *Postgres) recordTenantVersions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tx, err := p.db.BeginTx(ctx, nil)
+	err = p.onConn(ctx, func(conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			missing, _, err := compareTenantVersions(ctx, tx, texts)
+			if err != nil {
+				return err
+			}
+			for _, t := range missing {
+				if _, err := tx.Exec(ctx, "INSERT INTO public.tenant_migrations (version, name, up_sql, checksum) VALUES ($1, $2, $3, $4)",
+					t.Version.Version, t.Name, t.sql, t.checksum); err != nil {
+					return fmt.Errorf("record version %s: %w", t.Name, err)
+				}
+			}
+			return nil
+		})
+	})
 	if err != nil {
-		return fmt.Errorf("record the versions of the companies' tables: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-	missing, _, err := compareTenantVersions(ctx, tx, texts)
-	if err != nil {
-		return err
-	}
-	for _, t := range missing {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO public.tenant_migrations (version, name, up_sql, checksum) VALUES ($1, $2, $3, $4)",
-			t.Version.Version, t.Name, t.sql, t.checksum); err != nil {
-			return fmt.Errorf("record version %s of the companies' tables: %w", t.Name, err)
-		}
-	}
-	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("record the versions of the companies' tables: %w", err)
 	}
 	return nil
 }
 
 // compareTenantVersions returns the texts the database does not have yet, and its newest version.
-func compareTenantVersions(ctx context.Context, tx *sql.Tx, texts []tenantText) (missing []tenantText, newest int64, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT version, name, checksum FROM public.tenant_migrations")
+func compareTenantVersions(ctx context.Context, tx pgx.Tx, texts []tenantText) (missing []tenantText, newest int64, err error) {
+	type recorded struct {
+		Version        int64
+		Name, Checksum string
+	}
+	rows, err := collect[recorded](ctx, tx, "SELECT version, name, checksum FROM public.tenant_migrations")
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the versions of the companies' tables: %w", err)
 	}
-	defer rows.Close()
-	type recorded struct{ name, checksum string }
 	there := map[int64]recorded{}
-	for rows.Next() {
-		var version int64
-		var r recorded
-		if err := rows.Scan(&version, &r.name, &r.checksum); err != nil {
-			return nil, 0, fmt.Errorf("read a version of the companies' tables: %w", err)
-		}
-		there[version] = r
-		newest = max(newest, version)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, 0, fmt.Errorf("read the versions of the companies' tables: %w", err)
+	for _, r := range rows {
+		there[r.Version] = r
+		newest = max(newest, r.Version)
 	}
 	for _, t := range texts {
 		switch r, ok := there[t.Version.Version]; {
 		case !ok:
 			missing = append(missing, t)
-		case r.checksum != t.checksum:
-			return nil, 0, fmt.Errorf("compare %s with %s in public.tenant_migrations: %w", t.Name, r.name, ErrTenantVersionChanged)
+		case r.Checksum != t.checksum:
+			return nil, 0, fmt.Errorf("compare %s with %s in public.tenant_migrations: %w", t.Name, r.Name, ErrTenantVersionChanged)
 		}
 	}
 	return missing, newest, nil
@@ -102,11 +97,11 @@ func compareTenantVersions(ctx context.Context, tx *sql.Tx, texts []tenantText) 
 // TenantStatus is how far the companies' tables are.
 type TenantStatus struct {
 	// Newest is the newest version, of this binary or of the database.
-	Newest int64
+	Newest int64 `db:"-"`
 	// Unrecorded are versions of this binary that the database does not know yet. Up brings them.
-	Unrecorded []Version
-	Companies  int64 // that have a schema
-	Behind     int64 // companies whose tables are older than Newest
+	Unrecorded []Version `db:"-"`
+	Companies  int64     // that have a schema
+	Behind     int64     // companies whose tables are older than Newest
 }
 
 // TenantStatus counts the companies whose tables are not of the newest version. In a database that Up has not been run on
@@ -116,60 +111,50 @@ func (p *Postgres) TenantStatus(ctx context.Context) (TenantStatus, error) {
 	if err != nil {
 		return TenantStatus{}, err
 	}
-	tx, err := p.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	var s TenantStatus
+	err = p.onConn(ctx, func(conn *pgx.Conn) error {
+		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+			s, err = tenantStatus(ctx, tx, texts)
+			return err
+		})
+	})
 	if err != nil {
 		return TenantStatus{}, fmt.Errorf("count the companies of Postgres database %q: %w", p.database, err)
-	}
-	defer func() { _ = tx.Rollback() }() // it has written nothing
-	var s TenantStatus
-	var there bool
-	if err := tx.QueryRowContext(ctx, "SELECT to_regclass('public.tenant_schema_versions') IS NOT NULL").Scan(&there); err != nil {
-		return TenantStatus{}, fmt.Errorf("count the companies of Postgres database %q: %w", p.database, err)
-	}
-	missing := texts
-	if there {
-		if missing, s.Newest, err = compareTenantVersions(ctx, tx, texts); err != nil {
-			return TenantStatus{}, err
-		}
-	}
-	for _, t := range missing {
-		s.Unrecorded = append(s.Unrecorded, t.Version)
-		s.Newest = max(s.Newest, t.Version.Version)
-	}
-	if there {
-		if err := tx.QueryRowContext(ctx, query("tenants_status"), s.Newest).Scan(&s.Companies, &s.Behind); err != nil {
-			return TenantStatus{}, fmt.Errorf("count the companies of Postgres database %q: %w", p.database, err)
-		}
 	}
 	return s, nil
 }
 
-// query is a statement of the folder queries.
-func query(name string) string {
-	text, err := files.ReadFile("queries/" + name + ".sql")
-	if err != nil {
-		panic(err) // it is embedded
+func tenantStatus(ctx context.Context, tx pgx.Tx, texts []tenantText) (s TenantStatus, err error) {
+	var there bool
+	if err := tx.QueryRow(ctx, "SELECT to_regclass('public.tenant_schema_versions') IS NOT NULL").Scan(&there); err != nil {
+		return s, err
 	}
-	return string(text)
+	missing, newest := texts, int64(0)
+	if there {
+		if missing, newest, err = compareTenantVersions(ctx, tx, texts); err != nil {
+			return s, err
+		}
+	}
+	var unrecorded []Version
+	for _, t := range missing {
+		unrecorded = append(unrecorded, t.Version)
+		newest = max(newest, t.Version.Version)
+	}
+	if there {
+		s, err = collectOne[TenantStatus](ctx, tx, query("tenants_status"), newest)
+	}
+	s.Newest, s.Unrecorded = newest, unrecorded
+	return s, err
 }
 
 // RecordedTenantVersions lists the versions of the companies' tables that the database knows, oldest first: those of this
 // binary, and newer ones if a newer binary has been here.
-func (p *Postgres) RecordedTenantVersions(ctx context.Context) ([]Version, error) {
-	rows, err := p.db.QueryContext(ctx, "SELECT version, name FROM public.tenant_migrations ORDER BY version")
+func (p *Postgres) RecordedTenantVersions(ctx context.Context) (all []Version, err error) {
+	err = p.onConn(ctx, func(conn *pgx.Conn) error {
+		all, err = collect[Version](ctx, conn, "SELECT version, name FROM public.tenant_migrations ORDER BY version")
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("list the versions of the companies' tables: %w", err)
-	}
-	defer rows.Close()
-	var all []Version
-	for rows.Next() {
-		var v Version
-		if err := rows.Scan(&v.Version, &v.Name); err != nil {
-			return nil, fmt.Errorf("read a version of the companies' tables: %w", err)
-		}
-		all = append(all, v)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("list the versions of the companies' tables: %w", err)
 	}
 	return all, nil

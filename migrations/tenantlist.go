@@ -2,11 +2,12 @@ package migrations
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A Tenant is one company as a list shows it.
@@ -26,23 +27,12 @@ type Tenant struct {
 
 // Tenants lists companies by their id, at most limit of those after a given id. To find sizes takes about a millisecond
 // a company.
-func (p *Postgres) Tenants(ctx context.Context, after string, limit int, sizes bool) ([]Tenant, error) {
-	rows, err := p.db.QueryContext(ctx, query("tenants"), after, limit, sizes)
+func (p *Postgres) Tenants(ctx context.Context, after string, limit int, sizes bool) (all []Tenant, err error) {
+	err = p.onConn(ctx, func(conn *pgx.Conn) error {
+		all, err = collect[Tenant](ctx, conn, query("tenants"), after, limit, sizes)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("list the companies of Postgres database %q: %w", p.database, err)
-	}
-	defer rows.Close()
-	var all []Tenant
-	for rows.Next() {
-		var t Tenant
-		var tier, status sql.NullString
-		if err := rows.Scan(&t.CompanyID, &t.Name, &t.Status, &tier, &status, &t.Users, &t.Version, &t.Size); err != nil {
-			return nil, fmt.Errorf("read a company of Postgres database %q: %w", p.database, err)
-		}
-		t.Tier, t.SubscriptionStatus = tier.String, status.String
-		all = append(all, t)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("list the companies of Postgres database %q: %w", p.database, err)
 	}
 	return all, nil
@@ -86,25 +76,18 @@ var ErrNoCompany = errors.New("there is no such company")
 // Tenant reads one company.
 func (p *Postgres) Tenant(ctx context.Context, companyID string) (*TenantDetails, error) {
 	var t TenantDetails
-	var tier, status sql.NullString
-	var limits []byte
-	var reason, detail sql.NullString
-	var block TenantBlock
-	var since *time.Time
-	err := p.db.QueryRowContext(ctx, query("tenant"), companyID).Scan(&t.CompanyID, &t.Name, &t.Status, &tier, &status, &t.Users,
-		&t.Version, &t.Size, &t.BillingEmail, &t.Currency, &t.CreatedAt, &t.ClosedAt, &t.SuspendedUsers, &t.PeriodStart, &t.PeriodEnd,
-		&t.PriceMinor, &t.PendingTier, &t.DueAt, &limits, &t.Schema, &t.AuditSeq, &t.LastEffectAt,
-		&reason, &detail, &block.BlockedBy, &since, &t.Waiting, &t.Faulty)
-	if errors.Is(err, sql.ErrNoRows) {
+	err := p.onConn(ctx, func(conn *pgx.Conn) (err error) {
+		t, err = collectOne[TenantDetails](ctx, conn, query("tenant"), companyID)
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNoCompany
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read company %q of Postgres database %q: %w", companyID, p.database, err)
 	}
-	t.Tier, t.SubscriptionStatus, t.Limits = tier.String, status.String, limits
-	if since != nil {
-		block.Reason, block.Detail, block.Since = reason.String, detail.String, since.UTC()
-		t.Blocked = &block
+	if t.Blocked != nil {
+		t.Blocked.Since = t.Blocked.Since.UTC()
 	}
 	for _, at := range []*time.Time{&t.CreatedAt, t.ClosedAt, t.PeriodStart, t.PeriodEnd, t.DueAt, t.LastEffectAt} {
 		if at != nil {

@@ -30,9 +30,10 @@ type TenantMigration struct {
 // A TenantResult is the outcome of one company's migration.
 type TenantResult struct {
 	CompanyID string
-	From, To  int64 // versions of its tables before and after; with DryRun, after what would be applied
+	From      int64 // the version of its tables before
+	To        int64 `db:"-"` // and after; with DryRun, after what would be applied
 	// Err is why nothing was changed. Then To is From.
-	Err error
+	Err error `db:"-"`
 }
 
 const (
@@ -99,26 +100,18 @@ func (p *Postgres) MigrateTenants(ctx context.Context, m TenantMigration) ([]Ten
 
 // tenantsBehind lists the companies to work on, and the version to bring them to.
 func (p *Postgres) tenantsBehind(ctx context.Context, companies []string) (newest int64, todo []TenantResult, err error) {
-	if err := p.db.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM public.tenant_migrations").Scan(&newest); err != nil {
-		return 0, nil, err
-	}
 	var only any // null: all
 	if len(companies) > 0 {
 		only = companies
 	}
-	rows, err := p.db.QueryContext(ctx, query("tenants_behind"), newest, only)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r TenantResult
-		if err := rows.Scan(&r.CompanyID, &r.From); err != nil {
-			return 0, nil, err
+	err = p.onConn(ctx, func(conn *pgx.Conn) error {
+		if err := conn.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM public.tenant_migrations").Scan(&newest); err != nil {
+			return err
 		}
-		todo = append(todo, r)
-	}
-	if err := rows.Err(); err != nil {
+		todo, err = collect[TenantResult](ctx, conn, query("tenants_behind"), newest, only)
+		return err
+	})
+	if err != nil {
 		return 0, nil, err
 	}
 	for _, company := range companies {

@@ -28,7 +28,8 @@ type replayFlags struct {
 	from, to            string
 	partitions          []int
 	companies, types    []string
-	idsFrom, file       string
+	idsFrom             string
+	file, archive       string
 	effects             []string
 	dryRun, yes, detach bool
 	list                string
@@ -69,7 +70,8 @@ wrong.`,
 		Example: `  tenantflow replay usage.events --from 2026-11-23 --to 2026-11-24 --dry-run
   tenantflow replay usage.events --company acme --company globex --yes
   tenantflow replay usage.events --dry-run --list missing.jsonl
-  tenantflow replay usage.events --ids-from missing.jsonl --yes --detach`,
+  tenantflow replay usage.events --ids-from missing.jsonl --yes --detach
+  tenantflow replay usage.events --from-archive /var/lib/tenantflow/archive --from 2026-06-01 --to 2026-07-01`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.replayTopic(cmd, &f, args)
@@ -83,6 +85,7 @@ wrong.`,
 	flags.StringSliceVar(&f.types, "type", nil, "only events of these types")
 	flags.StringVar(&f.idsFrom, "ids-from", "", "only the events that a file names, - for standard input: lines of JSON with source and id, or of both with a blank between them")
 	flags.StringVar(&f.file, "from-file", "", "read a file with lines of JSON, as `generate` writes them, and not the topic's log")
+	flags.StringVar(&f.archive, "from-archive", "", "read the topic's archive below this directory, as `archive` writes it, and not the topic's log")
 	flags.StringSliceVar(&f.effects, "effects", nil, "the consumers whose effects are brought back (default: that of the topic)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "publish nothing: count what is missing by day and company")
 	flags.StringVar(&f.list, "list", "", "with --dry-run: write each missing event to a file, as lines for --ids-from")
@@ -122,6 +125,8 @@ func (f *replayFlags) check(cmd *cobra.Command, cfg *config.Config, args []strin
 		return invalid("--list lists what --dry-run finds; give both")
 	case f.dryRun && f.detach:
 		return invalid("--dry-run publishes nothing, so there is no task to detach")
+	case f.file != "" && f.archive != "":
+		return invalid("--from-file and --from-archive are two sources; give one")
 	case f.file != "" && (f.from != "" || f.to != "" || len(f.partitions) > 0):
 		return invalid("--from, --to and --partition are about the topic's log, and --from-file reads another source")
 	}
@@ -134,6 +139,26 @@ func (f *replayFlags) check(cmd *cobra.Command, cfg *config.Config, args []strin
 		return invalid("replay publishes events and asks before it does, and there is no terminal to ask on: look with --dry-run, and give --yes")
 	}
 	return nil
+}
+
+// source is where the records come from. Another process may go on with the task, so its path is absolute.
+func (f *replayFlags) source() (replay.SourceSpec, error) {
+	spec := replay.SourceSpec{Kind: replay.SourceKafka}
+	switch {
+	case f.file != "":
+		spec = replay.SourceSpec{Kind: replay.SourceFile, Path: f.file}
+	case f.archive != "":
+		spec = replay.SourceSpec{Kind: replay.SourceArchive, Path: f.archive}
+	}
+	if spec.Path == "" {
+		return spec, nil
+	}
+	path, err := filepath.Abs(spec.Path)
+	if err != nil {
+		return spec, invalid("%s: %w", spec.Path, err)
+	}
+	spec.Path = path
+	return spec, nil
 }
 
 // bound reads a time or an offset.
@@ -216,12 +241,8 @@ func (a *app) replayTopic(cmd *cobra.Command, f *replayFlags, args []string) err
 		Topic: f.topic, Partitions: f.partitions, From: f.lower, To: f.upper, Companies: f.companies, Types: f.types,
 		Identities: f.identities, Effects: f.effects, Rate: f.rate, MaxLag: f.maxLag,
 	}
-	if f.file != "" {
-		path, err := filepath.Abs(f.file) // another process may go on with it
-		if err != nil {
-			return invalid("--from-file: %w", err)
-		}
-		request.Source = replay.SourceSpec{Kind: replay.SourceFile, Path: path}
+	if request.Source, err = f.source(); err != nil {
+		return err
 	}
 	plan, err := tasks.Replay.Plan(ctx, request)
 	var wrong *replay.RequestError

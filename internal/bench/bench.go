@@ -75,6 +75,7 @@ const (
 	QuotaTakeover     = "quota_takeover"
 	QuotaProfiled     = "quota_profiled"
 	Tenants           = "tenants"
+	TenantsBlocked    = "tenants_blocked"
 )
 
 // Names are the measurements that Run makes when none is named.
@@ -82,14 +83,14 @@ func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
 		Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline,
-		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaTakeover, Tenants,
+		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaTakeover, Tenants, TenantsBlocked,
 	}
 }
 
 // counts says whether a measurement needs Redis and Postgres, and stores whether ClickHouse has a part in it.
 func counts(name string) bool {
 	return slices.Contains([]string{Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline, QuotaFresh, QuotaHTTP,
-		QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants}, name)
+		QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants, TenantsBlocked}, name)
 }
 
 func stores(name string) bool { return !counts(name) || name == UsageAndQuota }
@@ -127,21 +128,22 @@ type Latency struct {
 
 // A Measurement is what a contender did in all its runs. Numbers without a name of their own are medians of the runs.
 type Measurement struct {
-	Name          string      `json:"name"`
-	What          string      `json:"what"`
-	Rows          int         `json:"rows"`
-	DataBytes     int         `json:"data_bytes_per_event,omitempty"`
-	RowsPerSecond float64     `json:"rows_per_second"`
-	Min           float64     `json:"rows_per_second_min"`
-	Max           float64     `json:"rows_per_second_max"`
-	CPU           CPU         `json:"cpu_us_per_row"`
-	PeakRSS       float64     `json:"peak_rss_mb"`
-	Allocations   float64     `json:"allocs_per_1000_rows,omitempty"`
-	Latency       *Latency    `json:"latency_ms,omitempty"`
-	Weights       []Weight    `json:"redis_bytes,omitempty"`
-	Takeover      *Takeover   `json:"takeover,omitempty"`
-	Tenants       *TenantCost `json:"tenants,omitempty"`
-	Runs          []Run       `json:"runs,omitempty"`
+	Name          string       `json:"name"`
+	What          string       `json:"what"`
+	Rows          int          `json:"rows"`
+	DataBytes     int          `json:"data_bytes_per_event,omitempty"`
+	RowsPerSecond float64      `json:"rows_per_second"`
+	Min           float64      `json:"rows_per_second_min"`
+	Max           float64      `json:"rows_per_second_max"`
+	CPU           CPU          `json:"cpu_us_per_row"`
+	PeakRSS       float64      `json:"peak_rss_mb"`
+	Allocations   float64      `json:"allocs_per_1000_rows,omitempty"`
+	Latency       *Latency     `json:"latency_ms,omitempty"`
+	Weights       []Weight     `json:"redis_bytes,omitempty"`
+	Takeover      *Takeover    `json:"takeover,omitempty"`
+	Tenants       *TenantCost  `json:"tenants,omitempty"`
+	Blocked       *BlockedCost `json:"tenants_blocked,omitempty"`
+	Runs          []Run        `json:"runs,omitempty"`
 }
 
 // add takes in one more run.

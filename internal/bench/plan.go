@@ -37,6 +37,7 @@ func what(name string) string {
 		QuotaHTTP:         "the same: GET /v1/users/{id}/quota, from when it was due",
 		QuotaMemory:       "what a counted event weighs in Redis",
 		Tenants:           "companies, through the running service",
+		TenantsBlocked:    "companies whose neighbours can't go on, through the running service",
 		QuotaProfiled:     "the quota consumer's code in the process that profiles it",
 	}[name]
 }
@@ -92,6 +93,13 @@ func (w *world) measure(ctx context.Context) ([]Measurement, error) {
 			return nil, fmt.Errorf("%s: %w", Tenants, err)
 		}
 		made[Tenants] = &Measurement{Name: Tenants, Rows: cost.Companies, Tenants: cost}
+	}
+	if w.wanted(TenantsBlocked) {
+		cost, err := w.tenantsBlocked(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", TenantsBlocked, err)
+		}
+		made[TenantsBlocked] = &Measurement{Name: TenantsBlocked, Rows: cost.Events, Blocked: cost}
 	}
 	var all []Measurement
 	for _, name := range append(Names(), Profiled, QuotaProfiled) {

@@ -59,13 +59,14 @@ func report(out io.Writer, about []string, all []Measurement) {
 	weights(out, all)
 	takeovers(out, all)
 	tenantCosts(out, all)
+	blockedCosts(out, all)
 }
 
 func throughput(out io.Writer, all []Measurement) {
 	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "Redis", "peak RSS MB", "allocs/1000 rows"}}
 	for i := range all {
 		m := &all[i]
-		if m.Latency != nil || m.Weights != nil || m.Takeover != nil || m.Tenants != nil {
+		if m.Latency != nil || m.Weights != nil || m.Takeover != nil || m.Tenants != nil || m.Blocked != nil {
 			continue
 		}
 		t.row(m.Name, m.What, thousands(m.RowsPerSecond), thousands(m.Min)+" .. "+thousands(m.Max), decimal(m.CPU.Tenantflow, 2),
@@ -154,6 +155,24 @@ func tenantCosts(out io.Writer, all []Measurement) {
 		t.row("memory of a server process of its own, the largest; all", fmt.Sprintf("%.0f MB; %.0f MB in %d", c.BackendMB, c.BackendsMB, c.Backends))
 		t.row("peak RSS of the service; size of the database", fmt.Sprintf("%.0f MB; %.0f MB", c.ServiceMB, c.DatabaseMB))
 		t.write(out)
+	}
+}
+
+func blockedCosts(out io.Writer, all []Measurement) {
+	for i := range all {
+		c := all[i].Blocked
+		if c == nil {
+			continue
+		}
+		t := table{heads: []string{"companies that can't go on", "neighbours' p50, ms", "p99", "longest", "p99 / p99 with none", "events"}}
+		for _, l := range []struct {
+			blocked int
+			took    *Latency
+		}{{0, c.None}, {1, c.One}, {blockedMost, c.Many}} {
+			t.row(fmt.Sprint(l.blocked), millis(l.took.P50), millis(l.took.P99), millis(l.took.Max), decimal(l.took.P99/c.None.P99, 2), fmt.Sprint(l.took.Probes))
+		}
+		t.write(out)
+		fmt.Fprintf(out, "%d companies have caught up, each in its order, %s s after their locks are gone.\n\n", blockedMost, decimal(c.CatchUp, 1))
 	}
 }
 

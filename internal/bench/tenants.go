@@ -53,62 +53,73 @@ type tenantBench struct {
 	conn      *pgx.Conn // outside of the service
 	published int       // events, for their ids
 	running   *running
+	stopped   bool // the service
 }
 
 // tenants measures companies: registering, payments, changes of tier, migrations.
-func (w *world) tenants(ctx context.Context) (_ *TenantCost, err error) {
-	b := &tenantBench{world: w, prefix: Tenants + "."}
+func (w *world) tenants(ctx context.Context) (*TenantCost, error) {
+	c := &TenantCost{Companies: w.Companies}
+	return c, w.withTenants(ctx, Tenants, func(ctx context.Context, b *tenantBench) (err error) {
+		for _, step := range []func(context.Context, *TenantCost) error{b.register, b.pay, b.changeTiers, b.weigh} {
+			if err := step(ctx, c); err != nil {
+				return err
+			}
+		}
+		if c.ServiceMB, err = memory(b.running.pid(), "VmHWM"); err != nil {
+			return err
+		}
+		if err := b.stop(); err != nil {
+			return err
+		}
+		return b.migrate(ctx, c)
+	})
+}
+
+// stop stops the service, unless it was stopped before.
+func (b *tenantBench) stop() error {
+	if b.stopped {
+		return nil
+	}
+	b.stopped = true
+	return b.running.stop()
+}
+
+// withTenants makes the topics of a measurement and starts the service, for as long as do runs.
+func (w *world) withTenants(ctx context.Context, name string, do func(context.Context, *tenantBench) error) (err error) {
+	b := &tenantBench{world: w, prefix: name + "."}
 	if _, err := topic.Ensure(ctx, w.client, topic.All(topic.Settings{Prefix: b.prefix, Partitions: w.Partitions})); err != nil {
-		return nil, err
+		return err
 	}
 	for _, name := range []string{events.TopicCompany, events.TopicSubscription, events.TopicCompanyResults, events.TopicSubscriptionResults} {
 		if err := w.await(ctx, name+" to have leaders", time.Minute, 50*time.Millisecond, func() (bool, error) {
 			_, err := b.end(ctx, name)
 			return err == nil, nil
 		}); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if b.conn, err = pgx.Connect(ctx, w.postgres.DSN()); err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = b.conn.Close(context.WithoutCancel(ctx)) }()
-	prefix := "bench-tenants"
+	prefix := "bench-" + name
 	if b.running, err = w.countingService("company,subscription")(ctx, dataset{prefix: b.prefix}, "", prefix); err != nil {
-		return nil, err
+		return err
 	}
-	stopped := false
 	defer func() {
-		if !stopped {
-			err = errors.Join(err, b.running.stop())
-		}
-		if err != nil {
+		if err = errors.Join(err, b.stop()); err != nil {
 			err = fmt.Errorf("%w\n%s", err, b.running.logTail())
 		}
 	}()
 	for _, group := range []string{".company", ".subscription"} {
 		if err := w.awaitGroup(ctx, b.running, prefix+group, 1); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	b.writer = &kafkago.Writer{Addr: w.client.Addr, Transport: w.client.Transport, Balancer: kafka.Partitioner{},
 		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
 	defer func() { err = errors.Join(err, b.writer.Close()) }()
-
-	c := &TenantCost{Companies: w.Companies}
-	for _, step := range []func(context.Context, *TenantCost) error{b.register, b.pay, b.changeTiers, b.weigh} {
-		if err := step(ctx, c); err != nil {
-			return nil, err
-		}
-	}
-	if c.ServiceMB, err = memory(b.running.pid(), "VmHWM"); err != nil {
-		return nil, err
-	}
-	stopped = true
-	if err := b.running.stop(); err != nil {
-		return nil, err
-	}
-	return c, b.migrate(ctx, c)
+	return do(ctx, b)
 }
 
 // register registers all companies: some alone, then a backlog, then some alone again.

@@ -134,6 +134,8 @@ func (c *Config) checkStores(k *checker) {
 		k.want(err == nil, "DRAGONFLY_URL", fmt.Sprint(err), "write redis://user:password@host:6379/0 (rediss:// for TLS), with special characters of the password percent-encoded")
 	}
 	k.want(c.BackupDir == "" || filepath.IsAbs(c.BackupDir), "BACKUP_DIR", quote(c.BackupDir)+" is not an absolute path", "write the path from / on: a relative one depends on where the service was started")
+	k.want(c.ArchiveDir == "" || filepath.IsAbs(c.ArchiveDir), "ARCHIVE_DIR", quote(c.ArchiveDir)+" is not an absolute path", "write the path from / on: a relative one depends on where the service was started")
+	k.want(c.ArchiveInterval >= time.Second && c.ArchiveInterval <= 24*time.Hour, "ARCHIVE_INTERVAL", c.ArchiveInterval.String()+" is out of bounds", "choose 1s to 24h")
 	checkFile(k, "TIERS_FILE", c.TiersFile, func() error {
 		_, err := tier.Load(c.TiersFile)
 		return err

@@ -49,6 +49,9 @@ type Config struct {
 	DragonflyURL      SecretURL `env:"DRAGONFLY_URL" unit:"URL" help:"Dragonfly (or Redis) as go-redis writes it: redis://user:password@host:6379/0."`
 	BackupDir         string    `env:"BACKUP_DIR" unit:"absolute path" help:"Folder for tenants' backups; empty: no backups."`
 
+	ArchiveDir      string        `section:"Archive" env:"ARCHIVE_DIR" unit:"absolute path" help:"Folder for the archive of usage events, which the part jobs keeps up; empty: none. The topic's own retention then decides how far back a replay reaches."`
+	ArchiveInterval time.Duration `env:"ARCHIVE_INTERVAL" envDefault:"1h" unit:"duration" help:"How often what has come since is archived. Far shorter than the topic's retention."`
+
 	UsageBatchRows      int           `section:"Usage" env:"USAGE_BATCH_ROWS" envDefault:"100000" unit:"rows" help:"A batch is inserted when it has this many rows."`
 	UsageBatchInterval  time.Duration `env:"USAGE_BATCH_INTERVAL" envDefault:"1s" unit:"duration" help:"A batch is inserted this long after its first row, however small it is."`
 	UsageInsertTimeout  time.Duration `env:"USAGE_INSERT_TIMEOUT" envDefault:"15s" unit:"duration" help:"How long one insert may take. ClickHouse itself refuses the rows after that, by its own clock."`

@@ -17,12 +17,12 @@ type Company struct {
 	BillingEmail string
 	// Tier, Limits and SupportLevel are those of its subscription.
 	Tier         string
-	Limits       tier.Limits
+	Limits       tier.Limits `db:"-"`
 	SupportLevel string
 	// Config is the company's configuration, a JSON object. What the fields above say comes before what it says. Empty:
 	// nothing is configured.
 	Config json.RawMessage
-	Period Period
+	Period Period `db:"-"`
 	// Version is the greatest of the rows all this comes from, Origin the run of Postgres that it belongs to.
 	Version int64
 	Origin  string

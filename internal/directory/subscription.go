@@ -29,16 +29,16 @@ type Subscription struct {
 	UpdatedAt    time.Time  `json:"updated_at"`
 	LastActivity *time.Time `json:"last_activity"`
 	// Limits are those of the company's subscription: copied into it when its period began.
-	Limits tier.Limits `json:"tier_limits"`
+	Limits tier.Limits `json:"tier_limits" db:"-"`
 	// Memberships are the companies the user belonged to, the last 32, the newest first.
-	Memberships []Membership `json:"memberships"`
+	Memberships []Membership `json:"memberships" db:"-"`
 	// Quota is how much of the day's quota was used, as last passed to ShowUse, at most QuotaAge ago. It is in what Dragonfly
 	// holds only, and left out where nothing was counted lately.
-	Quota QuotaBlock `json:"usage_quota,omitzero"`
+	Quota QuotaBlock `json:"usage_quota,omitzero" db:"-"`
 	// BillingStatus is the status of the company's subscription: active, past_due, cancelled or expired; closed if the company is.
 	BillingStatus string `json:"billing_status"`
 	// CachedAt is when its load from Postgres began.
-	CachedAt time.Time `json:"cached_at"`
+	CachedAt time.Time `json:"cached_at" db:"-"`
 }
 
 // MarshalJSON adds the limits under the name they have in the user's row, all of which is to be found in the document.

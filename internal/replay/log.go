@@ -72,12 +72,23 @@ type Bound struct {
 // Unbounded is no bound.
 func Unbounded() Bound { return Bound{Offset: -1} }
 
-// cut narrows a range of the log down to two bounds.
-func (s *logSource) cut(ctx context.Context, r Range, from, to Bound) (Range, error) {
+// A timed source finds records by their times.
+type timed interface {
+	// offsetAt is the offset of the first record of a partition that is not older, or r.To if there is none.
+	offsetAt(ctx context.Context, r Range, at time.Time) (int64, error)
+}
+
+// offsetAt implements timed.
+func (s *logSource) offsetAt(ctx context.Context, r Range, at time.Time) (int64, error) {
+	return kafka.OffsetAt(ctx, s.client, s.topic, r.Partition, at, r.To)
+}
+
+// cut narrows a range of a source down to two bounds.
+func cut(ctx context.Context, s timed, r Range, from, to Bound) (Range, error) {
 	at := func(b Bound, otherwise int64) (int64, error) {
 		switch {
 		case !b.Time.IsZero():
-			return kafka.OffsetAt(ctx, s.client, s.topic, r.Partition, b.Time, r.To)
+			return s.offsetAt(ctx, r, b.Time)
 		case b.Offset >= 0:
 			return b.Offset, nil
 		}

@@ -76,7 +76,7 @@ type Request struct {
 	Topic      string // without its prefix
 	Source     SourceSpec
 	Partitions []int // empty: all
-	From, To   Bound // of the log
+	From, To   Bound // of the log or the archive
 	Companies  []string
 	Types      []string
 	Identities [][]byte // see task.Identity
@@ -130,12 +130,14 @@ func (k *Kind) Plan(ctx context.Context, r Request) (*Plan, error) {
 	if ranges, err = chosen(ranges, r.Partitions); err != nil {
 		return nil, err
 	}
-	if log, ok := source.(*logSource); ok {
+	if s, ok := source.(timed); ok {
 		for i := range ranges {
-			if ranges[i], err = log.cut(ctx, ranges[i], r.From, r.To); err != nil {
+			if ranges[i], err = cut(ctx, s, ranges[i], r.From, r.To); err != nil {
 				return nil, err
 			}
 		}
+	}
+	if _, ok := source.(*logSource); ok {
 		if ranges, p.Unconsumed, err = consumed(ctx, k.cfg.Client, k.group(r.Topic), p.Topic, ranges); err != nil {
 			return nil, err
 		}

@@ -2,14 +2,54 @@ package service
 
 import (
 	"context"
+	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/events"
+	"tenantflow/internal/archive"
 	"tenantflow/internal/task"
 )
 
-// runJobs works on the tasks that no living process works on, until ctx ends.
+// runJobs works on the tasks that no living process works on, and keeps up the archive, until ctx ends. The archive needs none of the
+// stores that tasks need, and goes on while they are away.
 func runJobs(ctx context.Context, r *Running) error {
+	ctx, stop := context.WithCancel(ctx)
+	archived := make(chan error, 1)
+	go func() { archived <- keepArchive(ctx, r) }()
+	defer func() {
+		stop()
+		if err := <-archived; err != nil {
+			r.Log.Error("the archive is not kept up", "error", err)
+		}
+	}()
+	return r.service.supervise(ctx, Part{Name: r.part, Run: runTasks})
+}
+
+// keepArchive keeps the archive of usage events up, if there is to be one.
+func keepArchive(ctx context.Context, r *Running) error {
+	cfg := r.Config
+	if cfg.ArchiveDir == "" {
+		<-ctx.Done()
+		return nil
+	}
+	client, disconnect, err := cfg.KafkaClient()
+	if err != nil {
+		return err
+	}
+	defer disconnect()
+	err = archive.Keep(ctx, archive.Keeping{
+		Config:   archive.Config{Client: client, Topic: cfg.TopicPrefix + events.TopicUsage, Root: cfg.ArchiveDir, Workers: 1, Logger: r.Log},
+		Interval: cfg.ArchiveInterval, Metrics: archive.NewMetrics(r),
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// runTasks works on the tasks that no living process works on, until ctx ends.
+func runTasks(ctx context.Context, r *Running) error {
 	tasks, err := OpenTasks(ctx, r.Config, r.Log)
 	if err != nil {
 		return err

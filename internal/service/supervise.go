@@ -49,7 +49,7 @@ func (s *Service) supervise(ctx context.Context, p Part) error {
 			s.log.Error("a part failed; it is started again, and the others go on", attrs...)
 		}
 		if retry.Pause(ctx, wait) != nil {
-			return nil
+			return nil //nolint:nilerr // asked to stop between two runs
 		}
 	}
 }

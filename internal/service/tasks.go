@@ -73,7 +73,7 @@ func OpenTasks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *Ta
 
 // replaySources opens the sources of a replay beside the log, by their kind.
 func replaySources() map[string]replay.OpenSource {
-	return map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile}
+	return map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile, replay.SourceArchive: replay.OpenArchive}
 }
 
 // Kinds are the kinds of tasks there are.

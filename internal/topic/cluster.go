@@ -225,3 +225,17 @@ func MaxMessageBytes(ctx context.Context, client *kafka.Client, topics ...string
 	}
 	return limits, nil
 }
+
+// Retention is how long a topic keeps its records now; 0: without a limit. A topic that does not exist is an error that wraps
+// kafka.UnknownTopicOrPartition.
+func Retention(ctx context.Context, client *kafka.Client, name string) (time.Duration, error) {
+	configs, err := describe(ctx, client, []string{name})
+	if err != nil {
+		return 0, err
+	}
+	config, ok := configs[name]
+	if !ok {
+		return 0, fmt.Errorf("read the settings of topic %s: %w", name, kafka.UnknownTopicOrPartition)
+	}
+	return time.Duration(max(0, number(config[retention]))) * time.Millisecond, nil
+}

@@ -10,91 +10,60 @@ import (
 // An aggregate is a view over a store of sums and maxima, and how its columns come from the rows.
 type aggregate struct {
 	view, store string
-	keys        []keyColumn
-	sums        []sumColumn
+	keys, sums  []column
 	last        bool   // it has a last_activity, the largest timestamp
 	month       string // expression of the store's partition; empty: it has none
 }
 
-type keyColumn struct {
+type column struct {
 	name    string
-	row     string // expression over a row
+	row     string // of a key: expression over a row; of a sum: over rows
 	literal string // turns the column's text back into its value; ? is the text
-	time    string // the layout of its text, if it is the time that is compared with the border
+	time    string // of a key: the layout of its text, if it is the time that is compared with the border
 }
 
-type sumColumn struct {
-	name    string
-	row     string // expression over rows
-	literal string // turns its text back into a value; ? is the text
+// named is the expression over a row under the name of the store.
+func (c *column) named() string {
+	if c.row == c.name {
+		return c.name
+	}
+	return c.row + " AS " + c.name
 }
 
 // aggregates are the three of the usage tables. What a total must be is written here and nowhere else.
 func aggregates() []aggregate {
-	text := func(name string) keyColumn { return keyColumn{name: name, row: name, literal: "?"} }
-	count := func(name string) sumColumn { return sumColumn{name, "toInt64(sum(sign))", "toInt64(?)"} }
-	points := sumColumn{"data_points", "toInt64(sum(sign * toInt64(data_points_consumed)))", "toInt64(?)"}
-	revenue := sumColumn{"revenue", "toDecimal128(sum(sign * revenue_attributed), 6)", "toDecimal128(?, 6)"}
+	text := func(name string) column { return column{name: name, row: name, literal: "?"} }
+	sum := func(name, row, literal string) column { return column{name: name, row: row, literal: literal} }
+	count := func(name string) column { return sum(name, "toInt64(sum(sign))", "toInt64(?)") }
+	points := sum("data_points", "toInt64(sum(sign * toInt64(data_points_consumed)))", "toInt64(?)")
+	revenue := sum("revenue", "toDecimal128(sum(sign * revenue_attributed), 6)", "toDecimal128(?, 6)")
 	return []aggregate{
 		{
 			view: "usage_analytics_hourly", store: "usage_hourly_store", month: "toYYYYMM(hour)",
-			keys: []keyColumn{text("company_id"), text("subscription_tier"), text("service_name"),
+			keys: []column{text("company_id"), text("subscription_tier"), text("service_name"),
 				{name: "hour", row: "toStartOfHour(timestamp)", literal: "toDateTime(?, 'UTC')", time: time.DateTime}},
-			sums: []sumColumn{count("requests"), points,
-				{"processing_time_ms", "toDecimal128(sum(sign * usage_tracking.processing_time_ms), 3)", "toDecimal128(?, 3)"}, revenue},
+			sums: []column{count("requests"), points,
+				sum("processing_time_ms", "toDecimal128(sum(sign * usage_tracking.processing_time_ms), 3)", "toDecimal128(?, 3)"), revenue},
 		},
 		{
 			view: "usage_daily", store: "usage_daily_store", month: "toYYYYMM(day)", last: true,
-			keys: []keyColumn{text("company_id"), text("user_id"), text("subscription_tier"),
+			keys: []column{text("company_id"), text("user_id"), text("subscription_tier"),
 				{name: "day", row: "toDate(timestamp)", literal: "toDate(?)", time: time.DateOnly}},
-			sums: []sumColumn{count("api_calls"), points, revenue},
+			sums: []column{count("api_calls"), points, revenue},
 		},
 		{
 			view: "billing_monthly", store: "billing_monthly_store", last: true,
-			keys: []keyColumn{text("company_id"), text("user_id"), text("subscription_tier"), text("billing_period")},
-			sums: []sumColumn{count("api_calls"), points, revenue},
+			keys: []column{text("company_id"), text("user_id"), text("subscription_tier"), text("billing_period")},
+			sums: []column{count("api_calls"), points, revenue},
 		},
 	}
 }
 
-// names are the key columns of the store.
-func (a *aggregate) names() []string {
-	names := make([]string, len(a.keys))
-	for i, k := range a.keys {
-		names[i] = k.name
-	}
-	return names
-}
+// names are the key columns of the store, as a list.
+func (a *aggregate) names() string { return each(a.keys, ", ", "{name}") }
 
 // rowKeys are the same as expressions over a row.
-func (a *aggregate) rowKeys() []string {
-	expressions := make([]string, len(a.keys))
-	for i, k := range a.keys {
-		expressions[i] = k.row
-	}
-	return expressions
-}
-
-// keyTexts are the key columns as texts, of the names they have in the store.
-func (a *aggregate) keyTexts() []string {
-	texts := make([]string, len(a.keys))
-	for i, k := range a.keys {
-		texts[i] = "toString(" + k.name + ")"
-	}
-	return texts
-}
-
-// namedRowKeys are the expressions over a row under the names of the store.
-func (a *aggregate) namedRowKeys() []string {
-	named := make([]string, len(a.keys))
-	for i, k := range a.keys {
-		named[i] = k.row
-		if k.row != k.name {
-			named[i] += " AS " + k.name
-		}
-	}
-	return named
-}
+func (a *aggregate) rowKeys() string { return each(a.keys, ", ", "{row}") }
 
 // keyList writes keys as an SQL list of tuples.
 func (a *aggregate) keyList(keys [][]string) (list string, args []any) {

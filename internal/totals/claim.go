@@ -122,9 +122,7 @@ func (c *Checker) newest(ctx context.Context, cl *claim, totals []Total) (query 
 	if err != nil {
 		return "", nil, err
 	}
-	return "SELECT key, argMax((claim, difference, last_activity), (number, claim)) AS newest FROM usage_corrections " +
-			"WHERE store = ? AND step = 'claimed' AND key IN ? GROUP BY key HAVING newest.1 = ? AND " + inTime,
-		append([]any{cl.of.store, keysOf(totals), cl.id}, deadline...), nil
+	return statement("newest_claims", inTime), append([]any{cl.of.store, keysOf(totals), cl.id}, deadline...), nil
 }
 
 // inTime is the SQL condition that a statement which is sent now has arrived before its deadline, with its arguments.

@@ -169,7 +169,7 @@ func (c *Checker) insertDifferences(ctx context.Context, cl *claim, totals []Tot
 		"max_insert_threads":         1,
 		"max_threads":                1,
 	}
-	query := fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM (%s) ORDER BY key", cl.of.store, join(columns), join(values), newest)
+	query := fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM (%s) ORDER BY key", cl.of.store, strings.Join(columns, ", "), strings.Join(values, ", "), newest)
 	if err := c.conn.Exec(LongQuery(ctx, s), query, args...); err != nil {
 		return fmt.Errorf("correct %d totals of %s: %w", len(totals), cl.of.view, err)
 	}
@@ -182,7 +182,7 @@ func (c *Checker) insertDifferences(ctx context.Context, cl *claim, totals []Tot
 func (c *Checker) lowerLast(ctx context.Context, cl *claim, totals []Total) error {
 	const perMutation = 50 // names of keys are written out for each
 	for some := range slices.Chunk(totals, perMutation) {
-		names := "(" + join(cl.of.names()) + ")"
+		names := "(" + cl.of.names() + ")"
 		var cases []string
 		var args []any
 		keys := make([][]string, len(some))
@@ -198,7 +198,7 @@ func (c *Checker) lowerLast(ctx context.Context, cl *claim, totals []Total) erro
 			return err
 		}
 		query := fmt.Sprintf("ALTER TABLE %s UPDATE last_activity = least(last_activity, multiIf(%s, last_activity)) WHERE %s IN %s AND (SELECT count() FROM (%s)) = ?",
-			cl.of.store, join(cases), names, list, newest)
+			cl.of.store, strings.Join(cases, ", "), names, list, newest)
 		s := onArrival()
 		s["log_comment"] = cl.of.mark() + cl.id
 		if err := c.conn.Exec(LongQuery(ctx, s), query, slices.Concat(args, listArgs, newestArgs, []any{len(some)})...); err != nil {

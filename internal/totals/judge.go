@@ -231,11 +231,7 @@ type traffic struct {
 func (c *Checker) traffic(ctx context.Context) (traffic, error) {
 	var t traffic
 	var now int64
-	err := c.conn.QueryRow(ctx, "SELECT (SELECT count() FROM system.processes WHERE current_database = currentDatabase() "+
-		"AND (query_kind = 'Insert' OR startsWith(Settings['log_comment'], 'tenantflow:usage_tracking:'))), "+
-		"(SELECT toInt64(sum(newest)) FROM (SELECT max(max_block_number) AS newest FROM system.parts WHERE database = currentDatabase() "+
-		"AND table IN ('usage_tracking', 'usage_hourly_store', 'usage_daily_store', 'billing_monthly_store') AND active GROUP BY table, partition_id)), "+
-		"toUnixTimestamp64Milli(now64(3))").Scan(&t.inserts, &t.blocks, &now)
+	err := c.conn.QueryRow(ctx, statement("traffic", nil)).Scan(&t.inserts, &t.blocks, &now)
 	if err != nil {
 		return t, fmt.Errorf("look for inserts that run: %w", err)
 	}

@@ -42,8 +42,8 @@ func (ch chunk) everything(border string) scope {
 func (ch chunk) these(keys [][]string) scope {
 	list, args := ch.of.keyList(keys)
 	s := scope{
-		rows:    "(" + join(ch.of.rowKeys()) + ") IN " + list,
-		store:   "(" + join(ch.of.names()) + ") IN " + list,
+		rows:    "(" + ch.of.rowKeys() + ") IN " + list,
+		store:   "(" + ch.of.names() + ") IN " + list,
 		rowArgs: args, storeArgs: args,
 	}
 	if ch.month != 0 {
@@ -53,45 +53,14 @@ func (ch chunk) these(keys [][]string) scope {
 	return s
 }
 
-// comparison is the query that puts, key by key, what the rows add up to beside what the store holds. Its columns: the
-// key as texts, the sums of the rows, of the store and their difference as texts, the largest timestamps of both, the
-// partitions whose pending insert has a row in the key, those of which it has rows behind what is known, and whether
-// anything differs.
+// comparison is the query that compares the rows of a scope with its totals. See comparison.sql.
 func comparison(a *aggregate, s scope) (query string, args []any) {
-	var rowSums, storeSums, noRows, noStore, outer, rowsOut, storedOut, diffOut, differs []string
-	for i, c := range a.sums {
-		r, st := fmt.Sprintf("r%d", i), fmt.Sprintf("s%d", i)
-		rowSums = append(rowSums, c.row+" AS "+r)
-		storeSums = append(storeSums, "sum("+c.name+") AS "+st)
-		noStore = append(noStore, "0 AS "+st)
-		noRows = append(noRows, "0 AS "+r)
-		outer = append(outer, "sum("+r+") AS sum_"+r, "sum("+st+") AS sum_"+st)
-		rowsOut = append(rowsOut, "toString(sum_"+r+")")
-		storedOut = append(storedOut, "toString(sum_"+st+")")
-		diffOut = append(diffOut, "toString(sum_"+r+" - sum_"+st+")")
-		differs = append(differs, "sum_"+r+" != sum_"+st)
-	}
-	const epoch = "toDateTime64(0, 3, 'UTC')"
-	storeLast := epoch
-	if a.last {
-		storeLast = "max(" + a.store + ".last_activity)"
-		// A key without rows has no maximum; its sums say whether that is right.
-		differs = append(differs, "sum_r0 != 0 AND last_rows != last_store")
-	}
 	pending, beyond, underWayArgs := underWay(s.topic, s.positions)
-	names := a.names()
-	query = "SELECT [" + join(a.keyTexts()) + "] AS k, [" + join(rowsOut) + "] AS r, [" + join(storedOut) + "] AS s, [" + join(diffOut) + "] AS d, " +
-		"toUnixTimestamp64Milli(last_rows) AS l0, toUnixTimestamp64Milli(last_store) AS l1, pending, beyond, " +
-		"(" + strings.Join(differs, " OR ") + ") AS differs FROM (" +
-		"SELECT " + join(names, outer) + ", max(lr) AS last_rows, max(ls) AS last_store, groupUniqArrayArray(p) AS pending, groupUniqArrayArray(b) AS beyond FROM (" +
-		"SELECT " + join(a.namedRowKeys(), rowSums, noStore) + ", max(timestamp) AS lr, " + epoch + " AS ls, " +
-		"groupUniqArrayIf(_partition, " + pending + ") AS p, groupUniqArrayIf(_partition, " + beyond + ") AS b " +
-		"FROM usage_tracking WHERE " + s.rows + " GROUP BY " + join(names) +
-		" UNION ALL " +
-		"SELECT " + join(names, noRows, storeSums) + ", " + epoch + " AS lr, " + storeLast + " AS ls, CAST([], 'Array(UInt16)') AS p, CAST([], 'Array(UInt16)') AS b " +
-		"FROM " + a.store + " WHERE " + s.store + " GROUP BY " + join(names) +
-		") GROUP BY " + join(names) + ")"
-	return query, slices.Concat(underWayArgs, s.rowArgs, s.storeArgs)
+	return statement("comparison", struct {
+		Keys, Sums                           []column
+		Last                                 bool
+		Store, Pending, Beyond, Rows, Stored string
+	}{a.keys, a.sums, a.last, a.store, pending, beyond, s.rows, s.store}), slices.Concat(underWayArgs, s.rowArgs, s.storeArgs)
 }
 
 // maxSuspects is how many differing keys of a chunk are listed.
@@ -138,7 +107,7 @@ func (c *Checker) lookAt(ctx context.Context, ch chunk, keys [][]string, positio
 	query, args := comparison(ch.of, s)
 	const texts, partitions = "CAST([], 'Array(String)')", "CAST([], 'Array(UInt16)')"
 	answer, err := Ask(LongQuery(ctx, nil), c.conn, "SELECT * EXCEPT (differs) FROM ("+query+") WHERE differs", End{
-		Row: join([]string{texts, texts, texts, texts, "toInt64(0)", "toInt64(0)", partitions, partitions})}, args...)
+		Row: strings.Join([]string{texts, texts, texts, texts, "toInt64(0)", "toInt64(0)", partitions, partitions}, ", ")}, args...)
 	if err != nil {
 		return nil, fmt.Errorf("compare keys of %s with the rows: %w", ch.of.view, err)
 	}

@@ -113,13 +113,10 @@ func (s Sums) equal(t *Total) bool {
 func (c *Checker) SumsOf(ctx context.Context, condition string, args ...any) (Sums, error) {
 	result := Sums{}
 	for _, a := range aggregates() {
-		var sums, texts []string
-		for i, s := range a.sums {
-			sums = append(sums, fmt.Sprintf("%s AS s%d", s.row, i))
-			texts = append(texts, fmt.Sprintf("toString(s%d)", i))
-		}
-		query := "SELECT [" + join(a.keyTexts()) + "] AS k, [" + join(texts) + "] AS s FROM (SELECT " + join(a.namedRowKeys(), sums) +
-			" FROM usage_tracking WHERE " + condition + " GROUP BY " + join(a.names()) + ")"
+		query := statement("sums", struct {
+			Keys, Sums []column
+			Rows       string
+		}{a.keys, a.sums, condition})
 		answer, err := Ask(LongQuery(ctx, nil), c.conn, query, End{Row: "CAST([], 'Array(String)'), CAST([], 'Array(String)')"}, args...)
 		if err != nil {
 			return nil, fmt.Errorf("add up rows as %s does: %w", a.view, err)
@@ -177,8 +174,7 @@ func (c *Checker) age(ctx context.Context, s *suspects, border string) error {
 		for _, t := range some {
 			list, args = append(list, "(?, ?, ?)"), append(args, t.key[0], t.key[1], t.key[2])
 		}
-		answer, err := Ask(LongQuery(ctx, nil), c.conn, "SELECT company_id AS c, user_id AS u, toString(subscription_tier) AS t, min(day) AS d FROM usage_daily_store "+
-			"WHERE (company_id, user_id, subscription_tier) IN ("+strings.Join(list, ", ")+") GROUP BY c, u, t", End{Row: "'', '', '', toDate(0)"}, args...)
+		answer, err := Ask(LongQuery(ctx, nil), c.conn, statement("first_days", strings.Join(list, ", ")), End{Row: "'', '', '', toDate(0)"}, args...)
 		if err != nil {
 			return fmt.Errorf("look since when users have usage: %w", err)
 		}

@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
@@ -185,9 +184,7 @@ func (c *Checker) chunks(ctx context.Context, a *aggregate, border string) ([]ch
 	if a.month == "" {
 		return []chunk{{of: a}}, nil
 	}
-	return c.months(ctx, a, "SELECT DISTINCT month FROM ("+
-		"SELECT DISTINCT toUInt32(toYYYYMM(timestamp)) AS month FROM usage_tracking UNION ALL SELECT DISTINCT toUInt32("+a.month+") AS month FROM "+a.store+
-		") WHERE month >= toYYYYMM(toDate(?))", border)
+	return c.months(ctx, a, statement("months", struct{ Month, Store string }{a.month, a.store}), border)
 }
 
 // months makes chunks of the months that a query gives.
@@ -205,15 +202,6 @@ func (c *Checker) months(ctx context.Context, a *aggregate, query string, args .
 		return nil, fmt.Errorf("list the months of %s: %w", a.view, err)
 	}
 	return chunks, nil
-}
-
-// join writes lists of SQL expressions as one.
-func join(lists ...[]string) string {
-	var all []string
-	for _, l := range lists {
-		all = append(all, l...)
-	}
-	return strings.Join(all, ", ")
 }
 
 // ErrNotThere is returned when the topic does not exist. Running the migrations is what helps.

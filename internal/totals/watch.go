@@ -216,10 +216,10 @@ func (c *Checker) touched(ctx context.Context, ranges []clickhouse.Recheck) ([]*
 		}
 		for _, ch := range chunks {
 			s := ch.everything(border)
-			keys := join(ch.of.rowKeys())
+			keys := ch.of.rowKeys()
 			in := " IN (SELECT " + keys + " FROM usage_tracking WHERE " + place + ")"
 			s.rows, s.rowArgs = s.rows+" AND ("+keys+")"+in, slices.Concat(s.rowArgs, args)
-			s.store, s.storeArgs = s.store+" AND ("+join(ch.of.names())+")"+in, slices.Concat(s.storeArgs, args)
+			s.store, s.storeArgs = s.store+" AND ("+ch.of.names()+")"+in, slices.Concat(s.storeArgs, args)
 			suspicious, _, err := c.firstLook(ctx, ch, s)
 			if err != nil {
 				return nil, fmt.Errorf("look at the totals of %d settled inserts: %w", len(ranges), err)

@@ -62,7 +62,7 @@ func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Repor
 	var found []double
 	for pass := range passes {
 		v.cfg.Progress(Progress{Stage: "doubles", Done: int64(pass), Total: int64(passes), Differences: report.Differences()}) // #nosec G115 -- small
-		doubled := fmt.Sprintf("SELECT %s AS identity FROM usage_tracking WHERE identity %% %d = %d GROUP BY identity HAVING count() > 1", identitySQL, passes, pass)
+		doubled := statement("doubled", struct{ Passes, Pass uint64 }{passes, pass})
 		var identities uint64
 		if err := v.conn.QueryRow(totals.Spill(ctx), "SELECT count() FROM ("+doubled+")").Scan(&identities); err != nil {
 			return nil, fmt.Errorf("look for identities with several rows: %w", err)
@@ -85,11 +85,7 @@ func (v *Verifier) findDoubles(ctx context.Context, at *positions, report *Repor
 // twins reads all rows of the identities, those of one identity together, the one that stays first.
 func (v *Verifier) twins(ctx context.Context, at *positions, identities string) ([]twin, error) {
 	pending, args := at.pending(v.cfg.Topic)
-	answer, err := totals.Ask(totals.Spill(ctx), v.conn, `
-SELECT toString(event_source) AS source, event_id, company_id, user_id, toUnixTimestamp64Milli(timestamp) AS at, `+contentSQL+` AS content,
-       toString(_topic) AS topic, toUInt16(_partition) AS partition, toInt64(_offset) AS offset, toUnixTimestamp64Milli(_insert_by) AS insert_by,
-       toString(_part) AS part, toUInt64(_part_offset) AS row, toUInt8(`+pending+`) AS pending
-FROM usage_tracking WHERE `+identitySQL+` IN (`+identities+`)`, totals.End{
+	answer, err := totals.Ask(totals.Spill(ctx), v.conn, statement("twins", struct{ Pending, Identities string }{pending, identities}), totals.End{
 		Row:   "'', '', '', '', toInt64(0), toUInt64(0), '', toUInt16(0), toInt64(0), toInt64(0), '', toUInt64(0), toUInt8(0)",
 		Order: "source, event_id, insert_by, topic, partition, offset, part, row",
 	}, args...)

@@ -89,13 +89,8 @@ func (v *Verifier) storedRows(ctx context.Context, at *positions) (byPartition m
 	for _, p := range at.partitions {
 		ids, starts, committed = append(ids, p.Partition), append(starts, p.log.From), append(committed, max(0, p.Committed))
 	}
-	answer, err := totals.Ask(ctx, v.conn, `
-SELECT toString(_topic) AS topic, toUInt16(_partition) AS partition, count() AS rows,
-       countIf(_offset < transform(toInt64(_partition), CAST(?, 'Array(Int64)'), CAST(?, 'Array(Int64)'), toInt64(0))) AS before,
-       countIf(_offset >= transform(toInt64(_partition), CAST(?, 'Array(Int64)'), CAST(?, 'Array(Int64)'), toInt64(0))) AS after,
-       toInt64(max(_offset)) AS newest
-FROM usage_tracking GROUP BY topic, partition`, totals.End{Row: "'', toUInt16(0), toUInt64(0), toUInt64(0), toUInt64(0), toInt64(0)"},
-		int64s(ids), starts, int64s(ids), committed)
+	answer, err := totals.Ask(ctx, v.conn, statement("stored", nil), totals.End{Row: "'', toUInt16(0), toUInt64(0), toUInt64(0), toUInt64(0), toInt64(0)"},
+		int64s(ids), starts, committed)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count the rows by partition: %w", err)
 	}

@@ -20,17 +20,7 @@ type row struct {
 	content  uint64
 }
 
-// The hashes of a row's identity and of the rest of it. Fields that may hold any character come with their length or
-// last, so that no two rows share a text.
-const (
-	identitySQL = "xxHash64(concat(event_source, '\\n', event_id))"
-	contentSQL  = "xxHash64(concat(user_id, '\\n', company_id, '\\n', subscription_tier, '\\n', billing_period, '\\n', " +
-		"toString(length(service_name)), ':', service_name, api_endpoint, '\\n', " +
-		"reinterpretAsFixedString(toUnixTimestamp64Milli(timestamp)), reinterpretAsFixedString(data_points_consumed), " +
-		"reinterpretAsFixedString(reinterpret(processing_time_ms, 'Int64')), reinterpretAsFixedString(reinterpret(revenue_attributed, 'Int64'))))"
-)
-
-// A hasher makes the same hashes of an event as ClickHouse makes of its row.
+// A hasher makes the same hashes of an event as ClickHouse makes of its row (identity.sql, content.sql).
 type hasher struct{ text []byte }
 
 func (h *hasher) content(u *events.Usage) uint64 {
@@ -61,8 +51,7 @@ type cursor struct {
 
 // rowsOf opens a cursor on the rows of [from, to) of a partition.
 func (v *Verifier) rowsOf(ctx context.Context, partition int, from, to int64) (*cursor, error) {
-	answer, err := totals.Ask(totals.Spill(ctx), v.conn, "SELECT toInt64(_offset) AS offset, "+identitySQL+" AS identity, "+contentSQL+" AS content FROM usage_tracking "+
-		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?",
+	answer, err := totals.Ask(totals.Spill(ctx), v.conn, statement("rows", nil),
 		totals.End{Row: "toInt64(0), toUInt64(0), toUInt64(0)", Order: "offset"},
 		v.cfg.Topic, partition, from, to)
 	if err != nil {
@@ -91,8 +80,7 @@ func (c *cursor) advance() error {
 
 // describe names the events of the rows at some places.
 func (v *Verifier) describe(ctx context.Context, partition int, offsets []int64) (map[int64]string, error) {
-	rows, err := v.conn.Query(ctx, "SELECT _offset, toString(event_source), event_id FROM usage_tracking "+
-		"WHERE _topic = ? AND _partition = ? AND _offset IN ?", v.cfg.Topic, partition, chgo.GroupSet{Value: anys(offsets)})
+	rows, err := v.conn.Query(ctx, statement("events_at", nil), v.cfg.Topic, partition, chgo.GroupSet{Value: anys(offsets)})
 	if err != nil {
 		return nil, fmt.Errorf("read the events of %d rows: %w", len(offsets), err)
 	}

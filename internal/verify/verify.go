@@ -154,8 +154,7 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 func (v *Verifier) checkTables(ctx context.Context) error {
 	const want = 6
 	var found uint64
-	err := v.conn.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name IN "+
-		"('usage_tracking', 'usage_hourly_store', 'usage_daily_store', 'billing_monthly_store', 'usage_corrections', 'usage_rechecks')").Scan(&found)
+	err := v.conn.QueryRow(ctx, statement("tables", nil)).Scan(&found)
 	if err != nil {
 		return fmt.Errorf("look for the usage tables: %w", err)
 	}

@@ -2,10 +2,14 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"time"
 )
+
+//go:embed queries/copies_late.sql
+var copiesLateSQL string
 
 // A reading is one look at the server's clock.
 type reading struct {
@@ -79,16 +83,7 @@ func (s *Store) sweepReopened(ctx context.Context) error {
 		return nil
 	}
 	over := s.Now().After(open.until)
-	rows, err := s.conn.Query(wholeContext(ctx), `
-SELECT toString(_topic) AS topic, _partition, min(_offset), max(_offset) + 1, groupUniqArrayArray(arrayFilter(by -> by != last, bys)), count()
-FROM (
-    SELECT _topic, _partition, _offset, groupArray(toUnixTimestamp64Milli(_insert_by)) AS bys, arrayMax(bys) AS last FROM usage_tracking
-    WHERE (_topic, _partition, _offset) IN (
-        SELECT _topic, _partition, _offset FROM usage_tracking WHERE _insert_by >= fromUnixTimestamp64Milli(toInt64(?), 'UTC')
-        GROUP BY _topic, _partition, _offset HAVING count() > 1)
-    GROUP BY _topic, _partition, _offset
-)
-GROUP BY _topic, _partition`, open.from.UnixMilli())
+	rows, err := s.conn.Query(wholeContext(ctx), copiesLateSQL, open.from.UnixMilli())
 	if err != nil {
 		return fmt.Errorf("look for rows that came late after the clock was set back: %w", err)
 	}

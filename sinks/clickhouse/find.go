@@ -2,12 +2,20 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"math"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
+)
+
+var (
+	//go:embed queries/find.sql
+	findSQL string
+	//go:embed queries/find_identity.sql
+	findIdentitySQL string
 )
 
 // A Match is an event of a block that the table holds already.
@@ -33,22 +41,7 @@ func (s *Store) Find(ctx context.Context, b *Block, rows []int) ([]Match, error)
 	if err != nil {
 		return nil, fmt.Errorf("look up %d events: %w", len(rows), err)
 	}
-	// The key of the table finds the rows; the join finds which event each one is, and compares the rest.
-	// Decimals are compared by their digits: multiplying large ones into integers would overflow.
-	return s.find(ctx, keys, `
-SELECT k.n AS n,
-       toBool(stored.subscription_tier = k.tier AND stored.service_name = k.service AND stored.api_endpoint = k.endpoint
-           AND stored.data_points_consumed = k.points AND reinterpretAsInt64(stored.processing_time_ms) = k.processing
-           AND stored.billing_period = k.period AND reinterpretAsInt64(stored.revenue_attributed) = k.revenue) AS same,
-       toString(stored._topic) AS topic, stored._partition AS partition, stored._offset AS offset
-FROM (
-    SELECT * FROM usage_tracking
-    WHERE (company_id, user_id, timestamp, event_id) IN (SELECT company_id, user_id, at, event_id FROM keys)
-      AND timestamp >= fromUnixTimestamp64Milli(toInt64(?), 'UTC') AND timestamp <= fromUnixTimestamp64Milli(toInt64(?), 'UTC')
-) AS stored
-INNER JOIN keys AS k
-    ON stored.company_id = k.company_id AND stored.user_id = k.user_id AND stored.timestamp = k.at
-   AND stored.event_id = k.event_id AND stored.event_source = k.source`, oldest, newest)
+	return s.find(ctx, keys, findSQL, oldest, newest)
 }
 
 // FindIdentity looks up rows of b by their identity alone among the events of one partition from an offset on. The
@@ -61,20 +54,13 @@ func (s *Store) FindIdentity(ctx context.Context, topic string, partition int, f
 	if err != nil {
 		return nil, fmt.Errorf("look up %d identities: %w", len(rows), err)
 	}
-	return s.find(ctx, keys, `
-SELECT k.n AS n, false AS same, toString(stored._topic) AS topic, stored._partition AS partition, stored._offset AS offset
-FROM (
-    SELECT event_id, event_source, _topic, _partition, _offset FROM usage_tracking
-    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND event_id IN (SELECT event_id FROM keys)
-) AS stored
-INNER JOIN keys AS k ON stored.event_id = k.event_id AND stored.event_source = k.source`, topic, partition, from)
+	return s.find(ctx, keys, findIdentitySQL, topic, partition, from)
 }
 
 // find runs a look-up whose columns are those of a match. The end row behind its matches makes sure that an answer that
 // was cut off is not taken for a whole one: every match that is not seen would be stored a second time.
 func (s *Store) find(ctx context.Context, keys *ext.Table, query string, args ...any) ([]Match, error) {
-	const end = math.MaxUint32
-	query = fmt.Sprintf("SELECT n, same, topic, partition, offset FROM (%s\nUNION ALL SELECT toUInt32(%d), false, '', toUInt16(0), toInt64(0)) ORDER BY n", query, uint32(end))
+	const end = math.MaxUint32 // the number of the end row
 	rows, err := s.conn.Query(wholeContext(ctx, chgo.WithExternalTable(keys)), query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look up events in usage_tracking: %w", err)

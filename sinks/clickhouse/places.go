@@ -2,10 +2,14 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 
 	"tenantflow/events"
 )
+
+//go:embed queries/places.sql
+var placesSQL string
 
 // A Place is where an event stands in the log, with the hash of its identity.
 type Place struct {
@@ -18,8 +22,7 @@ func (s *Store) Places(ctx context.Context, topic string, partition int, from, t
 	fail := func(err error) ([]Place, error) {
 		return nil, fmt.Errorf("read events stored from %s/%d [%d, %d): %w", topic, partition, from, to, err)
 	}
-	rows, err := s.conn.Query(wholeContext(ctx), "SELECT event_id, toString(event_source), _offset FROM usage_tracking "+
-		"WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? ORDER BY _offset", topic, partition, from, to)
+	rows, err := s.conn.Query(wholeContext(ctx), placesSQL, topic, partition, from, to)
 	if err != nil {
 		return fail(err)
 	}

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"maps"
 	"strings"
@@ -9,6 +10,9 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 )
+
+//go:embed queries/rechecks.sql
+var rechecksSQL string
 
 // A RecheckReason says why totals are to be compared with their rows.
 type RecheckReason string
@@ -76,11 +80,7 @@ func (s *Store) writeRechecks(ctx context.Context, all []Recheck, done bool) err
 // PendingRechecks reads the entries of a topic that are not done, the oldest first, at most 1000. due is how many of
 // them, from the beginning, may be judged by now.
 func (s *Store) PendingRechecks(ctx context.Context, topic string) (pending []Recheck, due int, err error) {
-	rows, err := s.conn.Query(wholeContext(ctx), `
-SELECT toUInt16(partition), toInt64(from_offset), toInt64(to_offset), toString(reason), toUnixTimestamp64Milli(not_before), not_before <= now64(3)
-FROM usage_rechecks WHERE topic = ?
-GROUP BY topic, partition, from_offset, to_offset, reason, not_before HAVING max(done) = 0
-ORDER BY not_before, partition, from_offset LIMIT 1000`, topic)
+	rows, err := s.conn.Query(wholeContext(ctx), rechecksSQL, topic)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read usage_rechecks: %w", err)
 	}

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"time"
@@ -9,19 +10,41 @@ import (
 	"tenantflow/events"
 )
 
+var (
+	//go:embed queries/under_way.sql
+	underWaySQL string
+	//go:embed queries/stored.sql
+	storedSQL string
+	//go:embed queries/copies.sql
+	copiesSQL string
+	//go:embed queries/copies_delete.sql
+	copiesDeleteSQL string
+)
+
 // Settling says how an intent is to be settled.
 type Settling struct {
 	// Wait says that a request of the intent may still be on its way: nothing has answered for it, or what answered
-	// may have been a retry of something in between. Settle then waits until the server refuses whatever comes late.
-	// Without it, Settle waits only until no query of the intent runs.
+	// may have been a retry of something in between. Await then waits until the server refuses whatever comes late.
+	// Without it, Await waits only until no query of the intent runs.
 	Wait bool
 
-	// Recommit makes the intent, with its new ResendBy, as durable as it was before. It is called before the rows of
-	// an intent are sent once more, which is a new thing under way.
-	Recommit func(context.Context, *Intent) error
-
-	// Waiting, if set, receives about once a second what Settle waits for.
+	// Waiting, if set, receives about once a second what Await waits for.
 	Waiting func(reason error)
+}
+
+// Landed is what an intent of unknown outcome has put into the table. The zero value is nothing.
+type Landed struct {
+	rows   *Block
+	parts  []part // of rows, with the tokens they landed with
+	waited bool
+}
+
+// Rows is how many rows that are.
+func (l *Landed) Rows() int {
+	if l.rows == nil {
+		return 0
+	}
+	return l.rows.Len()
 }
 
 // Settled says how an intent whose outcome was unknown ended.
@@ -30,34 +53,53 @@ type Settled struct {
 	Doubled int // rows that stood there twice, the later ones deleted
 }
 
-// Settle brings an intent of unknown outcome to a known state: when it returns without an error, each part of the
-// intent is either in the table or nowhere, and nothing of it can arrive any more.
-//
-// The views are completed as far as ClickHouse's deduplication log allows: it may hold the token of a view's part that
-// was never written. So before Settle returns, the range is queued for the check of totals ([Store.QueueRecheck]), which
-// compares the totals that its rows are part of with the rows, and corrects them.
-func (s *Store) Settle(ctx context.Context, in *Intent, how Settling) (Settled, error) {
+// Await is the first half of settling an intent of unknown outcome: it waits until nothing of it can arrive any more, and finds
+// what has landed. Where rows have, [Store.Complete] sends them once more, which is a new thing under way: the intent has
+// that resend's deadline, ResendBy, when Await returns, and must be made as durable as it was before Complete is called.
+func (s *Store) Await(ctx context.Context, in *Intent, how Settling) (*Landed, error) {
 	// A wrong idea of the server's clock may be why the outcome is unknown. It would make the resend late, too.
 	if err := s.SyncClock(ctx); err != nil {
-		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+		return nil, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
 	if err := s.awaitQuiet(ctx, in, how); err != nil {
-		return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
+		return nil, fmt.Errorf("settle %s: %w", in.Range(), err)
 	}
-	b, err := s.stored(ctx, in)
+	rows, err := s.stored(ctx, in)
 	if err != nil {
-		return Settled{}, err
+		return nil, err
 	}
-	settled := Settled{Rows: b.Len()}
+	landed := &Landed{rows: rows, waited: how.Wait}
+	if rows.Len() == 0 {
+		return landed, nil
+	}
+	if landed.parts, err = s.partsOf(ctx, in, rows); err != nil {
+		return nil, err
+	}
+	// Always another deadline than that of the rows, so that copies can be distinguished from the rows they copy.
+	if in.ResendBy = s.Deadline(); in.ResendBy.Equal(in.InsertBy) {
+		in.ResendBy = in.InsertBy.Add(time.Millisecond)
+	}
+	return landed, nil
+}
+
+// Complete brings an intent to a known state, with what [Store.Await] has found: when it returns without an error, each part of
+// the intent is either in the table or nowhere, and nothing of it can arrive any more.
+//
+// The views are completed as far as ClickHouse's deduplication log allows: it may hold the token of a view's part that
+// was never written. So before Complete returns, the range is queued for the check of totals ([Store.QueueRecheck]), which
+// compares the totals that its rows are part of with the rows, and corrects them.
+func (s *Store) Complete(ctx context.Context, in *Intent, landed *Landed) (Settled, error) {
+	settled := Settled{Rows: landed.Rows()}
 	if settled.Rows > 0 {
-		if err := s.completeViews(ctx, in, b, how); err != nil {
+		if err := s.completeViews(ctx, in, landed); err != nil {
 			return Settled{}, err
 		}
+		var err error
 		if settled.Doubled, err = s.deleteLaterCopies(ctx, in); err != nil {
 			return Settled{}, err
 		}
 	}
-	if settled.Rows > 0 || how.Wait {
+	if settled.Rows > 0 || landed.waited {
 		if err := s.QueueRecheck(ctx, recheckOf(in, settled)); err != nil {
 			return Settled{}, fmt.Errorf("settle %s: %w", in.Range(), err)
 		}
@@ -119,19 +161,15 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
 // underWay reads whether a time has passed by the server's clock, and how many queries of the intent run.
 func (s *Store) underWay(ctx context.Context, in *Intent, over time.Time) (passed bool, running uint64, err error) {
-	err = s.conn.QueryRow(wholeContext(ctx), "SELECT now64(3) > fromUnixTimestamp64Milli(toInt64(?), 'UTC'), "+
-		"(SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], ?))",
-		over.UnixMilli(), in.comment()).Scan(&passed, &running)
+	err = s.conn.QueryRow(wholeContext(ctx), underWaySQL, over.UnixMilli(), in.comment()).Scan(&passed, &running)
 	if err != nil {
 		return false, 0, fmt.Errorf("wait for its inserts to end: %w", err)
 	}
 	return passed, running, nil
 }
 
-// completeViews sends the rows b of an intent that are in the table once more, with the tokens they landed with. The rows
-// of a part landed atomically, but the views are fed after it: a server killed in between has the rows and not their
-// share of the sums. The same tokens again leave the rows alone and complete the views.
-func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Settling) error {
+// partsOf are the parts of rows of an intent that are in the table, with the tokens they landed with.
+func (s *Store) partsOf(ctx context.Context, in *Intent, b *Block) ([]part, error) {
 	parts := b.parts(0, b.Len())
 	known := map[int]Part{}
 	for _, p := range in.Parts {
@@ -140,7 +178,7 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 	for i, p := range parts {
 		want, ok := known[p.Month]
 		if !ok {
-			return fmt.Errorf("settle %s: rows of month %d carry the deadline of an insert that had none there", in.Range(), p.Month)
+			return nil, fmt.Errorf("settle %s: rows of month %d carry the deadline of an insert that had none there", in.Range(), p.Month)
 		}
 		if want.Hash != p.Hash {
 			// Rows were deleted by hand or by the TTL since. The token still names the part they landed with.
@@ -149,14 +187,14 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 		}
 		parts[i].Part = want
 	}
-	// Always another deadline than that of the rows, so that copies can be distinguished from the rows they copy.
-	if in.ResendBy = s.Deadline(); in.ResendBy.Equal(in.InsertBy) {
-		in.ResendBy = in.InsertBy.Add(time.Millisecond)
-	}
-	if err := how.Recommit(ctx, in); err != nil {
-		return fmt.Errorf("settle %s: %w", in.Range(), err)
-	}
-	err := s.send(ctx, in, in.ResendBy, b, parts)
+	return parts, nil
+}
+
+// completeViews sends the rows of an intent that are in the table once more, with the tokens they landed with. The rows
+// of a part landed atomically, but the views are fed after it: a server killed in between has the rows and not their
+// share of the sums. The same tokens again leave the rows alone and complete the views.
+func (s *Store) completeViews(ctx context.Context, in *Intent, landed *Landed) error {
+	err := s.send(ctx, in, in.ResendBy, landed.rows, landed.parts)
 	if err != nil && Classify(err) == Poison {
 		// A constraint or a view that came since refuses rows that are in the table. Sending them again can't help, and
 		// the check of totals completes the views.
@@ -175,7 +213,7 @@ func (s *Store) completeViews(ctx context.Context, in *Intent, b *Block, how Set
 // also name rows of an earlier, settled insert of a range that was cut differently.
 func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	fail := func(err error) (*Block, error) { return nil, fmt.Errorf("read back rows of %s: %w", in.Range(), err) }
-	rows, err := s.conn.Query(wholeContext(ctx), storedQuery, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
+	rows, err := s.conn.Query(wholeContext(ctx), storedSQL, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli())
 	if err != nil {
 		return fail(err)
 	}
@@ -207,21 +245,6 @@ func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	return b, nil
 }
 
-// storedQuery ends with an end row, so that an answer that was cut off is noticed. Duplicates of a place with one
-// deadline are one row: a server that lost its deduplication log may have taken the same request twice.
-const storedQuery = `
-SELECT * FROM (
-    SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
-           toString(service_name), toString(api_endpoint), data_points_consumed, reinterpretAsInt64(processing_time_ms),
-           toString(billing_period), reinterpretAsInt64(revenue_attributed), _offset, false AS end
-    FROM usage_tracking
-    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND toUnixTimestamp64Milli(_insert_by) = ?
-    LIMIT 1 BY _offset
-    UNION ALL
-    SELECT '', '', '', '', toInt64(0), '', '', '', toUInt32(0), toInt64(0), '', toInt64(0), toInt64(0), true
-)
-ORDER BY end, _offset`
-
 // deleteLaterCopies takes out rows that a resend put beside the ones it was to complete, which happens when the
 // server has lost its deduplication log. The views have counted them twice then; the check of totals corrects that.
 func (s *Store) deleteLaterCopies(ctx context.Context, in *Intent) (int, error) {
@@ -241,9 +264,7 @@ func (s *Store) deleteLaterCopies(ctx context.Context, in *Intent) (int, error) 
 // else: no other insert of the partition carries them. So a DELETE that is held up on its way, and comes when the next
 // owner has stored other offsets of the range, finds none of its rows.
 func (s *Store) deleteCopies(ctx context.Context, in *Intent, deadlines []int64) error {
-	err := s.conn.Exec(wholeContext(ctx), "ALTER TABLE usage_tracking DELETE WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? "+
-		"AND toUnixTimestamp64Milli(_insert_by) IN ? SETTINGS mutations_sync = 2",
-		in.Topic, in.Partition, in.From, in.To, deadlines)
+	err := s.conn.Exec(wholeContext(ctx), copiesDeleteSQL, in.Topic, in.Partition, in.From, in.To, deadlines)
 	if err != nil {
 		return fmt.Errorf("delete copies in %s: %w", in.Range(), err)
 	}
@@ -254,13 +275,7 @@ func (s *Store) deleteCopies(ctx context.Context, in *Intent, deadlines []int64)
 // the places.
 func (s *Store) laterCopies(ctx context.Context, in *Intent) (deadlines []int64, places int, err error) {
 	var n uint64
-	err = s.conn.QueryRow(wholeContext(ctx), `
-SELECT groupUniqArrayArray(arrayFilter(by -> by != ?, bys)), count()
-FROM (
-    SELECT groupArray(toUnixTimestamp64Milli(_insert_by)) AS bys FROM usage_tracking
-    WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?
-    GROUP BY _offset HAVING count() > 1 AND has(bys, ?)
-)`, in.InsertBy.UnixMilli(), in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli()).Scan(&deadlines, &n)
+	err = s.conn.QueryRow(wholeContext(ctx), copiesSQL, in.Topic, in.Partition, in.From, in.To, in.InsertBy.UnixMilli()).Scan(&deadlines, &n)
 	if err != nil {
 		return nil, 0, fmt.Errorf("look for copies in %s: %w", in.Range(), err)
 	}

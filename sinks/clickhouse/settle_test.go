@@ -13,17 +13,34 @@ import (
 // settle settles an intent that nothing can be under way of, and fails on an error.
 func (s *Store) settle(t *testing.T, in *Intent) (settled Settled, recommitted int) {
 	t.Helper()
-	settled, err := s.Settle(t.Context(), in, Settling{Recommit: func(_ context.Context, again *Intent) error {
-		recommitted++
-		if !again.ResendBy.After(again.InsertBy) || !again.Deadline().Equal(again.ResendBy) {
-			t.Errorf("the resend's deadline %s is not later than the insert's, %s", again.ResendBy, again.InsertBy)
-		}
-		return nil
-	}})
+	landed, err := s.Await(t.Context(), in, Settling{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if landed.Rows() > 0 {
+		recommitted++
+		if !in.ResendBy.After(in.InsertBy) || !in.Deadline().Equal(in.ResendBy) {
+			t.Errorf("the resend's deadline %s is not later than the insert's, %s", in.ResendBy, in.InsertBy)
+		}
+	}
+	if settled, err = s.Complete(t.Context(), in, landed); err != nil {
+		t.Fatal(err)
+	}
 	return settled, recommitted
+}
+
+// settleNothing settles an intent that has not landed.
+func (s *Store) settleNothing(ctx context.Context, t *testing.T, in *Intent) error {
+	t.Helper()
+	landed, err := s.Await(ctx, in, Settling{Wait: true})
+	if err != nil {
+		return err
+	}
+	if landed.Rows() > 0 {
+		t.Errorf("%d rows have landed", landed.Rows())
+	}
+	_, err = s.Complete(ctx, in, landed)
+	return err
 }
 
 func TestSettleOfAnInsertThatNeverLandedChangesNothing(t *testing.T) {
@@ -173,9 +190,8 @@ func TestSettleRefusesRowsThatTheIntentDoesNotName(t *testing.T) {
 	s := openStore(t)
 	in := s.insert(t, blockOf(plains(2)...))
 	in.Parts[0].Month--
-	_, err := s.Settle(t.Context(), in, Settling{Recommit: func(context.Context, *Intent) error { t.Error("recommitted"); return nil }})
-	if err == nil {
-		t.Error("no error")
+	if _, err := s.Await(t.Context(), in, Settling{}); err == nil || !in.ResendBy.IsZero() {
+		t.Errorf("error %v, and the intent has the deadline %s of a resend", err, in.ResendBy)
 	}
 }
 
@@ -214,9 +230,8 @@ func TestSettleSendsNothingBeforeItsDeadlineIsCommitted(t *testing.T) {
 	s.exec(t, "DETACH TABLE usage_daily_feed")
 	in := s.insert(t, blockOf(plains(5)...))
 	s.exec(t, "ATTACH TABLE usage_daily_feed")
-	lost := errors.New("another member has the partition")
-	if _, err := s.Settle(t.Context(), in, Settling{Recommit: func(context.Context, *Intent) error { return lost }}); !errors.Is(err, lost) {
-		t.Errorf("error %v", err)
+	if landed, err := s.Await(t.Context(), in, Settling{}); err != nil || landed.Rows() != 5 || in.ResendBy.IsZero() {
+		t.Errorf("%d rows have landed, the resend's deadline is %s, error %v", landed.Rows(), in.ResendBy, err)
 	}
 	if c := s.counts(t); c != (counts{rows: 5, hourly: 5, monthly: 5}) {
 		t.Errorf("stored %+v", c)
@@ -226,7 +241,6 @@ func TestSettleSendsNothingBeforeItsDeadlineIsCommitted(t *testing.T) {
 func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 	t.Parallel()
 	s := openStore(t)
-	never := func(context.Context, *Intent) error { t.Error("recommitted"); return nil }
 	t.Run("until the deadline has passed", func(t *testing.T) {
 		t.Parallel()
 		b := blockOf(plain(1))
@@ -236,7 +250,7 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 		} {
 			in := s.intent(b)
 			set(in, s.Now().Add(500*time.Millisecond))
-			if _, err := s.Settle(t.Context(), in, Settling{Wait: true, Recommit: never}); err != nil {
+			if err := s.settleNothing(t.Context(), t, in); err != nil {
 				t.Fatal(err)
 			}
 			if n := s.number(t, "(SELECT toUnixTimestamp64Milli(now64(3)))"); n <= in.Deadline().UnixMilli() {
@@ -266,7 +280,7 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 			default:
 			}
 		}
-		if _, err := s.Settle(t.Context(), in, Settling{Wait: true, Recommit: never}); err != nil {
+		if err := s.settleNothing(t.Context(), t, in); err != nil {
 			t.Fatal(err)
 		}
 		if n := running(); n != 0 {
@@ -282,7 +296,7 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 		in.InsertBy = s.Now().Add(time.Hour)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		if _, err := s.Settle(ctx, in, Settling{Wait: true, Recommit: never}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.settleNothing(ctx, t, in); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -6,8 +6,8 @@
 //
 //   - An [Intent] is committed to Kafka before anything is sent ([Block.Intent]).
 //   - [Store.Insert] sends one block per month, with the intent's tokens and a deadline that the server enforces.
-//   - When the outcome is unknown, [Store.Settle] waits until nothing can be under way any more, looks what is
-//     there, and completes it.
+//   - When the outcome is unknown, [Store.Await] waits until nothing can be under way any more and looks what is
+//     there, and [Store.Complete] completes it.
 //   - [Store.Find] says which events the table holds already, so that an event published twice is stored once.
 //
 // The caller of these four steps is the usage consumer.

@@ -2,8 +2,16 @@ package clickhouse
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"time"
+)
+
+var (
+	//go:embed queries/announce.sql
+	announceSQL string
+	//go:embed queries/writers.sql
+	writersSQL string
 )
 
 // A Writer announces a process that writes to usage_tracking.
@@ -46,9 +54,7 @@ func (s *Store) Announce(ctx context.Context, w Writer) (Writers, error) {
 	if err := s.sweepReopened(ctx); err != nil {
 		return fail(err)
 	}
-	err := s.conn.Exec(ctx, "INSERT INTO usage_writers (topic, partitions, group, writer, first_seen, last_seen, gone) "+
-		"SELECT ?, ?, ?, ?, if(toInt64(?) = 0, now64(3), fromUnixTimestamp64Milli(toInt64(?), 'UTC')), now64(3), ?",
-		w.Topic, w.Partitions, w.Group, w.ID, first, first, w.Gone)
+	err := s.conn.Exec(ctx, announceSQL, w.Topic, w.Partitions, w.Group, w.ID, first, w.Gone)
 	if err != nil {
 		return fail(err)
 	}
@@ -56,8 +62,7 @@ func (s *Store) Announce(ctx context.Context, w Writer) (Writers, error) {
 	var own, same, others, ours, theirs, rivalSeen, now int64
 	var rival string
 	var otherTopics bool
-	err = s.conn.QueryRow(ctx, writersQuery, w.ID, w.Topic, w.Partitions, w.Topic, w.Partitions, w.Topic, w.Partitions,
-		w.Topic, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Topic, w.Group, w.Lease.Milliseconds()).
+	err = s.conn.QueryRow(ctx, writersSQL, w.ID, w.Topic, w.Partitions, w.Group, w.Lease.Milliseconds()).
 		Scan(&own, &same, &others, &otherTopics, &ours, &rival, &theirs, &rivalSeen, &now)
 	if err != nil {
 		return fail(err)
@@ -69,23 +74,6 @@ func (s *Store) Announce(ctx context.Context, w Writer) (Writers, error) {
 	}
 	return known, nil
 }
-
-// writersQuery always answers with one row, so an answer that was cut off is an error. An aggregate without rows is 0.
-const writersQuery = `
-SELECT toUnixTimestamp64Milli(minIf(first, writer = ? AND topic = ? AND partitions = ?)),
-       toUnixTimestamp64Milli(minIf(first, topic = ? AND partitions = ?)),
-       toUnixTimestamp64Milli(maxIf(last, NOT (topic = ? AND partitions = ?))),
-       toBool(countIf(live AND topic != ?) > 0),
-       toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group = ?)),
-       argMinIf(group, (first, group), live AND topic = ? AND group != ?),
-       toUnixTimestamp64Milli(minIf(first, live AND topic = ? AND group != ?)),
-       toUnixTimestamp64Milli(maxIf(last, live AND topic = ? AND group != ?)),
-       toUnixTimestamp64Milli(now64(3))
-FROM (
-    SELECT toString(topic) AS topic, partitions, toString(group) AS group, writer, min(first_seen) AS first, max(last_seen) AS last,
-           argMax(gone, last_seen) = 0 AND dateDiff('millisecond', last, now64(3)) < ? AS live
-    FROM usage_writers GROUP BY topic, partitions, group, writer
-)`
 
 // atMilli is the time of milliseconds since the epoch; zero for 0.
 func atMilli(ms int64) time.Time {

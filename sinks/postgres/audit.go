@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -11,10 +12,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+var (
+	//go:embed queries/audit_companies.sql
+	auditCompaniesSQL string
+	//go:embed queries/audit_chain.sql
+	auditChainSQL string
+)
+
 // auditHead is the end of a company's chain.
 type auditHead struct {
-	seq  int64
-	hash string
+	Seq  int64  `db:"audit_seq"`
+	Hash string `db:"audit_hash"`
 }
 
 // An AuditRecord is a row of audit_log: one effect on one company. Its hash covers all of it and the hash of the record before,
@@ -58,11 +66,7 @@ const auditFaults = 10
 // VerifyAudit walks the chains of all companies, or of one, and returns where they are broken: a record that was changed, is
 // missing, was put in, or is not the one that the company's row says is the last. It reads a company at a time.
 func (s *Store) VerifyAudit(ctx context.Context, company string) ([]AuditFault, error) {
-	rows, err := s.pool.Query(ctx, `SELECT company_id FROM public.audit_log WHERE $1 = '' OR company_id = $1
-		UNION SELECT company_id FROM public.company_heads WHERE $1 = '' OR company_id = $1 ORDER BY 1`, company)
-	if err != nil {
-		return nil, explain("list the companies of the audit log", err)
-	}
+	rows, _ := s.pool.Query(ctx, auditCompaniesSQL, company) // its error comes with the rows
 	companies, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, explain("list the companies of the audit log", err)
@@ -78,41 +82,41 @@ func (s *Store) VerifyAudit(ctx context.Context, company string) ([]AuditFault, 
 	return faults, nil
 }
 
+// A chainRow is a row of audit_chain.sql.
+type chainRow struct {
+	auditHead
+	AuditRecord
+}
+
 // verifyChain walks the chain of one company. The head is read in the same statement, so that it fits what is read.
 func (s *Store) verifyChain(ctx context.Context, company string) ([]AuditFault, error) {
-	rows, err := s.pool.Query(ctx, `SELECT coalesce(h.audit_seq, 0), coalesce(h.audit_hash, ''), coalesce(a.seq, 0), coalesce(a.event_source, ''),
-			coalesce(a.event_id, ''), coalesce(a.event_type, ''), coalesce(a.action, ''), coalesce(a.occurred_at, 'epoch'), coalesce(a.details, ''),
-			coalesce(a.previous_hash, ''), coalesce(a.hash, '')
-		FROM (SELECT 1) AS one
-		LEFT JOIN public.company_heads AS h ON h.company_id = $1
-		LEFT JOIN public.audit_log AS a ON a.company_id = $1
-		ORDER BY a.seq`, company)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := s.pool.Query(ctx, auditChainSQL, company) // its error comes with the rows
+	defer rows.Close()
 	var faults []AuditFault
 	fault := func(seq int64, problem string) { faults = append(faults, AuditFault{company, seq, problem}) }
 	var head, last auditHead
-	r := AuditRecord{CompanyID: company}
-	_, err = pgx.ForEachRow(rows, []any{&head.seq, &head.hash, &r.Seq, &r.Source, &r.EventID, &r.Type, &r.Action, &r.OccurredAt, &r.Details,
-		&r.PreviousHash, &r.Hash}, func() error {
-		switch {
-		case r.Seq == 0: // a head without a log
-		case r.Seq != last.seq+1:
-			fault(last.seq+1, "it is missing")
-		case r.PreviousHash != last.hash:
-			fault(r.Seq, "it does not follow the record before it: one of the two was put in or changed")
-		case r.Sum() != r.Hash:
-			fault(r.Seq, "its content is not what its hash was made of: it was changed")
+	for rows.Next() {
+		r, err := pgx.RowToStructByName[chainRow](rows)
+		if err != nil {
+			return nil, err
 		}
-		last = auditHead{r.Seq, r.Hash}
-		return nil
-	})
-	if err != nil {
+		head = r.auditHead
+		switch {
+		case r.AuditRecord.Seq == 0: // a head without a log
+		case r.AuditRecord.Seq != last.Seq+1:
+			fault(last.Seq+1, "it is missing")
+		case r.PreviousHash != last.Hash:
+			fault(r.AuditRecord.Seq, "it does not follow the record before it: one of the two was put in or changed")
+		case r.Sum() != r.AuditRecord.Hash:
+			fault(r.AuditRecord.Seq, "its content is not what its hash was made of: it was changed")
+		}
+		last = auditHead{r.AuditRecord.Seq, r.AuditRecord.Hash}
+	}
+	if err := rows.Err(); err != nil {
 		return nil, err
 	}
 	if last != head {
-		fault(last.seq, fmt.Sprintf("it is the last, and the company's head says that record %d is", head.seq))
+		fault(last.Seq, fmt.Sprintf("it is the last, and the company's head says that record %d is", head.Seq))
 	}
 	return faults, nil
 }

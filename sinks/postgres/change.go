@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	//go:embed changes.sql
+	//go:embed queries/changes.sql
 	changesSQL string
-	//go:embed prune.sql
+	//go:embed queries/prune.sql
 	pruneSQL string
 )
 
@@ -79,8 +79,8 @@ func (s *Store) page(ctx context.Context, conn *pgx.Conn, at *place) (changes []
 	if len(spans) > 0 {
 		low, high := bounds(spans)
 		var c directory.Change
-		last := map[directory.Change]int{} // places in changes, by what they concern
-		take := func(rows pgx.Rows) error {
+		last := map[directory.Change]int{}  // places in changes, by what they concern
+		take := func(rows pgx.Rows) error { // by position: a new reader takes millions
 			_, err := pgx.ForEachRow(rows, []any{&at.XID, &c.Version, &c.CompanyID, &c.UserID}, func() error {
 				n++
 				at.Version = c.Version
@@ -116,25 +116,17 @@ func (s *Store) page(ctx context.Context, conn *pgx.Conn, at *place) (changes []
 // PruneChanges removes changes that no reader needs any more and returns how many. Call it every few minutes: it removes
 // only what could be read at the time of the call before, and so the first call removes nothing.
 func (s *Store) PruneChanges(ctx context.Context) (int64, error) {
-	one, cancel := s.bounded(ctx)
-	var oldest uint64
-	err := s.pool.QueryRow(one, "SELECT pg_snapshot_xmin(pg_current_snapshot())").Scan(&oldest)
-	cancel()
+	oldest, err := collectOne(ctx, s, "remove old changes", pgx.RowTo[uint64], "SELECT pg_snapshot_xmin(pg_current_snapshot())")
 	if err != nil {
-		return 0, explain("remove old changes", err)
+		return 0, err
 	}
 	before := s.prunable.Swap(oldest)
 	var removed int64
 	for {
-		one, cancel := s.bounded(ctx)
-		tag, err := s.pool.Exec(one, pruneSQL, changesKept, before, pruneRows)
-		cancel()
-		if err != nil {
-			return removed, explain("remove old changes", err)
-		}
-		removed += tag.RowsAffected()
-		if tag.RowsAffected() < pruneRows {
-			return removed, nil
+		n, err := s.exec(ctx, "remove old changes", pruneSQL, changesKept, before, pruneRows)
+		removed += n
+		if err != nil || n < pruneRows {
+			return removed, err
 		}
 	}
 }

@@ -2,10 +2,18 @@ package postgres
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed queries/configs.sql
+	configsSQL string
+	//go:embed queries/purged.sql
+	purgedSQL string
 )
 
 // A CompanyConfig is the configuration of a company as it is in company_config.
@@ -20,21 +28,7 @@ type CompanyConfig struct {
 
 // Configs returns up to limit configurations of companies that are not purged, those behind a company, in the order of their ids.
 func (s *Store) Configs(ctx context.Context, after string, limit int) ([]CompanyConfig, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, `SELECT f.company_id, f.config, f.version, f.updated_at, f.updated_at < clock_timestamp() - interval '30 seconds'
-		FROM public.company_config AS f JOIN public.companies AS c ON c.company_id = f.company_id
-		WHERE c.status <> 'purged' AND f.company_id > $1 ORDER BY f.company_id LIMIT $2`, after, limit)
-	if err != nil {
-		return nil, explain("list configurations", err)
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c CompanyConfig, err error) {
-		return c, row.Scan(&c.CompanyID, &c.Config, &c.Version, &c.UpdatedAt, &c.Quiet)
-	})
-	if err != nil {
-		return nil, explain("list configurations", err)
-	}
-	return found, nil
+	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit)
 }
 
 // Purged returns those of some companies that are purged, for half a minute or longer: what there was to publish of that was
@@ -43,16 +37,5 @@ func (s *Store) Purged(ctx context.Context, companies []string) ([]string, error
 	if len(companies) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, `SELECT company_id FROM public.companies WHERE company_id = ANY ($1) AND status = 'purged'
-		AND updated_at < clock_timestamp() - interval '30 seconds' ORDER BY company_id`, companies)
-	if err != nil {
-		return nil, explain("list companies that are purged", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, explain("list companies that are purged", err)
-	}
-	return found, nil
+	return collect(ctx, s, "list companies that are purged", pgx.RowTo[string], purgedSQL, companies)
 }

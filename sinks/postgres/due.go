@@ -13,10 +13,10 @@ import (
 )
 
 var (
-	//go:embed inbox_due.sql
-	inboxDueSQL string
-	//go:embed due.sql
+	//go:embed queries/due.sql
 	dueSQL string
+	//go:embed queries/due_mark.sql
+	dueMarkSQL string
 )
 
 // dueAgain is after how long something due is published again that has had no effect.
@@ -26,53 +26,41 @@ const dueAgain = 10 * time.Minute
 // partition of the subscription topic decides about, and that were not published a short while ago. Publish them to that partition,
 // and call MarkDue. The first partition also decides about companies that no event has come for.
 func (t *Tenants) Due(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
 	var until *time.Time
 	if !by.IsZero() {
 		until = &by
 	}
-	rows, err := t.store.pool.Query(ctx, dueSQL, partition, until, events.TopicSubscription, dueAgain, limit)
+	return collect(ctx, t.store, "look for what is due", readDue, dueSQL, partition, until, events.TopicSubscription, dueAgain, limit)
+}
+
+// A dueRow is a row of due.sql.
+type dueRow struct {
+	CompanyID, Status                                    string
+	PendingAt, GraceUntil, RenewalUntil, NextPeriodStart *time.Time
+}
+
+// readDue makes the event of the first thing that is due to a company.
+func readDue(row pgx.CollectableRow) (*events.Event, error) {
+	r, err := pgx.RowToStructByName[dueRow](row)
 	if err != nil {
-		return nil, explain("look for what is due", err)
+		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*events.Event, error) {
-		s := tenant.State{Company: &tenant.Company{Status: tenant.Active}, Subscription: &tenant.Subscription{}}
-		sub := s.Subscription
-		var next *time.Time
-		if err := row.Scan(&s.CompanyID, &sub.Status, &sub.PendingAt, &sub.GraceUntil, &sub.RenewalUntil, &next); err != nil {
-			return nil, err
-		}
-		if next != nil {
-			sub.Renewal = &tenant.Renewal{Start: *next}
-		}
-		return tenant.DueCause(s.CompanyID, s.Due()[0]).Event, nil
-	})
-	if err != nil {
-		return nil, explain("look for what is due", err)
+	sub := &tenant.Subscription{Term: tenant.Term{PendingAt: r.PendingAt, GraceUntil: r.GraceUntil}, Status: r.Status, RenewalUntil: r.RenewalUntil}
+	if r.NextPeriodStart != nil {
+		sub.Renewal = &tenant.Renewal{Start: *r.NextPeriodStart}
 	}
-	return found, nil
+	s := tenant.State{CompanyID: r.CompanyID, Company: &tenant.Company{Status: tenant.Active}, Subscription: sub}
+	return tenant.DueCause(s.CompanyID, s.Due()[0]).Event, nil
 }
 
 // MarkDue notes that events of what is due are published.
 func (t *Tenants) MarkDue(ctx context.Context, published []*events.Event) error {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
 	companies, ids, times := make([]string, len(published)), make([]string, len(published)), make([]time.Time, len(published))
 	for i, e := range published {
 		companies[i], ids[i], times[i] = e.Key, e.ID, e.Time
 	}
-	_, err := t.store.pool.Exec(ctx, `INSERT INTO public.due_events AS d (company_id, topic, event_id, due_at, published_at)
-		SELECT c.company_id, $4, n.event_id, n.due_at, clock_timestamp()
-		FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS n (company_id, event_id, due_at)
-		JOIN public.companies AS c ON c.company_id = n.company_id
-		ORDER BY 1
-		ON CONFLICT (company_id, topic) DO UPDATE SET (event_id, due_at, published_at) = (EXCLUDED.event_id, EXCLUDED.due_at, EXCLUDED.published_at)`,
-		companies, ids, times, events.TopicSubscription)
-	if err != nil {
-		return explain("note what is published of what is due", err)
-	}
-	return nil
+	_, err := t.store.exec(ctx, "note what is published of what is due", dueMarkSQL, companies, ids, times, events.TopicSubscription)
+	return err
 }
 
 // keepPartition queues which partition of the subscription topic decides about the company: that of its last event.
@@ -96,7 +84,7 @@ func inboxID(c *tenant.Cause) string {
 
 // drop takes an event out of the company's queue that has no effect and leaves no trace.
 func (x *tenantTx) drop(ctx context.Context) error {
-	if x.prior.state != inboxWaiting {
+	if x.prior.State != inboxWaiting {
 		return nil
 	}
 	b := &pgx.Batch{}

@@ -15,10 +15,12 @@ import (
 )
 
 var (
-	//go:embed inbox_done.sql
-	inboxDoneSQL string
-	//go:embed inbox_wait.sql
-	inboxWaitSQL string
+	//go:embed queries/inbox_settled.sql
+	inboxSettledSQL string
+	//go:embed queries/inbox_published.sql
+	inboxPublishedSQL string
+	//go:embed queries/inbox_unpublished.sql
+	inboxUnpublishedSQL string
 )
 
 // States of a row of the inbox.
@@ -31,12 +33,17 @@ const (
 
 // An inboxRow is what the inbox says of an event.
 type inboxRow struct {
-	state       string // empty: nothing
-	fingerprint []byte
-	seq         int64
-	result      []byte
-	published   bool
-	faulty      bool // it can't be read, or was refused by Postgres after it had waited
+	State       string `db:"inbox_state"` // empty: nothing
+	Fingerprint []byte
+	Seq         int64 `db:"inbox_seq"`
+	Result      []byte
+	Published   bool
+}
+
+// An inboxText is one JSON column of a row of the inbox: the event, or the result.
+type inboxText struct {
+	Source, EventID string
+	Text            []byte
 }
 
 // An Applied is an event that is done, with what is to be published of it.
@@ -116,35 +123,28 @@ func readApplied(cause *events.Envelope, stored []byte) (*Applied, error) {
 	return one, nil
 }
 
+// A settledRow is a row of inbox_settled.sql.
+type settledRow struct {
+	Place       int // from 1
+	Fingerprint []byte
+}
+
 // Settled reports, for each event, whether there is nothing to do for it: it is done and published, or it waits for a company that can't
 // go on. It is only a short cut: about the others, Apply decides.
 func (t *Tenants) Settled(ctx context.Context, all []*events.Event) ([]bool, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
 	sources, ids := make([]string, len(all)), make([]string, len(all))
 	for i, e := range all {
 		if e != nil {
 			sources[i], ids[i] = e.Source, e.ID
 		}
 	}
-	rows, err := t.store.pool.Query(ctx, `SELECT a.place, i.fingerprint
-		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (source, event_id, place)
-		JOIN public.inbox AS i ON i.source = a.source AND i.event_id = a.event_id
-		WHERE CASE i.state
-			WHEN 'held' THEN i.fault IS NULL -- else the event that comes again may mend it
-			WHEN 'waiting' THEN EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = i.company_id)
-			ELSE i.published_at IS NOT NULL OR i.fault IS NOT NULL END`, sources, ids)
-	settled := make([]bool, len(all))
-	if err == nil {
-		var place int
-		var print []byte
-		_, err = pgx.ForEachRow(rows, []any{&place, &print}, func() error {
-			settled[place-1] = all[place-1] != nil && sameEvent(print, all[place-1])
-			return nil
-		})
-	}
+	found, err := collect(ctx, t.store, "look for events that are done", pgx.RowToStructByName[settledRow], inboxSettledSQL, sources, ids)
 	if err != nil {
-		return nil, explain("look for events that are done", err)
+		return nil, err
+	}
+	settled := make([]bool, len(all))
+	for _, r := range found {
+		settled[r.Place-1] = all[r.Place-1] != nil && sameEvent(r.Fingerprint, all[r.Place-1])
 	}
 	return settled, nil
 }
@@ -154,52 +154,27 @@ func (t *Tenants) MarkPublished(ctx context.Context, done []Applied) error {
 	if len(done) == 0 {
 		return nil
 	}
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
 	sources, ids := make([]string, len(done)), make([]string, len(done))
 	for i, one := range done {
 		sources[i], ids[i] = one.Source, one.ID
 	}
-	// What a purge has found on its way is forgotten here, but for the purge's own result.
-	_, err := t.store.pool.Exec(ctx, `UPDATE public.inbox AS i SET published_at = clock_timestamp(), result = CASE
-			WHEN i.state = 'done' AND i.type <> 'company.closed.v1' AND EXISTS (
-				SELECT FROM public.companies AS c WHERE c.company_id = i.company_id AND c.status = 'purged') THEN NULL
-			ELSE i.result END
-		FROM unnest($1::text[], $2::text[]) AS p (source, event_id)
-		WHERE i.source = p.source AND i.event_id = p.event_id AND i.published_at IS NULL`, sources, ids)
-	if err != nil {
-		return explain("note what is published", err)
-	}
-	return nil
+	_, err := t.store.exec(ctx, "note what is published", inboxPublishedSQL, sources, ids)
+	return err
 }
 
 // Unpublished returns up to limit events that were done longer than age ago and whose results are not known to be
 // published: the process that was to do it has died.
 func (t *Tenants) Unpublished(ctx context.Context, age time.Duration, limit int) ([]Applied, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	rows, err := t.store.pool.Query(ctx, `SELECT source, event_id, result FROM public.inbox
-		WHERE published_at IS NULL AND state IN ('done', 'rejected') AND applied_at < clock_timestamp() - $1::interval AND result IS NOT NULL
-			AND fault IS NULL
-		ORDER BY applied_at LIMIT $2`, age, limit)
+	found, err := collect(ctx, t.store, "look for results that are not published", pgx.RowToStructByName[inboxText], inboxUnpublishedSQL, age, limit)
 	if err != nil {
-		return nil, explain("look for results that are not published", err)
-	}
-	type stored struct {
-		cause events.Envelope
-		text  []byte
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (one stored, err error) {
-		return one, row.Scan(&one.cause.Source, &one.cause.ID, &one.text)
-	})
-	if err != nil {
-		return nil, explain("look for results that are not published", err)
+		return nil, err
 	}
 	all := make([]Applied, 0, len(found))
-	for i := range found {
-		one, err := readApplied(&found[i].cause, found[i].text)
+	for _, r := range found {
+		cause := &events.Envelope{Source: r.Source, ID: r.EventID}
+		one, err := readApplied(cause, r.Text)
 		if err != nil {
-			if err := t.faulty(ctx, &found[i].cause, err); err != nil {
+			if err := t.faulty(ctx, cause, err); err != nil {
 				return all, err
 			}
 			continue

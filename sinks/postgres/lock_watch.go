@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-//go:embed blockers.sql
+//go:embed queries/blockers.sql
 var blockersSQL string
 
 // A lockWatch finds out, while a transaction waits for a lock, which sessions hold it: afterwards Postgres does not know it any more.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"regexp"
@@ -14,6 +15,9 @@ import (
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 )
+
+//go:embed queries/schema_taken.sql
+var schemaTakenSQL string
 
 // An ownFaultError is an error of a company's own objects: its schema or role is missing, broken or taken. It concerns this company
 // alone, whatever its code means elsewhere.
@@ -92,12 +96,9 @@ func (t *Tenants) confirm(ctx context.Context, c *tenant.Cause, err error) error
 	if _, registers := c.Payload.(*events.CompanyRegistered); !registers || !errors.As(err, &own) {
 		return err
 	}
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	var there bool
-	if err := t.store.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)
-		OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)`, tenant.SchemaOf(c.Event.Key)).Scan(&there); err != nil {
-		return explain("look for a company's schema", err)
+	there, lookErr := collectOne(ctx, t.store, "look for a company's schema", pgx.RowTo[bool], schemaTakenSQL, tenant.SchemaOf(c.Event.Key))
+	if lookErr != nil {
+		return lookErr
 	}
 	if there {
 		return err

@@ -15,10 +15,14 @@ import (
 )
 
 var (
-	//go:embed tenant_lock.sql
-	tenantLockSQL string
-	//go:embed block_put.sql
+	//go:embed queries/inbox_wait.sql
+	inboxWaitSQL string
+	//go:embed queries/block_put.sql
 	blockPutSQL string
+	//go:embed queries/block_retry.sql
+	blockRetrySQL string
+	//go:embed queries/blocks.sql
+	blocksSQL string
 )
 
 const (
@@ -80,16 +84,6 @@ func (x *tenantTx) judged(ctx context.Context, doing string, err error) error {
 		return blocked.Err
 	}
 	return blocked
-}
-
-// lock queues the lock of the company, which is left alone for an event that only takes its place behind others.
-func (x *tenantTx) lock(b *pgx.Batch) {
-	e := x.cause.Event
-	b.Queue(fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds()))
-	b.Queue(tenantLockSQL, e.Key, e.Source, inboxID(x.cause)).QueryRow(func(row pgx.Row) error {
-		var locked bool
-		return row.Scan(&x.blocked, &x.prior.faulty, &locked)
-	})
 }
 
 // judge judges the event by the rules, or by what is known of the company's schema.
@@ -200,32 +194,24 @@ func (t *Tenants) Drain(ctx context.Context, company string) ([]Applied, error) 
 
 // unblock notes that a company goes on: nothing of it is set aside any more.
 func (t *Tenants) unblock(ctx context.Context, company string) error {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	tag, err := t.store.pool.Exec(ctx, "DELETE FROM public.company_blocks WHERE company_id = $1", company)
-	if err != nil {
-		return explain("note that a company goes on", err)
-	}
-	if tag.RowsAffected() > 0 {
+	n, err := t.store.exec(ctx, "note that a company goes on", "DELETE FROM public.company_blocks WHERE company_id = $1", company)
+	if n > 0 {
 		t.store.log.InfoContext(ctx, "a company goes on; what was set aside is applied", "company_id", company)
 	}
-	return nil
+	return err
 }
 
 // Retry returns up to limit companies that can't go on and are to be tried again, with Drain. For a while no other process gets them.
 func (t *Tenants) Retry(ctx context.Context, limit int) ([]string, error) {
-	return t.companies(ctx, "look for companies to be tried again", `UPDATE public.company_blocks AS b SET next_try = clock_timestamp() + interval '10 seconds'
-		FROM (SELECT company_id FROM public.company_blocks WHERE next_try <= clock_timestamp()
-			ORDER BY next_try LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
-		WHERE b.company_id = due.company_id RETURNING b.company_id`, limit)
+	return collect(ctx, t.store, "look for companies to be tried again", pgx.RowTo[string], blockRetrySQL, limit)
 }
 
 // A Block is a company that can't go on.
 type Block struct {
-	Company string
+	Company string `db:"company_id"`
 	Reason  string
 	Detail  string
-	By      string // the sessions that hold a lock; empty: not known
+	By      string `db:"blocked_by"` // the sessions that hold a lock; empty: not known
 	Since   time.Time
 	Tries   int
 	Waiting int64 // events that are set aside
@@ -241,21 +227,9 @@ func (b Block) String() string {
 
 // Blocked returns up to limit companies that can't go on, those that have stood still for longest first.
 func (t *Tenants) Blocked(ctx context.Context, limit int) ([]Block, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	rows, err := t.store.pool.Query(ctx, `SELECT company_id, reason, detail, coalesce(blocked_by, ''), since, tries,
-			(SELECT count(*) FROM public.inbox AS i WHERE i.company_id = b.company_id AND i.state = 'waiting')
-		FROM public.company_blocks AS b ORDER BY since LIMIT $1`, limit)
-	if err == nil {
-		var found []Block
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (one Block, err error) {
-			err = row.Scan(&one.Company, &one.Reason, &one.Detail, &one.By, &one.Since, &one.Tries, &one.Waiting)
-			one.Since = one.Since.UTC()
-			return one, err
-		})
-		if err == nil {
-			return found, nil
-		}
+	found, err := collect(ctx, t.store, "list the companies that can't go on", pgx.RowToStructByName[Block], blocksSQL, limit)
+	for i := range found {
+		found[i].Since = found[i].Since.UTC()
 	}
-	return nil, explain("list the companies that can't go on", err)
+	return found, err
 }

@@ -13,7 +13,7 @@ import (
 	"tenantflow/internal/tenant"
 )
 
-//go:embed subscription.sql
+//go:embed queries/subscription.sql
 var subscriptionSQL string
 
 // CompanySubscription is all that is known of the subscription of one company.
@@ -22,9 +22,9 @@ type CompanySubscription struct {
 	CompanyStatus string // active or closed
 	// Subscription is as of the last event: what came due since is not applied yet.
 	tenant.Subscription
-	Books tenant.Books
+	Books tenant.Books `db:"-"`
 	// LastEffect is the time of the last event of subscription.events; none takes effect before it. Zero: there was none.
-	LastEffect                  time.Time
+	LastEffect                  time.Time `db:"-"`
 	ActiveUsers, SuspendedUsers int64
 }
 
@@ -35,33 +35,27 @@ func (c *CompanySubscription) State() *tenant.State {
 		Books: c.Books, LastEffect: c.LastEffect}
 }
 
+// A subscriptionRow is the row of subscription.sql.
+type subscriptionRow struct {
+	CompanySubscription
+	heldRow
+}
+
 // Subscription returns the subscription of a company. Of an unknown company, of one that was purged and of one without a
 // subscription the error is directory.ErrUnknown.
 func (s *Store) Subscription(ctx context.Context, company string) (CompanySubscription, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	var c CompanySubscription
-	var limits, benefits, renewal, expired []byte
-	var last, nextStart, nextEnd *time.Time
-	err := s.pool.QueryRow(ctx, subscriptionSQL, company).Scan(&c.CompanyID, &c.CompanyStatus, &c.Tier, &c.Status, &c.PeriodStart, &c.PeriodEnd,
-		&c.Months, &c.AnchorDay, &c.PriceMinor, &c.Currency, &c.PendingTier, &c.PendingAt, &c.CancelAtEnd, &c.GraceUntil, &c.RenewalUntil,
-		&nextStart, &nextEnd, &renewal, &c.Failed, &expired, &limits, &benefits, &c.Books.Charged, &c.Books.Tiers, &c.Books.Received, &last,
-		&c.ActiveUsers, &c.SuspendedUsers)
+	row, err := collectOne(ctx, s, "look a subscription up", pgx.RowToStructByName[subscriptionRow], subscriptionSQL, company)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return CompanySubscription{}, fmt.Errorf("look the subscription of company %q up in Postgres: %w", company, directory.ErrUnknown)
 	}
-	if err == nil {
-		c.PeriodStart, c.PeriodEnd = c.PeriodStart.UTC(), c.PeriodEnd.UTC()
-		if renewal != nil {
-			c.Renewal = &tenant.Renewal{Start: nextStart.UTC(), End: nextEnd.UTC()}
-		}
-		err = readTerms(company, &c.Subscription, limits, benefits, renewal, expired)
-	}
 	if err != nil {
-		return CompanySubscription{}, explain("look a subscription up", err)
+		return CompanySubscription{}, err
 	}
-	if last != nil {
-		c.LastEffect = last.UTC()
+	c := row.CompanySubscription
+	row.complete(&c.Subscription)
+	c.Books = row.heldRow.Books
+	if row.EffectAt != nil {
+		c.LastEffect = row.EffectAt.UTC()
 	}
 	return c, nil
 }

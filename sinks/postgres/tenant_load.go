@@ -2,7 +2,8 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
+	_ "embed"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +13,15 @@ import (
 	"tenantflow/internal/tenant"
 )
 
+var (
+	//go:embed queries/tenant_lock.sql
+	tenantLockSQL string
+	//go:embed queries/tenant_load.sql
+	tenantLoadSQL string
+	//go:embed queries/payment.sql
+	paymentSQL string
+)
+
 // begin begins the transaction, takes the company's lock and reads what is needed, in one round trip. What the last statement
 // reads is what there is once the lock is held.
 func (x *tenantTx) begin(ctx context.Context) error {
@@ -19,9 +29,57 @@ func (x *tenantTx) begin(ctx context.Context) error {
 	user, payment, users := names(x.cause.Payload)
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN")
-	x.lock(batch)
-	batch.Queue(tenantLoadSQL, e.Key, e.Source, inboxID(x.cause), user, payment, users, ofSubscription(e.Type)).QueryRow(x.load)
-	return x.conn.SendBatch(ctx, batch).Close()
+	batch.Queue(fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds()))
+	batch.Queue(tenantLockSQL, e.Key, e.Source, inboxID(x.cause)).Query(into(&x.lockRow))
+	var row loadedRow
+	batch.Queue(tenantLoadSQL, e.Key, e.Source, inboxID(x.cause), user, users, ofSubscription(e.Type)).Query(into(&row))
+	if payment != "" {
+		batch.Queue(paymentSQL, payment).Query(func(rows pgx.Rows) (err error) {
+			x.state.Payment, err = pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[tenant.Payment])
+			if errors.Is(err, pgx.ErrNoRows) {
+				x.state.Payment, err = nil, nil
+			}
+			return err
+		})
+	}
+	err := x.conn.SendBatch(ctx, batch).Close()
+	if unreadable := (pgx.ScanArgError{}); errors.As(err, &unreadable) {
+		return &stateError{fmt.Errorf("read company %s: %w", e.Key, err)}
+	}
+	if err == nil {
+		x.load(&row)
+	}
+	return err
+}
+
+// A lockRow is the row of tenant_lock.sql.
+type lockRow struct {
+	Blocked bool // the company can't go on
+	Faulty  bool // the event can't be read, or was refused by Postgres after it had waited
+	Locked  bool // the company's lock is held
+}
+
+// A loadedRow is the row of tenant_load.sql.
+type loadedRow struct {
+	CompanyName, BillingEmail, CompanyCurrency, CompanyStatus string
+	CreatedAt                                                 *time.Time // nil: there is no such company
+	Config                                                    []byte
+	Subscribed                                                bool
+	tenant.Subscription
+	heldRow
+	LastEffectAt *time.Time
+	auditHead
+	inboxRow
+	QueueHead                          int64
+	UserOf                             string
+	Users, SchemaVersion, NewestSchema int64
+}
+
+// A heldRow is what stands beside a subscription, in the rows of tenant_load.sql and subscription.sql.
+type heldRow struct {
+	NextPeriodStart, NextPeriodEnd *time.Time // of the renewal; nil: there is none
+	tenant.Books
+	EffectAt *time.Time // of the last effect of the topic; nil: there was none
 }
 
 // names gives the user and the payment that an event names, and whether the company's users matter to it.
@@ -56,73 +114,36 @@ func names(payload any) (user, payment string, users bool) {
 // ofSubscription reports whether events of a type are those of subscription.events.
 func ofSubscription(eventType string) bool { return consumerOf(eventType) == "subscription" }
 
-// load reads the row of tenant_load.sql.
-func (x *tenantTx) load(row pgx.Row) error {
+// load takes over what was read.
+func (x *tenantTx) load(row *loadedRow) {
 	s := &x.state
-	s.CompanyID = x.cause.Event.Key
-	var known, subscribed, payment bool
-	var c tenant.Company
-	var sub tenant.Subscription
-	var p tenant.Payment
-	var created, start, end, effect, nextStart, nextEnd *time.Time
-	var limits, benefits, renewal, expired []byte
-	err := row.Scan(&known, &c.Name, &c.BillingEmail, &c.Currency, &c.Status, &created, &s.Config,
-		&subscribed, &sub.Tier, &sub.Status, &start, &end, &sub.Months, &sub.PriceMinor,
-		&sub.Currency, &sub.PendingTier, &sub.PendingAt, &sub.CancelAtEnd, &sub.GraceUntil,
-		&sub.RenewalUntil, &nextStart, &nextEnd, &renewal, &sub.Failed, &expired,
-		&sub.AnchorDay, &limits, &benefits, &sub.Partition,
-		&s.Books.Charged, &s.Books.Tiers, &s.Books.Received,
-		&effect, &x.last, &x.audit.seq, &x.audit.hash,
-		&x.prior.state, &x.prior.fingerprint, &x.prior.seq, &x.prior.result, &x.prior.published, &s.Queue.Head,
-		&s.UserOf, &s.Users,
-		&payment, &p.CompanyID, &p.AmountMinor, &p.Currency, &p.PaidAt, &p.Method, &p.Status, &p.BillingPeriod, &p.TransactionID, &p.PeriodStart, &p.Reason,
-		&s.SchemaVersion, &s.NewestSchema)
-	if err != nil {
-		return fmt.Errorf("read company %s: %w", s.CompanyID, err)
+	s.CompanyID, s.Config, s.Books = x.cause.Event.Key, row.Config, row.Books
+	s.UserOf, s.Users, s.SchemaVersion, s.NewestSchema = row.UserOf, row.Users, row.SchemaVersion, row.NewestSchema
+	x.last, x.audit, x.prior = row.LastEffectAt, row.auditHead, row.inboxRow
+	if row.EffectAt != nil {
+		s.LastEffect = *row.EffectAt
 	}
-	if effect != nil {
-		s.LastEffect = *effect
+	s.Queue.Head = row.QueueHead
+	if x.prior.State == inboxWaiting {
+		s.Queue.Own = x.prior.Seq
 	}
-	if x.prior.state == inboxWaiting {
-		s.Queue.Own = x.prior.seq
+	if row.CreatedAt != nil {
+		s.Company = &tenant.Company{Name: row.CompanyName, BillingEmail: row.BillingEmail, Currency: row.CompanyCurrency, Status: row.CompanyStatus,
+			CreatedAt: row.CreatedAt.UTC()}
 	}
-	if known {
-		c.CreatedAt = created.UTC()
-		s.Company = &c
+	if row.Subscribed {
+		row.complete(&row.Subscription)
+		s.Subscription = &row.Subscription
 	}
-	if payment {
-		_, p.PaymentID, _ = names(x.cause.Payload)
-		s.Payment = &p
-	}
-	if !subscribed {
-		return nil
-	}
-	sub.PeriodStart, sub.PeriodEnd = start.UTC(), end.UTC()
-	if renewal != nil {
-		sub.Renewal = &tenant.Renewal{Start: nextStart.UTC(), End: nextEnd.UTC()}
-	}
-	s.Subscription = &sub
-	return readTerms(s.CompanyID, &sub, limits, benefits, renewal, expired)
 }
 
-// readTerms reads the columns of a subscription that are JSON. A nil one is null.
-func readTerms(company string, sub *tenant.Subscription, limits, benefits, renewal, expired []byte) (err error) {
-	if sub.Limits, err = (limitsReader{}).read(limits); err != nil {
-		return &stateError{err}
+// complete adds to a subscription what Postgres and JSON leave open.
+func (h *heldRow) complete(s *tenant.Subscription) {
+	s.PeriodStart, s.PeriodEnd = s.PeriodStart.UTC(), s.PeriodEnd.UTC()
+	if s.Limits.Features == nil {
+		s.Limits.Features = []string{}
 	}
-	if err := json.Unmarshal(benefits, &sub.Benefits); err != nil {
-		return &stateError{fmt.Errorf("read the benefits of company %s: %w", company, err)}
+	if s.Renewal != nil {
+		s.Renewal.Start, s.Renewal.End = h.NextPeriodStart.UTC(), h.NextPeriodEnd.UTC()
 	}
-	if renewal != nil {
-		if err := json.Unmarshal(renewal, sub.Renewal); err != nil {
-			return &stateError{fmt.Errorf("read the renewal of company %s: %w", company, err)}
-		}
-	}
-	if expired != nil {
-		sub.Expired = &tenant.Term{}
-		if err := json.Unmarshal(expired, sub.Expired); err != nil {
-			return &stateError{fmt.Errorf("read what company %s had before its expiry: %w", company, err)}
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"time"
 
@@ -11,45 +12,26 @@ import (
 	"tenantflow/internal/tenant"
 )
 
+var (
+	//go:embed queries/inbox_stranded.sql
+	inboxStrandedSQL string
+	//go:embed queries/inbox_overdue.sql
+	inboxOverdueSQL string
+	//go:embed queries/backlog.sql
+	backlogSQL string
+)
+
 // Stranded returns up to limit companies for which events wait that could be applied: the process that was to apply them has died. Those
 // that can't go on are for Retry.
 func (t *Tenants) Stranded(ctx context.Context, limit int) ([]string, error) {
-	return t.companies(ctx, "look for events that wait for nothing", `SELECT DISTINCT i.company_id
-		FROM public.inbox AS i
-		WHERE i.state = 'waiting'
-			AND (i.type = '`+events.TypeCompanyRegistered+`' OR EXISTS (SELECT FROM public.companies AS c WHERE c.company_id = i.company_id))
-			AND NOT EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = i.company_id)
-		LIMIT $1`, limit)
-}
-
-func (t *Tenants) companies(ctx context.Context, doing, query string, args ...any) ([]string, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	rows, err := t.store.pool.Query(ctx, query, args...)
-	if err == nil {
-		var found []string
-		if found, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {
-			return found, nil
-		}
-	}
-	return nil, explain(doing, err)
+	return collect(ctx, t.store, "look for events that wait for nothing", pgx.RowTo[string], inboxStrandedSQL, limit)
 }
 
 // GiveUp refuses up to limit events whose time to wait for their company was over some time ago.
 func (t *Tenants) GiveUp(ctx context.Context, ago time.Duration, limit int) ([]Applied, error) {
-	bounded, cancel := t.store.bounded(ctx)
-	defer cancel()
-	rows, err := t.store.pool.Query(bounded, `SELECT source, event_id, event FROM public.inbox AS i
-		WHERE state = 'waiting' AND wait_until <= clock_timestamp() - $1::interval AND type <> '`+events.TypeCompanyRegistered+`'
-			AND NOT EXISTS (SELECT FROM public.companies AS c WHERE c.company_id = i.company_id)
-			AND NOT EXISTS (SELECT FROM public.company_blocks AS b WHERE b.company_id = i.company_id)
-		ORDER BY seq LIMIT $2`, ago, limit)
-	if err != nil {
-		return nil, explain("look for events that have waited too long", err)
-	}
 	var unreadable []*unreadableError
 	var causes []*tenant.Cause
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+	_, err := collect(ctx, t.store, "look for events that have waited too long", func(row pgx.CollectableRow) (struct{}, error) {
 		c, err := readWaiting(row)
 		var one *unreadableError
 		switch {
@@ -60,9 +42,9 @@ func (t *Tenants) GiveUp(ctx context.Context, ago time.Duration, limit int) ([]A
 			causes = append(causes, c)
 		}
 		return struct{}{}, err
-	})
+	}, inboxOverdueSQL, ago, limit)
 	if err != nil {
-		return nil, explain("look for events that have waited too long", err)
+		return nil, err
 	}
 	for _, one := range unreadable {
 		if err := t.hold(ctx, &one.row, one.cause); err != nil {
@@ -89,14 +71,14 @@ func (t *Tenants) GiveUp(ctx context.Context, ago time.Duration, limit int) ([]A
 // giveUp refuses one event, unless its company is there by now: then its turn comes in its place.
 func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (one *Applied, err error) {
 	err = t.transaction(ctx, c, func(ctx context.Context, x *tenantTx) error {
-		if x.state.Company != nil || x.prior.state != inboxWaiting {
+		if x.state.Company != nil || x.prior.State != inboxWaiting {
 			return nil
 		}
 		if _, due := c.Payload.(*events.SubscriptionDue); due {
 			return x.drop(ctx)
 		}
 		d := &tenant.Decision{At: effectTime(c.Event.Time), Refused: unknownCompany(c.Event.Key, t.wait)}
-		one, err = x.write(ctx, d, x.prior.fingerprint)
+		one, err = x.write(ctx, d, x.prior.Fingerprint)
 		return err
 	})
 	return one, err
@@ -113,16 +95,5 @@ type Backlog struct {
 
 // Backlog counts what is not at its end.
 func (t *Tenants) Backlog(ctx context.Context) (Backlog, error) {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	var b Backlog
-	err := t.store.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM public.inbox WHERE state = 'waiting'),
-			(SELECT count(*) FROM public.inbox WHERE fault IS NOT NULL), (SELECT count(*) FROM public.company_blocks),
-			count(*), coalesce(clock_timestamp() - min(applied_at), '0')
-		FROM public.inbox WHERE published_at IS NULL AND state IN ('done', 'rejected') AND fault IS NULL`).
-		Scan(&b.Waiting, &b.Faulty, &b.Blocked, &b.Unpublished, &b.Oldest)
-	if err != nil {
-		return b, explain("count what is not at its end", err)
-	}
-	return b, nil
+	return collectOne(ctx, t.store, "count what is not at its end", pgx.RowToStructByName[Backlog], backlogSQL)
 }

@@ -16,10 +16,26 @@ import (
 )
 
 var (
-	//go:embed subscription_put.sql
+	//go:embed queries/config_put.sql
+	configPutSQL string
+	//go:embed queries/subscription_put.sql
 	subscriptionPutSQL string
-	//go:embed payment_put.sql
+	//go:embed queries/inbox_purge_held.sql
+	inboxPurgeHeldSQL string
+	//go:embed queries/transaction_put.sql
+	transactionPutSQL string
+	//go:embed queries/payment_put.sql
 	paymentPutSQL string
+	//go:embed queries/payments_adopt.sql
+	paymentsAdoptSQL string
+	//go:embed queries/audit_put.sql
+	auditPutSQL string
+	//go:embed queries/head_put.sql
+	headPutSQL string
+	//go:embed queries/inbox_done.sql
+	inboxDoneSQL string
+	//go:embed queries/inbox_due.sql
+	inboxDueSQL string
 )
 
 // write brings a decision into the tables and commits. First what tells something that the results say, then the rest with the
@@ -91,9 +107,7 @@ func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) 
 		b.Queue("SELECT public.tenant_user_put($1, $2, $3, $4)", company, d.Add.ID, d.Add.Email, d.At)
 	}
 	if d.Config != nil {
-		b.Queue(`INSERT INTO public.company_config AS c (company_id, config) VALUES ($1, $2)
-			ON CONFLICT (company_id) DO UPDATE SET config = EXCLUDED.config RETURNING version, config`, company, d.Config).
-			QueryRow(func(row pgx.Row) error { return row.Scan(&w.ConfigVersion, &w.Config) })
+		b.Queue(configPutSQL, company, d.Config).QueryRow(func(row pgx.Row) error { return row.Scan(&w.ConfigVersion, &w.Config) })
 	}
 	if d.BillingEmail != "" {
 		b.Queue("UPDATE public.companies SET billing_email = $2 WHERE company_id = $1", company, d.BillingEmail)
@@ -151,9 +165,7 @@ func (x *tenantTx) seat(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) {
 	}
 	b.Queue("SELECT user_id, status FROM public.seat_users($1, $2, $3, $4, $5, $6, $7) ORDER BY user_id",
 		x.state.CompanyID, s.Tier, s.PeriodStart, s.PeriodEnd, s.Limits, places, d.At).Query(func(rows pgx.Rows) (err error) {
-		w.Seats, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (seat tenant.Seat, err error) {
-			return seat, row.Scan(&seat.UserID, &seat.Status)
-		})
+		w.Seats, err = pgx.CollectRows(rows, pgx.RowToStructByName[tenant.Seat])
 		return err
 	})
 }
@@ -172,8 +184,7 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
 	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND published_at IS NOT NULL", company)
-	// What is held asks for less than this, or can't be applied.
-	b.Queue("UPDATE public.inbox SET state = 'done', event = NULL, fault = NULL, published_at = clock_timestamp() WHERE company_id = $1 AND state = 'held'", company)
+	b.Queue(inboxPurgeHeldSQL, company)
 	b.Queue("UPDATE public.companies SET status = $2, closed_at = coalesce(closed_at, $3), name = '', billing_email = '' WHERE company_id = $1",
 		company, tenant.Purged, d.At)
 }
@@ -190,9 +201,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 		if tx.Payment != nil {
 			payment = tx.Payment
 		}
-		b.Queue(`INSERT INTO public.billing_transactions (transaction_id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency,
-			lines, period_start, period_end, payment_data, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-			w.TransactionID, company, tx.Type, tx.OldTier, tx.NewTier, tx.Adjustment.AmountMinor, tx.Adjustment.Currency,
+		b.Queue(transactionPutSQL, w.TransactionID, company, tx.Type, tx.OldTier, tx.NewTier, tx.Adjustment.AmountMinor, tx.Adjustment.Currency,
 			lines, tx.Adjustment.PeriodStart, tx.Adjustment.PeriodEnd, payment, d.At)
 	}
 	x.payments(b, d, w)
@@ -204,13 +213,12 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	if err != nil {
 		return unwritable("the audit record of "+d.Action, err)
 	}
-	x.audit.seq++
-	record := AuditRecord{CompanyID: company, Seq: x.audit.seq, Source: e.Source, EventID: e.ID, Type: e.Type, Action: d.Action,
-		OccurredAt: d.At, Details: string(details), PreviousHash: x.audit.hash}
+	x.audit.Seq++
+	record := AuditRecord{CompanyID: company, Seq: x.audit.Seq, Source: e.Source, EventID: e.ID, Type: e.Type, Action: d.Action,
+		OccurredAt: d.At, Details: string(details), PreviousHash: x.audit.Hash}
 	record.Hash = record.Sum()
-	x.audit.hash = record.Hash
-	b.Queue(`INSERT INTO public.audit_log (company_id, seq, event_source, event_id, event_type, action, occurred_at, details, previous_hash, hash)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, record.CompanyID, record.Seq, record.Source, record.EventID, record.Type, record.Action,
+	x.audit.Hash = record.Hash
+	b.Queue(auditPutSQL, record.CompanyID, record.Seq, record.Source, record.EventID, record.Type, record.Action,
 		record.OccurredAt, record.Details, record.PreviousHash, record.Hash)
 	var ofSub, ofCompany *time.Time // an effect of one topic leaves the other's time as it is
 	if ofCompany = &d.At; ofSubscription(e.Type) {
@@ -219,12 +227,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	if x.last == nil || x.last.Before(d.At) {
 		x.last = &d.At
 	}
-	b.Queue(`INSERT INTO public.company_heads AS h (company_id, last_effect_at, subscription_effect_at, company_effect_at, audit_seq, audit_hash)
-		VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (company_id) DO UPDATE SET (last_effect_at, subscription_effect_at, company_effect_at, audit_seq, audit_hash) = (EXCLUDED.last_effect_at,
-			coalesce(EXCLUDED.subscription_effect_at, h.subscription_effect_at), coalesce(EXCLUDED.company_effect_at, h.company_effect_at),
-			EXCLUDED.audit_seq, EXCLUDED.audit_hash)`,
-		company, x.last, ofSub, ofCompany, x.audit.seq, x.audit.hash)
+	b.Queue(headPutSQL, company, x.last, ofSub, ofCompany, x.audit.Seq, x.audit.Hash)
 	return nil
 }
 
@@ -248,8 +251,7 @@ func (x *tenantTx) payments(b *pgx.Batch, d *tenant.Decision, w tenant.Written) 
 			company, d.Release, d.At)
 	}
 	if d.Adopt {
-		b.Queue(`UPDATE public.payments SET period_start = $2, updated_at = $4 WHERE company_id = $1 AND period_start IS NULL AND status = 'received'
-			AND billing_period = $3`, company, d.Subscription.PeriodStart, d.Subscription.PeriodStart.UTC().Format("2006-01"), d.At)
+		b.Queue(paymentsAdoptSQL, company, d.Subscription.PeriodStart, d.Subscription.PeriodStart.UTC().Format("2006-01"), d.At)
 	}
 }
 
@@ -305,7 +307,7 @@ func (x *tenantTx) result(d *tenant.Decision, w tenant.Written) ([]byte, error) 
 		for i := range outputs {
 			if t := outputs[i].Topic; t == events.TopicCompanyResults || t == events.TopicSubscriptionResults {
 				// The record of this effect, so that a tail that is cut off the log, or a recreated log, shows.
-				outputs[i].Data["audit_seq"], outputs[i].Data["audit_hash"] = x.audit.seq, x.audit.hash
+				outputs[i].Data["audit_seq"], outputs[i].Data["audit_hash"] = x.audit.Seq, x.audit.Hash
 			}
 		}
 	}

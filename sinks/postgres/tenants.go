@@ -3,7 +3,6 @@ package postgres
 import (
 	"cmp"
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"time"
@@ -15,9 +14,6 @@ import (
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 )
-
-//go:embed tenant_load.sql
-var tenantLoadSQL string
 
 // Tenants applies events to companies: each in one transaction that holds the event's identity, its effects, the record of them
 // and what is to be published. So an event that arrives again is found done, whichever process did it and whatever broke.
@@ -274,7 +270,7 @@ func rejectStored(err error) error {
 // attempt is one transaction.
 func (t *Tenants) attempt(ctx context.Context, a attempt) (out outcome, err error) {
 	err = t.transaction(ctx, a.cause, func(ctx context.Context, x *tenantTx) error {
-		x.state.EmailTaken, x.state.Queue.Blocked, x.fault = a.emailTaken, a.blocked || x.blocked, a.fault
+		x.state.EmailTaken, x.state.Queue.Blocked, x.fault = a.emailTaken, a.blocked || x.Blocked, a.fault
 		out, err = x.run(ctx)
 		return err
 	})
@@ -318,9 +314,9 @@ type tenantTx struct {
 	conn    *pgx.Conn
 	cause   *tenant.Cause
 	fault   *tier.Refusal // see attempt
-	blocked bool          // the company can't go on
 	watch   *lockWatch
 	ended   bool // committed
+	lockRow
 
 	state tenant.State
 	last  *time.Time // of the last effect of either topic
@@ -331,10 +327,10 @@ type tenantTx struct {
 // run does the next step for the event, and commits if it has written anything.
 func (x *tenantTx) run(ctx context.Context) (outcome, error) {
 	c, s := x.cause, &x.state
-	print := x.prior.fingerprint
+	print := x.prior.Fingerprint
 	_, isDue := c.Payload.(*events.SubscriptionDue) // which is done when the subscription says so
 	switch {
-	case isDue || x.prior.state == "":
+	case isDue || x.prior.State == "":
 		print = fingerprint(c.Event)
 	case !sameEvent(print, c.Event):
 		return outcome{}, conflict(c.Event)

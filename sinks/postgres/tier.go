@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	//go:embed tiers_write.sql
+	//go:embed queries/tiers_write.sql
 	tiersWriteSQL string
-	//go:embed tiers_differ.sql
+	//go:embed queries/tiers_differ.sql
 	tiersDifferSQL string
 )
 

@@ -16,13 +16,13 @@ import (
 )
 
 var (
-	//go:embed users.sql
+	//go:embed queries/users.sql
 	usersSQL string
-	//go:embed users_former.sql
+	//go:embed queries/users_former.sql
 	formerSQL string
-	//go:embed company.sql
+	//go:embed queries/company.sql
 	companySQL string
-	//go:embed members.sql
+	//go:embed queries/members.sql
 	membersSQL string
 )
 
@@ -37,9 +37,7 @@ func (s *Store) Users(ctx context.Context, ids []string) ([]directory.Subscripti
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	known, err := s.members(ctx, usersSQL, ids)
+	known, err := s.members(ctx, ids, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -52,15 +50,14 @@ func (s *Store) Users(ctx context.Context, ids []string) ([]directory.Subscripti
 		return known, nil
 	}
 	slices.Sort(missing)
-	return s.former(ctx, slices.Compact(missing), known)
+	former, err := collect(ctx, s, "look up whose users were", readFormer, formerSQL, slices.Compact(missing))
+	return append(known, former...), err
 }
 
 // UserOf returns a user who belongs to one of the companies. For any other, known or not, the query does the same work: it finds no
 // row. The error is then directory.ErrUnknown.
 func (s *Store) UserOf(ctx context.Context, id string, companies []string) (directory.Subscription, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	found, err := s.members(ctx, usersSQL+" AND u.company_id = ANY ($2)", []string{id}, companies)
+	found, err := s.members(ctx, []string{id}, append([]string{}, companies...)) // never null, which is any company
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("look user %q up in Postgres: %w", id, directory.ErrUnknown)
 	}
@@ -70,59 +67,47 @@ func (s *Store) UserOf(ctx context.Context, id string, companies []string) (dire
 	return found[0], nil
 }
 
-// members runs a query of users.sql.
-func (s *Store) members(ctx context.Context, query string, arguments ...any) ([]directory.Subscription, error) {
-	rows, err := s.pool.Query(ctx, query, arguments...)
-	if err != nil {
-		return nil, explain("look users up", err)
-	}
+// members looks up users who belong to one of the companies; nil: to any.
+func (s *Store) members(ctx context.Context, ids, companies []string) ([]directory.Subscription, error) {
 	limits := limitsReader{}
-	known, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (directory.Subscription, error) {
-		var u directory.Subscription
-		var text []byte
-		var notInCatalogue bool
-		var m memberships
-		err := row.Scan(&u.UserID, &u.CompanyID, &u.Email, &u.Status, &u.StartDate, &u.EndDate, &u.CreatedAt, &u.UpdatedAt, &u.LastActivity,
-			&u.Tier, &u.BillingStatus, &text, &notInCatalogue, &u.Version, &m.companies, &m.since, &m.until, &m.recorded, &m.ended, &u.Origin)
+	return collect(ctx, s, "look users up", func(row pgx.CollectableRow) (directory.Subscription, error) {
+		r, err := pgx.RowToStructByName[userRow](row)
 		if err != nil {
-			return u, err
+			return r.Subscription, err
 		}
-		if notInCatalogue {
-			s.sayUnlisted(u.Tier, u.CompanyID)
+		if r.NotInCatalogue {
+			s.sayUnlisted(r.Tier, r.CompanyID)
 		}
-		u.Memberships = m.list()
-		u.Limits, err = limits.read(text)
-		return u, err
-	})
-	if err != nil {
-		return nil, explain("look users up", err)
-	}
-	return known, nil
+		r.Memberships = r.list()
+		r.Subscription.Limits, err = limits.read(r.Limits)
+		return r.Subscription, err
+	}, usersSQL, ids, companies)
 }
 
-// former adds those of the users who have belonged to a company.
-func (s *Store) former(ctx context.Context, ids []string, known []directory.Subscription) ([]directory.Subscription, error) {
-	rows, err := s.pool.Query(ctx, formerSQL, ids)
-	if err == nil {
-		known, err = pgx.AppendRows(known, rows, func(row pgx.CollectableRow) (directory.Subscription, error) {
-			var u directory.Subscription
-			var m memberships
-			err := row.Scan(&u.UserID, &m.companies, &m.since, &m.until, &m.recorded, &m.ended, &u.Origin)
-			u.Memberships = m.list()
-			return u, err
-		})
-	}
-	if err != nil {
-		return nil, explain("look up whose users were", err)
-	}
-	return known, nil
+// A userRow is a row of users.sql.
+type userRow struct {
+	directory.Subscription
+	memberships
+	Limits         []byte // JSON; nil: the company has no subscription
+	NotInCatalogue bool
+}
+
+// A formerRow is a row of users_former.sql.
+type formerRow struct {
+	UserID, Origin string
+	memberships
+}
+
+func readFormer(row pgx.CollectableRow) (directory.Subscription, error) {
+	r, err := pgx.RowToStructByName[formerRow](row)
+	return directory.Subscription{UserID: r.UserID, Origin: r.Origin, Memberships: r.list()}, err
 }
 
 // memberships are a user's as columns.
 type memberships struct {
-	companies              []string
-	since                  []time.Time
-	until, recorded, ended []*time.Time
+	Companies                  []string
+	Since                      []time.Time
+	Until, RecordedAt, EndedAt []*time.Time
 }
 
 func (m memberships) list() []directory.Membership {
@@ -132,34 +117,40 @@ func (m memberships) list() []directory.Membership {
 		}
 		return t.UTC()
 	}
-	all := make([]directory.Membership, len(m.companies))
+	all := make([]directory.Membership, len(m.Companies))
 	for i := range all {
-		all[i] = directory.Membership{CompanyID: m.companies[i], Since: m.since[i].UTC(), Until: utc(m.until[i]),
-			RecordedAt: utc(m.recorded[i]), EndedAt: utc(m.ended[i])}
+		all[i] = directory.Membership{CompanyID: m.Companies[i], Since: m.Since[i].UTC(), Until: utc(m.Until[i]),
+			RecordedAt: utc(m.RecordedAt[i]), EndedAt: utc(m.EndedAt[i])}
 	}
 	return all
+}
+
+// A companyRow is the row of company.sql.
+type companyRow struct {
+	directory.Company
+	directory.Period
+	Limits         []byte // JSON; nil: the company has no subscription
+	NotInCatalogue bool
 }
 
 // Company returns what is known of a company. An unknown one is directory.ErrUnknown. Without a subscription, tier and
 // status are empty and the limits zero.
 func (s *Store) Company(ctx context.Context, id string) (directory.Company, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	var c directory.Company
-	var text []byte
-	var notInCatalogue bool
-	err := s.pool.QueryRow(ctx, companySQL, id).Scan(&c.CompanyID, &c.BillingEmail, &c.Tier, &text, &c.SupportLevel, &c.Config,
-		&c.Period.Start, &c.Period.End, &c.Period.Status, &notInCatalogue, &c.Version, &c.Origin)
+	r, err := collectOne(ctx, s, "look a company up", pgx.RowToStructByName[companyRow], companySQL, id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return c, fmt.Errorf("look company %q up in Postgres: %w", id, directory.ErrUnknown)
+		return directory.Company{}, fmt.Errorf("look company %q up in Postgres: %w", id, directory.ErrUnknown)
 	}
+	c := r.Company
+	c.Period = r.Period
 	if err == nil {
-		c.Limits, err = limitsReader{}.read(text)
+		if c.Limits, err = (limitsReader{}).read(r.Limits); err != nil {
+			err = explain("look a company up", err)
+		}
 	}
 	if err != nil {
-		return directory.Company{}, explain("look a company up", err)
+		return directory.Company{}, err
 	}
-	if notInCatalogue {
+	if r.NotInCatalogue {
 		s.sayUnlisted(c.Tier, id)
 	}
 	return c, nil
@@ -167,17 +158,7 @@ func (s *Store) Company(ctx context.Context, id string) (directory.Company, erro
 
 // Members returns up to limit users of a company, those that come after the given one, in the order of their ids.
 func (s *Store) Members(ctx context.Context, company, after string, limit int) ([]string, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, membersSQL, company, after, limit)
-	if err != nil {
-		return nil, explain("list the users of a company", err)
-	}
-	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, explain("list the users of a company", err)
-	}
-	return users, nil
+	return collect(ctx, s, "list the users of a company", pgx.RowTo[string], membersSQL, company, after, limit)
 }
 
 // unlistedAgain is how long a tier that is not in the catalogue is not mentioned again.

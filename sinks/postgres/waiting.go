@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,13 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/tenant"
+)
+
+var (
+	//go:embed queries/inbox_first.sql
+	inboxFirstSQL string
+	//go:embed queries/inbox_hold.sql
+	inboxHoldSQL string
 )
 
 // A waitingEvent is the column event: all that is needed to apply it later.
@@ -91,32 +99,25 @@ func (x *tenantTx) waits(ctx context.Context, print []byte) error {
 	return nil
 }
 
-// firstWaitingSQL is the event that has waited longest for a company. To one that is not registered only a registration can be applied.
-const firstWaitingSQL = `SELECT source, event_id, event FROM public.inbox AS i
-	WHERE company_id = $1 AND state = 'waiting'
-		AND (type = '` + events.TypeCompanyRegistered + `' OR EXISTS (SELECT FROM public.companies AS c WHERE c.company_id = i.company_id))
-	ORDER BY seq LIMIT 1`
-
-func readWaiting(row pgx.Row) (*tenant.Cause, error) {
-	var identity events.Envelope
-	var text []byte
-	if err := row.Scan(&identity.Source, &identity.ID, &text); err != nil {
+// readWaiting reads a row whose text is the event.
+func readWaiting(row pgx.CollectableRow) (*tenant.Cause, error) {
+	r, err := pgx.RowToStructByName[inboxText](row)
+	if err != nil {
 		return nil, err
 	}
-	return readEvent(identity, text)
+	return readEvent(events.Envelope{Source: r.Source, ID: r.EventID}, r.Text)
 }
 
 // firstWaiting is the event that has waited longest for the company. The error is an *unreadableError if that can't be read.
 func (x *tenantTx) firstWaiting(ctx context.Context) (*tenant.Cause, error) {
-	return readWaiting(x.conn.QueryRow(ctx, firstWaitingSQL, x.state.CompanyID))
+	rows, _ := x.conn.Query(ctx, inboxFirstSQL, x.state.CompanyID) // its error comes with the rows
+	return pgx.CollectExactlyOneRow(rows, readWaiting)
 }
 
 // firstWaiting is the event that has waited longest for a company; nil: none does. Those that can't be read step aside.
 func (t *Tenants) firstWaiting(ctx context.Context, company string) (*tenant.Cause, error) {
 	for {
-		bounded, cancel := t.store.bounded(ctx)
-		c, err := readWaiting(t.store.pool.QueryRow(bounded, firstWaitingSQL, company))
-		cancel()
+		c, err := collectOne(ctx, t.store, "read what waits for a company", readWaiting, inboxFirstSQL, company)
 		var unreadable *unreadableError
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
@@ -125,10 +126,8 @@ func (t *Tenants) firstWaiting(ctx context.Context, company string) (*tenant.Cau
 			if err := t.hold(ctx, &unreadable.row, unreadable.cause); err != nil {
 				return nil, err
 			}
-		case err != nil:
-			return nil, explain("read what waits for a company", err)
 		default:
-			return c, nil
+			return c, err
 		}
 	}
 }
@@ -137,36 +136,30 @@ func (t *Tenants) firstWaiting(ctx context.Context, company string) (*tenant.Cau
 // reason; the same event, delivered again, is tried again.
 func (t *Tenants) hold(ctx context.Context, row *events.Envelope, why error) error {
 	t.store.log.ErrorContext(ctx, "an event that has waited can't be applied; it is held in the inbox", "source", row.Source, "event_id", row.ID, "error", why)
-	return t.fault(ctx, row, why,
-		"UPDATE public.inbox SET state = 'held', fault = $3, applied_at = clock_timestamp() WHERE source = $1 AND event_id = $2 AND state = 'waiting'")
+	return t.fault(ctx, row, why, inboxHoldSQL)
 }
 
 // faulty leaves a result that can't be read unpublished. The effects stay.
 func (t *Tenants) faulty(ctx context.Context, row *events.Envelope, why error) error {
 	t.store.log.ErrorContext(ctx, "a result in the inbox can't be read; it is not published", "source", row.Source, "event_id", row.ID, "error", why)
-	return t.fault(ctx, row, why,
-		"UPDATE public.inbox SET fault = $3 WHERE source = $1 AND event_id = $2 AND fault IS NULL")
+	return t.fault(ctx, row, why, "UPDATE public.inbox SET fault = $3 WHERE source = $1 AND event_id = $2 AND fault IS NULL")
 }
 
 func (t *Tenants) fault(ctx context.Context, row *events.Envelope, why error, sql string) error {
-	ctx, cancel := t.store.bounded(ctx)
-	defer cancel()
-	if _, err := t.store.pool.Exec(ctx, sql, row.Source, row.ID, why.Error()); err != nil {
-		return explain("note a fault in the inbox", err)
-	}
-	return nil
+	_, err := t.store.exec(ctx, "note a fault in the inbox", sql, row.Source, row.ID, why.Error())
+	return err
 }
 
 // settled reports whether the event is done, according to its row in the inbox, and returns what is still to be published of it.
 func (x *tenantTx) settled(ctx context.Context) (one *Applied, done bool, err error) {
 	switch {
-	case x.prior.state == "" || x.prior.state == inboxWaiting || x.prior.state == inboxHeld && x.prior.faulty:
+	case x.prior.State == "" || x.prior.State == inboxWaiting || x.prior.State == inboxHeld && x.Faulty:
 		return nil, false, nil
-	case x.prior.published || x.prior.result == nil || x.prior.faulty:
+	case x.prior.Published || x.prior.Result == nil || x.Faulty:
 		return nil, true, nil
 	}
 	cause := &x.cause.Event.Envelope
-	if one, err = readApplied(cause, x.prior.result); err != nil {
+	if one, err = readApplied(cause, x.prior.Result); err != nil {
 		return nil, true, x.tenants.faulty(ctx, cause, err)
 	}
 	return one, true, nil

@@ -81,7 +81,7 @@ func (f *Log) AddPartitions(t *testing.T, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // it was only asked
 	Eventually(t, "the broker knows the new partitions", time.Minute, func() bool {
 		all, err := conn.ReadPartitions(f.Topic)
 		return err == nil && len(all) == n

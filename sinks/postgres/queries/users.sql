@@ -1,20 +1,21 @@
--- What is known of users ($1: their ids), with the last companies they belonged to. The version is that of the newest row the answer is made of; a change of any of
--- them is recorded with that version in the table changes.
+-- What is known of users ($1: their ids) who belong to one of some companies ($2; null: to any), with the last companies they belonged
+-- to. The version is that of the newest row the answer is made of; a change of any of them is recorded with that version in the table
+-- changes.
 SELECT
     u.user_id,
     u.company_id,
     u.email,
-    u.subscription_status,
-    coalesce(u.subscription_start_date, p.starts),
-    coalesce(u.subscription_end_date, p.ends),
+    u.subscription_status AS status,
+    coalesce(u.subscription_start_date, p.starts) AS start_date,
+    coalesce(u.subscription_end_date, p.ends) AS end_date,
     u.created_at,
     u.updated_at,
     u.last_activity,
-    coalesce(s.tier, ''),
-    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
+    coalesce(s.tier, '') AS tier,
+    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END AS billing_status,
     s.limits,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
-    greatest(u.version, c.version, f.version, s.version),
+    greatest(u.version, c.version, f.version, s.version) AS version,
     m.companies,
     m.since,
     m.until,
@@ -34,4 +35,4 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT company_id, since, until, recorded_at, ended_at FROM public.user_memberships
         WHERE user_id = u.user_id ORDER BY since DESC, company_id LIMIT 32) AS m) AS m
-WHERE u.user_id = ANY ($1)
+WHERE u.user_id = ANY ($1) AND ($2::text[] IS NULL OR u.company_id = ANY ($2))

@@ -2,16 +2,16 @@
 SELECT
     c.company_id,
     c.billing_email,
-    coalesce(s.tier, ''),
+    coalesce(s.tier, '') AS tier,
     s.limits,
-    coalesce(t.support_level, free.support_level, ''),
+    coalesce(t.support_level, free.support_level, '') AS support_level,
     f.config,
-    p.starts,
-    p.ends,
-    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END,
+    p.starts AS start,
+    p.ends AS "end",
+    CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END AS status,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
-    greatest(c.version, f.version, s.version),
-    coalesce(public.data_origin(), '')
+    greatest(c.version, f.version, s.version) AS version,
+    coalesce(public.data_origin(), '') AS origin
 FROM public.companies AS c
 LEFT JOIN public.company_config AS f ON f.company_id = c.company_id
 LEFT JOIN public.subscriptions AS s ON s.company_id = c.company_id

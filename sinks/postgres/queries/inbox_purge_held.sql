@@ -1,0 +1,4 @@
+-- Ends what is held of a company ($1) that is purged: it asks for less than a purge, or can't be applied.
+UPDATE public.inbox
+SET state = 'done', event = NULL, fault = NULL, published_at = clock_timestamp()
+WHERE company_id = $1 AND state = 'held'

@@ -1,0 +1,52 @@
+package postgres
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/tenant"
+	"tenantflow/migrations"
+)
+
+// Every statement fits the tables, and its columns are those of the struct that it is read into.
+func TestQueries_FitTheSchema(t *testing.T) {
+	t.Parallel()
+	cfg, err := pgx.ParseConfig(enginetest.NewPostgresDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := migrations.OpenPostgres(t.Context(), cfg, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tables.Close()
+	if _, err := tables.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	enginetest.PrepareQueries(t, conn, "queries", map[string]func(pgx.CollectableRow) error{
+		"audit_chain":       enginetest.ByName[chainRow],
+		"backlog":           enginetest.ByName[Backlog],
+		"blocks":            enginetest.ByName[Block],
+		"company":           enginetest.ByName[companyRow],
+		"configs":           enginetest.ByName[CompanyConfig],
+		"due":               enginetest.ByName[dueRow],
+		"inbox_first":       enginetest.ByName[inboxText],
+		"inbox_overdue":     enginetest.ByName[inboxText],
+		"inbox_settled":     enginetest.ByName[settledRow],
+		"inbox_unpublished": enginetest.ByName[inboxText],
+		"payment":           enginetest.ByName[tenant.Payment],
+		"subscription":      enginetest.ByName[subscriptionRow],
+		"tenant_load":       enginetest.ByName[loadedRow],
+		"tenant_lock":       enginetest.ByName[lockRow],
+		"users":             enginetest.ByName[userRow],
+		"users_former":      enginetest.ByName[formerRow],
+		"changes":           func(pgx.CollectableRow) error { return nil }, // by position
+	})
+}
