@@ -25,7 +25,7 @@ func skipsReplayed(r *events.Record, consumer string, key events.ReplayKey, sour
 }
 
 // notMeant rejects a usage event that was published for other consumers although the table does not hold it. The headers need no proof
-// here: an event that is in the table has had its effect, and one that is not must not vanish without a trace, whoever sent it.
+// here: an event that is in the table has had its effect, and one that is not must not vanish without a trace, no matter who sent it.
 func notMeant() *events.Rejection {
 	return events.Reject(events.MalformedEnvelope, "the header %s does not name %s, and no row of the event is in the table", events.HeaderReplayEffects, usageEffect)
 }

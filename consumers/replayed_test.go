@@ -57,10 +57,19 @@ func TestQuota_LeavesOutWhatAReplayProves(t *testing.T) {
 
 func TestUsage_NoHeaderHidesAnEvent(t *testing.T) {
 	t.Parallel()
-	start := time.Now().Add(-6 * time.Hour)
 	f := newFixture(t, fixtureOptions{})
-	messages, _ := traffic(t, model.Config{Seed: 13, Count: 150, Start: start})
-	_, want := traffic(t, model.Config{Seed: 13, Count: 100, Start: start})
+	g, err := model.New(model.Config{Seed: 13, Count: 150, Start: time.Now().Add(-6 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := make([]model.Message, 150)
+	var want model.Expected // of the first 100
+	for i := range messages {
+		if i == 100 {
+			want = g.Expected()
+		}
+		g.Next(&messages[i])
+	}
 	f.publish(t, messages[:90])
 	f.publish(t, replayed(messages[90:100], replayKey, "usage"))
 	f.publish(t, replayed(messages[:50], replayKey, "company"))  // they are there

@@ -8,7 +8,6 @@ import (
 )
 
 func TestReplayHeaders_AreProvenForTheirEventAlone(t *testing.T) {
-	t.Parallel()
 	key := events.ReplayKey("0123456789abcdef0123456789abcdef")
 	original := []events.Header{{Key: "ce_id", Value: []byte("1")}, {Key: "ce_source", Value: []byte("/s")}}
 	once := key.ReplayHeaders(original, "task-1", []string{"usage"}, "/s", "1")

@@ -375,7 +375,7 @@ func operator() string {
 // A taskProgress shows how far a task is: rate, share and time left.
 type taskProgress struct {
 	*progress
-	first, last int64 // records done at the beginning, and at the last update
+	first int64 // what was done at the beginning; negative: not known yet
 }
 
 func newTaskProgress(w io.Writer, command string) *taskProgress {

@@ -39,7 +39,7 @@ func TestReplay_FromTheCommandLine(t *testing.T) {
 		return stdout, stderr
 	}
 	run("migrate")
-	lines, _ := run("generate", "usage", "--count", "1000", "--seed", "3")
+	lines, _ := run("generate", "usage", "--count", "1000", "--seed", "3", "--resends", "0", "--late", "0")
 	file := filepath.Join(t.TempDir(), "events.jsonl")
 	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)

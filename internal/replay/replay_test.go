@@ -81,7 +81,7 @@ func TestReplay_KillAtAnyStepChangesNothing(t *testing.T) {
 	w.publish(t, g, 0)
 	w.consume(t, nil)
 	w.awaitConsumed(t)
-	s := w.station(t, small)
+	s, whole := w.station(t, small), w.station(t)
 	var want task.Counts
 	for round, step := range []task.Step{"", task.StepClaimed, task.StepDecided, task.StepProposed, task.StepPublished, task.StepAdvanced, task.StepFinished} {
 		removed := w.remove(t, "cityHash64(event_id) % 33 = 0")
@@ -110,7 +110,7 @@ func TestReplay_KillAtAnyStepChangesNothing(t *testing.T) {
 			t.Errorf("killed at %q: %d rows are there, %d of %d removed ones were published", step, left, want["published"], removed)
 		}
 		// What lies behind the range is brought back, so that the next round begins with the same.
-		s.run(t, s.create(t, everything()).ID)
+		whole.run(t, whole.create(t, everything()).ID)
 		w.awaitConsumed(t)
 		w.matches(t, g.Expected(), false)
 	}
@@ -273,12 +273,17 @@ func TestReplay_TakesOnlyWhatWasAskedFor(t *testing.T) {
 func TestReplay_OfAFileBringsItsEventsIn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 2)
-	g := generator(t, model.Config{Seed: 9, Count: 1000, Companies: 4, UsersPerCompany: 3, Resends: 0.05, Lines: true})
+	g := generator(t, model.Config{Seed: 9, Count: 1000, Companies: 4, UsersPerCompany: 3, Resends: 0.05, Structured: 0.3})
 	var text []byte
-	for {
-		line, ok := g.AppendLine(nil)
-		if !ok {
-			break
+	var m model.Message
+	for g.Next(&m) {
+		envelope, err := events.ParseEnvelope(&events.Record{Key: m.Key, Value: m.Value, Headers: m.Headers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := envelope.ToStructured(m.Key)
+		if err != nil {
+			t.Fatal(err)
 		}
 		text = append(append(text, line...), '\n')
 	}
