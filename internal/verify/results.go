@@ -61,6 +61,7 @@ type resultCheck struct {
 	begun  time.Time // by Postgres' clock, before anything was read
 	topics []resultTopic
 	found  map[uuid.UUID]*seen // of this pass
+	named  map[uuid.UUID]bool  // of this pass: something is wrong with them
 	pass   int
 	passes int
 
@@ -143,7 +144,7 @@ func (c *resultCheck) inPass(id uuid.UUID) bool { return int(id[0])%c.passes == 
 
 // compare makes one pass.
 func (c *resultCheck) compare(ctx context.Context) error {
-	c.found = map[uuid.UUID]*seen{}
+	c.found, c.named = map[uuid.UUID]*seen{}, map[uuid.UUID]bool{}
 	if err := c.read(ctx, func(topic int, r *events.Record, e *events.Envelope, id uuid.UUID) error {
 		c.counted.Records++
 		print := printOf(string(r.Key), e)

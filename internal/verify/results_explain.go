@@ -76,6 +76,10 @@ func (c *resultCheck) judge(ctx context.Context, some []unexplained) error {
 		if f == nil || row != nil && row.Repeats() && !u.isLast {
 			continue // of what fell due again, the last record is the one that the inbox has
 		}
+		if c.named[u.id] {
+			continue // it is there several times, and named once
+		}
+		c.named[u.id] = true
 		c.findings.add(*f)
 	}
 	return nil
