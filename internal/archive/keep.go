@@ -70,7 +70,7 @@ func Keep(ctx context.Context, k Keeping) error {
 		var locked *LockedError
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // asked to stop in the middle of a run; the next one goes on
 		case errors.As(err, &locked):
 			log.DebugContext(ctx, "another process archives the topic", slog.String("holder", locked.Holder))
 			k.showManifest()
@@ -95,7 +95,7 @@ func Keep(ctx context.Context, k Keeping) error {
 	}
 }
 
-// showManifest sets the metrics to what the archive holds, whoever has written it.
+// showManifest sets the metrics to what the archive holds, no matter which process wrote it.
 func (k *Keeping) showManifest() {
 	m, err := readManifest(filepath.Join(k.Root, k.Topic))
 	if err != nil {

@@ -155,7 +155,7 @@ type lock struct {
 
 // Close ends the transaction.
 func (k lock) Close() error {
-	err := k.conn.Close(context.Background()) //nolint:usetesting // it ends also when the measurement was cut off
+	err := k.conn.Close(context.Background())
 	_, dropped := k.owner.Exec(context.Background(), "DROP ROLE "+k.login)
 	return errors.Join(err, dropped)
 }
@@ -176,14 +176,14 @@ func (l *blockedLoad) lock(ctx context.Context, n int) (io.Closer, error) {
 		return nil, err
 	}
 	if _, err := k.conn.Exec(ctx, "BEGIN"); err != nil {
-		return nil, errors.Join(err, k.Close())
+		return nil, errors.Join(err, k.Close()) //nolint:contextcheck // it ends also when the measurement was cut off
 	}
 	tag, err := k.conn.Exec(ctx, fmt.Sprintf("INSERT INTO %s.mt5_accounts (account_id, user_id, account_number) SELECT row_number() OVER (), user_id, 'n' FROM %[1]s.users", schema))
 	if err == nil && tag.RowsAffected() == 0 {
 		err = fmt.Errorf("%s has no users", schema)
 	}
 	if err != nil {
-		return nil, errors.Join(err, k.Close())
+		return nil, errors.Join(err, k.Close()) //nolint:contextcheck // it ends also when the measurement was cut off
 	}
 	return k, nil
 }
