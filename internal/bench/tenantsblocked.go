@@ -155,7 +155,7 @@ type lock struct {
 
 // Close ends the transaction.
 func (k lock) Close() error {
-	err := k.conn.Close(context.Background()) //nolint:usetesting // it ends also when the measurement was cut off
+	err := k.conn.Close(context.Background()) // it ends also when the measurement was cut off
 	_, dropped := k.owner.Exec(context.Background(), "DROP ROLE "+k.login)
 	return errors.Join(err, dropped)
 }
