@@ -23,7 +23,7 @@ func (p *Postgres) onConn(ctx context.Context, do func(*pgx.Conn) error) error {
 		return err
 	}
 	defer conn.Close()
-	return conn.Raw(func(driver any) error { return do(driver.(*stdlib.Conn).Conn()) }) //nolint:forcetypeassert // the pool is stdlib's
+	return conn.Raw(func(driver any) error { return do(driver.(*stdlib.Conn).Conn()) })
 }
 
 // A querier is a *pgx.Conn or a pgx.Tx.

@@ -25,13 +25,8 @@ var (
 	blocksSQL string
 )
 
-const (
-	// lockTimeout is how long an event waits for a lock that another session holds. Its partition, with all its other companies, waits
-	// with it.
-	lockTimeout = 200 * time.Millisecond
-	// lockNotAvailable is the SQLSTATE of a wait that took longer.
-	lockNotAvailable = "55P03"
-)
+// lockNotAvailable is the SQLSTATE of a wait for a lock that took too long.
+const lockNotAvailable = "55P03"
 
 // Reasons why a company can't go on.
 const (
@@ -78,6 +73,7 @@ func (x *tenantTx) judged(ctx context.Context, doing string, err error) error {
 		return own // the event is refused
 	case errors.As(err, &sent) && sent.Code == lockNotAvailable:
 		blocked.Reason, blocked.By = BlockedByLock, x.watch.blockers()
+		x.patience.spend(x.timeout)
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 		blocked.Reason = BlockedBySize // where Postgres does not answer at all, it can't be noted either, and the partition waits
 	default:

@@ -249,3 +249,31 @@ func TestBlocked_AConflictIsFoundAllTheSame(t *testing.T) {
 		}
 	}
 }
+
+// Events that have waited in vain shorten the wait of the next ones, which then don't find out who blocks. The next try does, which no
+// partition waits for.
+func TestBlocked_TheNextTryFindsWhoBlocksEachOfSeveral(t *testing.T) {
+	t.Parallel()
+	a := newBook(t)
+	b := a.another(t)
+	logins := map[string]string{}
+	for _, one := range []*book{a, b} {
+		one.register(t)
+		logins[one.company], _ = one.holdUser(t)
+	}
+	for _, one := range []*book{a, b} {
+		one.apply(t, one.event(events.TypeUserRemoved, `"user_id":"`+one.company+`-u1"`))
+	}
+	if _, still := a.retry(t); len(still) != 2 {
+		t.Errorf("%v can't go on, want both", still)
+	}
+	blocks, err := a.tenants.Blocked(t.Context(), 10)
+	if err != nil || len(blocks) != 2 {
+		t.Fatalf("blocked: %+v, %v", blocks, err)
+	}
+	for _, one := range blocks {
+		if !strings.Contains(one.By, logins[one.Company]) {
+			t.Errorf("%s is blocked by %q, want %s", one.Company, one.By, logins[one.Company])
+		}
+	}
+}

@@ -31,6 +31,9 @@ func (x *tenantTx) begin(ctx context.Context) error {
 	batch.Queue("BEGIN")
 	batch.Queue(fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds()))
 	batch.Queue(tenantLockSQL, e.Key, e.Source, inboxID(x.cause)).Query(into(&x.lockRow))
+	if x.timeout < lockTimeout { // for locks of other sessions; the company's own is only ever held for the time of an event
+		batch.Queue(fmt.Sprintf("SET LOCAL lock_timeout = %d", x.timeout.Milliseconds()))
+	}
 	var row loadedRow
 	batch.Queue(tenantLoadSQL, e.Key, e.Source, inboxID(x.cause), user, users, ofSubscription(e.Type)).Query(into(&row))
 	if payment != "" {

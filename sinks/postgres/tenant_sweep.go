@@ -70,7 +70,7 @@ func (t *Tenants) GiveUp(ctx context.Context, ago time.Duration, limit int) ([]A
 
 // giveUp refuses one event, unless its company is there by now: then its turn comes in its place.
 func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (one *Applied, err error) {
-	err = t.transaction(ctx, c, func(ctx context.Context, x *tenantTx) error {
+	err = t.transaction(ctx, c, nil, func(ctx context.Context, x *tenantTx) error {
 		if x.state.Company != nil || x.prior.State != inboxWaiting {
 			return nil
 		}

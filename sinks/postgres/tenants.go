@@ -25,7 +25,8 @@ type Tenants struct {
 	wait  time.Duration
 	step  func(TenantStep)
 
-	timeout time.Duration // of a transaction
+	timeout  time.Duration // of a transaction
+	patience lockPatience  // of the events that partitions bring
 }
 
 // TenantsConfig is what Tenants needs.
@@ -99,7 +100,7 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, at Place) ([]Appli
 		return nil, err
 	}
 	c := &tenant.Cause{Event: e, Payload: payload, Partition: at.Partition, Offset: at.Offset, Appended: at.Appended}
-	done, err := t.bring(ctx, c, false)
+	done, err := t.bring(ctx, c, &t.patience, false)
 	return done, t.setAside(ctx, c, err)
 }
 
@@ -119,6 +120,7 @@ func checkSchedule(e *events.Event, payload any) *events.Rejection {
 // An attempt is how an event is to be applied.
 type attempt struct {
 	cause      *tenant.Cause
+	patience   *lockPatience
 	emailTaken bool // the email it names is another user's
 	blocked    bool // the first event that waits for the company was tried and goes on waiting
 	// fault is why it is to be refused: its company's own schema stands in the way; nil: nothing is known to.
@@ -135,11 +137,11 @@ type outcome struct {
 // bring brings an event to its end, with everything that has to happen before it, one transaction after the other; if it drains, it
 // goes on with what waits for the company, in the order in which it came, until there are DrainAtOnce results. The error may be a
 // *BlockedError.
-func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Applied, error) {
+func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, patience *lockPatience, drains bool) ([]Applied, error) {
 	var all []Applied
 	company := c.Event.Key
-	todo := []attempt{{cause: c}} // the last one is to be done before the one in front of it
-	due := ""                     // the id of what was due and done last
+	todo := []attempt{{cause: c, patience: patience}} // the last one is to be done before the one in front of it
+	due := ""                                         // the id of what was due and done last
 	for len(todo) > 0 {
 		last := len(todo) - 1
 		out, err := t.once(ctx, todo[last])
@@ -160,7 +162,7 @@ func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Ap
 				due = out.done.ID
 			}
 		case tenant.HeadFirst:
-			todo = append(todo, attempt{cause: out.head})
+			todo = append(todo, attempt{cause: out.head, patience: patience})
 		default:
 			todo = todo[:last]
 			if _, registered := c.Payload.(*events.CompanyRegistered); registered && last == 0 && out.step == tenant.Apply {
@@ -180,7 +182,7 @@ func (t *Tenants) bring(ctx context.Context, c *tenant.Cause, drains bool) ([]Ap
 				return all, err
 			}
 			if head != nil {
-				todo = append(todo, attempt{cause: head})
+				todo = append(todo, attempt{cause: head, patience: patience})
 			}
 		}
 	}
@@ -198,7 +200,7 @@ func (t *Tenants) drain(ctx context.Context, company string) ([]Applied, error) 
 		case head == nil:
 			return all, t.unblock(ctx, company)
 		}
-		done, err := t.bring(ctx, head, true)
+		done, err := t.bring(ctx, head, nil, true)
 		all = append(all, done...)
 		if err == nil {
 			return all, nil
@@ -269,7 +271,7 @@ func rejectStored(err error) error {
 
 // attempt is one transaction.
 func (t *Tenants) attempt(ctx context.Context, a attempt) (out outcome, err error) {
-	err = t.transaction(ctx, a.cause, func(ctx context.Context, x *tenantTx) error {
+	err = t.transaction(ctx, a.cause, a.patience, func(ctx context.Context, x *tenantTx) error {
 		x.state.EmailTaken, x.state.Queue.Blocked, x.fault = a.emailTaken, a.blocked || x.Blocked, a.fault
 		out, err = x.run(ctx)
 		return err
@@ -278,7 +280,7 @@ func (t *Tenants) attempt(ctx context.Context, a attempt) (out outcome, err erro
 }
 
 // transaction begins a transaction for an event and has something done in it. If that has not committed, it is undone.
-func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(context.Context, *tenantTx) error) error {
+func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, patience *lockPatience, do func(context.Context, *tenantTx) error) error {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
@@ -287,9 +289,15 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, do func(cont
 	if err != nil {
 		return explain(doing, err)
 	}
-	// Given back in the middle of a transaction, a connection is closed, which ends the transaction.
-	defer conn.Release()
-	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c, watch: t.watchLocks(ctx, conn.Conn().PgConn().PID())}
+	defer func() {
+		// Given back in the middle of a transaction, a connection is closed, which ends the transaction. After a wait for a lock in vain
+		// it is kept: a new one costs the other companies more than the wait.
+		if conn.Conn().PgConn().TxStatus() == 'E' {
+			_, _ = conn.Exec(ctx, "ROLLBACK") // or else it is closed
+		}
+		conn.Release()
+	}()
+	x := &tenantTx{tenants: t, conn: conn.Conn(), cause: c, patience: patience, timeout: patience.timeout(), watch: t.watchLocks(ctx, conn.Conn().PgConn().PID())}
 	defer x.watch.stop()
 	if err := x.begin(ctx); err != nil {
 		return x.judged(caller, doing, err)
@@ -315,7 +323,10 @@ type tenantTx struct {
 	cause   *tenant.Cause
 	fault   *tier.Refusal // see attempt
 	watch   *lockWatch
-	ended   bool // committed
+
+	patience *lockPatience
+	timeout  time.Duration // of a lock that another session holds
+	ended    bool          // committed
 	lockRow
 
 	state tenant.State
