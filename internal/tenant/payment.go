@@ -49,13 +49,14 @@ func (d *Decision) pay(s *State, named *events.Payment, period time.Time) {
 	d.Payment = payment
 }
 
-// settle ends the grace period of a failed payment if the payment that a renewal of the present period names makes it good.
-func (r *Rules) settle(d *Decision, s *State, next *Subscription, named *events.Payment) {
+// settle ends the grace period of a failed payment if the payment that an upgrade or a renewal of the present period names, and that was
+// received before, makes it good. charge is what the period costs more by this event.
+func (r *Rules) settle(d *Decision, s *State, next *Subscription, named *events.Payment, charge int64) {
 	known := s.Payment
 	if named == nil || known == nil || known.Status != PaymentReceived || known.PeriodStart != nil || known.AmountMinor == nil {
 		return
 	}
-	if next.Status == StatusPastDue && s.Books.Received+*known.AmountMinor >= s.Books.Charged {
+	if next.Status == StatusPastDue && s.Books.Received+*known.AmountMinor >= s.Books.Charged+charge {
 		next.Failed = false
 		r.paid(d, next)
 	}

@@ -46,7 +46,7 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, e *events.Event
 		}
 		return d.renewed(s, next, map[string]any{"reinstated": true}), nil
 	case same:
-		r.settle(d, s, next, p.Payment)
+		r.settle(d, s, next, p.Payment, 0)
 		return d.renewed(s, next, map[string]any{"reinstated": false}), nil
 	}
 	renewal := &Renewal{Start: start, End: end, Months: months, RequestID: e.ID, RequestSource: e.Source}

@@ -233,6 +233,14 @@ func TestStories_LeadToTheseBooks(t *testing.T) {
 			11-02 failed p1 > payment_failure_recorded
 			11-03 paid p2 4900 > payment_recorded
 			11-04 renew 11-01 12-01 p2 > renewal_recorded`, "pro active 26-11-01 26-12-01; renewal_grace 26-12-04", "4900"},
+		{"an upgrade with money that has come, past due", `11-01 up pro p1 > upgraded
+			11-14 failed p1 > payment_failure_recorded
+			11-15 paid p2 27400 > payment_recorded
+			11-16 up enterprise p2 > upgraded`, "enterprise active 26-11-01 26-12-01; renewal_grace 26-12-04", "4900 22500"},
+		{"an upgrade with too little money, past due", `11-01 up pro p1 > upgraded
+			11-14 failed p1 > payment_failure_recorded
+			11-15 paid p2 27399 > payment_recorded
+			11-16 up enterprise p2 > upgraded`, "enterprise past_due 26-11-01 26-12-01; payment_grace 26-11-21", "4900 22500"},
 		{"an early renewal", `11-01 up enterprise > upgraded
 			11-02 down pro > downgrade_scheduled
 			11-24 renew 12-01 27-01-01 > renewal_recorded

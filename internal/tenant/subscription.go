@@ -30,6 +30,7 @@ func (r *Rules) upgrade(d *Decision, s *State, next *Subscription, p *events.Upg
 	}
 	next.stay()
 	next.take(change)
+	r.settle(d, s, next, p.Payment, change.Adjustment.AmountMinor)
 	if err := r.changeTier(d, s, next); err != nil {
 		return nil, err
 	}

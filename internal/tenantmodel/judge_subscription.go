@@ -142,7 +142,11 @@ func (j *judge) upgrade(e *Event, c *company) string {
 		s.plan = to
 		s.stay()
 	}
+	p, known := j.world.Payments[payment(e)]
 	t := j.charge(e, c, "upgrade", from.plan.name, payment(e), lines)
+	if known && p.Status == "received" && p.PeriodStart.IsZero() && s.status == pastDue && j.owed(c, s) <= 0 {
+		s.clear(at)
+	}
 	j.tell(e, events.TopicSubscriptionResults, events.TypeUpgraded, 0, map[string]any{"upgraded_from": from.plan.name, "upgraded_to": to.name,
 		"effective_date": stamp(at), "transaction_id": result(e, "transaction", 0), "billing_adjustment": t.adjustment()})
 	j.withdrawn(e, c, dropped)

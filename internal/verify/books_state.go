@@ -35,6 +35,8 @@ func (b *booksCheck) subscription() {
 	case b.Status != tenant.Active: // a company that was closed keeps its tier
 	case s.Status == tenant.StatusPastDue && (s.GraceUntil == nil || s.PriceMinor == 0):
 		say("it is past due without a grace period or without a price")
+	case s.Status == tenant.StatusPastDue && s.Received >= s.Charged:
+		say("it is past due, and %d was received for the period that costs %d", s.Received, s.Charged)
 	case s.Status == tenant.StatusActive && s.PriceMinor > 0 && s.RenewalUntil == nil:
 		say("it is active and paid, and nothing says until when it waits for its renewal")
 	case (s.Status == tenant.StatusCancelled || s.Status == tenant.StatusExpired) && s.PriceMinor > 0:
