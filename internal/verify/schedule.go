@@ -70,7 +70,7 @@ func NewSchedule(cfg ScheduleConfig) *Schedule {
 		seconds:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_verify_duration_seconds", Help: "How long the last scheduled verification took."}),
 	}
 	for _, k := range kinds() {
-		if !k.Information() {
+		if isDrift(k) {
 			s.drift.WithLabelValues(string(k))
 		}
 	}
@@ -107,6 +107,10 @@ type slotResult struct {
 	Unproven    []string       `json:"unproven,omitempty"`
 	Error       string         `json:"error,omitempty"`
 }
+
+// isDrift reports whether what a run has found is a difference between log and stores. That nothing was consumed is none: nothing was
+// proven, as on the first day of an installation.
+func isDrift(k Kind) bool { return !k.Information() && k != NotConsumed }
 
 // once makes a run if one is due, and shows what the last one has found.
 func (s *Schedule) once(ctx context.Context) error {
@@ -150,7 +154,7 @@ func (s *Schedule) show(last *postgres.Slot) error {
 		return fmt.Errorf("read the result of the scheduled verification of %s: %w", stamp(last.At), err)
 	}
 	for _, k := range kinds() {
-		if !k.Information() {
+		if isDrift(k) {
 			s.drift.WithLabelValues(string(k)).Set(float64(result.Differences[k]))
 		}
 	}
@@ -187,8 +191,11 @@ func (s *Schedule) work(ctx context.Context, slot, since time.Time) error {
 			result.Unproven = append(result.Unproven, fmt.Sprintf("%d totals could not be judged", n))
 		}
 		for _, g := range report.Findings {
-			if !g.Information {
+			switch {
+			case isDrift(g.Kind):
 				result.Differences[g.Kind] = g.Count
+			case g.Kind == NotConsumed:
+				result.Unproven = append(result.Unproven, "the usage group has consumed nothing")
 			}
 		}
 	}
@@ -229,7 +236,7 @@ func (s *Schedule) keep(ctx context.Context, slot time.Time, stop context.Cancel
 func (s *Schedule) tell(ctx context.Context, r *Report) {
 	const samples = 5
 	for _, g := range r.Findings {
-		if g.Information {
+		if !isDrift(g.Kind) {
 			continue
 		}
 		for _, f := range g.Samples[:min(samples, len(g.Samples))] {
