@@ -160,19 +160,25 @@ type Position struct {
 	Mark     Mark   // the runtime's
 }
 
-// Committed reads what a group has committed for some partitions of a topic.
+// Committed reads what a group has committed for some partitions of a topic. A group that does not exist has committed nothing.
 func Committed(ctx context.Context, client *kafkago.Client, group, topic string, partitions []int) (map[int]Position, error) {
+	all, err := fetchCommitted(ctx, client, group, topic, partitions)
+	if errors.Is(err, kafkago.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
+		all, err = make(map[int]Position, len(partitions)), nil
+		for _, id := range partitions {
+			all[id] = Position{Offset: -1}
+		}
+	}
+	return all, err
+}
+
+// fetchCommitted does that for a group that exists.
+func fetchCommitted(ctx context.Context, client *kafkago.Client, group, topic string, partitions []int) (map[int]Position, error) {
 	res, err := client.OffsetFetch(ctx, &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: partitions}})
 	if err == nil {
 		err = res.Error
 	}
 	all := make(map[int]Position, len(partitions))
-	if errors.Is(err, kafkago.GroupIdNotFound) { // some brokers say so, others give -1 for each partition
-		for _, id := range partitions {
-			all[id] = Position{Offset: -1}
-		}
-		return all, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read the offsets of group %s: %w", group, err)
 	}

@@ -85,7 +85,9 @@ func (g *Group) runSession(soft, hard context.Context, committer *committer, at 
 
 // position reads what is committed. Without an offset the partition begins at the start of its log.
 func (g *Group) position(ctx context.Context, at place) (Position, error) {
-	all, err := Committed(ctx, g.client, g.cfg.Group, at.topic, []int{at.id})
+	// The group exists, as this process is its member: a coordinator that does not know it has lost what was committed, or not loaded it
+	// yet, and "nothing is committed" would let a pending intent be forgotten.
+	all, err := fetchCommitted(ctx, g.client, g.cfg.Group, at.topic, []int{at.id})
 	if err != nil {
 		return Position{}, err
 	}
