@@ -53,7 +53,7 @@ chaos: ## kill, freeze and cut everything at random, and judge the result
 	@echo "make chaos: this work comes later" >&2; exit 1
 
 .PHONY: verify-live
-verify-live: ## verify 40 times while the whole service is killed 20 times: nothing may be found (twenty minutes)
+verify-live: ## verify 40 times while the whole service is killed 20 times: nothing may be found (half an hour)
 	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
 
 .PHONY: lint

@@ -41,12 +41,17 @@ func NewTenantSweeper(config TenantConfig, results *kafka.Results, log *slog.Log
 	return &TenantSweeper{config: config, results: results, log: log}
 }
 
-// Run sweeps until ctx is done, and then returns nil. What fails is logged and tried again.
+// Run sweeps until ctx is done, and then returns nil. What fails is logged and tried again. Only where Postgres refuses the login, it
+// returns that: partitions without events do not ask Postgres, and nothing else would say so.
 func (s *TenantSweeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+		switch err := s.sweep(ctx); {
+		case err == nil || ctx.Err() != nil:
+		case postgres.Refused(err):
+			return fmt.Errorf("look for what was left behind: %w", err)
+		default:
 			s.log.LogAttrs(ctx, slog.LevelWarn, "looking for what was left behind failed", slog.Any("error", err))
 		}
 		select {

@@ -21,7 +21,10 @@ func writeLetters(t *testing.T, environ []string, reasons []events.Reason, value
 	t.Helper()
 	_, broker, _ := strings.Cut(environ[0], "=")
 	topic := t.Name() + "." + events.TopicUsage
-	w := &kafka.Writer{Addr: kafka.TCP(broker), Topic: events.DeadLetterTopic(topic), Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond}
+	transport := &kafka.Transport{}
+	w := &kafka.Writer{Addr: kafka.TCP(broker), Topic: events.DeadLetterTopic(topic), Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond,
+		Transport: transport} // of its own: the one that all share may not know the topic yet
+	defer transport.CloseIdleConnections()
 	defer func() { _ = w.Close() }()
 	for i, value := range values {
 		e := &events.Envelope{ID: fmt.Sprint("e-", i), Source: "/app", Type: events.TypeUsageRecorded, Time: time.Now().Add(-time.Minute), Data: []byte(value)}

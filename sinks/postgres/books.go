@@ -128,7 +128,18 @@ func (s *Store) BookedCompanies(ctx context.Context, after string, limit int, si
 }
 
 // Books reads what is recorded of a company, all of it as it was at one moment.
+//
+// Which schemas and tables there are is not part of that moment: Postgres looks them up as they are now. A company that is purged
+// meanwhile still has its status and no schema any more. So without a schema that can be read, it reads all once more.
 func (s *Store) Books(ctx context.Context, company string) (*Books, error) {
+	b, err := s.booksOnce(ctx, company)
+	if err == nil && b.Status != "" && b.Status != tenant.Purged && (!b.HasSchema || b.SchemaFault != "") {
+		return s.booksOnce(ctx, company)
+	}
+	return b, err
+}
+
+func (s *Store) booksOnce(ctx context.Context, company string) (*Books, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	doing := "read the books of company " + company

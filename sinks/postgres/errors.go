@@ -50,6 +50,13 @@ func Classify(err error) Class {
 	return Transient
 }
 
+// Refused reports whether Postgres refuses the login (SQLSTATE class 28) or does not have the database (3D000). Then nothing works, no
+// matter which company it is for.
+func Refused(err error) bool {
+	var sent *pgconn.PgError
+	return errors.As(err, &sent) && (strings.HasPrefix(sent.Code, "28") || sent.Code == "3D000")
+}
+
 // advice says what a person can do about a fatal error; it is empty for any other.
 func advice(err error) string {
 	var malformed *pgconn.ParseConfigError
