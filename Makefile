@@ -34,7 +34,7 @@ demo: build $(LOCALSTACK) ## the whole thing from nothing: stack, a million even
 
 .PHONY: test
 test: toolchain lint engines ## lint, then all tests with the race detector against real engines (what CI calls)
-	go test -race -p 2 -parallel 3 -timeout 25m ./...
+	go test -race -p 2 -parallel 3 -timeout 40m ./...
 
 .PHONY: build
 build: ## build bin/tenantflow
