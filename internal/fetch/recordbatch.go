@@ -96,10 +96,10 @@ func (r *Reader) walk(a answer, got *Result, each func(*events.Record) error) er
 			if attributes&attributeTransactional != 0 && open[producer] {
 				break // its transaction was aborted
 			}
+			before := got.Records
 			err = r.batch(batch, base, last, attributes, got, each)
-			if err == nil && attributes&attributeCompression != 0 && got.Records > marked {
-				// Once a batch: what it was decompressed to is used for the next one.
-				got.Last, marked = MarkOf(&r.record), got.Records
+			if attributes&attributeCompression != 0 && got.Records > before {
+				marked = got.Records
 			}
 		}
 		if err != nil {
@@ -161,7 +161,16 @@ func (r *Reader) batch(batch []byte, base, last int64, attributes uint16, got *R
 	count := int(binary.BigEndian.Uint32(batch[57:]))
 	body := batch[batchHeader:]
 	if code := attributes & attributeCompression; code != 0 {
-		return r.inflated(body, compress.Compression(code), func(s *stream) error { return r.records(s, count, got, each) })
+		return r.inflated(body, compress.Compression(code), func(s *stream) error {
+			before := got.Records
+			if err := r.records(s, count, got, each); err != nil {
+				return err
+			}
+			if got.Records > before {
+				got.Last = MarkOf(&r.record) // now: what it was decompressed to is given back, or used for the next batch
+			}
+			return nil
+		})
 	}
 	return r.records(&stream{b: body}, count, got, each)
 }
