@@ -40,7 +40,7 @@ func Eventually(t testing.TB, what string, within time.Duration, condition func(
 // Await waits for a channel to be closed, or to hold something.
 func Await[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
-	const patience = 3 * time.Minute // only a hang takes so long, or a machine that is very busy
+	const patience = 6 * time.Minute // only a hang takes so long, or a machine that is very busy
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	select {
