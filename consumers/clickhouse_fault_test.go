@@ -21,7 +21,7 @@ import (
 const (
 	faultInsert  = 1500 * time.Millisecond
 	faultSession = 4 * time.Second
-	faultPatient = 3 * time.Minute // only a hang takes so long, or a machine that is very busy
+	faultPatient = 6 * time.Minute // only a hang takes so long, or a machine that is very busy
 )
 
 // faulty is a consumer with those times.
