@@ -353,7 +353,8 @@ func TestTask_TheEndOfARunStopsItAndOfServeGivesItBack(t *testing.T) {
 			continue
 		}
 		got, err := r.Run(ctx, id)
-		if err != nil || got.State != task.Stopped || got.Counts["published"] != 15 {
+		// What is being published when the run ends may still get its place.
+		if n := got.Counts["published"]; err != nil || got.State != task.Stopped || n != 15 && n != 20 {
 			t.Errorf("after Run: %+v, %v", got, err)
 		}
 	}
