@@ -165,6 +165,13 @@ func TestCounters_HealthyTrafficHasNoFinding(t *testing.T) {
 		c.strict.Store(part%2 == 0)
 		if part == 3 {
 			c.client.Del(t.Context(), dragonfly.SentinelKey(2))
+			within, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := enginetest.Eventually(within, func() bool { // what follows comes after the rebuild has begun
+				return c.client.Exists(within, dragonfly.SentinelKey(2)).Val() == 1
+			}); err != nil {
+				t.Fatal("no rebuild begins")
+			}
 		}
 	}
 	published := make(chan error, 1)
