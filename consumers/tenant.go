@@ -35,7 +35,7 @@ type TenantConfig struct {
 	Decoder     *events.Decoder
 	TopicPrefix string
 	// FutureTolerance is how far an event's time may lie ahead of its record's time, by the broker's clock, so that every delivery has
-	// the same verdict. Default: DefaultTenantFuture.
+	// the same verdict. Default: events.DefaultTenantFuture.
 	FutureTolerance time.Duration
 	// Applied receives what was done before it is published. It may fill caches; what it does must not be needed.
 	// Default: nothing does.
@@ -53,13 +53,9 @@ type TenantConfig struct {
 	Metrics *TenantMetrics
 }
 
-// DefaultTenantFuture is how far ahead the time of a company or subscription event may lie. It is short, because nothing of its topic
-// happens to the company before that time any more.
-const DefaultTenantFuture = 5 * time.Minute
-
 func (c *TenantConfig) withDefaults() {
 	if c.FutureTolerance == 0 {
-		c.FutureTolerance = DefaultTenantFuture
+		c.FutureTolerance = events.DefaultTenantFuture
 	}
 	if c.Applied == nil {
 		c.Applied = func(context.Context, []postgres.Applied) {}

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -255,4 +256,18 @@ func (o object) raw() (json.RawMessage, error) {
 		return nil, fmt.Errorf("write an object of the data: %w", err)
 	}
 	return text, nil
+}
+
+// UserID is the user that the event's data names, for a registration the initial one; empty: it names none, or can't be read.
+func (e *Event) UserID() string {
+	var data struct {
+		UserID  string `json:"user_id"`
+		Initial struct {
+			UserID string `json:"user_id"`
+		} `json:"initial_user"`
+	}
+	if json.Unmarshal(e.Data, &data) != nil {
+		return ""
+	}
+	return cmp.Or(data.UserID, data.Initial.UserID)
 }

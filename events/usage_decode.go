@@ -11,6 +11,9 @@ import (
 // Limits that hold where UsageLimits names none.
 const (
 	DefaultFutureTolerance = time.Hour
+	// DefaultTenantFuture is how far ahead the time of a company or subscription event may lie. It is short, because nothing of its topic
+	// happens to the company before that time any more.
+	DefaultTenantFuture = 5 * time.Minute
 	// DefaultMaxAge is the shortest length that two years have: the usage table forgets rows of that age.
 	DefaultMaxAge = 730 * 24 * time.Hour
 )

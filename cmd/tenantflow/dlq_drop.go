@@ -107,10 +107,8 @@ func (a *app) dropLetters(cmd *cobra.Command, f *dlqDropFlags, origins []string)
 	}); err != nil {
 		return err
 	}
-	for _, o := range filter.Origins {
-		if !found[o] {
-			return fmt.Errorf("%s: %w", deadletter.FormatOrigin(o), deadletter.ErrNoLetter)
-		}
+	if err := allFound(&filter, found); err != nil {
+		return err
 	}
 	if result.Chosen > 0 {
 		question := fmt.Sprintf("Drop %d dead letters (%s)? They can't be redriven afterwards.", result.Chosen, byCount(reasons))
@@ -174,6 +172,16 @@ func chosen(filter *deadletter.Filter, all bool) error {
 		return invalid("no letters are chosen: name origins or filters, or give --all for every letter")
 	case !filter.Empty() && all:
 		return invalid("--all takes every letter, and a filter some of them; give one of the two")
+	}
+	return nil
+}
+
+// allFound is an error for the first chosen origin that was not found.
+func allFound(filter *deadletter.Filter, found map[events.Origin]bool) error {
+	for _, o := range filter.Origins {
+		if !found[o] {
+			return fmt.Errorf("%s: %w", deadletter.FormatOrigin(o), deadletter.ErrNoLetter)
+		}
 	}
 	return nil
 }

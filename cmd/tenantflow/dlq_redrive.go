@@ -200,12 +200,7 @@ func planRedrive(cmd *cobra.Command, kind *redrive.Kind, cfg *config.Config, top
 			plans = append(plans, p)
 		}
 	}
-	for _, o := range r.Filter.Origins {
-		if !found[o] {
-			return nil, fmt.Errorf("%s: %w", deadletter.FormatOrigin(o), deadletter.ErrNoLetter)
-		}
-	}
-	return plans, nil
+	return plans, allFound(&r.Filter, found)
 }
 
 // redriveReport is what a dry run shows.

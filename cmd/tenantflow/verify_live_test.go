@@ -127,7 +127,7 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	}
 }
 
-// publishAll publishes usage, company and subscription events, a few at a time, until it is told to stop and has published some of all.
+// publishAll publishes usage, company and subscription events, a few at a time, until stop is closed, and at least twenty times.
 func publishAll(t *testing.T, client *kafkago.Client, prefix string, stop <-chan struct{}) error {
 	usage, err := model.New(model.Config{Seed: 9, Count: 1_000_000, Resends: 0.05, Conflicts: 0.002, Malformed: 0.005, Late: 0.02, Start: time.Now().Add(-time.Hour), Step: time.Millisecond})
 	if err != nil {

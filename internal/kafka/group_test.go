@@ -128,14 +128,14 @@ func TestWithoutABrokerTheConsumerKeepsTryingAndReadinessSaysWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := l.Addr().String()
+	closed := l.Addr().String()
 	_ = l.Close()
 	f := kafkatest.NewLog(t, enginetest.SharedKafka(t), 1)
 	var taken kafkatest.Journal
-	m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.Brokers = []string{nobody} })
+	m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.Brokers = []string{closed} })
 	kafkatest.Eventually(t, "readiness says why", 2*time.Minute, func() bool {
 		r := m.Report()
-		return r.State == health.Failing && strings.Contains(r.Reason, f.Group) && strings.Contains(r.Reason, nobody)
+		return r.State == health.Failing && strings.Contains(r.Reason, f.Group) && strings.Contains(r.Reason, closed)
 	})
 	select {
 	case <-m.Ended:

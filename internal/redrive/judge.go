@@ -170,7 +170,7 @@ func (t *tenantEffects) decode(r *events.Record) (*event, error) {
 	if _, err := e.Payload(); err != nil {
 		return nil, err
 	}
-	return &event{source: e.Source, id: e.ID, company: e.Key, user: userOf(e), tenant: e}, nil
+	return &event{source: e.Source, id: e.ID, company: e.Key, user: e.UserID(), tenant: e}, nil
 }
 
 func (t *tenantEffects) look(ctx context.Context, all, _ []*event) ([]effect, error) {

@@ -2,7 +2,6 @@ package redrive
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"tenantflow/events"
@@ -76,21 +75,4 @@ func (u *usageEffects) look(ctx context.Context, all, original []*event) ([]effe
 		}
 	}
 	return had, nil
-}
-
-// userOf is the user that an event names; empty: none.
-func userOf(e *events.Event) string {
-	var data struct {
-		UserID  string `json:"user_id"`
-		Initial struct {
-			UserID string `json:"user_id"`
-		} `json:"initial_user"`
-	}
-	if json.Unmarshal(e.Data, &data) != nil {
-		return ""
-	}
-	if data.UserID != "" {
-		return data.UserID
-	}
-	return data.Initial.UserID
 }

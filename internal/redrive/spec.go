@@ -58,7 +58,7 @@ func New(cfg Config) *Kind {
 		cfg.FutureTolerance = events.DefaultFutureTolerance
 	}
 	if cfg.TenantFuture == 0 {
-		cfg.TenantFuture = 5 * time.Minute
+		cfg.TenantFuture = events.DefaultTenantFuture
 	}
 	if cfg.ChunkLetters == 0 {
 		cfg.ChunkLetters = 500

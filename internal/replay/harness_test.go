@@ -128,7 +128,7 @@ func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func
 	if err != nil {
 		return nil, err
 	}
-	key, err := store.Key(ctx)
+	key, err := tenants.ReplayKey(ctx)
 	if err != nil {
 		return nil, err
 	}

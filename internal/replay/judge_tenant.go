@@ -3,7 +3,6 @@ package replay
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -42,7 +41,7 @@ func (j *tenantJudge) add(r *events.Record) {
 	case !j.filter.wants(e.Key, e.Type, e.Source, e.ID):
 		v.outcome, e = Filtered, nil
 	case e.Type == events.TypeSubscriptionDue, tooEarly(e, r.Time, j.future):
-		// What is due the service publishes again by itself, for as long as it is due.
+		// The service publishes a due event again for as long as it is due.
 		v.outcome, e = Settled, nil
 	}
 	if e != nil {
@@ -83,7 +82,7 @@ func (j *tenantJudge) decide(ctx context.Context) ([]verdict, error) {
 			v.outcome = Conflict
 		default:
 			v.outcome = Published
-			v.event = &Event{Source: e.Source, ID: e.ID, Company: e.Key, User: userOf(e), Time: e.Time, Partition: j.partition, Offset: v.offset}
+			v.event = &Event{Source: e.Source, ID: e.ID, Company: e.Key, User: e.UserID(), Time: e.Time, Partition: j.partition, Offset: v.offset}
 			candidates, of = append(candidates, v), append(of, e)
 		}
 	}
@@ -91,23 +90,6 @@ func (j *tenantJudge) decide(ctx context.Context) ([]verdict, error) {
 		return of[a].Type == of[b].Type && of[a].Key == of[b].Key && bytes.Equal(of[a].Canonical(), of[b].Canonical())
 	})
 	return j.records, err
-}
-
-// userOf is the user that an event names; empty: none.
-func userOf(e *events.Event) string {
-	var data struct {
-		UserID  string `json:"user_id"`
-		Initial struct {
-			UserID string `json:"user_id"`
-		} `json:"initial_user"`
-	}
-	if json.Unmarshal(e.Data, &data) != nil {
-		return ""
-	}
-	if data.UserID != "" {
-		return data.UserID
-	}
-	return data.Initial.UserID
 }
 
 func (j *tenantJudge) stillCounted(context.Context, []int) (int64, error) { return 0, nil }

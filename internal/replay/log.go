@@ -107,7 +107,7 @@ func cut(ctx context.Context, s timed, r Range, from, to Bound) (Range, error) {
 	return r, nil
 }
 
-// consumed cuts off what the group has not committed: that still takes effect by itself.
+// consumed cuts off what the group has not committed: the service has yet to consume it.
 func consumed(ctx context.Context, client *kafkago.Client, group, topic string, ranges []Range) (cut []Range, left int64, err error) {
 	positions, _, err := totals.ReadPositions(ctx, client, group, topic)
 	if err != nil {

@@ -54,7 +54,7 @@ func New(cfg Config) *Kind {
 		cfg.FutureTolerance = events.DefaultFutureTolerance
 	}
 	if cfg.TenantFuture == 0 {
-		cfg.TenantFuture = 5 * time.Minute
+		cfg.TenantFuture = events.DefaultTenantFuture
 	}
 	if cfg.BatchInterval == 0 {
 		cfg.BatchInterval = time.Second

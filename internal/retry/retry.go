@@ -1,4 +1,4 @@
-// Package retry tries again what may pass by itself: a store that restarts, a broker that elects a leader.
+// Package retry repeats calls whose failure may be temporary: a store that restarts, a broker that elects a leader.
 //
 // Every wait of the service is one of these: 100 ms at first, half as long again with each try, 5 s at most, and each drawn at
 // random from half to one and a half of that, so that processes which failed together do not come back together. Tries never

@@ -72,7 +72,7 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 		Companies:   &kafka.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")},
 		ReplayKey:   key,
 
-		FutureTolerance: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
+		FutureTolerance: tenantFuture(cfg),
 	}
 	results := kafka.NewResults(client)
 	defer func() {

@@ -91,5 +91,10 @@ func UsageLimits(cfg *config.Config) events.UsageLimits {
 	return events.UsageLimits{FutureTolerance: exactly(cfg.FutureTolerance), MaxAge: events.DefaultMaxAge}
 }
 
+// tenantFuture is how far ahead of its record the time of a company or subscription event may lie.
+func tenantFuture(cfg *config.Config) time.Duration {
+	return min(exactly(cfg.FutureTolerance), events.DefaultTenantFuture)
+}
+
 // exactly makes a duration for options where 0 means "the default": what is set to 0 is none at all.
 func exactly(d time.Duration) time.Duration { return max(d, time.Nanosecond) }

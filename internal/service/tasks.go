@@ -8,7 +8,6 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
-	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/redrive"
@@ -68,12 +67,12 @@ func OpenTasks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *Ta
 	t.Replay = replay.New(replay.Config{
 		Client: t.Client, TopicPrefix: cfg.TopicPrefix, GroupPrefix: cfg.GroupPrefix,
 		Usage: t.Usage, Tenants: t.Tenants, Key: t.Key,
-		FutureTolerance: UsageLimits(cfg).FutureTolerance, BatchInterval: exactly(cfg.UsageBatchInterval),
+		FutureTolerance: UsageLimits(cfg).FutureTolerance, TenantFuture: tenantFuture(cfg), BatchInterval: exactly(cfg.UsageBatchInterval),
 		Sources: replaySources(), Logger: log,
 	})
 	t.Redrive = redrive.New(redrive.Config{
 		Client: t.Client, TopicPrefix: cfg.TopicPrefix, Usage: t.Usage, Letters: t.Tenants, Key: t.Key,
-		FutureTolerance: UsageLimits(cfg).FutureTolerance, TenantFuture: min(exactly(cfg.FutureTolerance), consumers.DefaultTenantFuture),
+		FutureTolerance: UsageLimits(cfg).FutureTolerance, TenantFuture: tenantFuture(cfg),
 		Logger: log,
 	})
 	return t, nil

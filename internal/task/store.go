@@ -15,8 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"tenantflow/events"
 )
 
 //go:embed sql/*.sql
@@ -197,17 +195,6 @@ func (s *Store) turn(ctx context.Context, how, id, asked string) (*Task, error) 
 		return nil, s.active(ctx, now.Topic)
 	}
 	return t, err
-}
-
-// Key reads the key of the proofs that replayed records carry.
-func (s *Store) Key(ctx context.Context) (events.ReplayKey, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	var key []byte
-	if err := s.pool.QueryRow(ctx, statement("key")).Scan(&key); err != nil {
-		return nil, explain("read the key of replays", err)
-	}
-	return key, nil
 }
 
 // Identity is an event in the table task_identities.

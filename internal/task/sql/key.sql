@@ -1,1 +1,0 @@
-SELECT key FROM public.replay_key
