@@ -56,6 +56,10 @@ chaos: ## kill, freeze and cut everything at random, and judge the result
 verify-live: ## verify 40 times while the whole service is killed 20 times: nothing may be found (half an hour)
 	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
 
+.PHONY: backfill
+backfill: ## replay two million events of which 3 % are missing, killed 50 times, beside live traffic (half an hour)
+	TENANTFLOW_TEST_BACKFILL_EVENTS=2000000 TENANTFLOW_TEST_BACKFILL_KILLS=50 go test -timeout 2h -count 1 -v -run TestReplay_BackfillUnderKills ./internal/replay
+
 .PHONY: lint
 lint: $(LINT) ## check formatting and run the linters of .golangci.yml
 	$(LINT) run --timeout 10m ./...

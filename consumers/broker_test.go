@@ -65,7 +65,7 @@ func TestABrokerKilledUnderLoadCostsNothingButTime(t *testing.T) {
 				if err := broker.Kill(); err != nil {
 					t.Fatal(err)
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 				defer cancel()
 				if err := broker.Start(ctx); err != nil {
 					t.Fatal(err)

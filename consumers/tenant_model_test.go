@@ -161,7 +161,7 @@ func TestCompaniesAndSubscriptionsAreWhatTheModelSays(t *testing.T) {
 func (f *tenantFixture) awaitResults(t testing.TB, want map[string]tenantmodel.Result) {
 	t.Helper()
 	missing := maps.Clone(want)
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	tick := time.NewTicker(300 * time.Millisecond) // each look reads and checks everything there is
 	defer tick.Stop()

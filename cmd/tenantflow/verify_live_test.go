@@ -61,7 +61,7 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	begin := func() *process {
 		t.Helper()
 		p := start(t, "tenantflow", environ, "run")
-		within, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // the group waits for the member that was killed
+		within, cancel := context.WithTimeout(t.Context(), enginetest.Patience) // the group waits for the member that was killed
 		defer cancel()
 		if err := enginetest.Eventually(within, func() bool { // it has its partitions, and is at work in all parts
 			_, body := get(t, p.url+"/metrics")

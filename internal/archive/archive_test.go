@@ -152,7 +152,7 @@ func TestArchive_FromAndToAreTimes(t *testing.T) {
 func (l *topicLog) after(t testing.TB) time.Time {
 	t.Helper()
 	at := time.Now().Truncate(time.Millisecond).Add(2 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool { return time.Now().After(at.Add(2 * time.Millisecond)) }); err != nil {
 		t.Fatal(err)

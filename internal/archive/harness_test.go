@@ -118,7 +118,7 @@ func (l *topicLog) recreate(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		_, err := kafka.Ends(ctx, l.client, l.topic)

@@ -82,7 +82,7 @@ func (k *keeper) metric(t *testing.T, name, topic string) float64 {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, ok); err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -22,8 +22,6 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// patience is how long a test waits for what should take a second.
-const patience = 10 * time.Second
 
 // A world is a database and a Redis of the test's own, each behind a proxy that can be shut.
 type world struct {
@@ -153,7 +151,7 @@ func (w *world) make(change ...func(*directory.Config)) *node {
 
 func (w *world) eventually(what string, condition func() bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, condition); err != nil {
 		w.t.Fatalf("%s: %v", what, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tenantflow/internal/directory"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/tier"
 )
 
@@ -168,7 +169,7 @@ func TestWhatWaitsWhenTheDirectoryClosesIsTold(t *testing.T) {
 		if err == nil || errors.Is(err, directory.ErrUnknown) {
 			t.Errorf("the look-up ended with %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(enginetest.Patience):
 		t.Fatal("the look-up waits on")
 	}
 }

@@ -286,7 +286,7 @@ func TestAMemberThatDiesWhileItJoinsIsThrownOut(t *testing.T) {
 		t.Cleanup(transport.CloseIdleConnections)
 		second := &member{topic: topic, group: topic + ".group", c: &kafka.Client{Addr: c.Addr, Transport: transport}}
 		go func() { gone <- second.join(alive) }()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 		defer cancel()
 		// await waits for a state of the group in which it has some members. (What Client.Heartbeat returns does not show it: it reads
 		// the fields of the answer in another order than the broker writes them.)

@@ -45,7 +45,7 @@ func write(t *testing.T, c *kafka.Client, topic string, codec kafka.Compression,
 // readAll fetches n records from offset on.
 func readAll(t *testing.T, r *fetch.Reader, offset int64, n int) []events.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	var out []events.Record
 	for len(out) < n {

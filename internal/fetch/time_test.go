@@ -25,7 +25,7 @@ func TestTheTimeIsTheBrokersWhereTheTopicSaysSo(t *testing.T) {
 		t.Cleanup(transport.CloseIdleConnections)
 		w := &kafka.Writer{Addr: kafka.TCP(broker.Addr()), Transport: transport, Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond}
 		t.Cleanup(func() { _ = w.Close() })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 		defer cancel()
 		before := time.Now().Add(-time.Second)
 		if err := w.WriteMessages(ctx, kafka.Message{Value: []byte("x"), Time: old}, kafka.Message{Value: []byte("y"), Time: old}); err != nil {

@@ -32,7 +32,7 @@ func generation(t *testing.T, f *kafkatest.Log) (*kafkago.ConsumerGroup, *kafkag
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	for {
 		gen, err := g.Next(ctx)

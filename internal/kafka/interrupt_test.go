@@ -8,6 +8,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/kafka/kafkatest"
 )
@@ -58,7 +59,7 @@ func joinAndFreeze(t *testing.T, f *kafkatest.Log) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = g.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	for {
 		if _, err = g.Next(ctx); err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/kafka/kafkatest"
 )
@@ -148,7 +149,7 @@ func TestReadLog_EndsWhereAnOpenTransactionBegins(t *testing.T) {
 		f.Produce(t, kafkatest.Values(0, "a", "b")...)
 		f.OpenTransaction(t)
 		f.Produce(t, kafkatest.Values(0, "behind")...)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 		defer cancel()
 		for _, r := range []kafka.Range{{From: 0, To: 100}, {From: 2, To: 3}} {
 			var got []string

@@ -177,7 +177,7 @@ func (s *station) create(t testing.TB, r redrive.Request) string {
 // run works on a task and returns it as it is at the end.
 func (s *station) run(t testing.TB, id string) *task.Task {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	done, err := s.runner.Run(ctx, id)
 	if err != nil {
@@ -225,7 +225,7 @@ func (w *world) consume(t testing.TB) (stop func()) {
 // awaitConsumed waits until the group has committed the whole log.
 func (w *world) awaitConsumed(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		ends, err := kafka.Ends(ctx, w.client, w.usage())
@@ -407,7 +407,7 @@ func (w *world) crashAt(t testing.TB, id string, step task.Step, nth int32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+string(config))

@@ -112,7 +112,7 @@ func TestReplay_FromAnArchiveIntoARecreatedTopic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		_, err := kafka.Ends(ctx, w.client, w.topic())
@@ -279,7 +279,7 @@ func TestReplay_OfAnArchiveCanBeBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	border := time.Now().Truncate(time.Millisecond).Add(2 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool { return time.Now().After(border) }); err != nil {
 		t.Fatal(err)

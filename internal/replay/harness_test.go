@@ -1,17 +1,13 @@
 package replay_test
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"math"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +18,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/kafka"
@@ -48,10 +45,13 @@ type world struct {
 	ClickHouse string
 	Postgres   string
 	Partitions int
+	Chunk      int // records of a chunk of a replay in a child; 0: those of small
 
-	client *kafkago.Client
-	db     driver.Conn
-	pool   *pgxpool.Pool
+	shipped   bool // the consumer and the lag have the settings of the product, not those of quick tests
+	batchRows int  // of the consumer; 0: 500
+	client    *kafkago.Client
+	db        driver.Conn
+	pool      *pgxpool.Pool
 }
 
 func (w *world) topic() string { return w.Prefix + events.TopicUsage }
@@ -65,9 +65,14 @@ const (
 
 func newWorld(t testing.TB, partitions int) *world {
 	t.Helper()
-	broker := enginetest.SharedKafka(t)
-	w := &world{Brokers: broker.Addr(), Prefix: enginetest.NewTopic(t, 1) + ".", Partitions: partitions,
-		ClickHouse: enginetest.NewDatabase(t), Postgres: postgrestest.New(t)}
+	return newWorldOn(t, enginetest.SharedKafka(t), postgrestest.New(t), partitions)
+}
+
+// newWorldOn makes a world on a broker, and in a migrated database of Postgres, which the test may kill.
+func newWorldOn(t testing.TB, broker *engine.Kafka, dsn string, partitions int) *world {
+	t.Helper()
+	w := &world{Brokers: broker.Addr(), Prefix: enginetest.NewTopicOn(t, broker, 1) + ".", Partitions: partitions,
+		ClickHouse: enginetest.NewDatabase(t), Postgres: dsn}
 	for _, name := range []string{events.TopicUsage, events.TopicSubscription, events.TopicCompany} {
 		enginetest.CreateTopic(t, broker, w.Prefix+name, partitions)
 		enginetest.CreateTopic(t, broker, events.DeadLetterTopic(w.Prefix+name), 1)
@@ -137,6 +142,9 @@ func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func
 		BatchInterval: 100 * time.Millisecond, ChunkRecords: 1000, ChunkEvents: 200,
 		Sources: map[string]replay.OpenSource{replay.SourceFile: replay.OpenFile},
 	}
+	if w.shipped {
+		cfg.BatchInterval, cfg.ChunkRecords, cfg.ChunkEvents = kafka.DefaultBatchInterval, 0, 0
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -155,6 +163,13 @@ func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func
 
 // small makes many chunks.
 func small(c *replay.Config) { c.ChunkRecords, c.ChunkEvents = 400, 10 }
+
+// chunks are those of the world's children.
+func (w *world) chunks(c *replay.Config) {
+	if small(c); w.Chunk > 0 {
+		c.ChunkRecords, c.ChunkEvents = w.Chunk, w.Chunk
+	}
+}
 
 func (w *world) station(t testing.TB, change ...func(*replay.Config)) *station {
 	t.Helper()
@@ -193,7 +208,7 @@ func (s *station) create(t testing.TB, r replay.Request) *task.Task {
 // run replays and returns the task as it is at the end.
 func (s *station) run(t testing.TB, id string) *task.Task {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	done, err := s.runner.Run(ctx, id)
 	if err != nil {
@@ -256,11 +271,16 @@ func (w *world) consume(t testing.TB, lose func(uint64) bool) (stop func() map[s
 		store = l
 	}
 	transport := &kafkago.Transport{}
-	group := kafka.NewGroup(kafka.Config{
+	cfg := kafka.Config{
 		Name: "usage", Brokers: []string{w.Brokers}, Transport: transport, Group: w.group(), Topics: []string{w.topic()},
 		SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 5 * time.Second,
-		BatchRows: 500, BatchInterval: 50 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
-	}, consumers.NewUsage(store, consumers.UsageConfig{FilterBytes: 8 << 20, Group: w.group()}))
+		BatchRows: cmp.Or(w.batchRows, 500), BatchInterval: 50 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	}
+	filter := int64(8 << 20)
+	if w.shipped {
+		cfg.BatchRows, cfg.BatchInterval, cfg.CommitIdle, filter = 0, 0, 0, 0
+	}
+	group := kafka.NewGroup(cfg, consumers.NewUsage(store, consumers.UsageConfig{FilterBytes: filter, Group: w.group()}))
 	ended := make(chan error, 1)
 	go func() { ended <- group.Run(ctx) }()
 	once := sync.OnceFunc(func() {
@@ -281,7 +301,7 @@ func (w *world) consume(t testing.TB, lose func(uint64) bool) (stop func() map[s
 // awaitConsumed waits until the group has committed the whole log.
 func (w *world) awaitConsumed(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	consumed := func() bool {
 		ends, err := kafka.Ends(ctx, w.client, w.topic())
@@ -369,64 +389,4 @@ func (w *world) exec(t testing.TB, query string, args ...any) {
 	if _, err := w.pool.Exec(t.Context(), query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-}
-
-// childEnv carries a crash as JSON: then the test binary is not a test but a process that replays, and kills itself.
-const childEnv = "REPLAY_CRASH_CHILD"
-
-// A crash is where a child kills itself.
-type crash struct {
-	World *world
-	Task  string
-	Step  task.Step
-	Nth   int32 // the time it comes by; from 1
-}
-
-func runChild(config string) int {
-	var c crash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	var count atomic.Int32
-	s, err := c.World.open(context.Background(), func(s task.Step) {
-		if s == c.Step && count.Add(1) == c.Nth {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // the signal is on its way; nothing more must happen
-		}
-	}, small)
-	if err == nil {
-		_, err = s.runner.Run(context.Background(), c.Task)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 1
-	}
-	return 0
-}
-
-// crashAt runs a child that kills itself at a step. It is false where the task has ended before.
-func (w *world) crashAt(t testing.TB, id string, step task.Step, nth int32) bool {
-	t.Helper()
-	config, err := json.Marshal(crash{w, id, step, nth})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	err = cmd.Run()
-	if ctx.Err() != nil {
-		t.Fatalf("the child that was to kill itself at %s did not end", step)
-	}
-	if err == nil {
-		return false
-	}
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if !ok || status.Signal() != syscall.SIGKILL {
-		t.Fatalf("the child that was to kill itself at %s ended otherwise: %v", step, err)
-	}
-	return true
 }

@@ -43,7 +43,7 @@ func create(t testing.TB, s *task.Store, topic string, spec any) *task.Task {
 func claim(t testing.TB, s *task.Store, id string) *task.Lease {
 	t.Helper()
 	var lease *task.Lease
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		var err error
@@ -302,7 +302,7 @@ func TestTask_AStopSaysWhatStays(t *testing.T) {
 		}
 		ended <- got
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		now, err := other.Show(ctx, id)
@@ -366,7 +366,7 @@ func TestTask_TwoProcessesShareOne(t *testing.T) {
 	const lease = 500 * time.Millisecond
 	a, b := openStore(t, dsn, "a", lease), openStore(t, dsn, "b", lease)
 	id := create(t, a, "t", spec(300)).ID
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	n := &numbers{}
 	// The first loses its connections in the midst: its lease runs out, and the second takes over.

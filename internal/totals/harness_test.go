@@ -128,7 +128,7 @@ func (f *fixture) store(t *testing.T) *clickhouse.Store {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, condition); err != nil {
 		t.Fatalf("waited a minute: %s", what)

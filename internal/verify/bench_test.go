@@ -19,7 +19,7 @@ func BenchmarkRun(b *testing.B) {
 	}
 	in.publish(b, g, 0)
 	stop := in.consume(b, 100_000)
-	in.awaitConsumed(b, 10*time.Minute)
+	in.awaitConsumed(b)
 	stop()
 	in.awaitQuiet(b)
 	for b.Loop() {

@@ -99,7 +99,7 @@ func (c *counted) report(t *testing.T, repair bool) *verify.Report {
 // settled verifies until everything is counted and can be judged.
 func (c *counted) settled(t *testing.T) *verify.Report {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	var r *verify.Report
 	if err := enginetest.Eventually(ctx, func() bool {
@@ -165,7 +165,7 @@ func TestCounters_HealthyTrafficHasNoFinding(t *testing.T) {
 		c.strict.Store(part%2 == 0)
 		if part == 3 {
 			c.client.Del(t.Context(), dragonfly.SentinelKey(2))
-			within, cancel := context.WithTimeout(t.Context(), time.Minute)
+			within, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 			defer cancel()
 			if err := enginetest.Eventually(within, func() bool { // what follows comes after the rebuild has begun
 				return c.client.Exists(within, dragonfly.SentinelKey(2)).Val() == 1

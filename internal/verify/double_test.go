@@ -154,7 +154,7 @@ func TestTheRunningServiceMakesNoFalseFindings(t *testing.T) {
 	}
 	in.publish(t, g, 2000)
 	stop := in.consume(t, 300)
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	published := make(chan struct{})
 	go func() {
 		defer close(published)
@@ -184,7 +184,7 @@ func TestTheRunningServiceMakesNoFalseFindings(t *testing.T) {
 	if !busy {
 		t.Error("no run met the service at work: the test proves nothing")
 	}
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	stop()
 	in.awaitQuiet(t)
 	clean(t, in.verify(t, false), g.Expected())

@@ -48,7 +48,7 @@ func TestRepair_TotalsOfADeletedRowStay(t *testing.T) {
 	// Published again, the event is counted again. Now no row is missing, and the log holds all there ever was.
 	in.append(t, partition, in.record(t, partition, offset))
 	stop := in.consume(t, 2000)
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	stop()
 	in.awaitQuiet(t)
 	want(t, in.verify(t, false), map[verify.Kind]int64{verify.WrongTotal: 3})

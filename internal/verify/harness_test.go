@@ -121,9 +121,9 @@ func runGroup(ctx context.Context, t testing.TB, cancel context.CancelFunc, grou
 }
 
 // awaitConsumed waits until the group has committed the whole log and nothing is pending.
-func (in *installation) awaitConsumed(t testing.TB, within time.Duration) {
+func (in *installation) awaitConsumed(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	consumed := func() bool {
 		ids := make([]int, in.partitions)
@@ -144,7 +144,7 @@ func (in *installation) awaitConsumed(t testing.TB, within time.Duration) {
 		return true
 	}
 	if err := enginetest.Eventually(ctx, consumed); err != nil {
-		t.Fatalf("the log was not consumed within %s", within)
+		t.Fatalf("the log was not consumed within %s", enginetest.Patience)
 	}
 }
 
@@ -161,7 +161,7 @@ func consumed(t testing.TB, partitions int, c model.Config) (*installation, *mod
 	}
 	in.publish(t, g, 0)
 	stop := in.consume(t, 2000)
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	stop()
 	in.awaitQuiet(t)
 	return in, g
@@ -175,7 +175,7 @@ func usual() model.Config {
 // awaitQuiet waits until the deadline of every row has passed by a margin.
 func (in *installation) awaitQuiet(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		return in.number(t, "SELECT count() FROM usage_tracking WHERE _insert_by + INTERVAL 2500 MILLISECOND > now64(3)") == 0
@@ -314,7 +314,7 @@ func (in *installation) recreate(t testing.TB, topic string, partitions int) {
 	if err != nil || res.Errors[topic] != nil {
 		t.Fatalf("delete %s: %v %v", topic, err, res)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		meta, err := in.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})

@@ -26,7 +26,7 @@ func TestVerify_LargeRecordMatchesItsLetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := in.consume(t, 2000)
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	stop()
 	in.awaitQuiet(t)
 	r := in.verify(t, false)

@@ -112,7 +112,7 @@ func TestMarkersAndAbortedTransactionsAreNoEvents(t *testing.T) {
 		}
 	}
 	stop := in.consume(t, 1000)
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	stop()
 	in.awaitQuiet(t)
 	r := in.verify(t, false)
@@ -171,7 +171,7 @@ func TestExtremeValuesAreComparedExactly(t *testing.T) {
 		event("not ASCII", `"service_name":"日本","api_endpoint":"\u0000é","data_points_consumed":1,"processing_time_ms":0.0005`),
 	)
 	stop := in.consume(t, 1000)
-	in.awaitConsumed(t, time.Minute)
+	in.awaitConsumed(t)
 	stop()
 	in.awaitQuiet(t)
 	r := in.verify(t, false)

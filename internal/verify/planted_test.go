@@ -170,7 +170,7 @@ func TestPlanted_EachIsNamedAndNothingElse(t *testing.T) {
 	stopUsage, stopQuota, stopTenants := e.consume(t, 2000), e.count(t), e.y.apply(t, nil)
 	e.y.produce(t, tenantmodel.Config{Seed: 12, Companies: 60, Events: 1800, Conflicts: 0.03, Lapsed: 0.2, Prefix: e.topic[len(e.topic)-8:] + "-"})
 	e.y.await(t)
-	e.awaitConsumed(t, time.Minute)
+	e.awaitConsumed(t)
 	e.settled(t)
 	stopUsage()
 	stopQuota()

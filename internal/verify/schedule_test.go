@@ -61,7 +61,7 @@ func TestSchedule_EachSlotIsOneRun(t *testing.T) {
 	}
 	shows := func(value float64) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 		defer cancel()
 		for i, registry := range registries {
 			if err := enginetest.Eventually(ctx, func() bool {
@@ -129,7 +129,7 @@ func TestSchedule_DeadProcessGivesItsJobUp(t *testing.T) {
 	if !take(slot, time.Second) || take(slot, time.Minute) || take(slot.Add(time.Hour), time.Minute) {
 		t.Error("a job has two processes at a time")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool { return take(slot.Add(time.Hour), time.Minute) }); err != nil {
 		t.Error("the job stays with a process that is gone")

@@ -153,7 +153,7 @@ func (y *tenancy) send(t testing.TB, messages ...kafkago.Message) {
 // await waits until both consumers have had everything, and all of it is published.
 func (y *tenancy) await(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool {
 		for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
@@ -173,7 +173,7 @@ func (y *tenancy) await(t testing.TB) {
 		}
 		return y.number(t, "SELECT count(*) FROM inbox WHERE state IN ('done', 'rejected') AND published_at IS NULL OR company_id IN (SELECT company_id FROM company_blocks)") == 0
 	}); err != nil {
-		t.Fatal("companies and subscriptions are not consumed within a minute")
+		t.Fatalf("companies and subscriptions are not consumed within %s", enginetest.Patience)
 	}
 }
 

@@ -124,7 +124,7 @@ func TestAnOutageIsTransientAndOver(t *testing.T) {
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool { return look() == nil }); err != nil {
 		t.Errorf("after the restart: %v (%v)", err, look())
@@ -144,7 +144,7 @@ func TestALookUpThatTakesTooLongIsTransient(t *testing.T) {
 	_, err = store.Company(t.Context(), "acme")
 	expect(t, "a table that is locked", err, postgres.Transient, "deadline exceeded")
 	w.exec(t, "ROLLBACK")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool { _, err = store.Company(t.Context(), "acme"); return errors.Is(err, directory.ErrUnknown) }); err != nil {
 		t.Errorf("after that: %v", err)

@@ -21,7 +21,7 @@ func TestOldChangesGoByThemselvesUntilTheStoreIsToldToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	// The table is not there to begin with: that is said, and nothing ends.
 	ended := make(chan error, 1)

@@ -24,6 +24,9 @@ func Proxy(t testing.TB, target string) *engine.Proxy {
 	return p
 }
 
+// Patience is how long a test waits for what it expects: only a hang takes so long, or a machine that is very busy.
+const Patience = 6 * time.Minute
+
 // Eventually polls until the condition holds, or returns the error of ctx when that ends before. Give ctx a deadline.
 func Eventually(ctx context.Context, condition func() bool) error {
 	tick := time.NewTicker(10 * time.Millisecond)

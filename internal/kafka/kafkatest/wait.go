@@ -40,14 +40,13 @@ func Eventually(t testing.TB, what string, within time.Duration, condition func(
 // Await waits for a channel to be closed, or to hold something.
 func Await[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
-	const patience = 6 * time.Minute // only a hang takes so long, or a machine that is very busy
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	select {
 	case v := <-c:
 		return v
 	case <-ctx.Done():
-		t.Fatalf("%s: not within %s", what, patience)
+		t.Fatalf("%s: not within %s", what, enginetest.Patience)
 		panic("unreachable")
 	}
 }
