@@ -127,7 +127,7 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 		child.kill(t)
 	}
 	t.Logf("%6.1fs killed %d times, a store %d times", time.Since(began).Seconds(), kills, struck)
-	got := s.run(t, made.ID)
+	got := s.runWithin(t, made.ID, time.Hour)
 	close(over)
 	publishing.Wait()
 	t.Logf("%6.1fs %s %v", time.Since(began).Seconds(), got.State, got.Counts)

@@ -85,7 +85,7 @@ func BenchmarkReplay_LiveLag(b *testing.B) {
 		s := w.station(b)
 		made := s.create(b, r)
 		began := time.Now()
-		t := s.run(b, made.ID)
+		t := s.runWithin(b, made.ID, time.Hour)
 		took := time.Since(began)
 		cancel()
 		publishing.Wait()

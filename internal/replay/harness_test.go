@@ -208,7 +208,12 @@ func (s *station) create(t testing.TB, r replay.Request) *task.Task {
 // run replays and returns the task as it is at the end.
 func (s *station) run(t testing.TB, id string) *task.Task {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
+	return s.runWithin(t, id, enginetest.Patience)
+}
+
+func (s *station) runWithin(t testing.TB, id string, within time.Duration) *task.Task {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	done, err := s.runner.Run(ctx, id)
 	if err != nil {

@@ -31,6 +31,9 @@ type LagConfig struct {
 // their batch. What the group has read, and begun to store, counts as reached.
 //
 // At the beginning nothing is known: then the lag counts from the first note.
+//
+// What is published is seen in the lag only a batch later. So not more than a window of events is under way to the group at any
+// time, as in TCP: twice as many with each round trip at first, a tenth more later, fewer while the lag is above half of what it may be.
 type LagBrake struct {
 	cfg   LagConfig
 	notes []note // by time; of those that are reached, only the newest
@@ -38,21 +41,27 @@ type LagBrake struct {
 	lag   time.Duration
 	shut  bool
 
-	// What may be published before the next look, which follows from how much of it the group has taken so far.
-	credit int
+	published int64         // events that were let through
+	window    int64         // how many of them may be under way
+	grown     bool          // the window was once wide enough
+	full      bool          // an event had to wait for it since it was changed
+	peak      time.Duration // the largest lag since then
+	changed   time.Time
 }
 
 // A note is where the partitions ended at a moment.
 type note struct {
-	at   time.Time
-	ends map[int]int64
+	at        time.Time
+	ends      map[int]int64
+	published int64 // before it
 }
 
 const (
 	// lookEvery is how often the brake looks.
 	lookEvery = 200 * time.Millisecond
-	// lookCredit is how many events may be published between two looks: a million a second.
-	lookCredit = 200_000
+	// leastWindow is how many events may be under way at first, and at least.
+	leastWindow = 2 * portion
+	mostWindow  = 1 << 30
 )
 
 // NewLagBrake makes a brake.
@@ -60,26 +69,38 @@ func NewLagBrake(cfg LagConfig) *LagBrake {
 	if cfg.MaxLag == 0 {
 		cfg.MaxLag = DefaultMaxLag
 	}
-	return &LagBrake{cfg: cfg}
+	return &LagBrake{cfg: cfg, window: leastWindow}
 }
 
 // Wait implements Brake. Errors are transient.
 func (b *LagBrake) Wait(ctx context.Context, n int, waiting func(string)) error {
 	for {
-		if time.Since(b.last) >= lookEvery || b.credit < n {
+		if time.Since(b.last) >= lookEvery {
 			if err := b.look(ctx); err != nil {
 				return err
 			}
 		}
-		if !b.shut {
-			b.credit -= n
+		if !b.shut && b.fits(n) {
+			b.published += int64(n)
 			return nil
 		}
-		waiting(fmt.Sprintf("the group %s is %s behind, and may be %s (--max-lag): live events come first", b.cfg.Group, b.lag.Round(100*time.Millisecond), b.cfg.MaxLag))
-		if err := retry.Pause(ctx, lookEvery); err != nil {
+		if b.shut {
+			waiting(fmt.Sprintf("the group %s is %s behind, and may be %s (--max-lag): live events come first", b.cfg.Group, b.lag.Round(100*time.Millisecond), b.cfg.MaxLag))
+		}
+		if err := retry.Pause(ctx, time.Until(b.last.Add(lookEvery))); err != nil {
 			return err
 		}
 	}
+}
+
+// fits reports whether the window has room for n more events.
+func (b *LagBrake) fits(n int) bool {
+	underWay := b.published - b.notes[0].published
+	if underWay == 0 || underWay+int64(n) <= b.window {
+		return true
+	}
+	b.full = true
+	return false
 }
 
 // Lag is how far the group was behind at the last look.
@@ -106,9 +127,9 @@ func (b *LagBrake) look(ctx context.Context) error {
 			taken[id] = max(taken[id], r.To) // an empty log has no offset to commit
 		}
 	}
-	b.notes = append(b.notes, note{now, ends})
+	b.notes = append(b.notes, note{now, ends, b.published})
 	b.measure(now, taken)
-	b.last, b.credit = now, lookCredit
+	b.last = now
 	return nil
 }
 
@@ -129,6 +150,9 @@ func (b *LagBrake) measure(now time.Time, taken map[int]int64) {
 	case b.lag <= b.cfg.MaxLag/2:
 		b.shut = false
 	}
+	if b.peak = max(b.peak, b.lag); since.After(b.changed) { // the group has had what was let through by the present window
+		b.turn(now)
+	}
 	const most = 4096 // fourteen minutes of notes; beyond, every second one says enough
 	if len(b.notes) > most {
 		kept := b.notes[:0]
@@ -139,6 +163,20 @@ func (b *LagBrake) measure(now time.Time, taken map[int]int64) {
 		}
 		b.notes = kept
 	}
+}
+
+// turn widens or narrows the window.
+func (b *LagBrake) turn(now time.Time) {
+	switch {
+	case b.peak > b.cfg.MaxLag/2:
+		b.window, b.grown = max(leastWindow, b.window*3/4), true
+	case b.peak > b.cfg.MaxLag/4 || !b.full: // as it should be, or not used
+	case b.grown:
+		b.window += b.window / 10
+	default:
+		b.window = min(2*b.window, mostWindow)
+	}
+	b.full, b.peak, b.changed = false, 0, now
 }
 
 // reached reports whether everything before some ends was taken.
