@@ -86,7 +86,7 @@ type Request struct {
 }
 
 // DefaultMaxLag is how far the consumer group may be behind before a replay pauses.
-const DefaultMaxLag = time.Second
+const DefaultMaxLag = 2 * time.Second
 
 // A Plan is a request with what is to be read for it.
 type Plan struct {

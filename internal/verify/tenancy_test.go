@@ -3,6 +3,7 @@ package verify_test
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,7 +57,9 @@ func (in *installation) tenancy(t testing.TB) *tenancy {
 	return y
 }
 
-func (y *tenancy) group(topic string) string { return y.prefix + topic + ".group" }
+func (y *tenancy) group(topic string) string {
+	return y.prefix + "g." + strings.TrimSuffix(topic, ".events")
+}
 
 // config is how companies are verified.
 func (y *tenancy) config(c *verify.Config) {
@@ -79,8 +82,12 @@ func (y *tenancy) apply(t testing.TB, step func(postgres.TenantStep)) (stop func
 	transport := &kafkago.Transport{}
 	client := &kafkago.Client{Addr: y.client.Addr, Transport: transport}
 	results := kafka.NewResults(client)
+	key, err := store.ReplayKey(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	log := slog.New(slog.DiscardHandler)
-	config := consumers.TenantConfig{TopicPrefix: y.prefix, Decoder: decoder,
+	config := consumers.TenantConfig{TopicPrefix: y.prefix, Decoder: decoder, ReplayKey: key,
 		Store:     store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Step: step}),
 		Companies: &kafka.TopicReading{Client: client, Topic: y.prefix + events.TopicCompany, Group: y.group(events.TopicCompany)}}
 	work, working := errgroup.WithContext(ctx)
@@ -119,26 +126,34 @@ func (y *tenancy) apply(t testing.TB, step func(postgres.TenantStep)) (stop func
 // produce publishes a stream of the model, phase by phase, and waits each time until it is done.
 func (y *tenancy) produce(t testing.TB, c tenantmodel.Config) {
 	t.Helper()
+	for i, phase := range y.phases(t, c) {
+		if i > 0 {
+			y.await(t)
+		}
+		y.send(t, phase...)
+	}
+}
+
+// phases are the messages of a stream of the model.
+func (y *tenancy) phases(t testing.TB, c tenantmodel.Config) (phases [][]kafkago.Message) {
+	t.Helper()
 	c.Now = time.Now()
 	g, err := tenantmodel.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	phase := 0
-	var out []kafkago.Message
+	phase := -1
 	for m, ok := g.Next(); ok; m, ok = g.Next() {
 		if m.Phase > phase {
-			y.send(t, out...)
-			y.await(t)
-			out, phase = nil, m.Phase
+			phases, phase = append(phases, nil), m.Phase
 		}
 		one := kafkago.Message{Topic: y.prefix + m.Topic, Key: m.Key, Value: m.Value}
 		for _, h := range m.Headers {
 			one.Headers = append(one.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 		}
-		out = append(out, one)
+		phases[len(phases)-1] = append(phases[len(phases)-1], one)
 	}
-	y.send(t, out...)
+	return phases
 }
 
 func (y *tenancy) send(t testing.TB, messages ...kafkago.Message) {
