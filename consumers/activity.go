@@ -64,9 +64,9 @@ func NewActivity(cfg ActivityConfig) *Activity {
 	return &Activity{cfg: cfg, users: map[string]*active{}, metrics: newActivityMetrics(cfg.Registry)}
 }
 
-// saw takes the groups of a counted batch. known holds what is known of the user of each; nil: the user is unknown. Groups
+// note takes the groups of a counted batch. known holds what is known of the user of each; nil: the user is unknown. Groups
 // that were refused because the user belongs to another company say nothing about the user.
-func (a *Activity) saw(groups []quotaGroup, known []*directory.Subscription) {
+func (a *Activity) note(groups []quotaGroup, known []*directory.Subscription) {
 	if a == nil {
 		return
 	}
@@ -166,7 +166,7 @@ func (a *Activity) flush(ctx context.Context) error {
 			return err
 		}
 		a.metrics.written.Add(float64(moved))
-		a.wrote(seen)
+		a.written(seen)
 	}
 }
 
@@ -182,9 +182,9 @@ func (a *Activity) next(most int) []postgres.Activity {
 	return seen
 }
 
-// wrote takes the users that were written off the list. One that was active again meanwhile was so by less than a step, as
+// written takes the users that were written off the list. One that was active again meanwhile was so by less than a step, as
 // a rule; the user's next event makes up for it.
-func (a *Activity) wrote(seen []postgres.Activity) {
+func (a *Activity) written(seen []postgres.Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range seen {

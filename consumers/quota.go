@@ -201,7 +201,7 @@ func (b *quotaBatch) Write(ctx context.Context, r kafka.Range) error {
 	if b.record.Offset >= 0 {
 		p.record = b.record
 	}
-	p.quota.cfg.Activity.saw(b.groups, p.known)
+	p.quota.cfg.Activity.note(b.groups, p.known)
 	p.quota.metrics.count(b, p.calls, p.counted, len(refused))
 	p.quota.metrics.remembered.WithLabelValues(p.label()).Set(float64(b.remembered))
 	if err := p.settleDeferred(ctx); err != nil {

@@ -4,15 +4,15 @@ import "math"
 
 // The members of a usage event's data, as bits of what has been seen.
 const (
-	sawCompany = 1 << iota
-	sawUser
-	sawTier
-	sawService
-	sawEndpoint
-	sawDataPoints
-	sawProcessingTime
+	hasCompany = 1 << iota
+	hasUser
+	hasTier
+	hasService
+	hasEndpoint
+	hasDataPoints
+	hasProcessingTime
 
-	sawAllRequired = 1<<iota - 1
+	hasAllRequired = 1<<iota - 1
 )
 
 // noTimestamp stands in a Usage whose data has none, until the envelope is read.
@@ -38,25 +38,25 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 			if !isID(u.CompanyID) {
 				return bad
 			}
-			seen |= sawCompany
+			seen |= hasCompany
 		case userID:
 			u.UserID, i = d.text(text, i)
 			if !isID(u.UserID) {
 				return bad
 			}
-			seen |= sawUser
+			seen |= hasUser
 		case subscriptionTier:
 			u.Tier, i = d.text(text, i)
 			if !isTier(u.Tier) {
 				return bad
 			}
-			seen |= sawTier
+			seen |= hasTier
 		case serviceName:
 			u.Service, i = d.text(text, i)
-			seen |= sawService
+			seen |= hasService
 		case apiEndpoint:
 			u.Endpoint, i = d.text(text, i)
-			seen |= sawEndpoint
+			seen |= hasEndpoint
 		case dataPoints:
 			var points int64
 			var rest remainder
@@ -65,7 +65,7 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 				return bad
 			}
 			u.DataPoints = uint32(points)
-			seen |= sawDataPoints
+			seen |= hasDataPoints
 		case processingTime:
 			var rest remainder
 			u.ProcessingTime, rest, i = d.amount(text, i, 3)
@@ -75,7 +75,7 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 			if rest == halfOrUp {
 				u.ProcessingTime++
 			}
-			seen |= sawProcessingTime
+			seen |= hasProcessingTime
 		case timestamp:
 			var stamp []byte
 			stamp, i = d.text(text, i)
@@ -110,7 +110,7 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 			return bad
 		}
 	}
-	if seen != sawAllRequired {
+	if seen != hasAllRequired {
 		return bad
 	}
 	return i + 1

@@ -92,13 +92,13 @@ func (d *UsageDecoder) fast(r *Record, u *Usage) bool {
 
 // The attributes of the envelope, as bits of what has been seen.
 const (
-	sawSpecVersion = 1 << iota
-	sawID
-	sawSource
-	sawType
-	sawTime
+	hasSpecVersion = 1 << iota
+	hasID
+	hasSource
+	hasType
+	hasTime
 
-	sawAllAttributes = 1<<iota - 1
+	hasAllAttributes = 1<<iota - 1
 )
 
 // binary reads a record whose attributes are headers and whose value is the data.
@@ -125,7 +125,7 @@ func (d *UsageDecoder) binary(r *Record, u *Usage) bool {
 			return false
 		}
 	}
-	if seen&sawAllAttributes != sawAllAttributes || !d.whole(r.Value, u) {
+	if seen&hasAllAttributes != hasAllAttributes || !d.whole(r.Value, u) {
 		return false
 	}
 	d.defaults(u, envelopeTime)
@@ -188,7 +188,7 @@ func (d *UsageDecoder) structured(text []byte, u *Usage) bool {
 			return false
 		}
 	}
-	if seen&sawAllAttributes != sawAllAttributes || skipSpace(text, i+1) != len(text) || hasData == (data64 != nil) {
+	if seen&hasAllAttributes != hasAllAttributes || skipSpace(text, i+1) != len(text) || hasData == (data64 != nil) {
 		return false
 	}
 	if data64 != nil {
@@ -206,31 +206,31 @@ func (d *UsageDecoder) structured(text []byte, u *Usage) bool {
 func attributeBit[T string | []byte](name T) int {
 	switch string(name) {
 	case "specversion":
-		return sawSpecVersion
+		return hasSpecVersion
 	case "id":
-		return sawID
+		return hasID
 	case "source":
-		return sawSource
+		return hasSource
 	case "type":
-		return sawType
+		return hasType
 	case "time":
-		return sawTime
+		return hasTime
 	case "subject":
-		return (sawAllAttributes + 1) << 0
+		return (hasAllAttributes + 1) << 0
 	case "datacontenttype":
-		return (sawAllAttributes + 1) << 1
+		return (hasAllAttributes + 1) << 1
 	case "dataschema":
-		return (sawAllAttributes + 1) << 2
+		return (hasAllAttributes + 1) << 2
 	case "partitionkey":
-		return (sawAllAttributes + 1) << 3
+		return (hasAllAttributes + 1) << 3
 	case "traceparent":
-		return (sawAllAttributes + 1) << 4
+		return (hasAllAttributes + 1) << 4
 	case "tracestate":
-		return (sawAllAttributes + 1) << 5
+		return (hasAllAttributes + 1) << 5
 	case "causationid":
-		return (sawAllAttributes + 1) << 6
+		return (hasAllAttributes + 1) << 6
 	case "causationsource":
-		return (sawAllAttributes + 1) << 7
+		return (hasAllAttributes + 1) << 7
 	}
 	return 0
 }
@@ -238,17 +238,17 @@ func attributeBit[T string | []byte](name T) int {
 // setAttribute takes over the attributes a usage event needs. It is false when one of them is not as it has to be.
 func setAttribute(u *Usage, bit int, value []byte, envelopeTime *int64) bool {
 	switch bit {
-	case sawSpecVersion:
+	case hasSpecVersion:
 		return string(value) == "1.0"
-	case sawType:
+	case hasType:
 		return string(value) == TypeUsageRecorded
-	case sawID:
+	case hasID:
 		u.ID = value
 		return len(value) > 0
-	case sawSource:
+	case hasSource:
 		u.Source = value
 		return len(value) > 0
-	case sawTime:
+	case hasTime:
 		sec, nsec, ok := parseRFC3339(value)
 		ok = ok && sec >= firstSecond && sec < endSecond
 		*envelopeTime = sec*1000 + int64(nsec/1_000_000)

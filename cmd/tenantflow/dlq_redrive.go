@@ -136,7 +136,7 @@ func (a *app) redriveLetters(cmd *cobra.Command, f *dlqRedriveFlags, origins []s
 	}
 	defer func() { _ = tasks.Close() }() // everything was answered before
 	refused := newRefusals(cmd.ErrOrStderr())
-	kind := tasks.Redrive.Tell(refused.add)
+	kind := tasks.Redrive.OnRefused(refused.add)
 	tasks.Redrive = kind
 	plans, err := planRedrive(cmd, kind, cfg, topics, redrive.Request{Filter: filter, Fix: fix, Rate: f.rate, By: cmp.Or(f.by, operator())})
 	if err != nil {

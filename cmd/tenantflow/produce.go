@@ -257,7 +257,7 @@ func (p *production) read(ctx context.Context, in io.Reader) error {
 		p.result.Lines++
 		message, rejection := p.checker.check(line)
 		if rejection != nil {
-			p.tell(number, rejection)
+			p.refuse(number, rejection)
 			if !p.flags.skipInvalid && !p.flags.check {
 				return errors.Join(publish(), fmt.Errorf("%s:%d is invalid", p.fileName, number))
 			}
@@ -276,8 +276,8 @@ func (p *production) read(ctx context.Context, in io.Reader) error {
 	return publish()
 }
 
-// tell reports an invalid line.
-func (p *production) tell(number int, r *events.Rejection) {
+// refuse reports an invalid line.
+func (p *production) refuse(number int, r *events.Rejection) {
 	p.result.Invalid++
 	p.result.Reasons[r.Reason]++
 	if len(p.result.Listed) < maxListed {

@@ -94,7 +94,7 @@ func (f *follower) poll(ctx context.Context) (more bool) {
 		d.applied.doubt()
 		f.invalidator.begin(page.Origin)
 	}
-	users, companies := d.known.tell(page.Changes, time.Now())
+	users, companies := d.known.note(page.Changes, time.Now())
 	d.metrics.changes.Add(float64(len(users) + len(companies)))
 	f.invalidator.add(users, companies)
 	f.position = page.Next

@@ -24,7 +24,7 @@ type known struct {
 // A ledger is the newest change by user or by company, in two generations like memory: older ones are forgotten, and
 // the entries they were about are no longer vouched for.
 type ledger struct {
-	newer, older map[string]told
+	newer, older map[string]reported
 	keep         time.Duration // of one generation
 	most         int           // keys of one generation
 
@@ -34,7 +34,7 @@ type ledger struct {
 	forgotten uint64    // changes reported before this epoch may be missing
 }
 
-type told struct {
+type reported struct {
 	epoch   uint64
 	version int64
 }
@@ -47,8 +47,8 @@ func newKnown() *known {
 	k := &known{}
 	// What lives longest in Dragonfly decides how long a change must be remembered, because an older entry is not
 	// used. Two generations: each as long as that.
-	k.users = ledger{newer: map[string]told{}, keep: SubscriptionTTL + 10*time.Minute, most: ledgerKeys}
-	k.companies = ledger{newer: map[string]told{}, keep: BillingPeriodTTL + 10*time.Minute, most: ledgerKeys}
+	k.users = ledger{newer: map[string]reported{}, keep: SubscriptionTTL + 10*time.Minute, most: ledgerKeys}
+	k.companies = ledger{newer: map[string]reported{}, keep: BillingPeriodTTL + 10*time.Minute, most: ledgerKeys}
 	return k
 }
 
@@ -59,7 +59,7 @@ func (k *known) begin(origin string, now time.Time) {
 	k.origin, k.whole = origin, false
 	epoch := k.epoch.Load() + 1
 	for _, l := range []*ledger{&k.users, &k.companies} {
-		l.newer, l.older = map[string]told{}, nil
+		l.newer, l.older = map[string]reported{}, nil
 		l.from, l.fromEpoch, l.horizon, l.forgotten = now, epoch, now, epoch
 	}
 	k.epoch.Store(epoch)
@@ -77,17 +77,17 @@ func (k *known) cover(since time.Time) {
 	}
 }
 
-// tell takes in a page of the feed, and returns whose entries are stale now, with the versions they lack.
-func (k *known) tell(changes []Change, now time.Time) (users, companies map[string]int64) {
+// note takes in a page of the feed, and returns whose entries are stale now, with the versions they lack.
+func (k *known) note(changes []Change, now time.Time) (users, companies map[string]int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	users, companies = map[string]int64{}, map[string]int64{}
 	epoch := k.epoch.Load() + 1
 	for _, c := range changes {
 		if c.UserID != "" {
-			users[c.UserID] = k.users.tell(c.UserID, c.Version, epoch)
+			users[c.UserID] = k.users.note(c.UserID, c.Version, epoch)
 		} else {
-			companies[c.CompanyID] = k.companies.tell(c.CompanyID, c.Version, epoch)
+			companies[c.CompanyID] = k.companies.note(c.CompanyID, c.Version, epoch)
 		}
 	}
 	if len(changes) > 0 {
@@ -99,15 +99,15 @@ func (k *known) tell(changes []Change, now time.Time) (users, companies map[stri
 	return users, companies
 }
 
-// tell notes a change, and returns the version of the key's newest one.
-func (l *ledger) tell(key string, version int64, epoch uint64) int64 {
+// note notes a change, and returns the version of the key's newest one.
+func (l *ledger) note(key string, version int64, epoch uint64) int64 {
 	version = max(l.find(key).version, version)
-	l.newer[key] = told{epoch: epoch, version: version}
+	l.newer[key] = reported{epoch: epoch, version: version}
 	delete(l.older, key)
 	return version
 }
 
-func (l *ledger) find(key string) told {
+func (l *ledger) find(key string) reported {
 	if t, ok := l.newer[key]; ok {
 		return t
 	}
@@ -119,7 +119,7 @@ func (l *ledger) age(now time.Time, epoch uint64) {
 		return
 	}
 	l.horizon, l.forgotten = l.from, l.fromEpoch
-	l.older, l.newer = l.newer, map[string]told{}
+	l.older, l.newer = l.newer, map[string]reported{}
 	l.from, l.fromEpoch = now, epoch
 }
 

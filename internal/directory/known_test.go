@@ -9,7 +9,7 @@ import (
 // started has the feed begun and read to its end.
 func started(k *known, since, now time.Time, changes ...Change) {
 	k.begin("o", now)
-	k.tell(changes, now)
+	k.note(changes, now)
 	k.cover(since)
 }
 
@@ -20,11 +20,11 @@ func TestAnEpochBeginsWithEveryChangeThatIsNews(t *testing.T) {
 	started(k, now.Add(-time.Hour), now)
 	start := k.epoch.Load()
 	user, company := Change{CompanyID: "c", UserID: "u", Version: 5}, Change{CompanyID: "c", Version: 6}
-	users, companies := k.tell([]Change{user, company}, now)
+	users, companies := k.note([]Change{user, company}, now)
 	if len(users) != 1 || users["u"] != 5 || len(companies) != 1 || companies["c"] != 6 || k.epoch.Load() != start+1 {
 		t.Errorf("told users %v, companies %v, epoch %d after %d", users, companies, k.epoch.Load(), start)
 	}
-	if k.tell(nil, now); k.epoch.Load() != start+1 {
+	if k.note(nil, now); k.epoch.Load() != start+1 {
 		t.Error("nothing is news")
 	}
 	for _, c := range []struct {
@@ -74,7 +74,7 @@ func TestWhatIsForgottenIsNoLongerVouchedFor(t *testing.T) {
 	epoch := k.epoch.Load()
 	for i := range 1000 {
 		now = now.Add(time.Second)
-		k.tell([]Change{{CompanyID: fmt.Sprint("c", i), Version: int64(10 + i)}, {CompanyID: "x", UserID: fmt.Sprint("u", i), Version: int64(5000 + i)}}, now)
+		k.note([]Change{{CompanyID: fmt.Sprint("c", i), Version: int64(10 + i)}, {CompanyID: "x", UserID: fmt.Sprint("u", i), Version: int64(5000 + i)}}, now)
 		if n := len(k.users.newer) + len(k.users.older) + len(k.companies.newer) + len(k.companies.older); n > 400 {
 			t.Fatalf("%d changes are remembered", n)
 		}
@@ -94,7 +94,7 @@ func TestWhatIsForgottenIsNoLongerVouchedFor(t *testing.T) {
 	// Also when nothing happens for days.
 	for range 10 {
 		now = now.Add(24 * time.Hour)
-		k.tell(nil, now)
+		k.note(nil, now)
 		if k.changedSince("y", "v", k.epoch.Load()) {
 			t.Fatal("an entry of now counts as old")
 		}

@@ -72,8 +72,8 @@ func New(cfg Config) *Kind {
 	return &Kind{cfg}
 }
 
-// Tell makes a kind that differs in Config.Refused alone.
-func (k *Kind) Tell(refused func(events.Origin, Verdict)) *Kind {
+// OnRefused makes a kind that differs in Config.Refused alone.
+func (k *Kind) OnRefused(refused func(events.Origin, Verdict)) *Kind {
 	cfg := k.cfg
 	cfg.Refused = refused
 	return New(cfg)

@@ -59,13 +59,13 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 	broker, store := enginetest.ApacheKafka(t), enginetest.Postgres(t)
 	w := newWorldOn(t, broker, postgrestest.On(t, store.DSN()), 4)
 	w.Chunk = max(100, count/kills/4)
-	w.batchRows = max(500, count/400)
+	w.batchRows = max(500, count/100)
 	g := generator(t, model.Config{Seed: seed, Count: count, Companies: 40, UsersPerCompany: 20, Resends: 0.05, Late: 0.05, Malformed: 0.005, Structured: 0.1})
 	began := time.Now()
 	w.publish(t, g, 0)
 	t.Logf("%6.1fs published", time.Since(began).Seconds())
 	stop := w.consume(t, lost)
-	w.awaitConsumed(t)
+	w.awaitConsumedWithin(t, time.Hour)
 	missing := stop()
 	t.Logf("%6.1fs consumed, %d are missing", time.Since(began).Seconds(), len(missing))
 
@@ -134,11 +134,11 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 	if got.State != task.Done || !maps.Equal(got.Counts, want.Counts) {
 		t.Errorf("got %s %v, want %v", got.State, got.Counts, want.Counts)
 	}
-	w.awaitConsumed(t)
+	w.awaitConsumedWithin(t, time.Hour)
 	expected := g.Expected()
 	expected.Tables = both(expected.Tables, live.Expected().Tables)
 	w.matches(t, expected, true)
-	if again := s.run(t, s.create(t, everything()).ID); again.Counts["published"] != 0 || again.Counts["conflict"] != 0 {
+	if again := s.runWithin(t, s.create(t, everything()).ID, time.Hour); again.Counts["published"] != 0 || again.Counts["conflict"] != 0 {
 		t.Errorf("a second replay: %v", again.Counts)
 	}
 	t.Logf("%6.1fs all as the model says, with %d live events", time.Since(began).Seconds(), live.Expected().Messages)

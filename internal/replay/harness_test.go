@@ -306,7 +306,12 @@ func (w *world) consume(t testing.TB, lose func(uint64) bool) (stop func() map[s
 // awaitConsumed waits until the group has committed the whole log.
 func (w *world) awaitConsumed(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
+	w.awaitConsumedWithin(t, enginetest.Patience)
+}
+
+func (w *world) awaitConsumedWithin(t testing.TB, within time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	consumed := func() bool {
 		ends, err := kafka.Ends(ctx, w.client, w.topic())

@@ -104,11 +104,11 @@ func (j *judge) reject(e *Event, code string) {
 	if e.Topic == events.TopicSubscription {
 		topic, kind = events.TopicSubscriptionResults, events.TypeSubscriptionRejected
 	}
-	j.tell(e, topic, kind, 0, map[string]any{"request_type": e.Type, "request_id": e.ID, "code": code})
+	j.result(e, topic, kind, 0, map[string]any{"request_type": e.Type, "request_id": e.ID, "code": code})
 }
 
-// tell expects a result.
-func (j *judge) tell(e *Event, topic, kind string, n int, data map[string]any) {
+// result expects a result.
+func (j *judge) result(e *Event, topic, kind string, n int, data map[string]any) {
 	data["company_id"] = e.Company
 	j.world.Results[result(e, kind, n)] = Result{Topic: topic, Type: kind, CompanyID: e.Company, Data: data, Phase: e.Phase}
 }
@@ -147,16 +147,16 @@ func (j *judge) register(e *Event, known *company) string {
 	j.userOf[user] = c.id
 	j.companies[c.id] = c
 	c.free(j.plans["free"], e.Time, active)
-	j.tell(e, events.TopicCompanyResults, events.TypeCompanyCreated, 0, map[string]any{"initial_user_id": user, "subscription_tier": "free",
+	j.result(e, events.TopicCompanyResults, events.TypeCompanyCreated, 0, map[string]any{"initial_user_id": user, "subscription_tier": "free",
 		"database_schema": "tenant_" + c.id, "created_at": stamp(e.Time)})
-	j.tell(e, events.TopicSubscriptionResults, events.TypeSubscriptionCreated, 0, map[string]any{"tier": "free",
+	j.result(e, events.TopicSubscriptionResults, events.TypeSubscriptionCreated, 0, map[string]any{"tier": "free",
 		"period_start": stamp(c.sub.start), "period_end": stamp(c.sub.end)})
 	j.configured(e)
 	return ""
 }
 
 func (j *judge) configured(e *Event) {
-	j.tell(e, events.TopicCompanyConfig, events.TypeConfigChanged, 0, map[string]any{})
+	j.result(e, events.TopicCompanyConfig, events.TypeConfigChanged, 0, map[string]any{})
 }
 
 // company judges an event of company.events.
@@ -184,16 +184,16 @@ func (j *judge) company(e *Event, c *company) string {
 		}
 		c.users = append(c.users, member{user, text(e, "email")})
 		j.userOf[user] = c.id
-		j.tell(e, events.TopicCompanyResults, events.TypeUserProvisioned, 0, map[string]any{"user_id": user})
+		j.result(e, events.TopicCompanyResults, events.TypeUserProvisioned, 0, map[string]any{"user_id": user})
 	case events.TypeUserRemoved:
 		if j.userOf[user] != c.id {
 			return "unknown_user"
 		}
 		c.users = slices.DeleteFunc(c.users, func(m member) bool { return m.id == user })
 		delete(j.userOf, user)
-		j.tell(e, events.TopicCompanyResults, events.TypeUserDeprovisioned, 0, map[string]any{"user_id": user})
+		j.result(e, events.TopicCompanyResults, events.TypeUserDeprovisioned, 0, map[string]any{"user_id": user})
 	case events.TypeSchemaUpgradeRequested:
-		j.tell(e, events.TopicCompanyResults, events.TypeSchemaUpgraded, 0, map[string]any{})
+		j.result(e, events.TopicCompanyResults, events.TypeSchemaUpgraded, 0, map[string]any{})
 	case events.TypeCompanyClosed:
 		purge, _ := e.Data["purge"].(bool)
 		c.status = "closed"
@@ -204,7 +204,7 @@ func (j *judge) company(e *Event, c *company) string {
 			}
 		}
 		j.withdrawn(e, c, c.drop())
-		j.tell(e, events.TopicCompanyResults, events.TypeCompanyArchived, 0, map[string]any{"purged": purge})
+		j.result(e, events.TopicCompanyResults, events.TypeCompanyArchived, 0, map[string]any{"purged": purge})
 	}
 	return ""
 }
@@ -273,7 +273,7 @@ func (j *judge) finish() {
 			}
 			w.Users[m.id] = User{CompanyID: id, Email: m.email, Status: status}
 		}
-		w.Subscriptions[id] = c.sub.told()
+		w.Subscriptions[id] = c.sub.expected()
 		s := c.sub
 		config := maps.Clone(c.config)
 		patch(config, map[string]any{"company_id": id, "subscription_tier": s.plan.name, "max_users": s.plan.maxUsersJSON(), "billing_email": c.email,

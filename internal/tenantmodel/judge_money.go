@@ -130,7 +130,7 @@ func (j *judge) received(e *Event, c *company) string {
 			c.sub.clear(at)
 		}
 	}
-	j.tell(e, events.TopicSubscriptionResults, events.TypePaymentRecorded, 0, map[string]any{"payment_id": id, "amount_minor": amount, "currency": currency, "status": c.sub.status})
+	j.result(e, events.TopicSubscriptionResults, events.TypePaymentRecorded, 0, map[string]any{"payment_id": id, "amount_minor": amount, "currency": currency, "status": c.sub.status})
 	if back {
 		j.configured(e)
 	}
@@ -159,6 +159,6 @@ func (j *judge) failed(e *Event, c *company) string {
 	if s.status == pastDue {
 		data["grace_until"] = stamp(s.grace)
 	}
-	j.tell(e, events.TopicSubscriptionResults, events.TypePaymentFailureRecorded, 0, data)
+	j.result(e, events.TopicSubscriptionResults, events.TypePaymentFailureRecorded, 0, data)
 	return ""
 }

@@ -19,8 +19,8 @@ func (s *subscription) begin(p plan, start, end time.Time, months, day int) {
 	*s = subscription{plan: p, status: active, start: start, end: end, months: months, day: day, patience: end.Add(patience)}
 }
 
-// told is the row that must be in the table.
-func (s *subscription) told() Subscription {
+// expected is the row that must be in the table.
+func (s *subscription) expected() Subscription {
 	row := Subscription{Tier: s.plan.name, Status: s.status, PeriodStart: s.start, PeriodEnd: s.end, Months: s.months, PriceMinor: s.plan.price, Currency: currency,
 		PendingTier: s.pending, PendingAt: s.pendingAt, CancelAtPeriodEnd: s.cancelling, GraceUntil: s.grace, RenewalUntil: s.patience}
 	if s.ahead != nil {
@@ -147,7 +147,7 @@ func (j *judge) upgrade(e *Event, c *company) string {
 	if known && p.Status == "received" && p.PeriodStart.IsZero() && s.status == pastDue && j.owed(c, s) <= 0 {
 		s.clear(at)
 	}
-	j.tell(e, events.TopicSubscriptionResults, events.TypeUpgraded, 0, map[string]any{"upgraded_from": from.plan.name, "upgraded_to": to.name,
+	j.result(e, events.TopicSubscriptionResults, events.TypeUpgraded, 0, map[string]any{"upgraded_from": from.plan.name, "upgraded_to": to.name,
 		"effective_date": stamp(at), "transaction_id": result(e, "transaction", 0), "billing_adjustment": t.adjustment()})
 	j.withdrawn(e, c, dropped)
 	j.configured(e)
@@ -181,7 +181,7 @@ func (j *judge) withdrawn(e *Event, c *company, dropped *renewal) {
 		p.PeriodStart = time.Time{}
 		j.world.Payments[dropped.payment] = p
 	}
-	j.tell(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": "renewal", "period_start": stamp(dropped.start), "period_end": stamp(dropped.end)})
+	j.result(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": "renewal", "period_start": stamp(dropped.start), "period_end": stamp(dropped.end)})
 }
 
 // adopt has the payments that came for the month of a period, before it began, belong to it.
@@ -210,7 +210,7 @@ func (j *judge) downgrade(e *Event, c *company) string {
 			j.fallAtEnd(e, c)
 			return ""
 		}
-		j.tell(e, events.TopicSubscriptionResults, events.TypeDowngradeScheduled, 0, map[string]any{"current_tier": s.plan.name, "new_tier": to.name, "effective_date": stamp(s.pendingAt)})
+		j.result(e, events.TopicSubscriptionResults, events.TypeDowngradeScheduled, 0, map[string]any{"current_tier": s.plan.name, "new_tier": to.name, "effective_date": stamp(s.pendingAt)})
 		return ""
 	}
 	from, lines, dropped := s.plan, []int64{}, (*renewal)(nil)
@@ -251,7 +251,7 @@ func (j *judge) fallAtEnd(e *Event, c *company) {
 // fallen reports a downgrade that was made.
 func (j *judge) fallen(e *Event, c *company, from plan, at time.Time, lines []int64) {
 	t := j.charge(e, c, "downgrade", from.name, "", lines)
-	j.tell(e, events.TopicSubscriptionResults, events.TypeDowngraded, 0, map[string]any{"downgraded_from": from.name, "downgraded_to": c.sub.plan.name,
+	j.result(e, events.TopicSubscriptionResults, events.TypeDowngraded, 0, map[string]any{"downgraded_from": from.name, "downgraded_to": c.sub.plan.name,
 		"effective_date": stamp(at), "billing_adjustment": t.adjustment(), "restrictions_applied": j.restrictions(c)})
 	j.configured(e)
 }
@@ -272,7 +272,7 @@ func (j *judge) cancel(e *Event, c *company) string {
 	at := c.now(e.Time)
 	if text(e, "effective") != "immediate" {
 		if s.leave("free", true); s.pendingAt.After(at) {
-			j.tell(e, events.TopicSubscriptionResults, events.TypeCancellationScheduled, 0, map[string]any{"effective_date": stamp(s.pendingAt)})
+			j.result(e, events.TopicSubscriptionResults, events.TypeCancellationScheduled, 0, map[string]any{"effective_date": stamp(s.pendingAt)})
 			return ""
 		}
 	}
@@ -283,7 +283,7 @@ func (j *judge) cancel(e *Event, c *company) string {
 func (j *judge) endCancelled(e *Event, c *company) {
 	from, dropped := c.sub.plan.name, c.drop()
 	c.free(j.plans["free"], c.now(e.Time), "cancelled")
-	j.tell(e, events.TopicSubscriptionResults, events.TypeCancelled, 0, map[string]any{"cancelled_tier": from, "effective_date": stamp(c.last), "restrictions_applied": j.restrictions(c)})
+	j.result(e, events.TopicSubscriptionResults, events.TypeCancelled, 0, map[string]any{"cancelled_tier": from, "effective_date": stamp(c.last), "restrictions_applied": j.restrictions(c)})
 	j.withdrawn(e, c, dropped)
 	j.configured(e)
 }
@@ -298,7 +298,7 @@ func (j *judge) withdraw(e *Event, c *company) string {
 	if s.cancelling {
 		change = "cancellation"
 	}
-	j.tell(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": change, "effective_date": stamp(s.pendingAt)})
+	j.result(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": change, "effective_date": stamp(s.pendingAt)})
 	s.stay()
 	return ""
 }
@@ -340,14 +340,14 @@ func (j *judge) renew(e *Event, c *company) string {
 		*s = *s.ended
 		s.status, s.grace, s.patience, s.ahead = active, time.Time{}, end.Add(patience), ahead
 		data["reinstated"] = true
-		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
+		j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 		j.configured(e)
 	case again:
 		j.named(c, payment(e), start)
 		if known && p.Status == "received" && p.PeriodStart.IsZero() && s.status == pastDue && j.owed(c, s) <= 0 {
 			s.clear(at)
 		}
-		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
+		j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 	default:
 		payment := payment(e)
 		j.named(c, payment, start)
@@ -360,7 +360,7 @@ func (j *judge) renew(e *Event, c *company) string {
 			return ""
 		}
 		data["effective_date"], data["began"] = stamp(start), false
-		j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
+		j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 	}
 	return ""
 }
@@ -378,7 +378,7 @@ func (j *judge) beginAhead(e *Event, c *company) {
 	s.pending, s.pendingAt, s.cancelling = held.pending, held.pendingAt, held.cancelling
 	j.adopt(c)
 	t := j.charge(e, c, "renewal", from.name, next.payment, []int64{s.plan.price * int64(next.months)})
-	j.tell(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
+	j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
 		"began": true, "transaction_id": result(e, "transaction", 0), "amount_minor": t.AmountMinor})
 	if from.name != s.plan.name {
 		j.configured(e)
@@ -392,7 +392,7 @@ func (j *judge) expired(e *Event, c *company) string {
 	}
 	if s.ended != nil {
 		c.now(e.Time)
-		j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": s.ended.plan.name, "already_expired": true})
+		j.result(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": s.ended.plan.name, "already_expired": true})
 		return ""
 	}
 	if s.plan.price == 0 || s.status != pastDue && s.end.After(later(e.Time, c.last)) {
@@ -407,14 +407,14 @@ func (j *judge) expire(e *Event, c *company) {
 	dropped, ended := c.drop(), c.sub
 	c.free(j.plans["free"], c.now(e.Time), "expired")
 	c.sub.ended = &ended
-	j.tell(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": ended.plan.name, "expired_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})
+	j.result(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": ended.plan.name, "expired_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})
 	var users []string
 	for _, m := range c.users {
 		users = append(users, m.id)
 	}
 	slices.Sort(users)
 	for n, user := range users {
-		j.tell(e, events.TopicNotifications, events.TypeNotificationRequested, n, map[string]any{"user_id": user, "template": "subscription_expired"})
+		j.result(e, events.TopicNotifications, events.TypeNotificationRequested, n, map[string]any{"user_id": user, "template": "subscription_expired"})
 	}
 	j.withdrawn(e, c, dropped)
 	j.configured(e)

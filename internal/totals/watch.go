@@ -136,7 +136,7 @@ func (w *Watcher) recheck(ctx context.Context, ranges []clickhouse.Recheck) (all
 	for _, s := range found {
 		all = all && len(s.cases) == 0 && s.unlisted == 0
 		why.Mark(s.wrong)
-		w.tell(ctx, s.wrong)
+		w.report(ctx, s.wrong)
 		done, err := w.c.Correct(ctx, s.wrong, why, "recheck")
 		w.corrected.Add(float64(done.Added + done.Lowered))
 		if err != nil {
@@ -171,8 +171,8 @@ func (w *Watcher) why(ctx context.Context, ranges []clickhouse.Recheck, found []
 	return why, nil
 }
 
-// tell logs what is wrong: a few of many.
-func (w *Watcher) tell(ctx context.Context, wrong []Total) {
+// report logs what is wrong: a few of many.
+func (w *Watcher) report(ctx context.Context, wrong []Total) {
 	const samples = 10
 	for i := range wrong[:min(samples, len(wrong))] {
 		t := &wrong[i]

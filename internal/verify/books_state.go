@@ -29,7 +29,7 @@ func (b *booksCheck) subscription() {
 		say("%s", s.LimitsFault)
 	}
 	if b.told {
-		b.asTold(s, say)
+		b.againstAudit(s, say)
 	}
 	switch {
 	case !b.told: // made by hand: its rows need not fit together
@@ -48,8 +48,8 @@ func (b *booksCheck) subscription() {
 	}
 }
 
-// asTold compares the subscription with what the audit log makes of it.
-func (b *booksCheck) asTold(s *postgres.BookedSubscription, say func(string, ...any)) {
+// againstAudit compares the subscription with what the audit log makes of it.
+func (b *booksCheck) againstAudit(s *postgres.BookedSubscription, say func(string, ...any)) {
 	now := &b.now
 	if back := now.back; back != nil && s.Tier == back.tier && s.Expired == nil {
 		now = back // a payment has brought it back

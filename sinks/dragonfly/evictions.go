@@ -76,15 +76,15 @@ func (s *Store) sight(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.saw(ctx, s.client, &now); err != nil {
+	if err := s.noteServer(ctx, s.client, &now); err != nil {
 		return nil, err
 	}
 	return &now, nil
 }
 
-// saw notes what a server said of itself. One that evicts puts the counters in doubt, and that is written where neither a restart of
+// noteServer notes what a server said of itself. One that evicts puts the counters in doubt, and that is written where neither a restart of
 // the server, nor statistics that are reset, nor the end of this process takes it away.
-func (s *Store) saw(ctx context.Context, c redis.Cmdable, now *server) error {
+func (s *Store) noteServer(ctx context.Context, c redis.Cmdable, now *server) error {
 	if now.policy != "" && now.master {
 		if err := s.doubt(ctx, c); err != nil {
 			return fmt.Errorf("mark the counters of %s as lost, because the server evicts keys: %w", s.cfg.Topic, err)

@@ -120,7 +120,7 @@ func (s *Store) rebuilding(ctx context.Context, fields map[string]string) (bool,
 func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
 	now, err := identify(ctx, c)
 	if err == nil {
-		return s.saw(ctx, c, &now)
+		return s.noteServer(ctx, c, &now)
 	}
 	if answer(err) != "" {
 		return nil // it is loading, or refuses us: the command says so better

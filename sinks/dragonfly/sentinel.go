@@ -145,7 +145,7 @@ func (s *Session) Look(ctx context.Context) (*State, error) {
 	case s.server != nil && s.server.id != now.id:
 		return nil, fmt.Errorf("look at the sentinels of %s: %w: another server answers", s.topic, ErrMoved)
 	}
-	if err := s.store.saw(ctx, s.conn, &now); err != nil {
+	if err := s.store.noteServer(ctx, s.conn, &now); err != nil {
 		return nil, err
 	}
 	if err := now.fit(); err != nil {
