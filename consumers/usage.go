@@ -220,7 +220,6 @@ type usageBatch struct {
 	screened  int          // rows before this one were looked up among the seen
 	closed    time.Time    // when its last record had been read
 	usage     events.Usage // scratch
-	clock     kafka.Clock
 
 	// copies are later rows with the identity and the data of an earlier one, by that row. They are dropped, and share
 	// its fate: where it becomes a dead letter, so do they.
@@ -273,9 +272,10 @@ func (b *usageBatch) Bytes() int64 {
 	return b.block.Bytes() + b.letterLen
 }
 
-// Add decodes a record into the block.
+// Add decodes a record into the block. Whether its timestamp lies in the future, or is too old, is judged by the record's own time, so
+// every delivery, the counters and a replay come to the same.
 func (b *usageBatch) Add(r *events.Record) {
-	if err := b.partition.decoder.Decode(r, b.clock.Now(), &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, r.Time, &b.usage); err != nil {
 		b.reject(r, err)
 		return
 	}

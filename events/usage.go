@@ -25,6 +25,6 @@ type Usage struct {
 
 // UsageLimits are the bounds a usage event's timestamp must lie in.
 type UsageLimits struct {
-	FutureTolerance time.Duration // how far ahead of the service's clock; 0 means DefaultFutureTolerance
+	FutureTolerance time.Duration // how far ahead of the record's time; 0 means DefaultFutureTolerance
 	MaxAge          time.Duration // how far behind it; 0 means DefaultMaxAge
 }

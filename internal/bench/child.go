@@ -121,7 +121,6 @@ type unguardedBatch struct {
 	partition *unguardedPartition
 	block     *clickhouse.Block
 	usage     events.Usage
-	clock     kafka.Clock
 	rejected  int
 }
 
@@ -153,7 +152,7 @@ func (b *unguardedBatch) rows() *clickhouse.Block {
 }
 
 func (b *unguardedBatch) Add(r *events.Record) {
-	if err := b.partition.decoder.Decode(r, b.clock.Now(), &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, r.Time, &b.usage); err != nil {
 		b.rejected++
 		return
 	}

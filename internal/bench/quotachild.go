@@ -49,7 +49,6 @@ type plainBatch struct {
 	keys      []string
 	bytes     int64
 	usage     events.Usage
-	clock     kafka.Clock
 	day       int64  // since the Unix epoch
 	suffix    string // of that day's keys
 	added     int
@@ -62,7 +61,7 @@ func (b *plainBatch) Release() {}
 
 func (b *plainBatch) Add(r *events.Record) {
 	b.added++
-	if err := b.partition.decoder.Decode(r, b.clock.Now(), &b.usage); err != nil {
+	if err := b.partition.decoder.Decode(r, r.Time, &b.usage); err != nil {
 		b.rejected++
 		return
 	}

@@ -58,7 +58,7 @@ type Config struct {
 	UsageMemory         Bytes         `env:"USAGE_MEMORY" envDefault:"128MiB" unit:"bytes" help:"Budget for rows held in memory, per process and whatever the number of partitions."`
 	UsageStaleProducers time.Duration `env:"USAGE_STALE_PRODUCERS" envDefault:"15m" unit:"duration" help:"How long producers may go on as before after partitions were added to the topic of usage events, or after it was replaced: the longest time their metadata lives (metadata.max.age.ms) and a delivery takes. Until then every event is looked up in ClickHouse."`
 	UsageFilterMemory   Bytes         `env:"USAGE_FILTER_MEMORY" envDefault:"64MiB" unit:"bytes" help:"Memory of the recent-identity filter. A smaller one asks ClickHouse about more events; the results are the same."`
-	FutureTolerance     time.Duration `env:"FUTURE_TOLERANCE" envDefault:"1h" unit:"duration" help:"How far an event's timestamp may lie ahead of the service's clock before it is a dead letter. For company and subscription events 5 minutes at most, ahead of the broker's clock."`
+	FutureTolerance     time.Duration `env:"FUTURE_TOLERANCE" envDefault:"1h" unit:"duration" help:"How far an event's timestamp may lie ahead of its record's time, which is the broker's, before it is a dead letter. For company and subscription events 5 minutes at most."`
 
 	TiersFile          string        `section:"Subscriptions and quotas" env:"TIERS_FILE" unit:"path" help:"JSON file with the tier catalogue; empty: the built-in one."`
 	QuotaLateness      time.Duration `env:"QUOTA_LATENESS" envDefault:"48h" unit:"duration" help:"How long after its UTC day a quota counter is kept for late events."`

@@ -58,9 +58,10 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	broker, store := enginetest.ApacheKafka(t), enginetest.Postgres(t)
 	w := newWorldOn(t, broker, postgrestest.On(t, store.DSN()), 4)
+	step := 8 * time.Hour / time.Duration(count) // from six hours ago to two ahead: some are refused as of the future
 	w.Chunk = max(100, count/kills/4)
 	w.batchRows = max(500, count/100)
-	g := generator(t, model.Config{Seed: seed, Count: count, Companies: 40, UsersPerCompany: 20, Resends: 0.05, Late: 0.05, Malformed: 0.005, Structured: 0.1})
+	g := generator(t, model.Config{Seed: seed, Count: count, Step: step, Companies: 40, UsersPerCompany: 20, Resends: 0.05, Late: 0.05, Malformed: 0.005, Structured: 0.1})
 	began := time.Now()
 	w.publish(t, g, 0)
 	t.Logf("%6.1fs published", time.Since(began).Seconds())
@@ -77,7 +78,7 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 	t.Logf("%6.1fs the dry run says %v", time.Since(began).Seconds(), want.Counts)
 
 	w.consume(t, nil)
-	live := generator(t, model.Config{Seed: seed + 1, Count: count, Companies: 40, UsersPerCompany: 20, Resends: 0.05})
+	live := generator(t, model.Config{Seed: seed + 1, Count: count, Step: step, Companies: 40, UsersPerCompany: 20, Resends: 0.05})
 	made := s.create(t, everything())
 	over := make(chan struct{})
 	var publishing sync.WaitGroup

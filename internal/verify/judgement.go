@@ -116,7 +116,7 @@ func (j *judgement) record(ctx context.Context) func(*events.Record) error {
 // decode reads a record's event into usage, or says in unreadable why it is none.
 func (j *judgement) decode(r *events.Record) {
 	j.unreadable = ""
-	if err := j.decoder.Decode(r, j.now, &j.usage); err != nil {
+	if err := j.decoder.Decode(r, r.Time, &j.usage); err != nil {
 		j.unreadable = err.Error()
 	}
 }
