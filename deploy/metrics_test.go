@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"tenantflow/consumers"
 	"tenantflow/internal/archive"
@@ -20,8 +22,10 @@ import (
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/kafka"
+	running "tenantflow/internal/service"
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
+	"tenantflow/internal/totals"
 	"tenantflow/internal/verify"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
@@ -30,14 +34,22 @@ import (
 // A listener is a registerer that only notes what is registered: a metric with labels has no value yet that a registry
 // could gather.
 type listener struct {
+	all    []metric
 	names  []string
 	labels []string
 }
 
+// A metric is what a registry knows of one.
+type metric struct {
+	name, kind, help string
+	labels           []string
+}
+
 // described takes a prometheus.Desc apart, which shows its name and labels in no other way.
-var described = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: .*, constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+var described = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: ("(?:[^"\\]|\\.)*"), .*constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
 
 func (l *listener) Register(c prometheus.Collector) error {
+	kind := kindOf(c)
 	descriptions := make(chan *prometheus.Desc)
 	go func() {
 		c.Describe(descriptions)
@@ -48,13 +60,65 @@ func (l *listener) Register(c prometheus.Collector) error {
 		if m == nil {
 			panic("a description of another form: " + d.String())
 		}
-		l.names = append(l.names, m[1])
-		for label := range strings.FieldsFuncSeq(m[2]+","+m[3], func(r rune) bool { return r == ',' }) {
-			name, _, _ := strings.Cut(label, "=")
-			l.labels = append(l.labels, name)
+		help, err := strconv.Unquote(m[2])
+		if err != nil {
+			panic("a help text of another form: " + d.String())
 		}
+		one := metric{name: m[1], kind: kind(m[1]), help: help}
+		for label := range strings.FieldsFuncSeq(m[3]+","+m[4], func(r rune) bool { return r == ',' }) {
+			name, _, _ := strings.Cut(label, "=")
+			one.labels = append(one.labels, name)
+		}
+		l.all = append(l.all, one)
+		l.names = append(l.names, one.name)
+		l.labels = append(l.labels, one.labels...)
 	}
 	return nil
+}
+
+// kindOf returns a function that says of which type the metrics of a collector are, which no description says.
+func kindOf(c prometheus.Collector) func(name string) string {
+	always := func(kind string) func(string) string { return func(string) string { return kind } }
+	switch c := c.(type) {
+	case *prometheus.CounterVec:
+		return always("counter")
+	case *prometheus.GaugeVec:
+		return always("gauge")
+	case *prometheus.HistogramVec:
+		return always("histogram")
+	case *prometheus.Registry:
+		families, err := c.Gather()
+		if err != nil {
+			panic(err)
+		}
+		return func(name string) string {
+			for _, f := range families {
+				if f.GetName() == name {
+					return strings.ToLower(f.GetType().String())
+				}
+			}
+			panic(name + " has no value yet that says its type")
+		}
+	case prometheus.Metric:
+		var value dto.Metric
+		if err := c.Write(&value); err != nil {
+			panic(err)
+		}
+		switch {
+		case value.Counter != nil:
+			return always("counter")
+		case value.Histogram != nil:
+			return always("histogram")
+		}
+		return always("gauge")
+	}
+	// Collectors of our own. Whether this is right, a scrape of the whole service shows (cmd/tenantflow).
+	return func(name string) string {
+		if strings.HasSuffix(name, "_total") {
+			return "counter"
+		}
+		return "gauge"
+	}
 }
 
 func (l *listener) MustRegister(all ...prometheus.Collector) {
@@ -73,7 +137,10 @@ func metrics(t *testing.T) *listener {
 	consumers.NewUsage(nil, consumers.UsageConfig{Registry: &l})
 	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
 	consumers.NewTenantMetrics(&l)
+	consumers.NewActivity(consumers.ActivityConfig{Registry: &l})
 	directory.New(directory.Config{Metrics: &l})
+	running.TaskMetrics(&l)
+	totals.NewWatcher(new(totals.Checker), nil, totals.WatchConfig{Registry: &l})
 	archive.NewMetrics(&l)
 	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
 	log := slog.New(slog.DiscardHandler)
