@@ -18,7 +18,7 @@ type age struct {
 	whole  bool  // end was read from the broker after everything up to next, so the log may end there
 	looked time.Time
 
-	last    time.Time // of the last record that has had its effects; zero: not known
+	after   time.Time // the oldest record was appended after this: after the one before it, or after the log ended here; zero: not known
 	changed time.Time // when done was set, or the reader went away
 	asked   time.Time // when the log was looked at last
 }
@@ -75,6 +75,9 @@ func (a *age) read(next int64) {
 
 // ends notes that the reader has come to next, and that the log ends at end.
 func (a *age) ends(next, end int64, now time.Time) {
+	if _, ok := a.oldest(); !ok && a.caughtUp() {
+		a.after = a.looked
+	}
 	a.next = max(a.next, next)
 	a.end, a.whole, a.looked = end, true, now
 }
@@ -83,7 +86,7 @@ func (a *age) ends(next, end int64, now time.Time) {
 func (a *age) wrote(done int64, last, now time.Time) {
 	a.done, a.changed = done, now
 	if !last.IsZero() {
-		a.last = last
+		a.after = last
 	}
 	kept := a.firsts[:0]
 	for _, f := range a.firsts {
@@ -112,7 +115,7 @@ func (a *age) value(now time.Time) (value time.Duration, known bool) {
 	if !a.placed {
 		return 0, false
 	}
-	at := a.last // what follows the last record is not older
+	at := a.after // until the record itself is known
 	if f, ok := a.oldest(); ok {
 		at = f.at
 	} else if a.caughtUp() {

@@ -158,3 +158,21 @@ func TestAge_APositionBeyondTheLogHasItsFirstRecord(t *testing.T) {
 	a.look(sight{found: true, offset: 0, at: a.now.Add(-time.Minute), end: 3})
 	a.want(time.Minute)
 }
+
+// A transaction begins after an hour of rest. Its first record can't be read yet, and was appended since the log was seen to end.
+func TestAge_IsBoundedByTheTimeWhenTheLogEnded(t *testing.T) {
+	a := newAging(t)
+	a.took(10, 10, a.now)
+	a.ends(11, 11, a.now)
+	a.wrote(11, a.now, a.now)
+	a.pass(time.Hour)
+	a.ends(11, 11, a.now)
+	a.want(0)
+	a.pass(time.Second / 2)
+	a.ends(11, 12, a.now)
+	a.want(time.Second / 2)
+	a.pass(lookAfter)
+	a.ends(11, 12, a.now)
+	a.want(time.Second/2 + lookAfter)
+	a.wantUnsure(true)
+}

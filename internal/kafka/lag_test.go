@@ -157,7 +157,8 @@ func TestLagSeconds_OfATrimmedLogIsThatOfWhatIsLeft(t *testing.T) {
 func TestLagSeconds_CountsAnOpenTransactionAndNoAbortedOne(t *testing.T) {
 	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := kafkatest.NewLog(t, broker, 1, brokersTime)
-		m := f.Join(t, kafkatest.EachEvent(new(kafkatest.Journal)))
+		handler := kafkatest.EachEvent(new(kafkatest.Journal))
+		m := f.Join(t, handler)
 		wantNoLag(t, m, 0)
 		begun := appended{from: time.Now()}
 		open := f.OpenTransaction(t)
@@ -169,6 +170,12 @@ func TestLagSeconds_CountsAnOpenTransactionAndNoAbortedOne(t *testing.T) {
 		wantAge(t, m, 0, begun, 3*time.Second)
 		f.Produce(t, kafkatest.Values(0, "behind it")...)
 		wantAge(t, m, 0, begun, 4*time.Second)
+		// Another process finds it open.
+		if err := m.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		m = f.Join(t, handler)
+		wantAge(t, m, 0, begun, begun.age()+2*time.Second)
 		if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
 			t.Fatal(err)
 		}

@@ -122,10 +122,10 @@ func firstRecord(ctx context.Context, r *fetch.Reader, from int64) (sight, error
 			return sight{}, err
 		case got.Next >= got.HighWatermark:
 			return seen, nil
+		case got.Next == from && (r.Uncommitted || from < got.LastStable):
+			return sight{}, errors.New("the broker sent nothing, and its log goes on")
 		case got.Next >= got.LastStable:
 			r.Uncommitted = true
-		case got.Next == from:
-			return sight{}, errors.New("the broker sent nothing, and its log goes on")
 		}
 		from = got.Next
 	}
