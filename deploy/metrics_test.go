@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"tenantflow/consumers"
 	"tenantflow/internal/archive"
@@ -79,7 +78,7 @@ func (l *listener) Register(c prometheus.Collector) error {
 // kindOf returns a function that says of which type the metrics of a collector are, which no description says.
 func kindOf(c prometheus.Collector) func(name string) string {
 	always := func(kind string) func(string) string { return func(string) string { return kind } }
-	switch c := c.(type) {
+	switch of := c.(type) {
 	case *prometheus.CounterVec:
 		return always("counter")
 	case *prometheus.GaugeVec:
@@ -87,7 +86,7 @@ func kindOf(c prometheus.Collector) func(name string) string {
 	case *prometheus.HistogramVec:
 		return always("histogram")
 	case *prometheus.Registry:
-		families, err := c.Gather()
+		families, err := of.Gather()
 		if err != nil {
 			panic(err)
 		}
@@ -100,17 +99,9 @@ func kindOf(c prometheus.Collector) func(name string) string {
 			panic(name + " has no value yet that says its type")
 		}
 	case prometheus.Metric:
-		var value dto.Metric
-		if err := c.Write(&value); err != nil {
-			panic(err)
-		}
-		switch {
-		case value.Counter != nil:
-			return always("counter")
-		case value.Histogram != nil:
-			return always("histogram")
-		}
-		return always("gauge")
+		alone := prometheus.NewRegistry() // it has one value at any time
+		alone.MustRegister(c)
+		return kindOf(alone)
 	}
 	// Collectors of our own. Whether this is right, a scrape of the whole service shows (cmd/tenantflow).
 	return func(name string) string {
