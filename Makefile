@@ -77,7 +77,7 @@ release: ## build static binaries, checksums and a list of what is in them into 
 	go run $(SBOM) app -json -output dist/tenantflow.cdx.json -main cmd/tenantflow -licenses -assert-licenses .
 	cd dist && sha256sum tenantflow* > SHA256SUMS
 
-# The engines the tests start: ClickHouse, Apache Kafka, PostgreSQL, Redis. Installs what is missing and says so.
+# The engines the tests start: ClickHouse, Apache Kafka, PostgreSQL, Redis; and promtool. Installs what is missing and says so.
 .PHONY: engines
 engines: $(LOCALSTACK)
 	$(LOCALSTACK) install

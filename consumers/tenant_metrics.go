@@ -43,8 +43,8 @@ func NewTenantMetrics(registry prometheus.Registerer) *TenantMetrics {
 		Name: "tenantflow_tenant_blocked_companies", Help: "Companies that can't go on: their events are set aside.",
 	})
 	m.since = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "tenantflow_tenant_blocked_since_seconds", Help: "Since when a company can't go on, as Unix time, and why. Those that have stood still for longest, at most 10.",
-	}, []string{"company_id", "reason"})
+		Name: "tenantflow_tenant_blocked_since_seconds", Help: "Since when a company can't go on, as Unix time, by reason: of each the one that has stood still for longest.",
+	}, []string{"reason"})
 	if registry != nil {
 		registry.MustRegister(m.seconds, m.results, m.repeated, m.inbox, m.oldest, m.blocked, m.since)
 	}
@@ -72,7 +72,18 @@ func (m *TenantMetrics) backlog(b postgres.Backlog, blocked []postgres.Block) {
 	m.oldest.Set(b.Oldest.Seconds())
 	m.blocked.Set(float64(b.Blocked))
 	m.since.Reset()
-	for _, one := range blocked {
-		m.since.WithLabelValues(one.Company, one.Reason).Set(float64(one.Since.Unix()))
+	for reason, at := range longest(blocked) {
+		m.since.WithLabelValues(reason).Set(float64(at.Unix()))
 	}
+}
+
+// longest is since when the company has stood still that has done so for longest, by reason.
+func longest(blocked []postgres.Block) map[string]time.Time {
+	since := map[string]time.Time{}
+	for _, one := range blocked {
+		if at, seen := since[one.Reason]; !seen || one.Since.Before(at) {
+			since[one.Reason] = one.Since
+		}
+	}
+	return since
 }

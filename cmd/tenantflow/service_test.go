@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tenantflow/internal/engine/enginetest"
 )
 
 // deadStores is a configuration whose store addresses do not answer.
@@ -150,12 +153,9 @@ func TestRun_ASecondSignalEndsTheProcess(t *testing.T) {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatal("it did not happen within 20 s")
-		case <-time.After(20 * time.Millisecond):
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
+	defer cancel()
+	if err := enginetest.Eventually(ctx, condition); err != nil {
+		t.Fatalf("it did not happen within %s", enginetest.Patience)
 	}
 }

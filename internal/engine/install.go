@@ -24,6 +24,9 @@ func Install(ctx context.Context, log io.Writer) error {
 	if _, err := Lua54(ctx, o); err != nil {
 		return err
 	}
+	if _, err := Promtool(ctx, o); err != nil {
+		return err
+	}
 	if _, err := postgresBin(ctx, o.log()); err != nil {
 		return err
 	}
@@ -45,6 +48,11 @@ func redisServer(ctx context.Context, log io.Writer) (string, error) {
 // Lua54 finds the interpreter of the Lua that Dragonfly has, which is not Redis's.
 func Lua54(ctx context.Context, o Options) (string, error) {
 	return program(ctx, o.log(), "lua5.4", luaPackage)
+}
+
+// Promtool finds the program that checks metrics and alerts, which comes with Prometheus.
+func Promtool(ctx context.Context, o Options) (string, error) {
+	return program(ctx, o.log(), "promtool", promtoolPackage)
 }
 
 // postgresBin finds the directory with PostgreSQL's server programs, which Debian keeps out of PATH. A newer major

@@ -15,6 +15,7 @@ const (
 	postgresPackage = "postgresql-15"
 	redisPackage    = "redis-server"
 	luaPackage      = "lua5.4"
+	promtoolPackage = "prometheus"
 	javaPackage     = "default-jre-headless"
 	mavenPackage    = "maven"
 	npmPackage      = "npm"

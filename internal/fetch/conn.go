@@ -54,6 +54,7 @@ type request struct {
 	offset      int64
 	wait        time.Duration
 	least, most int
+	uncommitted bool
 }
 
 // fetch sends one request and reads its answer. The buffer goes back with release.
@@ -67,6 +68,10 @@ func (c *conn) fetch(ctx context.Context, r request) (*buffer, error) {
 	if err := ctx.Err(); err != nil { // the deadline set just now may have overwritten the interruption
 		return nil, err
 	}
+	isolation := byte(kafka.ReadCommitted)
+	if r.uncommitted {
+		isolation = byte(kafka.ReadUncommitted)
+	}
 	c.correlation++
 	b := append(c.request[:0], 0, 0, 0, 0) // its size, filled in below
 	b = binary.BigEndian.AppendUint16(b, fetchKey)
@@ -77,7 +82,7 @@ func (c *conn) fetch(ctx context.Context, r request) (*buffer, error) {
 	b = binary.BigEndian.AppendUint32(b, uint32(r.wait/time.Millisecond)) // #nosec G115 -- seconds at most
 	b = binary.BigEndian.AppendUint32(b, uint32(max(1, r.least)))         // #nosec G115 -- at most MaxBytes
 	b = binary.BigEndian.AppendUint32(b, uint32(r.most))                  // in all; #nosec G115 -- at most MaxBytes
-	b = append(b, byte(kafka.ReadCommitted))                              // isolation
+	b = append(b, isolation)                                              //
 	b = binary.BigEndian.AppendUint32(b, 1)                               // topics
 	b = appendString(b, r.topic)                                          //
 	b = binary.BigEndian.AppendUint32(b, 1)                               // partitions

@@ -42,6 +42,9 @@ type Reader struct {
 	// MaxBytes is how much the broker sends at most, or one record batch, however large. 0, and what is more: MaxBytes.
 	MaxBytes int
 
+	// Uncommitted shows the records of transactions that are open as well, and with them those of aborted ones.
+	Uncommitted bool
+
 	// Claim, if set, is called before more than a mebibyte is used to decompress a batch, with the number of bytes. Release
 	// is called when they are not needed any more. An error ends the fetch and is returned as it is.
 	Claim func(bytes int64) (release func(), err error)
@@ -122,7 +125,7 @@ func (r *Reader) Fetch(ctx context.Context, offset int64, wait time.Duration, ea
 	if r.MaxBytes > 0 {
 		most = min(most, r.MaxBytes)
 	}
-	body, err := r.conn.fetch(ctx, request{r.topic, r.partition, offset, wait, min(r.MinBytes, most), most})
+	body, err := r.conn.fetch(ctx, request{r.topic, r.partition, offset, wait, min(r.MinBytes, most), most, r.Uncommitted})
 	if err != nil {
 		return fail(err)
 	}

@@ -66,6 +66,10 @@ func (g *Group) runGeneration(over context.Context, gen *kafkago.Generation, pla
 	})
 	var commits errgroup.Group
 	commits.Go(func() error { committer.run(committing); return nil })
+	commits.Go(func() error {
+		(&lookout{group: g, readers: map[place]*watched{}}).run(committing)
+		return nil
+	})
 	var partitions sync.WaitGroup
 	for _, p := range places {
 		partitions.Go(func() { g.runPartition(soft, hard, committer, p) })

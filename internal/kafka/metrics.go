@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +17,7 @@ type Metrics struct {
 	stopped     *prometheus.GaugeVec
 	assigned    prometheus.Gauge
 	lag         *prometheus.GaugeVec
+	lagSeconds  *lagSeconds
 	rebalances  prometheus.Counter
 }
 
@@ -37,11 +40,12 @@ func NewMetrics(reg prometheus.Registerer, name string) *Metrics {
 			Help: "Partitions this member owns.", ConstLabels: consumer}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tenantflow_partition_lag",
 			Help: "Records of the log that have not had their effects yet.", ConstLabels: consumer}, []string{"topic", "partition"}),
+		lagSeconds: newLagSeconds(consumer),
 		rebalances: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_rebalances_total",
 			Help: "Generations of the group this member has joined.", ConstLabels: consumer}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.duration, m.deadLetters, m.outOfRange, m.stopped, m.assigned, m.lag, m.rebalances)
+		reg.MustRegister(m.rows, m.duration, m.deadLetters, m.outOfRange, m.stopped, m.assigned, m.lag, m.lagSeconds, m.rebalances)
 	}
 	return m
 }
@@ -49,4 +53,29 @@ func NewMetrics(reg prometheus.Registerer, name string) *Metrics {
 func (m *Metrics) batch(topic string, rows int, took time.Duration) {
 	m.rows.WithLabelValues(topic).Add(float64(rows))
 	m.duration.WithLabelValues(topic).Observe(took.Seconds())
+}
+
+// lagSeconds is a metric that is computed when it is asked for, because it grows while nothing happens.
+type lagSeconds struct {
+	desc *prometheus.Desc
+	of   atomic.Pointer[state] // nil: nothing is consumed yet
+}
+
+func newLagSeconds(consumer prometheus.Labels) *lagSeconds {
+	return &lagSeconds{desc: prometheus.NewDesc("tenantflow_partition_lag_seconds",
+		"Age of the oldest record that has not had its effects yet, by the broker's time; 0 if there is none.", []string{"topic", "partition"}, consumer)}
+}
+
+// Describe implements prometheus.Collector.
+func (l *lagSeconds) Describe(c chan<- *prometheus.Desc) { c <- l.desc }
+
+// Collect implements prometheus.Collector.
+func (l *lagSeconds) Collect(c chan<- prometheus.Metric) {
+	s := l.of.Load()
+	if s == nil {
+		return
+	}
+	for p, age := range s.ages(time.Now()) {
+		c <- prometheus.MustNewConstMetric(l.desc, prometheus.GaugeValue, age.Seconds(), p.topic, strconv.Itoa(p.id))
+	}
 }

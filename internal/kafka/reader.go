@@ -153,7 +153,7 @@ func (r *reader) step(ctx context.Context) error {
 	if got.Records > 0 {
 		r.last = got.Last
 	}
-	g.state.ends(r.topic, r.id, got.HighWatermark, got.LastStable)
+	g.state.ends(r.topic, r.id, r.next, got.HighWatermark, got.LastStable)
 	r.end = got.LastStable
 	if r.settleClaim(claimed) {
 		return r.hand(ctx)
@@ -179,6 +179,11 @@ func (r *reader) take(ctx context.Context, rec *events.Record) error {
 	if r.empty() {
 		r.began = time.Now()
 	}
+	if !r.current.taken {
+		r.current.taken = true
+		r.group.state.took(r.current.From, rec)
+	}
+	r.current.last = rec.Time
 	r.current.batch.Add(rec)
 	r.next = rec.Offset + 1
 	r.current.To = r.next

@@ -58,6 +58,8 @@ func (g *Group) runSession(soft, hard context.Context, committer *committer, at 
 	if err != nil {
 		return err
 	}
+	g.state.placed(at, committed.Offset)
+	defer g.state.released(at)
 	bounds, err := Bounds(soft, g.client, at.topic, at.id)
 	if err != nil {
 		return err
@@ -112,6 +114,9 @@ type formed struct {
 	Range
 	claim int64
 	mark  Mark // of its last record, or of one before that
+
+	taken bool      // it has a record
+	last  time.Time // when its last one was appended
 }
 
 // consume works on the partition until soft is done, and then finishes what is under way for as long as hard allows.
@@ -257,7 +262,7 @@ func (s *session) writeOne(hard context.Context, b formed) error {
 		s.mark = b.mark
 	}
 	s.writing = formed{}
-	s.group.state.wrote(s.topic, s.id, s.done)
+	s.group.state.wrote(s.topic, s.id, s.done, b.last)
 	s.Waiting(nil)
 	s.group.state.progress()
 	s.group.metrics.batch(s.topic, b.batch.Rows(), time.Since(began))

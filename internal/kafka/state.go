@@ -5,7 +5,9 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"time"
 
+	"tenantflow/events"
 	"tenantflow/internal/health"
 )
 
@@ -40,6 +42,8 @@ type condition struct {
 	end     int64 // of the log, as far as is known
 	stable  int64 // the end of what can be read of it: where the first open transaction begins, or end
 	done    int64 // everything before it has had its effects
+	open    bool  // end and done are known
+	age     age
 }
 
 // lag counts what has not had its effects, read or not: a writer that is stuck with all that was read has a lag.
@@ -50,7 +54,9 @@ func (c *condition) lag() int64 { return max(0, c.end-c.done) }
 func (c *condition) work() int64 { return max(0, min(c.end, c.stable)-c.done) }
 
 func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
-	return &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
+	s := &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
+	metrics.lagSeconds.of.Store(s)
+	return s
 }
 
 // assigned begins a generation with these partitions. Missing says what keeps the group from having any.
@@ -124,24 +130,95 @@ func (s *state) behind(topic string, id int, note func(*condition)) {
 	})
 }
 
+// placed notes where the handler will be asked to begin.
+func (s *state) placed(p place, offset int64) {
+	s.change(p.topic, p.id, func(c *condition) bool { c.age.place(offset, time.Now()); return false })
+}
+
 // opened begins at an offset.
 func (s *state) opened(topic string, id int, offset int64) {
-	s.behind(topic, id, func(c *condition) { c.done, c.end, c.stable = offset, offset, offset })
+	s.behind(topic, id, func(c *condition) {
+		c.done, c.end, c.stable, c.open = offset, offset, offset, true
+		c.age.place(offset, time.Now())
+	})
 }
 
-// read notes that the log goes on to at least end.
+// took notes the first record of a batch that begins at an offset.
+func (s *state) took(from int64, r *events.Record) {
+	s.change(r.Topic, r.Partition, func(c *condition) bool { c.age.took(from, r.Offset, r.Time); return false })
+}
+
+// read notes that the log was read to end, and goes on to at least there.
 func (s *state) read(topic string, id int, end int64) {
-	s.behind(topic, id, func(c *condition) { c.end, c.stable = max(c.end, end), max(c.stable, end) })
+	s.behind(topic, id, func(c *condition) {
+		c.end, c.stable = max(c.end, end), max(c.stable, end)
+		c.age.read(end)
+	})
 }
 
-// ends notes where the log ends, and where what can be read of it ends.
-func (s *state) ends(topic string, id int, end, stable int64) {
-	s.behind(topic, id, func(c *condition) { c.end, c.stable = end, stable })
+// ends notes how far the log was read, where it ends, and where what can be read of it ends.
+func (s *state) ends(topic string, id int, next, end, stable int64) {
+	s.behind(topic, id, func(c *condition) {
+		c.end, c.stable = end, stable
+		c.age.ends(next, end, time.Now())
+	})
 }
 
-// wrote notes that everything before done has had its effects.
-func (s *state) wrote(topic string, id int, done int64) {
-	s.behind(topic, id, func(c *condition) { c.done = done })
+// wrote notes that everything before done has had its effects, and when the last record of it was appended.
+func (s *state) wrote(topic string, id int, done int64, last time.Time) {
+	s.behind(topic, id, func(c *condition) {
+		c.done = done
+		c.age.wrote(done, last, time.Now())
+	})
+}
+
+// released notes that a partition is not read any more.
+func (s *state) released(p place) {
+	s.change(p.topic, p.id, func(c *condition) bool { c.age.release(time.Now()); return false })
+}
+
+// saw takes in what a look at a log found. What the consumer could work on is not changed by it: that is what its reader sees.
+func (s *state) saw(u doubtful, seen sight) {
+	s.behind(u.topic, u.id, func(c *condition) {
+		c.age.saw(seen, u.done, u.epoch, time.Now())
+		if c.open {
+			c.end = max(c.end, seen.end)
+		}
+	})
+}
+
+// A doubtful partition is one of whose log more must be known than its reader has said.
+type doubtful struct {
+	place
+	done  int64
+	epoch int
+}
+
+// unsure are the partitions whose log must be looked at now.
+func (s *state) unsure(now time.Time) []doubtful {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []doubtful
+	for p, c := range s.partitions {
+		if c.age.unsure(now) {
+			c.age.asked = now
+			all = append(all, doubtful{p, c.age.done, c.age.epoch})
+		}
+	}
+	return all
+}
+
+// ages are how old the oldest records without effect are, where that is known.
+func (s *state) ages(now time.Time) map[place]time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[place]time.Duration, len(s.partitions))
+	for p, c := range s.partitions {
+		if age, known := c.age.value(now); known {
+			all[p] = age
+		}
+	}
+	return all
 }
 
 // caughtUp reports whether everything that is known to be in the log has had its effects, and reading it does not fail.

@@ -61,7 +61,7 @@ func runTasks(ctx context.Context, r *Running) error {
 		}
 	}()
 	r.Ready()
-	runner := task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: taskMetrics(r)})
+	runner := task.NewRunner(tasks.Store, task.RunnerConfig{Kinds: tasks.Kinds(), Logger: r.Log, Progress: TaskMetrics(r)})
 	work, working := errgroup.WithContext(ctx)
 	work.Go(func() error {
 		runner.Serve(working)
@@ -71,8 +71,8 @@ func runTasks(ctx context.Context, r *Running) error {
 	return work.Wait()
 }
 
-// taskMetrics registers the metrics of tasks, and returns the function that keeps them.
-func taskMetrics(registry prometheus.Registerer) func(task.Progress) {
+// TaskMetrics registers the metrics of tasks, and returns the function that keeps them.
+func TaskMetrics(registry prometheus.Registerer) func(task.Progress) {
 	labels := []string{"kind", "topic"}
 	events := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "tenantflow_task_records", Help: "Records of the task on a topic that this process worked on last, by outcome.",

@@ -15,8 +15,8 @@ const collectTimeout = time.Second
 func (s *Store) Collector() prometheus.Collector {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &collector{s,
-		desc("tenantflow_counter_store_memory_bytes", "Memory the server of the counters uses."),
-		desc("tenantflow_counter_store_memory_limit_bytes", "Memory it may use; 0: no limit is set."),
+		desc("tenantflow_quota_store_memory_bytes", "Memory the server of the counters uses."),
+		desc("tenantflow_quota_store_memory_limit_bytes", "Memory the server of the counters may use; 0: no limit is set."),
 		desc("tenantflow_quota_rebuilding", "1 while counters of today may be short, because their events are counted again."),
 	}
 }

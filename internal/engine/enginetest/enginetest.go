@@ -102,6 +102,16 @@ func Lua54(t testing.TB) string {
 	return path
 }
 
+// Promtool is the path of Prometheus' program that checks metrics and alerts.
+func Promtool(t testing.TB) string {
+	t.Helper()
+	path, err := engine.Promtool(t.Context(), engine.Options{})
+	if err != nil {
+		t.Fatalf("this test needs the real program: %v", err)
+	}
+	return path
+}
+
 // ending is what every engine offers to be ended by.
 type ending interface {
 	Kill() error

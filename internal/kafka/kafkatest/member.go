@@ -65,6 +65,13 @@ func (m *Member) Partitions() int { return m.Report().Partitions }
 // Metric is the value of a counter or gauge with these labels, 0 when it is not there.
 func (m *Member) Metric(t testing.TB, name string, labels map[string]string) float64 {
 	t.Helper()
+	value, _ := m.Sample(t, name, labels)
+	return value
+}
+
+// Sample is the value of a counter or gauge with these labels, if it is there.
+func (m *Member) Sample(t testing.TB, name string, labels map[string]string) (value float64, there bool) {
+	t.Helper()
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -81,11 +88,11 @@ func (m *Member) Metric(t testing.TB, name string, labels map[string]string) flo
 				}
 			}
 			if maps.Equal(have, labels) {
-				return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+				return metric.GetCounter().GetValue() + metric.GetGauge().GetValue(), true
 			}
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // Brisk makes a member notice rebalances, and the group notice its death, soon.
