@@ -119,7 +119,12 @@ func TestGrants_ServiceLivesOnThem(t *testing.T) {
 	store := openStore(t, g.service)
 	tenants := store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Wait: time.Hour})
 	clock := time.Date(2026, 1, 31, 10, 0, 0, 0, time.UTC)
+	// A schema that another login has made is the trouble of that company alone.
+	if _, err := g.admin.Exec(t.Context(), "CREATE SCHEMA tenant_acme"); err != nil {
+		t.Fatal(err)
+	}
 	for i, step := range []struct{ eventType, data, want string }{
+		{events.TypeCompanyRegistered, `"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"u1","email":"u1@acme.example"}`, events.TypeCompanyRejected},
 		{events.TypeCompanyRegistered, `"name":"Acme","billing_email":"pay@acme.example","initial_user":{"user_id":"u1","email":"u1@acme.example"}`, events.TypeCompanyCreated},
 		{events.TypeUpgradeRequested, `"new_tier":"pro","payment":{"payment_id":"p1"}`, events.TypeUpgraded},
 		{events.TypeUserAdded, `"user_id":"u2","email":"u2@acme.example"`, events.TypeUserProvisioned},
@@ -148,6 +153,11 @@ func TestGrants_ServiceLivesOnThem(t *testing.T) {
 		}
 		if err := tenants.MarkPublished(t.Context(), done); err != nil {
 			t.Fatal(err)
+		}
+		if step.want == events.TypeCompanyRejected {
+			if _, err := g.admin.Exec(t.Context(), "DROP SCHEMA tenant_acme"); err != nil {
+				t.Fatal(err)
+			}
 		}
 		// A later version adds a table, which belongs to the login that migrates.
 		if step.eventType == events.TypeUpgradeRequested {
