@@ -33,7 +33,7 @@ demo: build $(LOCALSTACK) ## the whole thing from nothing: stack, a million even
 	exec $(LOCALSTACK) demo --tenantflow $(CURDIR)/bin/tenantflow
 
 .PHONY: test
-test: toolchain lint engines ## lint, then all tests with the race detector against real engines (what CI calls)
+test: toolchain lint manifests analyzer engines ## lint, then all tests with the race detector against real engines (what CI calls)
 	go test -race -p 2 -parallel 3 -timeout 40m ./...
 
 .PHONY: build
@@ -63,6 +63,21 @@ backfill: ## replay two million events of which 3 % are missing, killed 50 times
 .PHONY: lint
 lint: $(LINT) ## check formatting and run the linters of .golangci.yml
 	$(LINT) run --timeout 10m ./...
+	cd deploy/kubernetes/validate && $(LINT) run --timeout 10m ./...
+
+# A module of its own, which ./... leaves out: what validates the manifests is no dependency of the service.
+.PHONY: manifests
+manifests: ## render deploy/kubernetes and validate it against the types of the Kubernetes API
+	cd deploy/kubernetes/validate && go test ./...
+
+# systemd-analyze, by which ./deploy checks the units. Nothing of systemd is started.
+.PHONY: analyzer
+analyzer:
+	@if ! command -v systemd-analyze >/dev/null; then \
+		echo "installing systemd-analyze (apt-get install systemd)"; \
+		apt-get update -qq </dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq systemd </dev/null >/dev/null || \
+		{ echo "no systemd-analyze: install systemd, then run make test again" >&2; exit 1; }; \
+	fi
 
 # What a release is made of. Nothing is published.
 PLATFORMS := linux/amd64 linux/arm64

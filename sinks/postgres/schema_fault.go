@@ -68,13 +68,17 @@ func isOwn(sent *pgconn.PgError, company string) bool {
 	switch sent.Code {
 	case "42501":
 		// The company's tables belong to another user; or the service may not create schemas and roles, which affects every company.
-		return named || ownTable.MatchString(sent.Message)
+		return named || ownTable.MatchString(sent.Message) || ownMigration.MatchString(sent.Where)
 	case "0A000", "2BP01", "3F000", "55000", "55006", "P0001":
 		return true
 	}
 	class := sent.Code[:2]
 	return class == "42" || class == "54" || class == "XX"
 }
+
+// ownMigration matches the context of a statement of a company's migrations. Where the company's schema belongs to another user, Postgres
+// passes over it in the search path, and what it refuses then is a temporary table, which is called after neither schema nor table.
+var ownMigration = regexp.MustCompile(`(?m)migrate_company_schema\(text,bigint\).* EXECUTE$`)
 
 // ownTable matches what a refusal for lack of rights names, where that is one of a company's tables by its bare name.
 var ownTable = regexp.MustCompile(`\b(users|mt5_accounts|trading_positions)\w*$`)
