@@ -3,7 +3,6 @@ package consumers
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -269,7 +268,6 @@ func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error
 		if postgres.Classify(err) == postgres.Fatal {
 			return true
 		}
-		p.Logger().WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
 		return false
 	}, do)
 	if err == nil {
