@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tenantflow/internal/kafka/kafkatest"
 )
 
 // deadStores is a configuration whose store addresses do not answer.
@@ -29,6 +31,7 @@ type process struct {
 	cmd  *exec.Cmd
 	url  string // of its HTTP interface
 	rest chan string
+	seen kafkatest.Transcript // of rest, so far
 }
 
 // start starts a service and waits until it listens.
@@ -58,7 +61,7 @@ func start(t *testing.T, mode string, environ []string, args ...string) *process
 		}
 	}
 	go func() {
-		rest, _ := io.ReadAll(lines)
+		rest, _ := io.ReadAll(io.TeeReader(lines, &p.seen))
 		p.rest <- string(rest)
 	}()
 	return p
