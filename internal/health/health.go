@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,6 +96,10 @@ func (t *Tracker) Set(name string, state State, reason string) {
 	t.tell(name, p, before, state, reason)
 }
 
+// MorePartitions is where a reason that is one partition's goes on with how many more there are. The log takes reasons that are equal up to
+// there for the same.
+const MorePartitions = " (and "
+
 // What the log says of a part that is not ready.
 const (
 	notReady = "part is not ready"
@@ -103,12 +108,14 @@ const (
 
 func (t *Tracker) tell(name string, p *part, before, state State, reason string) {
 	ctx := context.Background()
+	// How many more partitions wait for the same changes all the time.
+	alike, _, _ := strings.Cut(reason, MorePartitions)
 	switch state {
 	case Failing:
 		p.troubles.Over(ctx, stopped, name)
-		p.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: notReady, Of: name, Err: errors.New(reason)})
+		p.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: notReady, Of: name, Err: errors.New(reason), Alike: alike})
 	case Stopped:
-		p.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: stopped, Of: name, Err: errors.New(reason)})
+		p.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: stopped, Of: name, Err: errors.New(reason), Alike: alike})
 	case Ready:
 		if before == Starting {
 			t.log.Info("part changed state", slog.String("part", name), slog.String("state", string(state)))

@@ -229,5 +229,5 @@ func summary(reasons []string) string {
 	if len(reasons) == 1 {
 		return reasons[0]
 	}
-	return fmt.Sprintf("%s (and %d more partitions)", reasons[0], len(reasons)-1)
+	return fmt.Sprintf("%s"+health.MorePartitions+"%d more partitions)", reasons[0], len(reasons)-1)
 }

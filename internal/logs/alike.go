@@ -2,11 +2,10 @@ package logs
 
 import "strings"
 
-// Alike returns a text in which numbers are masked, so that two errors that differ only in an offset, a partition or the port of
-// their own end are the same trouble. Numbers that touch a dot or a colon stay: they are addresses, and which server is away
-// matters.
+// Alike returns a text in which numbers and times are masked, so that two errors that differ only in an offset, a partition, a duration or
+// the port of their own end are the same trouble. Addresses stay: which server is away matters.
 func Alike(text string) string {
-	i := strings.IndexAny(text, "0123456789")
+	i := strings.IndexFunc(text, func(r rune) bool { return '0' <= r && r <= '9' })
 	if i < 0 {
 		return text
 	}
@@ -14,39 +13,35 @@ func Alike(text string) string {
 	b.Grow(len(text))
 	b.WriteString(text[:i])
 	for i < len(text) {
-		if !digit(text[i]) {
+		if text[i] < '0' || text[i] > '9' {
 			b.WriteByte(text[i])
 			i++
 			continue
 		}
-		end := i
-		for end < len(text) && digit(text[end]) {
+		end := i + 1
+		for end < len(text) && strings.IndexByte("0123456789.:", text[end]) >= 0 {
 			end++
 		}
-		if addressed(text, i, end) {
-			b.WriteString(text[i:end])
-		} else {
-			b.WriteByte('#')
+		for text[end-1] == '.' || text[end-1] == ':' {
+			end--
 		}
+		b.WriteString(mask(text, i, end))
 		i = end
 	}
 	return b.String()
 }
 
-// addressed reports whether text[from:to] is a part of an address, but for the port of a connection's own end.
-func addressed(text string, from, to int) bool {
-	before, after := byte(' '), byte(' ')
-	if from > 0 {
-		before = text[from-1]
+// mask returns what stands for text[from:to], which consists of digits, dots and colons.
+func mask(text string, from, to int) string {
+	number := text[from:to]
+	own := strings.HasPrefix(text[to:], "->") // the other end of a connection follows
+	switch host, _, port := strings.Cut(number, ":"); {
+	case strings.Count(host, ".") == 3 && port && own:
+		return host + ":#"
+	case strings.Count(host, ".") == 3:
+		return number
+	case from > 0 && text[from-1] == ':' && !own:
+		return number // the port of a name
 	}
-	if to < len(text) {
-		after = text[to]
-	}
-	if before == ':' && strings.HasPrefix(text[to:], "->") {
-		return false
-	}
-	next := to+1 < len(text) && digit(text[to+1])
-	return before == '.' || before == ':' || (after == '.' || after == ':') && next
+	return "#"
 }
-
-func digit(c byte) bool { return '0' <= c && c <= '9' }

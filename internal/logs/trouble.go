@@ -27,6 +27,7 @@ type Trouble struct {
 	Message string     // what the process does about it; one for each call site
 	Of      string     // who has it: a partition, a part, a task
 	Err     error
+	Alike   string      // what it is told apart by from others of the message; empty: the error's text
 	Attrs   []slog.Attr // what else the line should say
 }
 
@@ -76,7 +77,10 @@ func (t *Troubles) Say(ctx context.Context, w Trouble) {
 	}
 	e.most = max(e.most, len(e.has))
 	attrs := make([]slog.Attr, 0, len(w.Attrs)+6)
-	switch text := Alike(w.Err.Error()); {
+	if w.Alike == "" {
+		w.Alike = w.Err.Error()
+	}
+	switch text := Alike(w.Alike); {
 	case e.news(text, now):
 		e.texts[text] = now
 		attrs = append(attrs, w.Attrs...)

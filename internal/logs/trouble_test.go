@@ -157,6 +157,8 @@ func TestAlike_MasksNumbersButKeepsAddresses(t *testing.T) {
 		"write usage.events/12 [120,140): EOF": "write usage.events/# [#,#): EOF",
 		"read tcp 127.0.0.1:40322->127.0.0.1:5432: i/o timeout":          "read tcp 127.0.0.1:#->127.0.0.1:5432: i/o timeout",
 		"dial tcp 10.0.0.7:9092: connection refused (and 7 more)":        "dial tcp 10.0.0.7:9092: connection refused (and # more)",
+		"elapsed 2008.447 ms, until 2026-11-28T14:27:50.698Z, 3.":        "elapsed # ms, until #-#-#T#Z, #.",
+		"lookup localhost:5432: no answer":                               "lookup localhost:5432: no answer",
 		"code: 241, message: Memory limit exceeded: 17 of 18.":           "code: #, message: Memory limit exceeded: # of #.",
 		"lookup kafka-0.kafka.svc on 10.96.0.10:53: no such host, try 3": "lookup kafka-#.kafka.svc on 10.96.0.10:53: no such host, try #",
 	} {
