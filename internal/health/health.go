@@ -106,6 +106,9 @@ const (
 	stopped  = "part is stopped; it goes on when a person has acted"
 )
 
+// tell logs a state, where it is news.
+//
+//nolint:contextcheck,nolintlint // a state is logged whatever has ended; callers are spared this
 func (t *Tracker) tell(name string, p *part, before, state State, reason string) {
 	ctx := context.Background()
 	// How many more partitions wait for the same changes all the time.

@@ -178,8 +178,10 @@ type origin struct {
 
 // newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
 // thousand a second.
+//
+//nolint:contextcheck,nolintlint // the last line of a flood comes after the call that published it
 func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
-	ctx := context.Background() // the last line of a flood comes after the call that published it
+	ctx := context.Background()
 	return logs.NewTally(
 		func(k letterKind, o origin) {
 			attrs := []slog.Attr{slog.String("topic", k.topic), slog.Int("partition", o.partition), slog.Int64("offset", o.offset)}

@@ -27,6 +27,9 @@ func malformed(from int64, n int) []DeadLetter {
 	return letters
 }
 
+// wait lets the time of a bubble of synctest pass.
+func wait(d time.Duration) { <-time.After(d) }
+
 func TestDeadLetters_AFloodDoesNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,7 +39,7 @@ func TestDeadLetters_AFloodDoesNotFillTheLog(t *testing.T) {
 		const n, atOnce = 200_000, 1000
 		for from := int64(0); from < n; from += atOnce {
 			d.note(malformed(from, atOnce))
-			time.Sleep(100 * time.Millisecond)
+			wait(100 * time.Millisecond)
 		}
 		d.tally.Close()
 		text := log.String()
@@ -65,7 +68,7 @@ func TestDeadLetters_AFewAreALineEach(t *testing.T) {
 		var log bytes.Buffer
 		d := &DeadLetters{tally: newLetterTally(slog.New(slog.NewTextHandler(&log, nil)))}
 		d.note(malformed(0, 2))
-		time.Sleep(2 * logs.TallyInterval)
+		wait(2 * logs.TallyInterval)
 		d.note(malformed(2, 1))
 		d.tally.Close()
 		if n := strings.Count(log.String(), `msg="event went to the dead letters"`); n != 3 || strings.Count(log.String(), "\n") != 3 {

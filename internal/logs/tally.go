@@ -124,16 +124,18 @@ type line struct {
 // NewLines returns lines for a logger.
 func NewLines(log *slog.Logger) *Lines {
 	return &Lines{log: log, tally: NewTally(
-		func(k kind, l line) { log.LogAttrs(l.ctx, l.level, k.message, l.attrs...) },
+		func(k kind, l line) {
+			log.LogAttrs(l.ctx, l.level, k.message, l.attrs...) //nolint:sloglint // the message is the caller's constant
+		},
 		func(k kind, n int, l line) {
-			log.LogAttrs(l.ctx, l.level, k.message, append([]slog.Attr{slog.Int("times", n), slog.Duration("in", TallyInterval)}, l.attrs...)...)
+			log.LogAttrs(l.ctx, l.level, k.message, append([]slog.Attr{slog.Int("times", n), slog.Duration("in", TallyInterval)}, l.attrs...)...) //nolint:sloglint // the same
 		})}
 }
 
 // Log writes a line. Lines are alike if their message and their attributes "reason", "error" and "kind" are, numbers left out.
 func (l *Lines) Log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	if l.log.Enabled(ctx, slog.LevelDebug) {
-		l.log.LogAttrs(ctx, level, message, attrs...)
+		l.log.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // the same
 		return
 	}
 	why := ""

@@ -22,13 +22,13 @@ func TestTally_SumsUpAFlood(t *testing.T) {
 			tally.Add("a", i)
 			switch i {
 			case 0:
-				time.Sleep(time.Millisecond / 2) // not at the same time as the end of an interval
+				wait(time.Millisecond / 2) // not at the same time as the end of an interval
 			case 3:
 				tally.Add("b", i)
 			}
-			time.Sleep(time.Millisecond)
+			wait(time.Millisecond)
 		}
-		time.Sleep(time.Minute)
+		wait(time.Minute)
 		tally.Add("a", 1) // after a silence a single one is a line again
 		tally.Add("a", 2)
 		tally.Close()

@@ -35,12 +35,12 @@ type Trouble struct {
 // be called from any goroutine, and by every try.
 type Troubles struct {
 	log  *slog.Logger
-	any  atomic.Int64 // how many have a trouble; most of the time nobody has, and Over costs no more than this
+	any  atomic.Int64 // how many have a trouble; most of the time none has, and Over costs no more than this
 	mu   sync.Mutex
 	open map[string]*episode // by message
 }
 
-// An episode is a message from when it is said first until nobody has the trouble any more.
+// An episode is a message from when it is said first until the last one is rid of the trouble.
 type episode struct {
 	began   time.Time // zero: it is over
 	tries   int       // that failed since then
@@ -98,7 +98,7 @@ func (t *Troubles) Say(ctx context.Context, w Trouble) {
 		attrs = append(attrs, slog.Int("not_logged", e.unsaid))
 	}
 	e.told, e.unsaid, e.reminds = true, 0, now.Add(Reminder)
-	t.log.LogAttrs(ctx, w.Level, w.Message, append(attrs, slog.Any("error", w.Err))...)
+	t.log.LogAttrs(ctx, w.Level, w.Message, append(attrs, slog.Any("error", w.Err))...) //nolint:sloglint // the message is the caller's constant
 }
 
 // news reports whether a text has not been said in this episode, nor at the end of the one before. It forgets what was said long ago.
@@ -121,7 +121,7 @@ func (e *episode) news(text string, now time.Time) bool {
 	return recent < mostRecent
 }
 
-// Over notes that somebody is rid of a trouble, and logs it if nobody has it any more. Without the trouble it costs next to nothing.
+// Over notes that one of those that have a trouble is rid of it, and logs it if that was the last. Without the trouble it costs next to nothing.
 func (t *Troubles) Over(ctx context.Context, message, of string) {
 	if t.any.Load() == 0 {
 		return
@@ -141,7 +141,7 @@ func (t *Troubles) Over(ctx context.Context, message, of string) {
 		return
 	}
 	if e.told {
-		t.log.LogAttrs(ctx, slog.LevelInfo, message+": over", slog.Duration("took", time.Since(e.began).Round(time.Millisecond)),
+		t.log.LogAttrs(ctx, slog.LevelInfo, message+": over", slog.Duration("took", time.Since(e.began).Round(time.Millisecond)), //nolint:sloglint // the message is the caller's constant
 			slog.Int("tries", e.tries), slog.Int("places", e.most))
 	}
 	e.began = time.Time{}

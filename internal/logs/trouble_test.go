@@ -29,6 +29,9 @@ func newLog() (*slog.Logger, func() []string) {
 	}
 }
 
+// wait lets the time of a bubble of synctest pass.
+func wait(d time.Duration) { <-time.After(d) }
+
 func want(t *testing.T, got []string, lines ...string) {
 	t.Helper()
 	if len(got) == 1 && got[0] == "" {
@@ -62,10 +65,10 @@ func TestTroubles_SayAnOutageOnceAndItsEnd(t *testing.T) {
 			for p := range 200 {
 				say(p)
 			}
-			time.Sleep(time.Second)
+			wait(time.Second)
 		}
 		want(t, lines(), `level=WARN msg="waiting for the store" partition=0 error="write usage.events/0: dial 127.0.0.1:5432: refused"`)
-		time.Sleep(16 * time.Second)
+		wait(16 * time.Second)
 		say(7)
 		want(t, lines(), `level=WARN msg="waiting for the store" partition=7 tries=9001 places=200 since=1m1s not_logged=8999 error="write usage.events/7: dial 127.0.0.1:5432: refused"`)
 		for p := range 200 {
@@ -98,7 +101,7 @@ func TestTroubles_CountTextsThatAlwaysDiffer(t *testing.T) {
 		troubles := logs.NewTroubles(log)
 		for i := range 100_000 {
 			troubles.Say(t.Context(), logs.Trouble{Message: message, Err: errors.New("no company " + strings.Repeat("x", i%1000))})
-			time.Sleep(time.Millisecond)
+			wait(time.Millisecond)
 		}
 		got := lines()
 		if len(got) > 100 {
@@ -117,11 +120,11 @@ func TestTroubles_TakeWhatComesAndGoesForOne(t *testing.T) {
 		troubles := logs.NewTroubles(log)
 		for range 10_000 {
 			troubles.Say(t.Context(), logs.Trouble{Message: message, Err: errors.New("deadlock detected")})
-			time.Sleep(time.Millisecond)
+			wait(time.Millisecond)
 			troubles.Over(t.Context(), message, "")
 		}
 		want(t, lines(), `level=INFO msg="waiting for the store" error="deadlock detected"`, `level=INFO msg="waiting for the store: over" took=1ms tries=1 places=1`)
-		time.Sleep(logs.Rest)
+		wait(logs.Rest)
 		troubles.Say(t.Context(), logs.Trouble{Message: message, Err: errors.New("deadlock detected")})
 		want(t, lines(), `level=INFO msg="waiting for the store" not_logged=9999 error="deadlock detected"`)
 	})

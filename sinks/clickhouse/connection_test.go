@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,9 @@ func TestConnect_AFrozenServerIsNamedWithTheTimeItWasGiven(t *testing.T) {
 	go func() { waiting <- conn.Exec(long, "SELECT 1") }()
 	said("a query behind it", "no answer within ", conn.Exec(t.Context(), "SELECT 1"))
 	end()
-	<-waiting
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Errorf("a query that was ended: %v", err)
+	}
 	if err := server.Thaw(); err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,16 @@ func (p patience) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func (p patience) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		began := time.Now()
-		return p.explain(next(ctx, cmds), began)
+		err := next(ctx, cmds)
+		if err == nil {
+			return nil
+		}
+		for _, cmd := range cmds { // callers look at these too
+			if e := cmd.Err(); e != nil {
+				cmd.SetErr(p.explain(e, began))
+			}
+		}
+		return p.explain(err, began)
 	}
 }
 
