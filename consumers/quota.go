@@ -170,7 +170,7 @@ func (p *quotaPartition) Close(ctx context.Context) {
 		defer cancel()
 		p.tended = time.Time{}
 		if err := p.tend(ctx); err != nil {
-			p.Logger().InfoContext(ctx, "the progress could not be noted; the next owner reads the last second again", slog.Any("reason", err))
+			p.Line(ctx, slog.LevelInfo, "the progress could not be noted; the next owner reads the last second again", slog.Any("reason", err))
 		}
 	}
 	p.session.Close()
@@ -278,7 +278,7 @@ func (p *quotaPartition) compare(ctx context.Context, found *dragonfly.State) er
 // reopen ends the session because the store is not what it was. A counter of a later epoch shows that it has begun, which
 // Open will see; or that it was lost, and then a later one is begun here.
 func (p *quotaPartition) reopen(ctx context.Context, reason error) error {
-	p.Logger().WarnContext(ctx, "the counter store is not in the state it was left in; finding out where to go on", slog.Any("reason", reason))
+	p.Line(ctx, slog.LevelWarn, "the counter store is not in the state it was left in; finding out where to go on", slog.Any("reason", reason))
 	p.quota.metrics.moved.Inc()
 	var later *dragonfly.LaterEpochError
 	if errors.As(reason, &later) {
@@ -287,7 +287,7 @@ func (p *quotaPartition) reopen(ctx context.Context, reason error) error {
 			err = p.begin(ctx, found, "epoch", later.Epoch)
 		}
 		if err != nil {
-			p.Logger().InfoContext(ctx, "a later epoch was not begun; it is tried again with the next call", slog.Any("reason", err))
+			p.Line(ctx, slog.LevelInfo, "a later epoch was not begun; it is tried again with the next call", slog.Any("reason", err))
 		}
 	}
 	return &kafka.MovedError{To: p.next, Metadata: p.Annotation()}

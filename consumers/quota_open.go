@@ -126,11 +126,11 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	switch {
 	case another:
 	case next.Offset < p.Offset():
-		p.Logger().WarnContext(ctx, "the counters do not hold all that was counted; counting from there again",
+		p.Line(ctx, slog.LevelWarn, "the counters do not hold all that was counted; counting from there again",
 			slog.Int64("from", next.Offset), slog.Int64("to", next.Until), slog.Int64("epoch", next.Epoch))
 		p.quota.metrics.rewinds.WithLabelValues("went_back").Inc()
 	case next.Offset > p.Offset():
-		p.Logger().InfoContext(ctx, "what lies behind the committed offset is counted already; skipping it",
+		p.Line(ctx, slog.LevelInfo, "what lies behind the committed offset is counted already; skipping it",
 			slog.Int64("offset", p.Offset()), slog.Int64("counted", next.Offset))
 		p.quota.metrics.skips.Inc()
 	default:
@@ -141,7 +141,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 
 // gone reports that events which should be recounted are no longer in the log.
 func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
-	p.Logger().ErrorContext(ctx, "events that are to be counted again are no longer in the log; the counters of the day stay as they are, and may be short",
+	p.Line(ctx, slog.LevelError, "events that are to be counted again are no longer in the log; the counters of the day stay as they are, and may be short",
 		slog.Int64("from", from), slog.Int64("log_start", p.Bounds().From), slog.Int64("events", n))
 	p.quota.metrics.gone.Add(float64(n))
 }
@@ -174,7 +174,7 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 		}
 	}
 	begin.Offset = max(p.Bounds().From, min(from, p.Offset()))
-	p.Logger().WarnContext(ctx, "counting the day again", slog.String("day", day.Format(time.DateOnly)),
+	p.Line(ctx, slog.LevelWarn, "counting the day again", slog.String("day", day.Format(time.DateOnly)),
 		slog.Int64("from", begin.Offset), slog.Int64("to", p.Bounds().To), slog.Int64("epoch", p.state.Epoch.Number))
 	return begin, nil
 }
@@ -200,7 +200,7 @@ func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, 
 			"or its log was cut and has grown again. The partition is stopped: its offsets no longer name the events that were counted. To count the log as a new one, beside what "+
 			"was counted before, set TENANTFLOW_OFFSET_OUT_OF_RANGE=earliest (or latest) for one start", p.Topic(), p.ID())}
 	}
-	p.Logger().ErrorContext(ctx, "the log is another one; counting it as such, as configured", slog.Int64("from", next.Offset), slog.Int64("incarnation", next.Incarnation))
+	p.Line(ctx, slog.LevelError, "the log is another one; counting it as such, as configured", slog.Int64("from", next.Offset), slog.Int64("incarnation", next.Incarnation))
 	p.quota.metrics.rewinds.WithLabelValues("log_recreated").Inc()
 	return next, true, nil
 }
@@ -259,9 +259,9 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 		next.Day = at.UTC().Truncate(24 * time.Hour)
 	}
 	if fresh {
-		p.Logger().InfoContext(ctx, "nothing was counted before: counting all that the log holds")
+		p.Line(ctx, slog.LevelInfo, "nothing was counted before: counting all that the log holds")
 	} else {
-		p.Logger().WarnContext(ctx, "there are no counters, or none that can be trusted: counting from the log", slog.String("reason", reason))
+		p.Line(ctx, slog.LevelWarn, "there are no counters, or none that can be trusted: counting from the log", slog.String("reason", reason))
 	}
 	p.quota.metrics.rebuilds.WithLabelValues(reason).Inc()
 	return p.session.Begin(ctx, found, max(above, highest), next)

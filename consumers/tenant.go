@@ -3,7 +3,6 @@ package consumers
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -265,13 +264,7 @@ func (c *TenantConfig) results(done []postgres.Applied) []kafka.Result {
 
 // keepTrying does something again until it does not fail, unless waiting would not mend that.
 func (p *tenantPartition) keepTrying(ctx context.Context, do func() error) error {
-	err := p.KeepTrying(ctx, func(err error) bool {
-		if postgres.Classify(err) == postgres.Fatal {
-			return true
-		}
-		p.Logger().WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
-		return false
-	}, do)
+	err := p.KeepTrying(ctx, func(err error) bool { return postgres.Classify(err) == postgres.Fatal }, do)
 	if err == nil {
 		p.Waiting(nil)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/logs"
 	"tenantflow/sinks/postgres"
 )
 
@@ -29,16 +30,17 @@ const (
 // applies events whose company was registered meanwhile, and refuses those that have waited for too long. Every process has one;
 // two at the same time do no harm, because everything they do happens once and has the same ids.
 type TenantSweeper struct {
-	config  TenantConfig
-	results *kafka.Results
-	log     *slog.Logger
-	waiting int64 // events, when it was last looked
+	config   TenantConfig
+	results  *kafka.Results
+	log      *slog.Logger
+	troubles *logs.Troubles
+	waiting  int64 // events, when it was last looked
 }
 
 // NewTenantSweeper returns a sweeper that publishes with the given publisher, which stays the caller's.
 func NewTenantSweeper(config TenantConfig, results *kafka.Results, log *slog.Logger) *TenantSweeper {
 	config.withDefaults()
-	return &TenantSweeper{config: config, results: results, log: log}
+	return &TenantSweeper{config: config, results: results, log: log, troubles: logs.NewTroubles(log)}
 }
 
 // Run sweeps until ctx is done, and then returns nil. What fails is logged and tried again. Only where Postgres refuses the login, it
@@ -48,11 +50,13 @@ func (s *TenantSweeper) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		switch err := s.sweep(ctx); {
-		case err == nil || ctx.Err() != nil:
+		case ctx.Err() != nil:
+		case err == nil:
+			s.troubles.Over(ctx, sweepFailed, "")
 		case postgres.Refused(err):
 			return fmt.Errorf("look for what was left behind: %w", err)
 		default:
-			s.log.LogAttrs(ctx, slog.LevelWarn, "looking for what was left behind failed", slog.Any("error", err))
+			s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: sweepFailed, Err: err})
 		}
 		select {
 		case <-ctx.Done():
@@ -61,6 +65,12 @@ func (s *TenantSweeper) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// What the log says of a sweep that fails.
+const (
+	sweepFailed = "looking for what was left behind failed"
+	readUnknown = "it is not known how far company events are read, so no event is refused for an unknown company"
+)
 
 func (s *TenantSweeper) sweep(ctx context.Context) error {
 	if err := s.drain(ctx); err != nil {
@@ -169,7 +179,9 @@ func (s *TenantSweeper) giveUp(ctx context.Context) error {
 	if s.config.Companies != nil {
 		through, err := s.config.Companies.Through(ctx)
 		if err != nil {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "it is not known how far company events are read, so no event is refused for an unknown company", slog.Any("error", err))
+			s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: readUnknown, Err: err})
+		} else {
+			s.troubles.Over(ctx, readUnknown, "")
 		}
 		if through.IsZero() {
 			return nil

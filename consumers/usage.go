@@ -136,7 +136,7 @@ func (u *Usage) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartit
 		return nil, &kafka.StopError{Kind: "unreadable_intent", Err: err}
 	}
 	if pending != nil {
-		up.Logger().InfoContext(ctx, "settling the insert an earlier owner left pending", slog.String("range", pending.Range()))
+		up.Line(ctx, slog.LevelInfo, "settling the insert an earlier owner left pending", slog.String("range", pending.Range()))
 		if err := up.settle(ctx, pending, true); err != nil {
 			return nil, err
 		}

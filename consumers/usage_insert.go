@@ -145,7 +145,7 @@ func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait
 	p.step(StepSettled)
 	p.usage.metrics.settled.Inc()
 	p.usage.metrics.doubled.Add(float64(settled.Doubled))
-	p.Logger().InfoContext(ctx, "insert of unknown outcome settled", slog.String("range", in.Range()),
+	p.Line(ctx, slog.LevelInfo, "insert of unknown outcome settled", slog.String("range", in.Range()),
 		slog.Int("rows_found", settled.Rows), slog.Int("rows_doubled", settled.Doubled))
 	return nil
 }

@@ -38,7 +38,11 @@ type service struct {
 	ReadOnly    bool              `yaml:"read_only"`
 	Privileged  bool              `yaml:"privileged"`
 	CapDrop     []string          `yaml:"cap_drop"`
-	Grace       time.Duration     `yaml:"stop_grace_period"`
+	Logging     struct {
+		Driver  string            `yaml:"driver"`
+		Options map[string]string `yaml:"options"`
+	} `yaml:"logging"`
+	Grace       time.Duration `yaml:"stop_grace_period"`
 	Healthcheck *struct {
 		Test     []string      `yaml:"test"`
 		Disable  bool          `yaml:"disable"`
@@ -127,6 +131,17 @@ func TestEveryServiceThatGoesOnRunningHasAHealthCheck(t *testing.T) {
 			t.Errorf("%s: a check begins with CMD or CMD-SHELL, not %q", name, h.Test[0])
 		case h.Interval <= 0 || h.Timeout <= 0 || s.Restart == "":
 			t.Errorf("%s: interval %s, timeout %s, restart %q", name, h.Interval, h.Timeout, s.Restart)
+		}
+	}
+}
+
+// The log of a container that runs for months must not fill the disk.
+func TestCompose_EveryLogIsRotated(t *testing.T) {
+	t.Parallel()
+	for name, s := range compose(t).Services {
+		size, files := s.Logging.Options["max-size"], s.Logging.Options["max-file"]
+		if s.Logging.Driver != "json-file" || !regexp.MustCompile(`^[1-9][0-9]?m$`).MatchString(size) || !regexp.MustCompile(`^[1-9]$`).MatchString(files) {
+			t.Errorf("%s: the log is kept by %q with max-size %q and max-file %q", name, s.Logging.Driver, size, files)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func newRunCommand(a *app) *cobra.Command {
 		Short: "Run the service until SIGTERM",
 		Long: `Run consumes events until it gets SIGTERM or SIGINT. Then it stops taking events, finishes and commits what is under
 way within TENANTFLOW_SHUTDOWN_TIMEOUT, leaves its consumer groups and exits 0. A second signal, at least a second later, ends it at once (exit 1);
-nothing is lost then either, it is done after the next start.
+nothing is lost then either, it is done after the next start. SIGUSR1 makes the log level debug, and the next SIGUSR1 what it was.
 
 Its parts: ` + strings.Join(names, ", ") + `. Without --only it runs all there are. Each needs the addresses of
 its own stores only.`,
@@ -36,7 +36,7 @@ its own stores only.`,
 			if err != nil {
 				return err
 			}
-			log := a.logger(cfg, cmd.ErrOrStderr())
+			log := switchingLogger(cmd.Context(), cfg, cmd.ErrOrStderr())
 			if len(missing) > 0 {
 				log.Info("these parts are not there yet and do not run", "parts", strings.Join(missing, ", "))
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 )
 
 // deadStores is a configuration whose store addresses do not answer.
@@ -32,6 +33,7 @@ type process struct {
 	cmd  *exec.Cmd
 	url  string // of its HTTP interface
 	rest chan string
+	seen kafkatest.Transcript // of rest, so far
 }
 
 // start starts a service and waits until it listens.
@@ -61,7 +63,7 @@ func start(t *testing.T, mode string, environ []string, args ...string) *process
 		}
 	}
 	go func() {
-		rest, _ := io.ReadAll(lines)
+		rest, _ := io.ReadAll(io.TeeReader(lines, &p.seen))
 		p.rest <- string(rest)
 	}()
 	return p

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"tenantflow/internal/tier"
@@ -191,6 +192,11 @@ func (c *Config) checkUsage(k *checker) {
 func (c *Config) checkProcess(k *checker) {
 	err := checkAddress(c.HTTPAddr, false)
 	k.want(err == nil, "HTTP_ADDR", fmt.Sprintf("%s is not an address: %v", quote(c.HTTPAddr), err), "write host:port, or :port for every interface")
+	if c.AdminAddr != "" {
+		err := checkAddress(c.AdminAddr, false)
+		k.want(err == nil, "ADMIN_ADDR", fmt.Sprintf("%s is not an address: %v", quote(c.AdminAddr), err), "write host:port, or :port for every interface")
+		k.want(c.AdminAddr != c.HTTPAddr || strings.HasSuffix(c.AdminAddr, ":0"), "ADMIN_ADDR", "it is "+Prefix+"HTTP_ADDR", "leave it empty to have both there")
+	}
 	k.want(c.ShutdownTimeout > c.UsageInsertTimeout, "SHUTDOWN_TIMEOUT",
 		fmt.Sprintf("it is %s, not longer than %sUSAGE_INSERT_TIMEOUT (%s): a stop could not wait for an insert", c.ShutdownTimeout, Prefix, c.UsageInsertTimeout),
 		"make it longer, or the insert timeout shorter", "USAGE_INSERT_TIMEOUT")

@@ -71,6 +71,8 @@ type Config struct {
 	RenewalGrace       time.Duration `env:"RENEWAL_GRACE" envDefault:"72h" unit:"duration" help:"How long a paid period that has ended waits for its renewal before the subscription expires. Holds for periods that begin from then on."`
 
 	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`
+	AdminAddr     string `env:"ADMIN_ADDR" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics and /version instead, apart from /v1: for a port that only operators reach. Empty: at HTTP_ADDR."`
+	AccessLog     bool   `env:"ACCESS_LOG" envDefault:"false" unit:"true, false" help:"Log each request of /v1: the name of the token, method, route, status, bytes, duration and request id. Never the token, nor ids of users and companies."`
 	APITokensFile string `env:"API_TOKENS_FILE" unit:"path" help:"JSON file with the hashed tokens of the /v1 interface and their scopes; empty: /v1 answers only peers on a loopback address."`
 
 	LogLevel        slog.Level    `section:"Process" env:"LOG_LEVEL" envDefault:"info" unit:"debug, info, warn, error" help:"The least severe log line that is written."`

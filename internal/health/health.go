@@ -13,11 +13,16 @@
 package health
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"tenantflow/internal/logs"
 )
 
 // A State says how a part is.
@@ -48,6 +53,8 @@ type part struct {
 	since  time.Time
 	note   string
 
+	troubles *logs.Troubles
+
 	partitions int
 	lag        int64
 	progress   time.Time // the last time it did something, or had nothing to do
@@ -69,14 +76,14 @@ func (t *Tracker) get(name string) *part {
 	p := t.parts[name]
 	if p == nil {
 		now := time.Now()
-		p = &part{state: Starting, reason: "not started yet", since: now, progress: now}
+		p = &part{state: Starting, reason: "not started yet", since: now, progress: now, troubles: logs.NewTroubles(t.log.With(slog.String("part", name)))}
 		t.parts[name] = p
 	}
 	return p
 }
 
 // Set says how a part is and why, in words for a person; a ready part needs no reason. Saying the same again changes
-// nothing, so a retry loop may call it every time; each change of state is logged.
+// nothing, so a retry loop may call it every time. Changes of state are logged, and other reasons of a part that is not ready.
 func (t *Tracker) Set(name string, state State, reason string) {
 	t.mu.Lock()
 	p := t.get(name)
@@ -86,15 +93,53 @@ func (t *Tracker) Set(name string, state State, reason string) {
 	}
 	p.state, p.reason = state, reason
 	t.mu.Unlock()
+	t.tell(name, p, before, state, reason)
+}
 
-	if before == state {
-		return
-	}
+// MorePartitions is where a reason that is one partition's goes on with how many more there are. The log takes reasons that are equal up to
+// there for the same.
+const MorePartitions = " (and "
+
+// What the log says of a part that is not ready.
+const (
+	notReady = "part is not ready"
+	stopped  = "part is stopped; it goes on when a person has acted"
+)
+
+// tell logs a state, where it is news.
+//
+//nolint:contextcheck,nolintlint // a state is logged whatever has ended; callers are spared this
+func (t *Tracker) tell(name string, p *part, before, state State, reason string) {
+	ctx := context.Background()
+	// How many more partitions wait for the same changes all the time.
+	alike, _, _ := strings.Cut(reason, MorePartitions)
 	switch state {
-	case Failing, Stopped:
-		t.log.Warn("part is not ready", "part", name, "state", string(state), "reason", reason)
-	case Starting, Ready, Stopping:
-		t.log.Info("part changed state", "part", name, "state", string(state), "reason", reason)
+	case Failing:
+		p.troubles.Over(ctx, stopped, name)
+		p.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: notReady, Of: name, Err: errors.New(reason), Alike: alike})
+	case Stopped:
+		p.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: stopped, Of: name, Err: errors.New(reason), Alike: alike})
+	case Ready:
+		if before == Starting {
+			t.log.Info("part changed state", slog.String("part", name), slog.String("state", string(state)))
+		}
+		p.troubles.Over(ctx, notReady, name)
+		p.troubles.Over(ctx, stopped, name)
+	case Starting, Stopping:
+		if before != state && before != Failing {
+			t.log.Info("part changed state", slog.String("part", name), slog.String("state", string(state)), slog.String("reason", reason))
+		}
+	}
+}
+
+// Still says that what is in the way of a part is still there, which the log repeats now and then.
+func (t *Tracker) Still(name string) {
+	t.mu.Lock()
+	p := t.get(name)
+	state, reason := p.state, p.reason
+	t.mu.Unlock()
+	if state == Failing {
+		t.tell(name, p, state, state, reason)
 	}
 }
 

@@ -54,12 +54,25 @@ func TestAFailingPartIsNamedWithItsReasonAndSinceWhen(t *testing.T) {
 		if p := r.Failing[0]; p.Part != "clickhouse" || p.Reason != "connection reset" || !p.Since.Equal(failed) {
 			t.Errorf("got %+v, want the newest reason since %s", p, failed)
 		}
-		if n := strings.Count(log.String(), "part is not ready"); n != 1 {
-			t.Errorf("the change was logged %d times:\n%s", n, log)
+		for range 100 {
+			h.Set("clickhouse", Failing, "connection reset")
+			h.Still("clickhouse")
+			wait(time.Second / 10)
 		}
 		h.Set("clickhouse", Ready, "")
 		if r := h.Readiness(); !r.Ready {
 			t.Errorf("still not ready: %+v", r)
+		}
+		said := strings.Split(strings.TrimSpace(log.String()), "\n")
+		wanted := []string{"state=ready", `msg="part is not ready" part=clickhouse error="connection refused"`, `error="connection reset"`,
+			`msg="part is not ready: over" part=clickhouse took=1m10s`}
+		if len(said) != len(wanted) {
+			t.Fatalf("%d lines, want %d:\n%s", len(said), len(wanted), log)
+		}
+		for i, words := range wanted {
+			if !strings.Contains(said[i], words) {
+				t.Errorf("line %d is %s, want %s", i, said[i], words)
+			}
 		}
 	})
 }

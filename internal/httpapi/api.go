@@ -15,6 +15,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/logs"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/token"
 	"tenantflow/sinks/dragonfly"
@@ -29,9 +30,9 @@ const (
 	maxTargetBytes = 1024
 	// retryAfter is what a 503 or 429 advises, in seconds.
 	retryAfter = "1"
-	// complaintInterval is how often the log says that a store is away, however many requests fail.
-	complaintInterval = 10 * time.Second
 )
+
+const answered503 = "requests are answered 503"
 
 // Subscriptions looks up users. *directory.Directory implements it.
 type Subscriptions interface {
@@ -79,8 +80,7 @@ type API struct {
 	now      func() time.Time
 	stores   atomic.Pointer[stores]
 	inFlight *shares
-
-	complained atomic.Int64 // when the log last said that a store is away, in Unix nanoseconds
+	troubles *logs.Troubles
 }
 
 type stores struct {
@@ -104,7 +104,7 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 
 // NewAPI makes the /v1 interface. With tokens it answers callers that have one; nil: only peers on a loopback address.
 func NewAPI(tokens *token.File, log *slog.Logger) *API {
-	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares()}
+	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(), troubles: logs.NewTroubles(log)}
 }
 
 // Attach gives it what it answers from, while it serves.
@@ -150,6 +150,9 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 		if grant == nil {
 			return
 		}
+		if s, ok := w.(*statusWriter); ok {
+			s.token = grant.Name
+		}
 		if !a.inFlight.enter(grant.Name) {
 			w.Header().Set("Retry-After", retryAfter)
 			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many requests of this token are under way"})
@@ -176,11 +179,12 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 		err := answer(ctx, w, r, request{id, query, grant, from})
 		switch {
 		case err == nil:
+			a.troubles.Over(ctx, answered503, "")
 		case r.Context().Err() != nil:
 			// The client has gone and does not read this; it keeps the metrics from counting a failure of ours.
 			w.WriteHeader(statusClientGone)
 		default:
-			a.complain(r, err)
+			a.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: answered503, Err: err, Attrs: []slog.Attr{slog.String("route", r.Pattern)}})
 			detail := "a store does not answer"
 			if errors.Is(err, context.DeadlineExceeded) {
 				detail = "a store did not answer within " + requestTimeout.String()
@@ -236,15 +240,6 @@ func readQuery(query string, known []string) (values map[string]string, problem 
 func unavailable(w http.ResponseWriter, r *http.Request, detail string) {
 	w.Header().Set("Retry-After", retryAfter)
 	WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: detail})
-}
-
-// complain logs that a store is away, at most once in complaintInterval: thousands of requests fail a second then.
-func (a *API) complain(r *http.Request, err error) {
-	now, last := a.now().UnixNano(), a.complained.Load()
-	if now-last < int64(complaintInterval) || !a.complained.CompareAndSwap(last, now) {
-		return
-	}
-	a.log.Warn("requests are answered 503", "route", r.Pattern, "error", err)
 }
 
 // metrics are those of the interface as a whole; each route has its own.

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"tenantflow/internal/directory"
+	"tenantflow/internal/logs"
 )
 
 func TestAUserOutsideATokensScopeLooksLikeOneThatDoesNotExist(t *testing.T) {
@@ -271,14 +272,14 @@ func TestTheLogSaysOnceThatAStoreIsAway(t *testing.T) {
 	t.Parallel()
 	f := setupAPI(t)
 	var said strings.Builder
-	f.log = slog.New(slog.NewTextHandler(&said, nil))
+	f.troubles = logs.NewTroubles(slog.New(slog.NewTextHandler(&said, nil)))
 	f.world.userErr = errors.New("connection refused")
 	for range 100 {
 		f.ask("/v1/users/u-pro/quota")
 	}
-	f.now = func() time.Time { return at(noon).Add(complaintInterval) }
+	f.world.userErr = nil
 	f.ask("/v1/users/u-pro/quota")
-	if n := strings.Count(said.String(), "connection refused"); n != 2 || strings.Contains(said.String(), "u-pro") {
+	if n := strings.Count(said.String(), "\n"); n != 2 || strings.Contains(said.String(), "u-pro") || !strings.Contains(said.String(), "over") || !strings.Contains(said.String(), "tries=100") {
 		t.Errorf("%d lines:\n%s", n, said.String())
 	}
 }

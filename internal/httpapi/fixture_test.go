@@ -195,6 +195,7 @@ func tokensFile(t testing.TB) string {
 func (f apiFixture) ask(target string, change ...func(*http.Request)) answer {
 	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, target, nil)
 	r.Header.Set("Authorization", "Bearer "+everyToken)
+	r.Header.Set(requestID, "of-the-test")
 	for _, c := range change {
 		c(r)
 	}

@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +19,8 @@ const otherRoute = "other"
 type requestMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+
+	log *slog.Logger // of requests of /v1; nil: none
 }
 
 func newRequestMetrics(registry *prometheus.Registry) *requestMetrics {
@@ -30,8 +35,21 @@ func newRequestMetrics(registry *prometheus.Registry) *requestMetrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}, []string{"route"}),
 	}
-	registry.MustRegister(m.requests, m.seconds)
+	m.requests, m.seconds = register(registry, m.requests), register(registry, m.seconds)
 	return m
+}
+
+// register registers a collector, and returns the one that is registered: another handler of the process may have been first.
+func register[C prometheus.Collector](registry *prometheus.Registry, c C) C {
+	var there prometheus.AlreadyRegisteredError
+	if err := registry.Register(c); errors.As(err, &there) {
+		if before, ok := there.ExistingCollector.(C); ok {
+			return before
+		}
+	} else if err != nil {
+		panic(err)
+	}
+	return c
 }
 
 // observe wraps the handlers of one route.
@@ -43,7 +61,11 @@ func (m *requestMetrics) observe(route string, next http.Handler) http.Handler {
 		start := time.Now()
 		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(s, r)
-		seconds.Observe(time.Since(start).Seconds())
+		took := time.Since(start)
+		seconds.Observe(took.Seconds())
+		if m.log != nil && (strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1") {
+			s.logTo(m.log, r, route, took)
+		}
 		class := s.status / 100
 		if class < len(classes) && classes[class] != nil {
 			classes[class].Inc()
@@ -61,6 +83,23 @@ func (m *requestMetrics) class(route string, class int) prometheus.Counter {
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	bytes  int64
+	token  string // the name of the caller's token
+}
+
+// logTo writes a line of the access log. It names the route and not the path, and the token's name and not the token: ids of users and
+// secrets don't belong in a log.
+func (w *statusWriter) logTo(log *slog.Logger, r *http.Request, route string, took time.Duration) {
+	const longest = 16 // a client may send any word for a method
+	log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("token", w.token), slog.String("method", r.Method[:min(len(r.Method), longest)]),
+		slog.String("route", route), slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
+		slog.String("request_id", w.Header().Get(requestID)))
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
 }
 
 func (w *statusWriter) WriteHeader(status int) {

@@ -16,6 +16,8 @@ type Problem struct {
 	Code string `json:"code,omitempty"`
 	// Instance is the path of the request. It is filled in.
 	Instance string `json:"instance,omitempty"`
+	// RequestID names the request, as the answer's header X-Request-Id does. It is filled in.
+	RequestID string `json:"request_id,omitempty"`
 }
 
 // WriteProblem answers a request with a problem.
@@ -27,6 +29,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 		p.Title = http.StatusText(p.Status)
 	}
 	p.Instance = r.URL.EscapedPath()
+	p.RequestID = w.Header().Get(requestID)
 	w.Header().Set("Content-Type", "application/problem+json")
 	writeJSON(w, p.Status, p)
 }

@@ -28,8 +28,21 @@ func Routes(o Options) map[string][]string {
 }
 
 func routes(o Options) []route {
+	var all []route
+	if o.Serves != OnlyAPI {
+		all = adminRoutes(o)
+	}
+	if o.servesAPI() {
+		all = append(all, o.API.routes()...)
+	}
+	return all
+}
+
+func (o *Options) servesAPI() bool { return o.API != nil && o.Serves != OnlyAdmin }
+
+func adminRoutes(o Options) []route {
 	read := []string{http.MethodGet, http.MethodHead}
-	all := []route{
+	return []route{
 		{"/livez", read, livez(o)},
 		{"/readyz", read, readyz(o)},
 		{"/version", read, version(o)},
@@ -38,22 +51,32 @@ func routes(o Options) []route {
 			Registry: o.Metrics,
 		})},
 	}
-	if o.API != nil {
-		all = append(all, o.API.routes()...)
-	}
-	return all
 }
 
-// Handler makes the handler of all routes. It registers the metrics of its requests, so a registry takes one.
+// Handler makes the handler of all routes. It registers the metrics of its requests; two handlers of one process share them.
 func Handler(o Options) http.Handler {
 	count := newRequestMetrics(o.Metrics)
+	if o.AccessLog {
+		count.log = o.Log
+	}
 	mux := http.NewServeMux()
-	if o.API != nil {
-		o.Metrics.MustRegister(o.API.metrics()...)
+	if o.servesAPI() {
+		for _, c := range o.API.metrics() {
+			register(o.Metrics, c)
+		}
 	} else {
-		notHere := count.observe(otherRoute, notFound("/v1 is not served by this process"))
+		why := "/v1 is not served by this process"
+		if o.API != nil {
+			why = "/v1 has an address of its own"
+		}
+		notHere := count.observe(otherRoute, notFound(why))
 		mux.Handle("/v1", notHere)
 		mux.Handle("/v1/", notHere)
+	}
+	if o.Serves == OnlyAPI {
+		for _, r := range adminRoutes(o) {
+			mux.Handle(r.path, count.observe(otherRoute, notFound("probes, metrics and the version have an address of their own")))
+		}
 	}
 	for _, r := range routes(o) {
 		handler := count.observe(r.path, r.handler)
@@ -76,6 +99,7 @@ func guard(count *requestMetrics, mux, nothing http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set(requestID, idOf(r))
 		switch escaped := r.URL.EscapedPath(); {
 		case len(escaped)+len(r.URL.RawQuery) > maxTargetBytes:
 			tooLong.ServeHTTP(w, r)

@@ -38,7 +38,7 @@ const (
 	maxBodyBytes   = 64 << 10
 )
 
-// Options is what a Server is made of. All of it is needed but API.
+// Options is what a Server is made of. All of it is needed, but for API and what follows it.
 type Options struct {
 	Addr    string // host:port; port 0 picks a free one
 	Health  *health.Tracker
@@ -46,7 +46,20 @@ type Options struct {
 	Build   telemetry.Build
 	Log     *slog.Logger
 	API     *API // nil: this process has no /v1
+
+	Serves    Serving
+	AccessLog bool // a line for each request of /v1
 }
+
+// Serving is what a server answers, where the probes have an address of their own.
+type Serving int
+
+// What a server answers.
+const (
+	Everything Serving = iota
+	OnlyAPI            // /v1
+	OnlyAdmin          // probes, metrics and the version
+)
 
 // A Server answers HTTP requests from Start to Stop.
 type Server struct {

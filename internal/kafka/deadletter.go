@@ -12,6 +12,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
 )
 
@@ -59,7 +60,7 @@ func RecordBytes(r *events.Record) int64 {
 type DeadLetters struct {
 	writer *kafkago.Writer
 	group  string
-	log    *slog.Logger
+	tally  *logs.Tally[letterKind, origin]
 	count  *prometheus.CounterVec // by topic and reason
 }
 
@@ -80,13 +81,16 @@ func NewDeadLetters(client *kafkago.Client, group string, log *slog.Logger, coun
 			MaxAttempts:  1, // tries again here, where it can be seen
 		},
 		group: group,
-		log:   log,
+		tally: newLetterTally(log),
 		count: count,
 	}
 }
 
 // Close waits for what is under way.
-func (d *DeadLetters) Close() error { return d.writer.Close() }
+func (d *DeadLetters) Close() error {
+	d.tally.Close()
+	return d.writer.Close()
+}
 
 // Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
 // letter may be there twice; its origin (group, topic, partition, offset) identifies it.
@@ -95,7 +99,7 @@ func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting
 		return err
 	}
 	waiting(nil)
-	d.note(ctx, letters)
+	d.note(letters)
 	return nil
 }
 
@@ -158,39 +162,67 @@ func (d *DeadLetters) message(l *DeadLetter) kafkago.Message {
 	return message(events.DeadLetterTopic(l.Record.Topic), key, value, headers)
 }
 
-// shown is how many letters of one call of Publish are logged one by one. A producer that gets everything wrong may make
-// tens of thousands a second.
-const shown = 5
+// letterKind is what the log tells dead letters apart by; the metric does too.
+type letterKind struct {
+	topic  string
+	reason events.Reason
+}
+
+// origin is what the log says of a dead letter.
+type origin struct {
+	partition int
+	offset    int64
+	id        []byte // of the event, if its record has it in a header
+	detail    string
+}
+
+// newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
+// thousand a second.
+//
+//nolint:contextcheck,nolintlint // the last line of a flood comes after the call that published it
+func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
+	ctx := context.Background()
+	return logs.NewTally(
+		func(k letterKind, o origin) {
+			attrs := []slog.Attr{slog.String("topic", k.topic), slog.Int("partition", o.partition), slog.Int64("offset", o.offset)}
+			if len(o.id) > 0 {
+				attrs = append(attrs, slog.String("event_id", string(o.id)))
+			}
+			log.LogAttrs(ctx, slog.LevelWarn, "event went to the dead letters",
+				append(attrs, slog.String("reason", string(k.reason)), slog.String("error", o.detail))...)
+		},
+		func(k letterKind, n int, first origin) {
+			log.LogAttrs(ctx, slog.LevelWarn, "more events went to the dead letters", slog.String("topic", k.topic), slog.String("reason", string(k.reason)),
+				slog.Int("events", n), slog.Duration("within", logs.TallyInterval), slog.Group("first", slog.Int("partition", first.partition), slog.Int64("offset", first.offset),
+					slog.String("event_id", string(first.id)), slog.String("error", first.detail)),
+				slog.String("metric", "tenantflow_dead_letters_total"))
+		})
+}
+
+// eventID is the id of the event in a record of binary content mode, as the log shows it. It is a part of the record.
+func eventID(r *events.Record) []byte {
+	const most = 200 // a malformed one may have any length
+	for i := range r.Headers {
+		if h := &r.Headers[i]; h.Key == "ce_id" {
+			return h.Value[:min(len(h.Value), most)]
+		}
+	}
+	return nil
+}
 
 // note counts and logs letters that are published.
-func (d *DeadLetters) note(ctx context.Context, letters []DeadLetter) {
-	type kind struct {
-		topic  string
-		reason events.Reason
-	}
-	all, rest := map[kind]int{}, map[kind]int{}
-	var order []kind // of the rest
+func (d *DeadLetters) note(letters []DeadLetter) {
+	all := map[letterKind]int{}
 	for i := range letters {
 		l := &letters[i]
-		s := kind{l.Record.Topic, l.Rejection.Reason}
-		all[s]++
-		if i < shown {
-			d.log.WarnContext(ctx, "event went to the dead letters",
-				slog.String("topic", l.Record.Topic), slog.Int("partition", l.Record.Partition), slog.Int64("offset", l.Record.Offset),
-				slog.String("reason", string(l.Rejection.Reason)), slog.String("error", l.Rejection.Detail))
-			continue
-		}
-		if rest[s]++; rest[s] == 1 {
-			order = append(order, s)
-		}
-	}
-	for _, s := range order {
-		d.log.WarnContext(ctx, "more events went to the dead letters", slog.String("topic", s.topic), slog.String("reason", string(s.reason)), slog.Int("events", rest[s]))
+		k := letterKind{l.Record.Topic, l.Rejection.Reason}
+		all[k]++
+		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail})
 	}
 	if d.count == nil {
 		return
 	}
-	for s, n := range all {
-		d.count.WithLabelValues(s.topic, string(s.reason)).Add(float64(n))
+	for k, n := range all {
+		d.count.WithLabelValues(k.topic, string(k.reason)).Add(float64(n))
 	}
 }

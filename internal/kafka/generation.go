@@ -11,6 +11,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
+	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
 )
 
@@ -87,13 +88,16 @@ func (g *Group) runGeneration(over context.Context, gen *kafkago.Generation, pla
 	g.leave(over, gen)
 }
 
+const leaveFailed = "leaving the group failed; trying again"
+
 // leave has the broker forget the member, so that nothing is taken from it any more, until the broker has answered or the
 // generation is over. A member that comes back with the same id has another generation, or is sent away again.
 func (g *Group) leave(over context.Context, gen *kafkago.Generation) {
 	_ = retry.Do(over, func() error { return g.askToLeave(over, gen) }, func(err error) error {
-		g.log.WarnContext(over, "leaving the group failed; trying again", slog.Any("error", err))
+		g.troubles.Say(over, logs.Trouble{Level: slog.LevelWarn, Message: leaveFailed, Err: err})
 		return over.Err()
 	})
+	g.troubles.Over(over, leaveFailed, "")
 }
 
 // askToLeave has the broker forget the member, which it may have done already.

@@ -23,6 +23,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/health"
+	"tenantflow/internal/logs"
 )
 
 // OutOfRange says what to do when the log does not hold the offset to read next.
@@ -123,15 +124,17 @@ func (c *Config) withDefaults() {
 
 // A Group is one member of a consumer group.
 type Group struct {
-	cfg     Config
-	handler BatchHandler
-	client  *kafkago.Client
-	letters *DeadLetters
-	results *Results
-	budget  *Budget
-	metrics *Metrics
-	state   *state
-	log     *slog.Logger
+	cfg      Config
+	handler  BatchHandler
+	client   *kafkago.Client
+	letters  *DeadLetters
+	results  *Results
+	troubles *logs.Troubles
+	lines    *logs.Lines
+	budget   *Budget
+	metrics  *Metrics
+	state    *state
+	log      *slog.Logger
 
 	topology *topology
 
@@ -156,15 +159,17 @@ func NewGroup(cfg Config, handler BatchHandler) *Group {
 	return &Group{
 		topology: newTopology(&cfg),
 
-		cfg:     cfg,
-		handler: handler,
-		client:  client,
-		letters: NewDeadLetters(client, cfg.Group, log, cfg.Metrics.deadLetters),
-		results: NewResults(client),
-		budget:  cfg.Budget,
-		metrics: cfg.Metrics,
-		state:   newState(cfg.Name, cfg.Health, cfg.Metrics),
-		log:     log,
+		cfg:      cfg,
+		handler:  handler,
+		client:   client,
+		letters:  NewDeadLetters(client, cfg.Group, log, cfg.Metrics.deadLetters),
+		results:  NewResults(client),
+		troubles: logs.NewTroubles(log),
+		lines:    logs.NewLines(log),
+		budget:   cfg.Budget,
+		metrics:  cfg.Metrics,
+		state:    newState(cfg.Name, cfg.Health, cfg.Metrics),
+		log:      log,
 	}
 }
 
@@ -214,6 +219,7 @@ func (g *Group) Run(ctx context.Context) error {
 		done()
 	}
 	g.topology.close()
+	g.lines.Close()
 	if err := g.letters.Close(); err != nil && runErr == nil {
 		runErr = fmt.Errorf("close dead letter writer: %w", err)
 	}
@@ -230,6 +236,8 @@ func (g *Group) Run(ctx context.Context) error {
 // closeTimeout bounds what a handler does at its end.
 const closeTimeout = 2 * time.Second
 
+const joinFailed = "joining the consumer group failed; trying again"
+
 // runGenerations runs one generation of the group after the other.
 func (g *Group) runGenerations(ctx context.Context, membership *kafkago.ConsumerGroup) error {
 	for {
@@ -242,9 +250,10 @@ func (g *Group) runGenerations(ctx context.Context, membership *kafkago.Consumer
 		case err != nil:
 			// A new cluster has no coordinator for a while; a broker may be down. The membership tries again.
 			g.state.joining(fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err))
-			g.log.WarnContext(ctx, "joining the consumer group failed; trying again", slog.Any("error", err))
+			g.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: joinFailed, Err: err})
 			continue
 		}
+		g.troubles.Over(ctx, joinFailed, "")
 		g.startGeneration(ctx, gen)
 	}
 }

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,7 +93,7 @@ func (p *Partition) checkEnd(ctx context.Context) error {
 	if p.group.cfg.OutOfRange == OutOfRangeStop {
 		return p.Recreated(what)
 	}
-	p.log.ErrorContext(ctx, "the log was cut or recreated; going on, as configured for offsets out of range")
+	p.Line(ctx, slog.LevelError, "the log was cut or recreated; going on, as configured for offsets out of range")
 	p.mark = Mark{}
 	return nil
 }

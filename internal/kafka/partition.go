@@ -48,6 +48,11 @@ func (p *Partition) Peers() int { return p.peers }
 // Logger names the partition in every line.
 func (p *Partition) Logger() *slog.Logger { return p.log }
 
+// Line logs what every partition may have to say at once: after the first of like lines, their number ([logs.Lines]).
+func (p *Partition) Line(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	p.group.line(ctx, level, place{p.topic, p.id}, message, attrs...)
+}
+
 // Commit makes offset the group's position of the partition, with metadata of at most 4000 bytes, before which a [Mark] is
 // put. Only the current owner can: for any other member it fails.
 func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {

@@ -7,13 +7,22 @@ import (
 	"log/slog"
 	"time"
 
+	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
 )
+
+const partitionFailed = "partition failed; starting it again from its committed offset"
+
+// line logs what every partition may have to say at once.
+func (g *Group) line(ctx context.Context, level slog.Level, at place, message string, attrs ...slog.Attr) {
+	g.lines.Log(ctx, level, message, append([]slog.Attr{slog.String("topic", at.topic), slog.Int("partition", at.id)}, attrs...)...)
+}
 
 // runPartition runs one partition until soft is done, whatever happens to it: what is transient is tried again from the
 // committed position, what stops a partition leaves the others alone.
 func (g *Group) runPartition(soft, hard context.Context, committer *committer, at place) {
 	log := g.log.With(slog.String("topic", at.topic), slog.Int("partition", at.id))
+	defer g.troubles.Forget(at.String())
 	delays := retry.New()
 	for soft.Err() == nil {
 		began := time.Now()
@@ -27,23 +36,24 @@ func (g *Group) runPartition(soft, hard context.Context, committer *committer, a
 		switch {
 		case err == nil || soft.Err() != nil:
 			if err != nil {
-				log.InfoContext(hard, "partition given up before its batch was finished; its next owner goes on from there", slog.Any("reason", err))
+				g.line(hard, slog.LevelInfo, at, "partition given up before its batch was finished; its next owner goes on from there", slog.Any("reason", err))
 			}
 		case errors.Is(err, ErrLost):
-			log.InfoContext(hard, "partition lost", slog.Any("reason", err))
+			g.line(hard, slog.LevelInfo, at, "partition lost", slog.Any("reason", err))
 			<-soft.Done() // the heartbeat will notice as well, and a member without an answer leaves
 		case errors.As(err, &stop):
-			log.ErrorContext(hard, "partition stopped", slog.String("kind", stop.Kind), slog.Any("error", err))
+			g.line(hard, slog.LevelError, at, "partition stopped", slog.String("kind", stop.Kind), slog.Any("error", err))
 			g.state.stopped(at.topic, at.id, stop)
 			<-soft.Done()
 		case errors.As(err, &failure):
-			log.ErrorContext(hard, "consumer stopped", slog.Any("error", err))
+			g.line(hard, slog.LevelError, at, "consumer stopped", slog.Any("error", err))
 			g.state.waiting(at.topic, at.id, writing, err)
 			g.stop(failure)
 			<-soft.Done()
 		default:
 			g.state.waiting(at.topic, at.id, writing, err)
-			log.WarnContext(hard, "partition failed; starting it again from its committed offset", slog.Any("error", err))
+			g.troubles.Say(hard, logs.Trouble{Level: slog.LevelWarn, Message: partitionFailed, Of: at.String(), Err: err,
+				Attrs: []slog.Attr{slog.String("topic", at.topic), slog.Int("partition", at.id)}})
 			if time.Since(began) > time.Minute {
 				delays.Reset()
 			}
@@ -137,6 +147,7 @@ func (p *Partition) consume(soft, hard context.Context) error {
 	if !p.bounds.holds(p.offset) {
 		return s.outOfRange(soft, p.offset, p.bounds)
 	}
+	p.group.troubles.Over(hard, partitionFailed, place{p.topic, p.id}.String())
 
 	// The reader ends first, because soft is done or because the writer failed; the writer then finishes.
 	readerCtx, stopReader := context.WithCancelCause(soft)
@@ -169,10 +180,10 @@ func (s *session) outOfRange(ctx context.Context, next int64, log Range) error {
 	what := fmt.Sprintf("offset %d of %s/%d is not in the log, which holds %s", next, s.topic, s.id, log)
 	switch s.group.cfg.OutOfRange {
 	case OutOfRangeEarliest:
-		s.log.ErrorContext(ctx, "going on at the earliest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.From-next)))
+		s.Line(ctx, slog.LevelError, "going on at the earliest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.From-next)))
 		return &MovedError{To: log.From, Cut: true}
 	case OutOfRangeLatest:
-		s.log.ErrorContext(ctx, "going on at the latest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.To-next)))
+		s.Line(ctx, slog.LevelError, "going on at the latest offset, as configured", slog.String("reason", what), slog.Int64("skipped", max(0, log.To-next)))
 		return &MovedError{To: log.To, Cut: true}
 	case OutOfRangeStop:
 	}

@@ -99,11 +99,16 @@ func (s *state) joining(err error) {
 }
 
 func (s *state) waiting(topic string, id, half int, reason error) {
+	changed := false
 	s.change(topic, id, func(c *condition) bool {
 		was := c.waiting[half]
 		c.waiting[half] = reason
-		return (was == nil) != (reason == nil) || reason != nil && was.Error() != reason.Error()
+		changed = (was == nil) != (reason == nil) || reason != nil && was.Error() != reason.Error()
+		return changed
 	})
+	if reason != nil && !changed && s.tracker != nil {
+		s.tracker.Still(s.part)
+	}
 	if reason != nil {
 		s.progress() // it tries, and gets an answer: a restart would not mend that
 	}
@@ -301,5 +306,5 @@ func summary(reasons []string) string {
 	if len(reasons) == 1 {
 		return reasons[0]
 	}
-	return fmt.Sprintf("%s (and %d more partitions)", reasons[0], len(reasons)-1)
+	return fmt.Sprintf("%s"+health.MorePartitions+"%d more partitions)", reasons[0], len(reasons)-1)
 }

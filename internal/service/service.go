@@ -66,13 +66,12 @@ func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Pa
 // follow the stop until then. A stop that takes longer than the shutdown timeout is an error, and whatever is still
 // under way ends with the process.
 func (s *Service) Run(ctx context.Context) error {
-	server := httpapi.New(httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: s.build, Log: s.log, API: s.api})
 	// The parent's end must not cut off the answers of a stop under way.
 	outlive := context.WithoutCancel(ctx)
-	if err := server.Start(outlive); err != nil {
+	servers, err := s.serve(outlive)
+	if err != nil {
 		return err
 	}
-	s.log.Info("service started", "http", server.Addr().String(), "version", s.build.Version)
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -116,9 +115,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	last, cancelLast := context.WithTimeout(outlive, time.Second)
 	defer cancelLast()
-	if err := server.Stop(last); err != nil {
-		s.log.Warn("closing http", "error", err)
-	}
+	stopServers(last, servers, s.log)
 	if failure == nil {
 		s.log.Info("service stopped", "took", time.Since(started))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/internal/config"
 	"tenantflow/internal/health"
+	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
 )
 
@@ -19,7 +20,7 @@ const steady = time.Minute
 // a person who sets it right should not have to restart anything. So an order in which to start things does not matter either. Only a
 // configuration that can't be right ends the part, and so the process.
 func (s *Service) supervise(ctx context.Context, p Part) error {
-	delays := retry.New()
+	delays, failures := retry.New(), logs.NewTroubles(s.log)
 	for {
 		began := time.Now()
 		r := &Running{Registerer: s.registry, Config: s.cfg, Log: s.log, service: s, part: p.Name}
@@ -40,13 +41,13 @@ func (s *Service) supervise(ctx context.Context, p Part) error {
 		}
 		if time.Since(began) > steady {
 			delays.Reset()
+			failures.Forget(p.Name)
 		}
 		wait := delays.Next().Round(100 * time.Millisecond)
 		s.health.Set(p.Name, health.Failing, fmt.Sprintf("%v (trying again)", err))
-		if attrs := []any{slog.String("part", p.Name), slog.Any("error", err), slog.Duration("again_in", wait)}; down {
-			s.log.Warn("a store can't be opened; trying again", attrs...)
-		} else {
-			s.log.Error("a part failed; it is started again, and the others go on", attrs...)
+		if !down { // of a store that can't be opened, the state above is all there is to say
+			failures.Say(ctx, logs.Trouble{Level: slog.LevelError, Message: "a part failed; it is started again, and the others go on", Of: p.Name, Err: err,
+				Attrs: []slog.Attr{slog.String("part", p.Name), slog.Duration("again_in", wait)}})
 		}
 		if retry.Pause(ctx, wait) != nil {
 			return nil //nolint:nilerr // asked to stop between two runs

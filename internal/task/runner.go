@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
 )
 
@@ -90,9 +91,10 @@ type RunnerConfig struct {
 
 // A Runner works on tasks.
 type Runner struct {
-	store *Store
-	cfg   RunnerConfig
-	log   *slog.Logger
+	store    *Store
+	cfg      RunnerConfig
+	log      *slog.Logger
+	troubles *logs.Troubles
 }
 
 // NewRunner makes a Runner.
@@ -112,7 +114,7 @@ func NewRunner(store *Store, cfg RunnerConfig) *Runner {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Runner{store: store, cfg: cfg, log: cfg.Logger}
+	return &Runner{store: store, cfg: cfg, log: cfg.Logger, troubles: logs.NewTroubles(cfg.Logger)}
 }
 
 // Run works on a task until it has ended, and returns it as it is then. While another process works on it, Run waits for that,
@@ -127,6 +129,7 @@ func (r *Runner) Run(ctx context.Context, id string) (*Task, error) {
 		}
 		switch {
 		case err == nil:
+			r.troubles.Over(ctx, waitingFor, "")
 			return lease.Task, nil
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("the task %s goes on in the part jobs of the service: %w", id, context.Cause(ctx))
@@ -134,7 +137,7 @@ func (r *Runner) Run(ctx context.Context, id string) (*Task, error) {
 		case fatal(err):
 			return nil, err
 		default:
-			r.log.WarnContext(ctx, "waiting for Postgres", slog.Any("error", err))
+			r.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: waitingFor, Err: err})
 		}
 		t, err := r.store.Show(ctx, id)
 		switch {
@@ -143,6 +146,7 @@ func (r *Runner) Run(ctx context.Context, id string) (*Task, error) {
 		case err == nil && !t.State.Active():
 			return t, nil
 		case err == nil:
+			r.troubles.Over(ctx, waitingFor, "")
 			r.cfg.Progress(Progress{Task: *t, Total: -1, Waiting: "another process works on it: " + t.Owner})
 		}
 		_ = retry.Pause(ctx, time.Second)
@@ -162,17 +166,27 @@ func (r *Runner) Serve(ctx context.Context) {
 			log := r.log.With(slog.String("task", lease.Task.ID), slog.String("kind", lease.Task.Kind), slog.String("topic", lease.Task.Topic))
 			log.InfoContext(ctx, "working on a task")
 			if err = r.work(ctx, lease, false); err == nil {
+				r.troubles.Over(ctx, cantGoOn, "")
 				log.InfoContext(ctx, "the task has ended", slog.String("state", string(lease.Task.State)), slog.Any("counts", lease.Task.Counts),
 					slog.String("message", lease.Task.Message))
 				continue
 			}
 		}
-		if err != nil && !errors.Is(err, ErrBusy) && ctx.Err() == nil {
-			r.log.WarnContext(ctx, "a task can't go on here", slog.Any("error", err))
+		switch {
+		case errors.Is(err, ErrBusy):
+			r.troubles.Over(ctx, cantGoOn, "")
+		case err != nil && ctx.Err() == nil:
+			r.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: cantGoOn, Err: err})
 		}
 		_ = retry.Pause(ctx, r.cfg.Poll)
 	}
 }
+
+// What the log says of what the runner tries again.
+const (
+	waitingFor = "waiting for Postgres"
+	cantGoOn   = "a task can't go on here"
+)
 
 // errStop ends the work on a task that was asked to stop.
 var errStop = errors.New("asked to stop")

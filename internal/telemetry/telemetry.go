@@ -15,8 +15,8 @@ import (
 )
 
 // NewLogger makes a logger that writes lines of level and above to w. With [config.LogAuto] they are text on a
-// terminal and JSON otherwise. Times are UTC, with milliseconds.
-func NewLogger(w io.Writer, level slog.Level, format config.LogFormat) *slog.Logger {
+// terminal and JSON otherwise. Times are UTC, with milliseconds. A [slog.LevelVar] may change while the logger is used.
+func NewLogger(w io.Writer, level slog.Leveler, format config.LogFormat) *slog.Logger {
 	options := &slog.HandlerOptions{
 		Level: level,
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {

@@ -78,9 +78,9 @@ func Open(cfg Config) (*Checker, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	conn, err := chgo.Open(Pinned(cfg.ClickHouse))
+	conn, err := clickhouse.Connect(Pinned(cfg.ClickHouse))
 	if err != nil {
-		return nil, fmt.Errorf("open ClickHouse: %w", err)
+		return nil, err
 	}
 	return &Checker{cfg: cfg, conn: conn, log: cfg.Logger}, nil
 }

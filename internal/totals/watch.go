@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
 	"tenantflow/sinks/clickhouse"
 )
@@ -40,6 +41,7 @@ type Watcher struct {
 	queue     Queue
 	interval  time.Duration
 	log       *slog.Logger
+	troubles  *logs.Troubles
 	pending   prometheus.Gauge
 	corrected prometheus.Counter
 }
@@ -50,7 +52,7 @@ func NewWatcher(c *Checker, queue Queue, cfg WatchConfig) *Watcher {
 		cfg.Interval = 5 * time.Second
 	}
 	w := &Watcher{
-		c: c, queue: queue, interval: cfg.Interval, log: c.log,
+		c: c, queue: queue, interval: cfg.Interval, log: c.log, troubles: logs.NewTroubles(c.log),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_usage_rechecks_pending",
 			Help: "Settled inserts whose totals are still to be compared with the rows, up to 1000."}),
 		corrected: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_usage_totals_corrected_total",
@@ -70,11 +72,17 @@ func (w *Watcher) Run(ctx context.Context) {
 		if retry.Pause(ctx, pause) != nil {
 			return
 		}
-		if err := w.once(ctx); err != nil && ctx.Err() == nil {
-			w.log.WarnContext(ctx, "comparing the totals of settled inserts failed; it is tried again", slog.Any("error", err))
+		switch err := w.once(ctx); {
+		case ctx.Err() != nil:
+		case err != nil:
+			w.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: compareFailed, Err: err})
+		default:
+			w.troubles.Over(ctx, compareFailed, "")
 		}
 	}
 }
+
+const compareFailed = "comparing the totals of settled inserts failed; it is tried again"
 
 // once deals with the entries that are due.
 func (w *Watcher) once(ctx context.Context) error {

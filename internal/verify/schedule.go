@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/internal/logs"
 	"tenantflow/sinks/postgres"
 )
 
@@ -41,6 +42,7 @@ type ScheduleConfig struct {
 type Schedule struct {
 	cfg      ScheduleConfig
 	log      *slog.Logger
+	troubles *logs.Troubles
 	drift    *prometheus.GaugeVec
 	success  prometheus.Gauge
 	interval prometheus.Gauge
@@ -61,7 +63,7 @@ func NewSchedule(cfg ScheduleConfig) *Schedule {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Schedule{cfg: cfg, log: cfg.Logger,
+	s := &Schedule{cfg: cfg, log: cfg.Logger, troubles: logs.NewTroubles(cfg.Logger),
 		drift: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tenantflow_drift_differences",
 			Help: "Differences between log and stores that the last scheduled verification found, by their kind in docs/verify.md. All are 0 where everything is right."}, []string{"kind"}),
 		success: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_verify_last_success_timestamp_seconds",
@@ -82,13 +84,23 @@ func NewSchedule(cfg ScheduleConfig) *Schedule {
 	return s
 }
 
+// What the log says of what is tried again.
+const (
+	verifyFailed = "the scheduled verification failed; it is tried again when it is due"
+	unkept       = "the slot of the scheduled verification could not be kept"
+)
+
 // Run works until ctx ends. What fails is logged, and due again at the next slot.
 func (s *Schedule) Run(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Poll)
 	defer tick.Stop()
 	for {
-		if err := s.once(ctx); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "the scheduled verification failed; it is tried again when it is due", slog.Any("error", err))
+		switch err := s.once(ctx); {
+		case ctx.Err() != nil:
+		case err != nil:
+			s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: verifyFailed, Err: err})
+		default:
+			s.troubles.Over(ctx, verifyFailed, "")
 		}
 		select {
 		case <-ctx.Done():
@@ -224,10 +236,12 @@ func (s *Schedule) keep(ctx context.Context, slot time.Time, stop context.Cancel
 		ours, err := s.cfg.Slots.RenewSlot(ctx, Job, slot, slotLease)
 		switch {
 		case err != nil:
-			s.log.WarnContext(ctx, "the slot of the scheduled verification could not be kept", slog.Any("error", err))
+			s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: unkept, Err: err})
 		case !ours:
 			stop(errors.New("the slot was lost: this process gave no sign for too long"))
 			return
+		default:
+			s.troubles.Over(ctx, unkept, "")
 		}
 	}
 }

@@ -151,9 +151,9 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := chgo.Open(options)
+	conn, err := clickhouse.Connect(options)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open ClickHouse: %w", err), store.Close())
+		return nil, errors.Join(err, store.Close())
 	}
 	v := &Verifier{cfg: cfg, conn: conn, store: store, log: cfg.Logger}
 	v.totals, err = totals.Open(totals.Config{

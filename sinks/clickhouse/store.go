@@ -82,9 +82,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	conn, err := chgo.Open(cfg.Options)
+	conn, err := Connect(cfg.Options)
 	if err != nil {
-		return nil, fmt.Errorf("open ClickHouse: %w", err)
+		return nil, err
 	}
 	s := &Store{
 		conn:     conn,

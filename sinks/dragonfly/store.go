@@ -68,6 +68,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts(), counting: make(chan struct{}, maxCounting)}
 	asking.OnConnect = s.connected
 	s.client = redis.NewClient(&asking)
+	for _, c := range []*redis.Client{s.client, s.counter} {
+		c.AddHook(patience{cfg.Options.Addr})
+	}
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

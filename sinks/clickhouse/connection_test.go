@@ -1,0 +1,76 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
+	"tenantflow/internal/engine/enginetest"
+)
+
+// Its process stands still: connections are made and stay open, and nothing is answered.
+func TestConnect_AFrozenServerIsNamedWithTheTimeItWasGiven(t *testing.T) {
+	t.Parallel()
+	server := enginetest.ClickHouse(t)
+	options, err := chgo.ParseDSN(server.DSNOf("default") + "?max_open_conns=1&dial_timeout=2s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := Connect(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	var one uint8
+	if err := conn.QueryRow(t.Context(), "SELECT 1").Scan(&one); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	said := func(what, words string, err error) {
+		t.Helper()
+		if err == nil || Classify(err) != Transient {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if text := err.Error(); !strings.HasPrefix(text, words) || strings.Contains(text, "max open conn") || len(text) > 150 {
+			t.Errorf("%s: %s", what, text)
+		}
+	}
+	where := " from ClickHouse at " + server.Addr()
+	limited, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+	defer cancel()
+	said("a query", "no answer within 1s"+where, conn.QueryRow(limited, "SELECT 1").Scan(&one))
+	// The one connection there may be is taken by a query without an answer.
+	long, end := context.WithCancel(t.Context())
+	waiting := make(chan error, 1)
+	go func() { waiting <- conn.Exec(long, "SELECT 1") }()
+	said("a query behind it", "no answer within ", conn.Exec(t.Context(), "SELECT 1"))
+	end()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Errorf("a query that was ended: %v", err)
+	}
+	if err := server.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	answered := enginetest.Eventually(t.Context(), func() bool {
+		return conn.QueryRow(t.Context(), "SELECT 1").Scan(&one) == nil
+	})
+	if answered != nil {
+		t.Fatal(answered)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	err = conn.Exec(t.Context(), "SELECT 1")
+	if err == nil || !strings.HasPrefix(err.Error(), "ask ClickHouse at "+server.Addr()) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("of a server that is gone: %v", err)
+	}
+	if outcome(err) != NotSent {
+		t.Errorf("the outcome of a refused connection is %v", outcome(err))
+	}
+}
