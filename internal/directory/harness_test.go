@@ -22,7 +22,6 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-
 // A world is a database and a Redis of the test's own, each behind a proxy that can be shut.
 type world struct {
 	t        testing.TB
