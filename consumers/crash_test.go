@@ -2,14 +2,9 @@ package consumers_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -49,19 +44,8 @@ const (
 	crashInsert  = 2 * time.Second
 )
 
-func runChild(config string) int {
-	var c crash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	var count atomic.Int32
-	step := func(s consumers.UsageStep) {
-		if s == c.Step && count.Add(1) == c.Nth {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // the signal is on its way; nothing more must happen
-		}
-	}
+func (c crash) run() error {
+	step := enginetest.KillAt(c.Step, c.Nth)
 	service := consumer{
 		insertTimeout: crashInsert, session: crashSession, rows: 100, interval: 20 * time.Millisecond,
 		onStep: step, onPart: func(int) { step(stepPart) },
@@ -74,8 +58,7 @@ func runChild(config string) int {
 		f := &fixture{Log: kafkatest.Log{Brokers: c.Brokers, Topic: c.Topic, Group: c.Group, Partitions: c.Partitions}, dsn: c.DSN}
 		err = service.run(context.Background(), f, options)
 	}
-	fmt.Fprintln(os.Stderr, "child:", err)
-	return 1
+	return err
 }
 
 // lostAnswer is a store whose first inserts report that no answer came, although the rows landed.
@@ -97,52 +80,7 @@ func (s *lostAnswer) Insert(ctx context.Context, in *clickhouse.Intent, b *click
 func (f *fixture) crashAt(t *testing.T, c crash) bool {
 	t.Helper()
 	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.Brokers, f.Topic, f.Group, f.dsn, f.Partitions
-	return untilKilled(t, childEnv, c, string(c.Step), func() bool { return f.Consumed(t) })
-}
-
-// untilKilled runs this binary as a child that finds its task in an environment variable, until it has killed itself, and reports
-// false if all was done before it came to that.
-func untilKilled(t *testing.T, variable string, task any, where string, done func() bool) bool {
-	t.Helper()
-	config, err := json.Marshal(task)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), variable+"="+string(config))
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-ended:
-			var exit *exec.ExitError
-			killed := false
-			if errors.As(err, &exit) {
-				status, ok := exit.Sys().(syscall.WaitStatus)
-				killed = ok && status.Signal() == syscall.SIGKILL
-			}
-			if !killed || ctx.Err() != nil {
-				t.Fatalf("child to be killed at %s ended otherwise: %v", where, err)
-			}
-			return true
-		case <-tick.C:
-			if done() {
-				_ = cmd.Process.Kill() // it never came by that border
-				if err := <-ended; err == nil {
-					t.Error("the child has ended by itself")
-				}
-				return false
-			}
-		}
-	}
+	return enginetest.StartChild(t, childEnv, c).UntilKilled(t, string(c.Step), func() bool { return f.Consumed(t) })
 }
 
 // crashes are the borders of the usage path, with what it takes to come by them.

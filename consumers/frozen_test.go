@@ -2,10 +2,8 @@ package consumers_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +15,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
@@ -40,16 +39,10 @@ const (
 	frozenInsert  = 1500 * time.Millisecond
 )
 
-func runFrozen(config string) int {
-	var c frozen
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
+func (c frozen) run() error {
 	options, err := chgo.ParseDSN(c.DSN)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
+		return err
 	}
 	var count atomic.Int32
 	service := consumer{
@@ -68,30 +61,14 @@ func runFrozen(config string) int {
 		service.session, service.insertTimeout = 3*frozenSession, 3*frozenSession
 	}
 	f := &fixture{Log: kafkatest.Log{Brokers: c.Brokers, Topic: c.Topic, Group: c.Group, Partitions: c.Partitions}, dsn: c.DSN}
-	err = service.run(context.Background(), f, options)
-	fmt.Fprintln(os.Stderr, "child:", err)
-	return 1
+	return service.run(context.Background(), f, options)
 }
 
 // startFrozen starts such a child. It is killed at the test's end.
 func (f *fixture) startFrozen(t *testing.T, c frozen) *os.Process {
 	t.Helper()
 	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.Brokers, f.Topic, f.Group, f.dsn, f.Partitions
-	config, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(context.Background(), os.Args[0]) // the cleanup ends it
-	cmd.Env = append(os.Environ(), frozenEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // ends a stopped process as well
-		_ = cmd.Wait()
-	})
-	return cmd.Process
+	return enginetest.StartChild(t, frozenEnv, c).Process()
 }
 
 // standsStill reports whether a process is stopped by a signal.

@@ -31,16 +31,16 @@ import (
 
 func TestMain(m *testing.M) {
 	if child := os.Getenv(childEnv); child != "" {
-		os.Exit(runChild(child))
+		os.Exit(enginetest.RunChild(child, crash.run))
 	}
 	if child := os.Getenv(quotaChildEnv); child != "" {
-		os.Exit(runQuotaChild(child))
+		os.Exit(enginetest.RunChild(child, quotaCrash.run))
 	}
 	if child := os.Getenv(tenantChildEnv); child != "" {
-		os.Exit(runTenantChild(child))
+		os.Exit(enginetest.RunChild(child, tenantCrash.run))
 	}
 	if child := os.Getenv(frozenEnv); child != "" {
-		os.Exit(runFrozen(child))
+		os.Exit(enginetest.RunChild(child, frozen.run))
 	}
 	enginetest.Main(m)
 }

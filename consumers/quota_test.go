@@ -2,12 +2,8 @@ package consumers_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -57,16 +53,8 @@ type quotaCrash struct {
 	Nth                                int32
 }
 
-func runQuotaChild(config string) int {
-	var c quotaCrash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	kill := nth(c.Nth, func() {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // the signal is on its way; nothing more must happen
-	})
+func (c quotaCrash) run() error {
+	kill := nth(c.Nth, enginetest.KillSelf)
 	f := &quotaFixture{fixture: &fixture{Log: kafkatest.Log{Brokers: c.Brokers, Topic: c.Topic, Group: c.Group, Partitions: c.Partitions}}, quotas: c.Quotas, members: c.Members}
 	o, err := redis.ParseURL(c.URL)
 	if err == nil {
@@ -87,8 +75,7 @@ func runQuotaChild(config string) int {
 			return s
 		}}.run(context.Background(), f, o)
 	}
-	fmt.Fprintln(os.Stderr, "child:", err)
-	return 1
+	return err
 }
 
 // crashAt runs a child until it has killed itself.
@@ -96,7 +83,7 @@ func (f *quotaFixture) crashAt(t *testing.T, step consumers.QuotaStep, nth int32
 	t.Helper()
 	task := quotaCrash{Brokers: f.Brokers, Topic: f.Topic, Group: f.Group, Quotas: f.quotas, URL: f.url,
 		Partitions: f.Partitions, Members: f.members, Step: step, Nth: nth}
-	if !untilKilled(t, quotaChildEnv, task, string(step), func() bool { return false }) {
+	if !enginetest.StartChild(t, quotaChildEnv, task).UntilKilled(t, string(step), func() bool { return false }) {
 		t.Fatalf("the child never came to %s a %d. time", step, nth)
 	}
 }

@@ -3,13 +3,9 @@ package consumers_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -48,33 +44,20 @@ type tenantCrash struct {
 	Nth                  int32  // the time it comes by; from 1
 }
 
-func runTenantChild(config string) int {
-	var c tenantCrash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	var count atomic.Int32
-	step := func(s string) {
-		if s == c.Step && count.Add(1) == c.Nth {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // the signal is on its way; nothing more must happen
-		}
-	}
+func (c tenantCrash) run() error {
+	step := enginetest.KillAt(c.Step, c.Nth)
 	f := &tenantFixture{brokers: c.Brokers, prefix: c.Prefix, dsn: c.DSN, partitions: c.Partitions}
 	transport := &kafkago.Transport{}
 	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
-	err := tenantService{session: crashSession,
+	return tenantService{session: crashSession,
 		storeStep: func(s postgres.TenantStep) { step(string(s)) }, step: func(s consumers.TenantStep) { step(string(s)) },
 	}.run(context.Background(), f)
-	fmt.Fprintln(os.Stderr, "child:", err)
-	return 1
 }
 
 // crashAt runs a child until it has killed itself. It reports whether it did, or consumed everything before.
 func (f *tenantFixture) crashAt(t *testing.T, step string, nth int32) bool {
 	t.Helper()
-	return untilKilled(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, nth}, step, func() bool { return f.consumed(t) })
+	return enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, nth}).UntilKilled(t, step, func() bool { return f.consumed(t) })
 }
 
 // tenantSteps are the borders of the path of an event, in its order.
@@ -111,7 +94,7 @@ func TestDue_AKillAfterItIsPublishedChangesNothing(t *testing.T) {
 	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
 	g := f.produce(t, tenantmodel.Config{Seed: 11, Companies: 6, Events: 8, Lapsed: 1})
 	step := string(consumers.TenantDuePublished)
-	untilKilled(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, 1}, step, func() bool { return false })
+	enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, 1}).UntilKilled(t, step, func() bool { return false })
 	f.start(t, tenantService{session: crashSession})
 	f.awaitResults(t, g.Expected().Results)
 	f.judge(t, g, time.Minute)

@@ -24,10 +24,7 @@ import (
 // nothing, because nothing is wrong. TENANTFLOW_TEST_VERIFY_RUNS says how often it looks ("make verify-live": 20 times).
 func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	t.Parallel()
-	runs := 1
-	if n, err := strconv.Atoi(os.Getenv("TENANTFLOW_TEST_VERIFY_RUNS")); err == nil {
-		runs = n
-	}
+	runs := enginetest.Number(t, "TENANTFLOW_TEST_VERIFY_RUNS", 1)
 	prefix := enginetest.NewTopic(t, 1) + "." // only for its name, which no other test has
 	environ := []string{
 		"TENANTFLOW_KAFKA_BROKERS=" + enginetest.SharedKafka(t).Addr(),

@@ -10,6 +10,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/verify"
 	"tenantflow/migrations"
 )
@@ -103,11 +104,7 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 		Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes([]byte("the event of that row"))})}); err != nil {
 		t.Fatal(err)
 	}
-	res, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: group, GenerationID: -1,
-		Topics: map[string][]kafka.OffsetCommit{topic: {{Partition: 0, Offset: 0, Metadata: "tf1 1 1 0 202610:0000000000000001"}}}})
-	if err != nil || res.Topics[topic][0].Error != nil {
-		t.Fatal(err, res)
-	}
+	kafkatest.CommitOutside(t, client, group, topic, map[int]int64{0: 0}, "tf1 1 1 0 202610:0000000000000001")
 	out, errOut = run(exitFailed, "verify")
 	if !strings.Contains(out, "NOT PROVEN") || !strings.Contains(errOut, "1 totals could not be judged") {
 		t.Errorf("a total that can't be judged:\n%s\n%s", out, errOut)

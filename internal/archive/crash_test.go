@@ -2,13 +2,8 @@ package archive_test
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -29,54 +24,19 @@ type crash struct {
 	Nth  int32 // the time it comes by; from 1
 }
 
-func runChild(config string) int {
-	var c crash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	var count atomic.Int32
+func (c crash) run() error {
 	_, err := archive.Run(context.Background(), archive.Config{
 		Client: &kafkago.Client{Addr: kafkago.TCP(c.Broker), Transport: &kafkago.Transport{}}, Topic: c.Topic, Root: c.Root, SegmentBytes: c.SegmentBytes,
-		OnStep: func(s archive.Step) {
-			if s == c.Step && count.Add(1) == c.Nth {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // the signal is on its way; nothing more must happen
-			}
-		},
+		OnStep: enginetest.KillAt(c.Step, c.Nth),
 	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 1
-	}
-	return 0
+	return err
 }
 
 // crashAt runs a child. It reports whether the child has killed itself, or finished before.
 func (l *topicLog) crashAt(t *testing.T, step archive.Step, nth int32) bool {
 	t.Helper()
 	cfg := l.config()
-	config, err := json.Marshal(crash{l.broker.Addr(), l.topic, l.root, cfg.SegmentBytes, step, nth})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	err = cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return false
-	case errors.As(err, &exit) && ctx.Err() == nil:
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
-			return true
-		}
-	}
-	t.Fatalf("a child that should be killed at %s ended otherwise: %v", step, err)
-	return false
+	return enginetest.StartChild(t, childEnv, crash{l.broker.Addr(), l.topic, l.root, cfg.SegmentBytes, step, nth}).UntilKilled(t, string(step), nil)
 }
 
 // steps are all borders.

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if config := os.Getenv(childEnv); config != "" {
-		os.Exit(runChild(config))
+		os.Exit(enginetest.RunChild(config, crash.run))
 	}
 	enginetest.Main(m)
 }

@@ -1,13 +1,10 @@
 package deadletter_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -296,10 +293,7 @@ func TestParseOrigin(t *testing.T) {
 
 // BenchmarkPage_First reads the first page over DLQ_LETTERS letters (default: 100,000).
 func BenchmarkPage_First(b *testing.B) {
-	n, err := strconv.Atoi(cmp.Or(os.Getenv("DLQ_LETTERS"), "100000"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	n := enginetest.Number(b, "DLQ_LETTERS", 100_000)
 	x := newBox(b, 8)
 	for from := 0; from < n; from += 100_000 {
 		x.write(b, x.letters(from, min(n, from+100_000), 100_000)...)

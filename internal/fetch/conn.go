@@ -82,7 +82,7 @@ func (c *conn) fetch(ctx context.Context, r request) (*buffer, error) {
 	b = binary.BigEndian.AppendUint32(b, uint32(r.wait/time.Millisecond)) // #nosec G115 -- seconds at most
 	b = binary.BigEndian.AppendUint32(b, uint32(max(1, r.least)))         // #nosec G115 -- at most MaxBytes
 	b = binary.BigEndian.AppendUint32(b, uint32(r.most))                  // in all; #nosec G115 -- at most MaxBytes
-	b = append(b, isolation)                                              //
+	b = append(b, isolation)                                              // of transactions
 	b = binary.BigEndian.AppendUint32(b, 1)                               // topics
 	b = appendString(b, r.topic)                                          //
 	b = binary.BigEndian.AppendUint32(b, 1)                               // partitions

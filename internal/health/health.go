@@ -93,7 +93,7 @@ func (t *Tracker) Set(name string, state State, reason string) {
 	}
 	p.state, p.reason = state, reason
 	t.mu.Unlock()
-	t.tell(name, p, before, state, reason)
+	t.logState(name, p, before, state, reason)
 }
 
 // MorePartitions is where a reason that is one partition's goes on with how many more there are. The log takes reasons that are equal up to
@@ -106,10 +106,10 @@ const (
 	stopped  = "part is stopped; it goes on when a person has acted"
 )
 
-// tell logs a state, where it is news.
+// logState logs a state, where it is news.
 //
 //nolint:contextcheck,nolintlint // a state is logged whatever has ended; callers are spared this
-func (t *Tracker) tell(name string, p *part, before, state State, reason string) {
+func (t *Tracker) logState(name string, p *part, before, state State, reason string) {
 	ctx := context.Background()
 	// How many more partitions wait for the same changes all the time.
 	alike, _, _ := strings.Cut(reason, MorePartitions)
@@ -139,7 +139,7 @@ func (t *Tracker) Still(name string) {
 	state, reason := p.state, p.reason
 	t.mu.Unlock()
 	if state == Failing {
-		t.tell(name, p, state, state, reason)
+		t.logState(name, p, state, state, reason)
 	}
 }
 

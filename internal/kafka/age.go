@@ -1,6 +1,9 @@
 package kafka
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // An age follows how old the oldest record of a partition is that has not had its effects, by the broker's time. Nothing of it
 // changes while time passes, so the age goes on growing while nothing is read or written.
@@ -56,13 +59,8 @@ func (a *age) release(now time.Time) {
 
 // took notes the first record of a batch that begins at from.
 func (a *age) took(from, offset int64, at time.Time) {
-	kept := a.firsts[:0]
-	for _, f := range a.firsts {
-		if f.checked.IsZero() {
-			kept = append(kept, f)
-		}
-	}
-	a.firsts = append(kept, first{from: from, offset: offset, at: at})
+	a.firsts = slices.DeleteFunc(a.firsts, func(f first) bool { return !f.checked.IsZero() })
+	a.firsts = append(a.firsts, first{from: from, offset: offset, at: at})
 }
 
 // read notes that the reader has come to next, in a log that goes on at least so far.
@@ -88,13 +86,7 @@ func (a *age) wrote(done int64, last, now time.Time) {
 	if !last.IsZero() {
 		a.after = last
 	}
-	kept := a.firsts[:0]
-	for _, f := range a.firsts {
-		if f.offset >= done {
-			kept = append(kept, f)
-		}
-	}
-	a.firsts = kept
+	a.firsts = slices.DeleteFunc(a.firsts, func(f first) bool { return f.offset < done })
 }
 
 // oldest is the first record from done on.
@@ -141,9 +133,9 @@ func (a *age) unsure(now time.Time) bool {
 	return now.Sub(a.changed) >= lookAfter
 }
 
-// saw takes in what a look at the log found, which began at done in an epoch: its first record from there on, if it has one, and
+// found takes in what a look at the log found, which began at done in an epoch: its first record from there on, if it has one, and
 // its end.
-func (a *age) saw(seen sight, done int64, epoch int, now time.Time) {
+func (a *age) found(seen sight, done int64, epoch int, now time.Time) {
 	if a.done != done || a.epoch != epoch {
 		return // meanwhile it went on, or begins elsewhere
 	}

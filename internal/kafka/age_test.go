@@ -45,7 +45,7 @@ func (a *aging) wantUnsure(want bool) {
 // look looks at the log, as the lookout does.
 func (a *aging) look(s sight) {
 	a.asked = a.now
-	a.saw(s, a.done, a.epoch, a.now)
+	a.found(s, a.done, a.epoch, a.now)
 }
 
 func TestAge_GrowsWithTheClockUntilTheRecordIsWritten(t *testing.T) {
@@ -144,11 +144,11 @@ func TestAge_ALookThatWasOvertakenSaysNothing(t *testing.T) {
 	a := newAging(t)
 	done, epoch := a.done, a.epoch
 	a.place(5, a.now)
-	a.saw(sight{end: 10}, done, epoch, a.now)
+	a.found(sight{end: 10}, done, epoch, a.now)
 	a.wantUnknown()
 	done, epoch = a.done, a.epoch
 	a.took(5, 5, a.now.Add(-time.Minute))
-	a.saw(sight{end: 5}, done, epoch, a.now)
+	a.found(sight{end: 5}, done, epoch, a.now)
 	a.want(time.Minute)
 }
 

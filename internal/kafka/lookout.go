@@ -99,7 +99,7 @@ func (l *lookout) look(ctx context.Context, r *fetch.Reader, u doubtful) {
 			slog.String("topic", u.topic), slog.Int("partition", u.id), slog.Any("error", err))
 		return
 	}
-	l.group.state.saw(u, seen)
+	l.group.state.found(u, seen)
 }
 
 // firstRecord looks for the first record from an offset on. Records of aborted transactions are none; the one that an open

@@ -182,10 +182,10 @@ func (s *state) released(p place) {
 	s.change(p.topic, p.id, func(c *condition) bool { c.age.release(time.Now()); return false })
 }
 
-// saw takes in what a look at a log found. What the consumer could work on is not changed by it: that is what its reader sees.
-func (s *state) saw(u doubtful, seen sight) {
+// found takes in what a look at a log found. What the consumer could work on is not changed by it: that is what its reader sees.
+func (s *state) found(u doubtful, seen sight) {
 	s.behind(u.topic, u.id, func(c *condition) {
-		c.age.saw(seen, u.done, u.epoch, time.Now())
+		c.age.found(seen, u.done, u.epoch, time.Now())
 		if c.open {
 			c.end = max(c.end, seen.end)
 		}

@@ -27,7 +27,7 @@ type Trouble struct {
 	Message string     // what the process does about it; one for each call site
 	Of      string     // who has it: a partition, a part, a task
 	Err     error
-	Alike   string      // what it is told apart by from others of the message; empty: the error's text
+	Alike   string      // two with the same text here are the same trouble; empty: the error's text
 	Attrs   []slog.Attr // what else the line should say
 }
 
@@ -46,7 +46,7 @@ type episode struct {
 	tries   int       // that failed since then
 	has     map[string]struct{}
 	most    int // how many had it at the same time
-	told    bool
+	logged  bool
 	texts   map[string]time.Time // when each was said last, the last episode's too
 	reminds time.Time            // when the next reminder is due
 	unsaid  int                  // failures since the last line that no line was about
@@ -68,7 +68,7 @@ func (t *Troubles) Say(ctx context.Context, w Trouble) {
 		t.open[w.Message] = e
 	}
 	if e.began.IsZero() {
-		e.began, e.reminds, e.tries, e.most, e.told = now, now.Add(Reminder), 0, 0, false
+		e.began, e.reminds, e.tries, e.most, e.logged = now, now.Add(Reminder), 0, 0, false
 	}
 	e.tries++
 	if _, has := e.has[w.Of]; !has {
@@ -97,7 +97,7 @@ func (t *Troubles) Say(ctx context.Context, w Trouble) {
 	if e.unsaid > 0 {
 		attrs = append(attrs, slog.Int("not_logged", e.unsaid))
 	}
-	e.told, e.unsaid, e.reminds = true, 0, now.Add(Reminder)
+	e.logged, e.unsaid, e.reminds = true, 0, now.Add(Reminder)
 	t.log.LogAttrs(ctx, w.Level, w.Message, append(attrs, slog.Any("error", w.Err))...) //nolint:sloglint // the message is the caller's constant
 }
 
@@ -140,7 +140,7 @@ func (t *Troubles) Over(ctx context.Context, message, of string) {
 	if len(e.has) > 0 {
 		return
 	}
-	if e.told {
+	if e.logged {
 		t.log.LogAttrs(ctx, slog.LevelInfo, message+": over", slog.Duration("took", time.Since(e.began).Round(time.Millisecond)), //nolint:sloglint // the message is the caller's constant
 			slog.Int("tries", e.tries), slog.Int("places", e.most))
 	}

@@ -2,15 +2,10 @@ package redrive_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if child := os.Getenv(childEnv); child != "" {
-		os.Exit(runChild(child))
+		os.Exit(enginetest.RunChild(child, crash.run))
 	}
 	enginetest.Main(m)
 }
@@ -377,44 +372,18 @@ type crash struct {
 	Nth   int32 // the time it comes by; from 1
 }
 
-func runChild(config string) int {
-	var c crash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	var count atomic.Int32
-	s, err := c.World.open(context.Background(), func(s task.Step) {
-		if s == c.Step && count.Add(1) == c.Nth {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // the signal is on its way; nothing more must happen
-		}
-	})
+func (c crash) run() error {
+	s, err := c.World.open(context.Background(), enginetest.KillAt(c.Step, c.Nth))
 	if err == nil {
 		_, err = s.runner.Run(context.Background(), c.Task)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 1
-	}
-	return 0
+	return err
 }
 
 // crashAt runs a child that kills itself at a step.
 func (w *world) crashAt(t testing.TB, id string, step task.Step, nth int32) {
 	t.Helper()
-	config, err := json.Marshal(crash{w, id, step, nth})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	err = cmd.Run()
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if ctx.Err() != nil || !ok || status.Signal() != syscall.SIGKILL {
-		t.Fatalf("the child that was to kill itself at %s ended otherwise: %v, %v", step, err, strings.TrimSpace(fmt.Sprint(ctx.Err())))
+	if !enginetest.StartChild(t, childEnv, crash{w, id, step, nth}).UntilKilled(t, string(step), nil) {
+		t.Fatalf("the child never came to %s", step)
 	}
 }

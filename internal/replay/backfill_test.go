@@ -4,8 +4,6 @@ import (
 	"context"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -15,20 +13,6 @@ import (
 	"tenantflow/internal/model"
 	"tenantflow/internal/task"
 )
-
-// number is a number from the environment, for a campaign that is larger than the test.
-func number(t testing.TB, name string, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s=%s is no number above 0", name, text)
-	}
-	return n
-}
 
 // both are the tables after two streams that share no event.
 func both(a, b model.Tables) model.Tables {
@@ -52,7 +36,7 @@ func both(a, b model.Tables) model.Tables {
 // the dry run said, and rows and totals what the model says. `make backfill` does it with two million events and 50 kills.
 func TestReplay_BackfillUnderKills(t *testing.T) {
 	t.Parallel()
-	count, kills := number(t, "TENANTFLOW_TEST_BACKFILL_EVENTS", 6000), number(t, "TENANTFLOW_TEST_BACKFILL_KILLS", 6)
+	count, kills := enginetest.Number(t, "TENANTFLOW_TEST_BACKFILL_EVENTS", 6000), enginetest.Number(t, "TENANTFLOW_TEST_BACKFILL_KILLS", 6)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d, %d events, %d kills", seed, count, kills)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -118,7 +102,7 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 			continue
 		}
 		child := w.spawn(t, crash{World: w, Task: made.ID})
-		child.wait(t, time.Duration(random.Int64N(int64(1500*time.Millisecond))))
+		child.Live(t, time.Duration(random.Int64N(int64(1500*time.Millisecond))))
 		if n%10 == 1 || n%10 == 5 { // a fifth of all
 			struck++
 			if struck%2 == 1 {
@@ -126,9 +110,9 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 			} else {
 				w.strike(t, broker, child, time.Duration(random.Int64N(int64(time.Second))))
 			}
-			child.wait(t, time.Duration(random.Int64N(int64(3*time.Second))))
+			child.Live(t, time.Duration(random.Int64N(int64(3*time.Second))))
 		}
-		child.kill(t)
+		child.Kill(t)
 	}
 	t.Logf("%6.1fs killed %d times, a store %d times", time.Since(began).Seconds(), kills, struck)
 	got := s.runWithin(t, made.ID, time.Hour)
@@ -155,12 +139,12 @@ type victim interface {
 }
 
 // strike kills a store, lets the child live with that for a while, and starts the store again.
-func (w *world) strike(t testing.TB, v victim, child *childProcess, gone time.Duration) {
+func (w *world) strike(t testing.TB, v victim, child *enginetest.Child, gone time.Duration) {
 	t.Helper()
 	if err := v.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	child.wait(t, gone)
+	child.Live(t, gone)
 	if err := v.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

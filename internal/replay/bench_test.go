@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/model"
 	"tenantflow/internal/task"
@@ -18,7 +19,7 @@ import (
 //
 //	REPLAY_EVENTS=2000000 go test ./internal/replay -run '^$' -bench AllThere -benchtime 1x
 func BenchmarkReplay_AllThere(b *testing.B) {
-	count := number(b, "REPLAY_EVENTS", 500_000)
+	count := enginetest.Number(b, "REPLAY_EVENTS", 500_000)
 	w := newWorld(b, 8)
 	w.shipped = true
 	g := generator(b, model.Config{Seed: 11, Count: count})
@@ -43,7 +44,7 @@ func BenchmarkReplay_AllThere(b *testing.B) {
 //
 //	REPLAY_EVENTS=1000000 go test ./internal/replay -run '^$' -bench LiveLag -benchtime 1x -timeout 30m
 func BenchmarkReplay_LiveLag(b *testing.B) {
-	count := number(b, "REPLAY_EVENTS", 200_000)
+	count := enginetest.Number(b, "REPLAY_EVENTS", 200_000)
 	w := newWorld(b, 8)
 	w.shipped = true
 	stop := w.consume(b, nil)

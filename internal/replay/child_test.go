@@ -1,16 +1,8 @@
 package replay_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"os"
-	"os/exec"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/retry"
@@ -28,19 +20,8 @@ type crash struct {
 	Nth   int32 // the time it comes by; from 1. 0: it does not kill itself
 }
 
-func runChild(config string) int {
-	var c crash
-	if err := json.Unmarshal([]byte(config), &c); err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 2
-	}
-	var count atomic.Int32
-	onStep := func(s task.Step) {
-		if s == c.Step && count.Add(1) == c.Nth {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // the signal is on its way; nothing more must happen
-		}
-	}
+func (c crash) run() error {
+	onStep := enginetest.KillAt(c.Step, c.Nth)
 	var s *station
 	// A store may be away at the beginning as well.
 	opening, cancel := context.WithTimeout(context.Background(), enginetest.Patience)
@@ -52,78 +33,17 @@ func runChild(config string) int {
 	if err == nil {
 		_, err = s.runner.Run(context.Background(), c.Task)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "child:", err)
-		return 1
-	}
-	return 0
+	return err
 }
 
-// A childProcess is a process that replays.
-type childProcess struct {
-	cmd   *exec.Cmd
-	said  bytes.Buffer
-	ended chan error
-}
-
-func (w *world) spawn(t testing.TB, c crash) *childProcess {
+// spawn starts a process that replays.
+func (w *world) spawn(t testing.TB, c crash) *enginetest.Child {
 	t.Helper()
-	config, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &childProcess{cmd: exec.CommandContext(context.Background(), os.Args[0]), ended: make(chan error, 1)}
-	p.cmd.Env = append(os.Environ(), childEnv+"="+string(config))
-	p.cmd.Stderr = &p.said
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.ended <- p.cmd.Wait()
-		close(p.ended)
-	}()
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
-	return p
-}
-
-// wait waits for a while in which the child must not end.
-func (p *childProcess) wait(t testing.TB, d time.Duration) {
-	t.Helper()
-	select {
-	case err := <-p.ended:
-		t.Fatalf("the child ended: %v\n%s", err, p.said.String())
-	case <-time.After(d):
-	}
-}
-
-// kill kills the child, which must be there yet.
-func (p *childProcess) kill(t testing.TB) {
-	t.Helper()
-	if err := p.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-p.ended; !killed(p.cmd) {
-		t.Fatalf("the child ended before: %v\n%s", err, p.said.String())
-	}
-}
-
-func killed(cmd *exec.Cmd) bool {
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return ok && status.Signal() == syscall.SIGKILL
+	return enginetest.StartChild(t, childEnv, c)
 }
 
 // crashAt runs a child that kills itself at a step. It is false where the task has ended before.
 func (w *world) crashAt(t testing.TB, id string, step task.Step, nth int32) bool {
 	t.Helper()
-	p := w.spawn(t, crash{w, id, step, nth})
-	select {
-	case err := <-p.ended:
-		if err != nil && !killed(p.cmd) {
-			t.Fatalf("the child that was to kill itself at %s ended otherwise: %v\n%s", step, err, p.said.String())
-		}
-		return err != nil
-	case <-time.After(enginetest.Patience):
-		t.Fatalf("the child that was to kill itself at %s did not end", step)
-		return false
-	}
+	return w.spawn(t, crash{w, id, step, nth}).UntilKilled(t, string(step), nil)
 }

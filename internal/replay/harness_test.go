@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if child := os.Getenv(childEnv); child != "" {
-		os.Exit(runChild(child))
+		os.Exit(enginetest.RunChild(child, crash.run))
 	}
 	enginetest.Main(m)
 }

@@ -62,6 +62,15 @@ func Do(ctx context.Context, try func() error, failed func(error) error) error {
 	}
 }
 
+// Waited is how long a call has taken, as errors say it: in seconds, or tenths of one at first.
+func Waited(since time.Time) time.Duration {
+	took := time.Since(since)
+	if took > time.Second {
+		return took.Round(time.Second)
+	}
+	return took.Round(100 * time.Millisecond)
+}
+
 // Pause waits for d. Its error is the cause of ctx's end.
 func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -12,6 +12,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/migrations"
 	"tenantflow/sinks/clickhouse"
 )
@@ -90,11 +91,7 @@ func (f *fixture) rows(t *testing.T, from, to int) {
 
 func (f *fixture) commit(t *testing.T, offset int64, metadata string) {
 	t.Helper()
-	res, err := f.client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: f.topic + ".usage", GenerationID: -1,
-		Topics: map[string][]kafka.OffsetCommit{f.topic: {{Partition: 0, Offset: offset, Metadata: metadata}}}})
-	if err != nil || res.Topics[f.topic][0].Error != nil {
-		t.Fatal(err, res)
-	}
+	kafkatest.CommitOutside(t, f.client, f.topic+".usage", f.topic, map[int]int64{0: offset}, metadata)
 }
 
 // wrong compares everything and returns what differs.

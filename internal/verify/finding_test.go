@@ -11,6 +11,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/verify"
 )
@@ -394,11 +395,7 @@ func (in *installation) commit(t *testing.T, partition int, offset int64) {
 
 func (in *installation) commitWith(t *testing.T, partition int, offset int64, metadata string) {
 	t.Helper()
-	res, err := in.client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: in.group, GenerationID: -1,
-		Topics: map[string][]kafkago.OffsetCommit{in.topic: {{Partition: partition, Offset: offset, Metadata: metadata}}}})
-	if err != nil || res.Topics[in.topic][0].Error != nil {
-		t.Fatal(err, res)
-	}
+	kafkatest.CommitOutside(t, in.client, in.group, in.topic, map[int]int64{partition: offset}, metadata)
 }
 
 func nothingCommitted(t *testing.T, in *installation, _ *model.Generator) {

@@ -10,6 +10,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/task"
 	"tenantflow/internal/tenantmodel"
@@ -25,20 +26,11 @@ func (y *tenancy) passOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var commits []kafkago.OffsetCommit
+		offsets := map[int]int64{}
 		for id, r := range ends {
-			commits = append(commits, kafkago.OffsetCommit{Partition: id, Offset: r.To})
+			offsets[id] = r.To
 		}
-		res, err := y.client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: y.group(topic), GenerationID: -1,
-			Topics: map[string][]kafkago.OffsetCommit{y.prefix + topic: commits}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range res.Topics[y.prefix+topic] {
-			if p.Error != nil {
-				t.Fatal(p.Error)
-			}
-		}
+		kafkatest.CommitOutside(t, y.client, y.group(topic), y.prefix+topic, offsets, "")
 	}
 }
 

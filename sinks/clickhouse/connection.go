@@ -12,6 +12,8 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"tenantflow/internal/retry"
 )
 
 // Connect returns connections to ClickHouse whose errors say what is true when there is no answer: the driver's own have the whole URL
@@ -88,11 +90,7 @@ func (c *connection) explain(err error, began time.Time) error {
 	if err == nil || errors.As(err, &said) {
 		return err
 	}
-	took := time.Since(began)
-	if took > time.Second {
-		took = took.Round(time.Second)
-	}
-	took = took.Round(100 * time.Millisecond)
+	took := retry.Waited(began)
 	var request *url.Error
 	var slow net.Error
 	switch sent := errors.As(err, &request); {

@@ -3,10 +3,10 @@ package dragonfly_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
+
+	"tenantflow/internal/engine/enginetest"
 )
 
 // simEvent is one usage event.
@@ -443,17 +443,15 @@ func (s *simulation) run() []string {
 }
 
 // histories is how many are played: a few, or as many as TENANTFLOW_TEST_HISTORIES says.
-func histories(few int) int {
-	if n, err := strconv.Atoi(os.Getenv("TENANTFLOW_TEST_HISTORIES")); err == nil {
-		return n
-	}
-	return few
+func histories(t *testing.T, few int) int {
+	t.Helper()
+	return enginetest.Number(t, "TENANTFLOW_TEST_HISTORIES", few)
 }
 
 func TestRules_NoHistoryIsCountedWrongly(t *testing.T) {
 	t.Parallel()
 	first := rand.Uint64()
-	for i := range histories(300) {
+	for i := range histories(t, 300) {
 		seed := first + uint64(i) // #nosec G115 -- a small number
 		f := some
 		switch i % 10 {

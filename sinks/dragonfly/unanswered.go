@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/retry"
 )
 
 // An unansweredError is a request that ran out of time. The client's own words ("i/o timeout", "connection pool timeout") say neither
@@ -65,10 +67,5 @@ func (p patience) explain(err error, began time.Time) error {
 	if err == nil || errors.As(err, &said) || !errors.Is(err, redis.ErrPoolTimeout) && !(errors.As(err, &slow) && slow.Timeout()) {
 		return err
 	}
-	unit := 100 * time.Millisecond
-	took := time.Since(began)
-	if took > time.Second {
-		unit = time.Second
-	}
-	return &unansweredError{p.addr, took.Round(unit), err}
+	return &unansweredError{p.addr, retry.Waited(began), err}
 }

@@ -3,9 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -342,10 +340,7 @@ func TestChanges_AStandbyIsNotRead(t *testing.T) {
 // The number of rows at which a poll of the whole could not be done in its time was 3.7 million: set TENANTFLOW_TEST_CHANGES to it.
 func TestChanges_ABacklogIsReadInBoundedSteps(t *testing.T) {
 	t.Parallel()
-	rows := 60_000
-	if n, err := strconv.Atoi(os.Getenv("TENANTFLOW_TEST_CHANGES")); err == nil {
-		rows = n
-	}
+	rows := enginetest.Number(t, "TENANTFLOW_TEST_CHANGES", 60_000)
 	w := setup(t)
 	r := &reader{store: w.store}
 	r.told(t)

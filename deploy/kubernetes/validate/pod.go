@@ -33,7 +33,7 @@ func (r *report) checkPod(w workload) {
 		r.want(limit.Cmp(*c.Resources.Requests.Memory()) >= 0, "%s: its memory limit %s is below its request", w.name, limit)
 		for name, probe := range map[string]*core.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe, "readiness": c.ReadinessProbe} {
 			if len(c.Ports) == 0 {
-				continue // it ends by itself
+				continue // a Job runs until it is done, and nothing probes it
 			}
 			if probe == nil || probe.HTTPGet == nil {
 				r.want(false, "%s: has no %s probe by HTTP", w.name, name)

@@ -131,16 +131,22 @@ func (f *Log) Limit(t *testing.T, topic string, size int) {
 // CommitOutside sets the group's offsets as Kafka's tools do: the group has no members.
 func (f *Log) CommitOutside(t testing.TB, offsets map[int]int64) {
 	t.Helper()
+	CommitOutside(t, f.Client, f.Group, f.Topic, offsets, "")
+}
+
+// CommitOutside sets a group's offsets by partition, with the same metadata for each, as Kafka's tools do: the group has no members.
+func CommitOutside(t testing.TB, client *kafkago.Client, group, topic string, offsets map[int]int64, metadata string) {
+	t.Helper()
 	var commits []kafkago.OffsetCommit
 	for p, offset := range offsets {
-		commits = append(commits, kafkago.OffsetCommit{Partition: p, Offset: offset})
+		commits = append(commits, kafkago.OffsetCommit{Partition: p, Offset: offset, Metadata: metadata})
 	}
-	res, err := f.Client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
-		GroupID: f.Group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{f.Topic: commits}})
+	res, err := client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
+		GroupID: group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: commits}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range res.Topics[f.Topic] {
+	for _, p := range res.Topics[topic] {
 		if p.Error != nil {
 			t.Fatal(p.Error)
 		}
