@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -63,8 +65,9 @@ func (c *child) alive() bool {
 // kill ends the process and its descendants with SIGKILL and waits until none is left.
 func (c *child) kill() error {
 	// A stopped process can't fork, nor reap: the list stays complete and its pids stay theirs until they are killed.
+	// One that the kernel keeps from stopping is killed all the same.
 	family, err := c.freeze()
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	for _, pid := range family {
@@ -102,19 +105,20 @@ func (c *child) stop(sig syscall.Signal, limit time.Duration) error {
 	return fmt.Errorf("process %d did not end within %s of %s and was killed", c.pid(), limit, sig)
 }
 
-// freeze stops the process and its descendants where they are, and returns them.
+// freeze stops the process and its descendants where they are, and returns them. None of them runs when it returns:
+// each thread stops when the kernel next looks at it, which is after the signal was sent, and until then the process
+// still answers, and forks.
 func (c *child) freeze() ([]int, error) {
-	if err := c.signal(c.pid(), syscall.SIGSTOP); err != nil {
-		return nil, err
-	}
+	deadline := time.Now().Add(stopLimit)
 	family := []int{c.pid()}
 	for i := 0; i < len(family); i++ {
-		for _, pid := range childrenOf(family[i]) {
-			if err := c.signal(pid, syscall.SIGSTOP); err != nil {
-				return nil, err
-			}
-			family = append(family, pid)
+		if err := c.signal(family[i], syscall.SIGSTOP); err != nil {
+			return nil, err
 		}
+		if err := await(deadline, func() bool { return standing(family[i]) }); err != nil {
+			return family, fmt.Errorf("wait until process %d stands still: %w", family[i], err)
+		}
+		family = append(family, childrenOf(family[i])...)
 	}
 	return family, nil
 }
@@ -171,13 +175,39 @@ func childrenOf(pid int) []int {
 
 // gone says whether a process has ended; one that has not been waited for yet counts as ended.
 func gone(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
+	switch stateOf(fmt.Sprintf("/proc/%d/stat", pid)) {
+	case 0, 'Z', 'X':
 		return true
+	default:
+		return false
+	}
+}
+
+// standing says whether each thread of a process is stopped, or has ended.
+func standing(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return err == nil && !slices.ContainsFunc(threads, func(thread string) bool {
+		switch stateOf(thread) {
+		case 0, 'Z', 'X', 'T', 't':
+			return false
+		default:
+			return true
+		}
+	})
+}
+
+// stateOf returns the letter of a process's or thread's state in a stat file of proc(5), or 0 when it is gone.
+func stateOf(stat string) byte {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return 0
 	}
 	// "pid (name) state ...", where the name may hold anything
 	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')'):]), " ")
-	return !ok || strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+	if !ok || rest == "" {
+		return 0
+	}
+	return rest[0]
 }
 
 // await polls cond until it holds or the deadline has passed.
