@@ -10,9 +10,6 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
-
-	"tenantflow/internal/logs"
-	"tenantflow/internal/retry"
 )
 
 // startGeneration starts the partitions of a generation. kafka-go ends the generation as soon as one function given to Start
@@ -86,45 +83,4 @@ func (g *Group) runGeneration(over context.Context, gen *kafkago.Generation, pla
 	g.log.WarnContext(over, "a commit got no answer and may still arrive; leaving the group, to join it under another member id",
 		slog.Int("generation", int(gen.ID)), slog.Any("reason", unanswered))
 	g.leave(over, gen)
-}
-
-const leaveFailed = "leaving the group failed; trying again"
-
-// leave has the broker forget the member, so that nothing is taken from it any more, until the broker has answered or the
-// generation is over. A member that comes back with the same id has another generation, or is sent away again.
-func (g *Group) leave(over context.Context, gen *kafkago.Generation) {
-	_ = retry.Do(over, func() error { return g.askToLeave(over, gen) }, func(err error) error {
-		g.troubles.Say(over, logs.Trouble{Level: slog.LevelWarn, Message: leaveFailed, Err: err})
-		return over.Err()
-	})
-	g.troubles.Over(over, leaveFailed, "")
-}
-
-// askToLeave has the broker forget the member, which it may have done already.
-func (g *Group) askToLeave(ctx context.Context, gen *kafkago.Generation) error {
-	res, err := g.client.LeaveGroup(ctx, &kafkago.LeaveGroupRequest{GroupID: gen.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: gen.MemberID}}})
-	if err != nil {
-		return err
-	}
-	err = res.Error
-	for _, m := range res.Members {
-		err = errors.Join(err, m.Error)
-	}
-	if errors.Is(err, kafkago.UnknownMemberId) {
-		return nil
-	}
-	return err
-}
-
-// goodbye has the broker forget the member, whose interrupted join kafka-go takes for the end of a membership that it need not leave.
-// Otherwise the others would wait for it until its session has timed out.
-func (g *Group) goodbye(ctx context.Context) {
-	if g.last == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	if err := g.askToLeave(ctx, g.last); err != nil {
-		g.log.InfoContext(ctx, "leaving the group got no answer; it goes on without this member when the session has timed out", slog.Any("reason", err))
-	}
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -147,6 +148,10 @@ type Group struct {
 	// last is the generation that was joined last; nil: none was.
 	last *kafkago.Generation
 
+	// forgotten is the last generation as whose member this one will not come back. What tells the broker so is forgetting.
+	forgotten  *kafkago.Generation
+	forgetting sync.WaitGroup
+
 	read marks
 }
 
@@ -212,6 +217,7 @@ func (g *Group) Run(ctx context.Context) error {
 	runErr := g.runGenerations(ctx, membership)
 	cancel(runErr)
 	<-ended
+	g.forgetting.Wait()
 	g.goodbye(context.WithoutCancel(ctx))
 	if c, ok := g.handler.(Closer); ok {
 		closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -251,6 +257,9 @@ func (g *Group) runGenerations(ctx context.Context, membership *kafkago.Consumer
 			// A new cluster has no coordinator for a while; a broker may be down. The membership tries again.
 			g.state.joining(fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err))
 			g.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: joinFailed, Err: err})
+			if !errors.Is(err, kafkago.RebalanceInProgress) { // then it keeps its id
+				g.forget(ctx)
+			}
 			continue
 		}
 		g.troubles.Over(ctx, joinFailed, "")
