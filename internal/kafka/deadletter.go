@@ -58,28 +58,40 @@ func RecordBytes(r *events.Record) int64 {
 
 // DeadLetters publishes to the dead letter topics.
 type DeadLetters struct {
-	writer *kafkago.Writer
-	group  string
-	tally  *logs.Tally[letterKind, origin]
-	count  *prometheus.CounterVec // by topic and reason
+	many, one *kafkago.Writer // of letters that fit into a batch of maxBatchBytes with others, and of larger ones
+	group     string
+	tally     *logs.Tally[letterKind, origin]
+	count     *prometheus.CounterVec // by topic and reason
 }
 
-// maxDeadLetterBytes bounds one message as the client counts it. What a topic takes is the broker's to say, so this is
-// only large enough never to be the limit.
-const maxDeadLetterBytes = 64 << 20
+const (
+	// maxLetterBytes bounds one message as the client counts it. What a topic takes is the broker's to say, so this is only
+	// large enough never to be the limit.
+	maxLetterBytes = 64 << 20
+
+	// maxBatchBytes bounds several of them together. A batch is one message to the broker, whose limit is 1 MiB where it has not been
+	// changed; maxBatchLetters is how many then fit that are as large as usual.
+	maxBatchBytes   = 900 << 10
+	maxBatchLetters = 1000
+)
 
 // NewDeadLetters returns a publisher for one consumer group.
 func NewDeadLetters(client *kafkago.Client, group string, log *slog.Logger, count *prometheus.CounterVec) *DeadLetters {
-	return &DeadLetters{
-		writer: &kafkago.Writer{
+	writer := func(letters int, bytes int64) *kafkago.Writer {
+		return &kafkago.Writer{
 			Addr:         client.Addr,
 			Transport:    client.Transport,
 			Balancer:     Partitioner{},
 			RequiredAcks: kafkago.RequireAll,
 			BatchTimeout: 5 * time.Millisecond,
-			BatchBytes:   maxDeadLetterBytes,
+			BatchSize:    letters,
+			BatchBytes:   bytes,
 			MaxAttempts:  1, // tries again here, where it can be seen
-		},
+		}
+	}
+	return &DeadLetters{
+		many:  writer(maxBatchLetters, maxBatchBytes),
+		one:   writer(1, maxLetterBytes),
 		group: group,
 		tally: newLetterTally(log),
 		count: count,
@@ -89,7 +101,7 @@ func NewDeadLetters(client *kafkago.Client, group string, log *slog.Logger, coun
 // Close waits for what is under way.
 func (d *DeadLetters) Close() error {
 	d.tally.Close()
-	return d.writer.Close()
+	return errors.Join(d.many.Close(), d.one.Close())
 }
 
 // Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
@@ -114,7 +126,7 @@ func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting
 		messages[i] = d.message(&letters[i])
 	}
 	err := retry.Do(ctx, func() error {
-		if err := d.writer.WriteMessages(ctx, messages...); err != nil {
+		if err := d.write(ctx, messages); err != nil {
 			return fmt.Errorf("publish %d dead letters: %w", len(letters), err)
 		}
 		return nil
@@ -129,6 +141,34 @@ func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting
 		return d.divide(ctx, letters, waiting)
 	}
 	return err
+}
+
+// write writes messages in their order.
+func (d *DeadLetters) write(ctx context.Context, messages []kafkago.Message) error {
+	for len(messages) > 0 {
+		writer, n := d.one, 1
+		if !large(&messages[0]) {
+			writer = d.many
+			for n < len(messages) && !large(&messages[n]) {
+				n++
+			}
+		}
+		if err := writer.WriteMessages(ctx, messages[:n]...); err != nil {
+			return err
+		}
+		messages = messages[n:]
+	}
+	return nil
+}
+
+// large reports whether a message needs a batch of its own.
+func large(m *kafkago.Message) bool {
+	const around = 100 // bytes at most that the client counts besides, for a message and for each header
+	n := len(m.Key) + len(m.Value) + around
+	for _, h := range m.Headers {
+		n += len(h.Key) + len(h.Value) + around
+	}
+	return n > maxBatchBytes
 }
 
 // tooLarge reports whether the broker, or the client before it, found a message too large.
@@ -160,69 +200,4 @@ func (d *DeadLetters) divide(ctx context.Context, letters []DeadLetter, waiting 
 func (d *DeadLetters) message(l *DeadLetter) kafkago.Message {
 	key, value, headers := events.NewDeadLetter(&l.Record, d.group, l.Rejection, l.Attempts, time.Now())
 	return message(events.DeadLetterTopic(l.Record.Topic), key, value, headers)
-}
-
-// letterKind is what the log tells dead letters apart by; the metric does too.
-type letterKind struct {
-	topic  string
-	reason events.Reason
-}
-
-// origin is what the log says of a dead letter.
-type origin struct {
-	partition int
-	offset    int64
-	id        []byte // of the event, if its record has it in a header
-	detail    string
-}
-
-// newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
-// thousand a second.
-//
-//nolint:contextcheck,nolintlint // the last line of a flood comes after the call that published it
-func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
-	ctx := context.Background()
-	return logs.NewTally(
-		func(k letterKind, o origin) {
-			attrs := []slog.Attr{slog.String("topic", k.topic), slog.Int("partition", o.partition), slog.Int64("offset", o.offset)}
-			if len(o.id) > 0 {
-				attrs = append(attrs, slog.String("event_id", string(o.id)))
-			}
-			log.LogAttrs(ctx, slog.LevelWarn, "event went to the dead letters",
-				append(attrs, slog.String("reason", string(k.reason)), slog.String("error", o.detail))...)
-		},
-		func(k letterKind, n int, first origin) {
-			log.LogAttrs(ctx, slog.LevelWarn, "more events went to the dead letters", slog.String("topic", k.topic), slog.String("reason", string(k.reason)),
-				slog.Int("events", n), slog.Duration("within", logs.TallyInterval), slog.Group("first", slog.Int("partition", first.partition), slog.Int64("offset", first.offset),
-					slog.String("event_id", string(first.id)), slog.String("error", first.detail)),
-				slog.String("metric", "tenantflow_dead_letters_total"))
-		})
-}
-
-// eventID is the id of the event in a record of binary content mode, as the log shows it. It is a part of the record.
-func eventID(r *events.Record) []byte {
-	const most = 200 // a malformed one may have any length
-	for i := range r.Headers {
-		if h := &r.Headers[i]; h.Key == "ce_id" {
-			return h.Value[:min(len(h.Value), most)]
-		}
-	}
-	return nil
-}
-
-// note counts and logs letters that are published.
-func (d *DeadLetters) note(letters []DeadLetter) {
-	all := map[letterKind]int{}
-	for i := range letters {
-		l := &letters[i]
-		k := letterKind{l.Record.Topic, l.Rejection.Reason}
-		all[k]++
-		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail})
-	}
-	if d.count == nil {
-		return
-	}
-	for k, n := range all {
-		d.count.WithLabelValues(k.topic, string(k.reason)).Add(float64(n))
-	}
 }

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -49,6 +50,35 @@ func TestDeadLetters_LogOneAndSumUpTheRest(t *testing.T) {
 		}
 		if got := testutil.ToFloat64(count.WithLabelValues(f.Topic, "conflict")); got != n-1 {
 			t.Errorf("the metric counts %v conflicts", got)
+		}
+	})
+}
+
+// Those of a key stay in their order, also around one that is nearly as large as a topic takes.
+func TestDeadLetters_KeepTheirOrder(t *testing.T) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := kafkatest.NewLog(t, broker, 1)
+		letters := kafka.NewDeadLetters(f.Client, f.Group, slog.New(slog.DiscardHandler), nil)
+		all := make([]kafka.DeadLetter, 100)
+		for i := range all {
+			all[i] = kafka.DeadLetter{Attempts: 1, Rejection: events.Reject(events.Conflict, "words"),
+				Record: events.Record{Topic: f.Topic, Offset: int64(i), Key: []byte("k"), Value: make([]byte, 50_000)}}
+		}
+		all[40].Record.Value = make([]byte, 950_000)
+		if err := letters.Publish(t.Context(), all, func(error) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := letters.Close(); err != nil {
+			t.Fatal(err)
+		}
+		read := f.Read(t, events.DeadLetterTopic(f.Topic))
+		if len(read) != len(all) {
+			t.Fatalf("%d letters, want %d", len(read), len(all))
+		}
+		for i, r := range read {
+			if len(r.Value) != len(all[i].Record.Value) {
+				t.Errorf("letter %d has %d bytes, want %d", i, len(r.Value), len(all[i].Record.Value))
+			}
 		}
 	})
 }
