@@ -57,7 +57,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}
+	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport, Timeout: enginetest.Patience}
 	if _, err := topic.Ensure(t.Context(), client, topic.All(topic.Settings{Prefix: prefix, Partitions: 3})); err != nil {
 		t.Fatal(err)
 	}
