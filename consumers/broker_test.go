@@ -17,7 +17,7 @@ import (
 // not write them twice, as long as the broker remembers it.
 func (f *fixture) publishThrough(t *testing.T, messages []model.Message) (wait func() error) {
 	t.Helper()
-	client := f.Producer(t, kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(500), kgo.RecordDeliveryTimeout(2*time.Minute))
+	client := f.Producer(t, kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(500), kgo.RecordDeliveryTimeout(2*enginetest.Patience))
 	records := make([]*kgo.Record, len(messages))
 	for i := range messages {
 		records[i] = f.recordOf(&messages[i])
@@ -61,7 +61,7 @@ func TestABrokerKilledUnderLoadCostsNothingButTime(t *testing.T) {
 			f.Join(t, f.usage(t), kafkatest.Brisk)
 			f.Join(t, f.usage(t), kafkatest.Brisk)
 			for _, after := range []int64{count / 6, count / 2} {
-				eventually(t, "some of it is consumed", 2*time.Minute, func() bool { return f.committed(t) >= after })
+				eventually(t, "some of it is consumed", func() bool { return f.committed(t) >= after })
 				if err := broker.Kill(); err != nil {
 					t.Fatal(err)
 				}
@@ -74,7 +74,7 @@ func TestABrokerKilledUnderLoadCostsNothingButTime(t *testing.T) {
 			if err := published(); err != nil {
 				t.Fatal(err)
 			}
-			f.AwaitConsumed(t, 2*time.Minute)
+			f.AwaitConsumed(t)
 			f.verify(t, want)
 		})
 	}

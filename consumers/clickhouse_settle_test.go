@@ -89,12 +89,11 @@ func (k killBetweenRowsAndViews) run(t *testing.T, seed uint64) (*fixture, model
 	messages, want := traffic(t, model.Config{Seed: seed, Count: 1500, Resends: 0.02})
 	f.publish(t, messages)
 	c := faulty(400)
-	// The server gives up on a query that takes longer than its deadline; it is to be killed before that.
-	c.insertTimeout *= 3
+	c.insertTimeout = unhurried // the server gives up on a query that takes longer; it is to be killed before that
 	c.store = k.store
 	stop := f.start(t, c)
 	kafkatest.Await(t, "a block to come to the gate", g.reached)
-	eventually(t, "the rows to have landed", faultPatient, func() bool { return f.count(t, "SELECT count() FROM usage_tracking") > 0 })
+	eventually(t, "the rows to have landed", func() bool { return f.count(t, "SELECT count() FROM usage_tracking") > 0 })
 	if err := ch.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +181,7 @@ func TestRowsThatLandTwiceAfterALostDeduplicationLogAreDeleted(t *testing.T) {
 				}
 			}}
 			service := faulty(400)
+			service.insertTimeout = unhurried // the insert whose answer is lost must have landed
 			service.dsn = via(t, f.dsn, proxy.Addr())
 			service.store = func(s consumers.UsageStore) consumers.UsageStore { store.UsageStore = s; return store }
 			stop := f.start(t, service)
@@ -238,6 +238,7 @@ func TestASettlingThatFailedIsTakenForUnderWay(t *testing.T) {
 	want.DeadLetters[events.RejectedByStore]++
 	f.publish(t, append(messages, refused("refused-acme", 1, time.Now())))
 	c := faulty(400)
+	c.insertTimeout = unhurried // the first settling is that of a refusal, not that of an insert without an answer
 	store := &brittle{}
 	c.store = func(s consumers.UsageStore) consumers.UsageStore { store.UsageStore = s; return store }
 	f.finish(t, f.start(t, c))

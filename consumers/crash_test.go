@@ -115,7 +115,7 @@ func TestAKillAtAnyBorderOfTheUsagePathChangesNothing(t *testing.T) {
 					}
 				}
 				stop := f.start(t, consumer{insertTimeout: crashInsert, session: crashSession, rows: 100})
-				f.AwaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t)
 				if err := stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -143,7 +143,7 @@ func TestKillsAtRandomBordersChangeNothing(t *testing.T) {
 		}
 	}
 	stop := f.start(t, consumer{insertTimeout: crashInsert, session: crashSession, rows: 100})
-	f.AwaitConsumed(t, 2*time.Minute)
+	f.AwaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

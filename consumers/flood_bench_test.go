@@ -39,7 +39,7 @@ func BenchmarkMalformedFlood(b *testing.B) {
 		b.StartTimer()
 		stop := f.start(b, consumer{insertTimeout: 15 * time.Second, session: 10 * time.Second, rows: 100_000, interval: time.Second,
 			budget: 128 << 20, log: slog.New(slog.NewJSONHandler(&log, nil))})
-		f.AwaitConsumed(b, enginetest.Patience)
+		f.AwaitConsumed(b)
 		b.StopTimer()
 		took, used := time.Since(began), cpu()-before
 		if err := stop(); err != nil {

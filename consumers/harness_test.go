@@ -224,9 +224,9 @@ func (f *fixture) start(t testing.TB, c consumer) (stop func() error) {
 }
 
 // eventually waits for a condition.
-func eventually(t testing.TB, what string, within time.Duration, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	kafkatest.Eventually(t, what, within, condition)
+	kafkatest.Eventually(t, what, condition)
 }
 
 // background runs something until the test ends or stop is called, which waits for it and returns what it returned.
@@ -271,10 +271,8 @@ func traffic(t testing.TB, c model.Config) ([]model.Message, model.Expected) {
 // publish sends messages in order, per key.
 func (f *fixture) publish(t testing.TB, messages []model.Message) {
 	t.Helper()
-	w := &kafkago.Writer{
-		Addr: f.Client.Addr, Transport: f.Client.Transport, Topic: f.Topic, Balancer: &kafkago.Hash{},
-		RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond, BatchSize: 2000, BatchBytes: 900 << 10,
-	}
+	w := enginetest.Writer(f.Client)
+	w.Topic, w.Balancer, w.BatchTimeout, w.BatchSize, w.BatchBytes = f.Topic, &kafkago.Hash{}, 5*time.Millisecond, 2000, 900<<10
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), kafkaMessages(messages)...); err != nil {
 		t.Fatal(err)

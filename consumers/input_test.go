@@ -208,7 +208,7 @@ func TestWhatIsNoEventIsADeadLetterWithItsBytesAndTheEventsAroundItAreStored(t *
 		}
 		f.Produce(t, records...)
 		f.Join(t, f.usage(t))
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		f.verify(t, want)
 		f.checkLetters(t, append(inputs, bad...))
 	})
@@ -265,7 +265,7 @@ func TestTheLargestMessageIsARowOrADeadLetter(t *testing.T) {
 		f.Produce(t, last)
 
 		f.Join(t, f.usage(t))
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		stored, err := f.db.Query(t.Context(), "SELECT event_id FROM usage_tracking ORDER BY event_id")
 		if err != nil {
 			t.Fatal(err)

@@ -44,7 +44,7 @@ func TestLagSeconds_GrowsWhileClickHouseIsFrozen(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	stop := f.start(t, consumer{metrics: kafka.NewMetrics(registry, "usage"), insertTimeout: 2 * time.Second})
 	f.publish(t, messages[:200])
-	f.AwaitConsumed(t, faultPatient)
+	f.AwaitConsumed(t)
 	caughtUp := func() bool {
 		all := ages(t, registry)
 		for _, age := range all {
@@ -54,30 +54,38 @@ func TestLagSeconds_GrowsWhileClickHouseIsFrozen(t *testing.T) {
 		}
 		return len(all) == f.Partitions
 	}
-	eventually(t, "both partitions are caught up", faultPatient, caughtUp)
+	eventually(t, "both partitions are caught up", caughtUp)
 	if err := ch.Freeze(); err != nil {
 		t.Fatal(err)
 	}
 	from := time.Now()
 	f.publish(t, messages[200:])
 	to := time.Now()
-	eventually(t, "the events age", faultPatient, func() bool { return len(ages(t, registry)) == f.Partitions && !caughtUp() })
-	eventually(t, "the events are 10 seconds old", faultPatient, func() bool {
+	eventually(t, "the events age", func() bool { return len(ages(t, registry)) == f.Partitions && !caughtUp() })
+	wrong := 0
+	eventually(t, "the events are 10 seconds old", func() bool {
 		least := time.Since(to).Seconds() - 1
 		got := ages(t, registry)
 		most := time.Since(from).Seconds() + 1
 		for id, age := range got {
-			if age < least || age > most {
-				t.Errorf("partition %s has an age of %.3f s, want %.3f to %.3f", id, age, least, most)
+			if age >= least && age <= most {
+				continue
 			}
+			// A reader that a busy machine does not let go on gets as long as the broker takes for twenty requests.
+			if f.Positions(t); wrong < 20 {
+				wrong++
+				return false
+			}
+			t.Errorf("partition %s has an age of %.3f s, want %.3f to %.3f", id, age, least, most)
 		}
+		wrong = 0
 		return least > 9 || t.Failed()
 	})
 	if err := ch.Thaw(); err != nil {
 		t.Fatal(err)
 	}
-	f.AwaitConsumed(t, faultPatient)
-	eventually(t, "both partitions are caught up again", faultPatient, caughtUp)
+	f.AwaitConsumed(t)
+	eventually(t, "both partitions are caught up again", caughtUp)
 	f.finish(t, stop)
 	f.verify(t, want)
 }

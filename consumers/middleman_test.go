@@ -221,7 +221,7 @@ func TestUsage_TheFirstCopyOfARetryingProxyComesLate(t *testing.T) {
 		}
 	})
 	c := faulty(300)
-	c.insertTimeout = 6 * time.Second // the inserts before and behind the stuck one must be in time, on a busy machine as well
+	c.insertTimeout = unhurried // the inserts before and behind the stuck one must be in time, on a busy machine as well
 	c.dsn = via(t, f.dsn, m.addr)
 	f.publish(t, messages)
 	f.finish(t, f.start(t, c))

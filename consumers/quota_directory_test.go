@@ -49,7 +49,7 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	for partition(to) != partition(from) {
 		to += "x"
 	}
-	user, now := from+"-u1", time.Now()
+	user, now := from+"-u1", sameDay(time.Minute)
 	one := fmt.Sprintf(`"user_id":%q`, user)
 	users := func(company string) bool {
 		rows := f.query(t, "SELECT user_id FROM user_directory WHERE company_id = '"+company+"'")
@@ -59,7 +59,7 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	stop := f.start(t, tenantService{})
 	f.send(t, registration(from, now.Add(-time.Minute)), registration(to, now.Add(-time.Minute)),
 		tenantEvent(to+"-empty", events.TypeUserRemoved, to, fmt.Sprintf(`"user_id":"%s-u1"`, to), now.Add(-time.Minute)))
-	f.awaitConsumed(t, time.Minute)
+	f.awaitConsumed(t)
 	if !users(from) {
 		t.Fatal("the company has not its user")
 	}
@@ -67,12 +67,12 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	q.send(t, usedNow(user, from, 5, now.Add(-30*time.Second))...)
 	q.eventuallyCalls(t, user, now, 5)
 	// Until then it may be the user's first company that is not known yet.
-	eventually(t, "the registration to be a second old", time.Minute, func() bool {
+	eventually(t, "the registration to be a second old", func() bool {
 		return f.query(t, "SELECT max(recorded_at) < clock_timestamp() - interval '1 s' FROM user_memberships")[0] == "(t)"
 	})
 	q.send(t, usedNow(user, "rogue", 1, now)...)
 	sent := time.Now()
-	eventually(t, "the claim of another company to be refused", time.Minute, func() bool { return q.Letters(t)[events.TenantMismatch] == 1 })
+	eventually(t, "the claim of another company to be refused", func() bool { return q.Letters(t)[events.TenantMismatch] == 1 })
 	t.Logf("refused after %s", time.Since(sent).Round(10*time.Millisecond))
 
 	if err := stop(); err != nil {
@@ -83,7 +83,7 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	q.send(t, usedNow(user, to, 3, now)...)
 	q.send(t, many("other", "stranger", 4, now)...)
 	q.eventuallyCalls(t, "stranger", now, 4)
-	q.AwaitConsumed(t, time.Minute)
+	q.AwaitConsumed(t)
 	if got := q.calls(t, user, now); got != "5 15" {
 		t.Errorf("counted %q before the move is applied, want 5 calls", got)
 	}

@@ -42,7 +42,7 @@ func (f *quotaFixture) evict(t testing.TB, policy string) {
 	f.configure(t, "maxmemory-policy", policy)
 	before := f.number(t, "stats", "evicted_keys")
 	f.configure(t, "maxmemory", strconv.FormatInt(f.number(t, "memory", "used_memory")-20_000, 10))
-	eventually(t, "an eviction", time.Minute, func() bool {
+	eventually(t, "an eviction", func() bool {
 		f.client.Get(t.Context(), "anything")
 		return f.number(t, "stats", "evicted_keys") > before
 	})
@@ -71,7 +71,7 @@ func (f *quotaFixture) awaitUnfit(t testing.TB, tracker *health.Tracker) {
 		_ = reader.Close()
 		t.Fatal("a service starts on a store that evicts")
 	}
-	eventually(t, "readiness to say why counting waits", time.Minute, func() bool {
+	eventually(t, "readiness to say why counting waits", func() bool {
 		r := tracker.Readiness()
 		return !r.Ready && strings.Contains(fmt.Sprint(r.Failing), "the server evicts keys (maxmemory_policy:")
 	})
@@ -139,10 +139,10 @@ func TestQuota_EvictionAtRunTimeStopsAndRebuilds(t *testing.T) {
 			r.start = func() { r.stop = f.count(t, quotaConsumer{rows: 100, health: r.tracker}) }
 			r.start()
 			f.publish(t, messages[:2000])
-			f.AwaitConsumed(t, time.Minute)
+			f.AwaitConsumed(t)
 			began := f.epochs(t)
 			test.happens(t, r)
-			f.check(t, want, time.Minute)
+			f.check(t, want)
 			if n := f.epochs(t) - began; n != 1 {
 				t.Errorf("%d epochs were begun, want 1", n)
 			}

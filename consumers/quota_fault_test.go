@@ -17,6 +17,7 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/dragonfly"
 )
@@ -37,8 +38,8 @@ func used(id, company, user string, at time.Time) kafkago.Message {
 // send publishes messages as they are, their times too.
 func (f *quotaFixture) send(t testing.TB, messages ...kafkago.Message) {
 	t.Helper()
-	w := &kafkago.Writer{Addr: f.Client.Addr, Transport: f.Client.Transport, Topic: f.Topic, Balancer: &kafkago.Hash{},
-		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}
+	w := enginetest.Writer(f.Client)
+	w.Topic, w.Balancer, w.BatchTimeout = f.Topic, &kafkago.Hash{}, time.Millisecond
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)
@@ -57,23 +58,11 @@ func (f *quotaFixture) calls(t testing.TB, user string, day time.Time) string {
 
 func (f *quotaFixture) setOffsets(t testing.TB, offset int64) {
 	t.Helper()
-	var commits []kafkago.OffsetCommit
+	offsets := map[int]int64{}
 	for p := range f.Partitions {
-		commits = append(commits, kafkago.OffsetCommit{Partition: p, Offset: offset})
+		offsets[p] = offset
 	}
-	eventually(t, "the offsets to be set", time.Minute, func() bool { // while the group is emptying it refuses
-		res, err := f.Client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: f.Group, GenerationID: -1,
-			Topics: map[string][]kafkago.OffsetCommit{f.Topic: commits}})
-		if err != nil {
-			return false
-		}
-		for _, p := range res.Topics[f.Topic] {
-			if p.Error != nil {
-				return false
-			}
-		}
-		return true
-	})
+	f.CommitOutside(t, offsets)
 }
 
 func TestOffsetsThatAreSetBackChangeNoCounter(t *testing.T) {
@@ -83,13 +72,13 @@ func TestOffsetsThatAreSetBackChangeNoCounter(t *testing.T) {
 	f.know(want, 50)
 	f.publish(t, messages)
 	stop := f.count(t, quotaConsumer{})
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	f.setOffsets(t, 0)
 	f.count(t, quotaConsumer{})
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 func TestACutAfterTheScriptsWereSentCountsOnce(t *testing.T) {
@@ -102,14 +91,10 @@ func TestACutAfterTheScriptsWereSentCountsOnce(t *testing.T) {
 	for part := range 3 {
 		trap := proxy.SwallowResponse(func(request []byte) bool { return bytes.Contains(request, []byte("quota:{")) })
 		f.publish(t, messages[part*1000:(part+1)*1000])
-		select {
-		case <-trap.Caught():
-		case <-time.After(time.Minute):
-			t.Fatal("no script was sent")
-		}
+		kafkatest.Await(t, "a script to be sent", trap.Caught())
 		proxy.Cut()
 	}
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 func TestAnEventOfAnotherCompanysUserIsADeadLetterAndNotCounted(t *testing.T) {
@@ -119,7 +104,7 @@ func TestAnEventOfAnotherCompanysUserIsADeadLetterAndNotCounted(t *testing.T) {
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 2}
 	f.send(t, used("1", "acme", "u", now), used("2", "rival", "u", now), used("3", "acme", "u", now), used("4", "rival", "stranger", now))
 	f.count(t, quotaConsumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if got := f.calls(t, "u", now); got != "2 6" {
 		t.Errorf("counted %q, want 2 calls", got)
 	}
@@ -162,7 +147,7 @@ func TestQuota_AResendCountsOnceWithinTheWindow(t *testing.T) {
 	}
 	f.send(t, at(used("far", "acme", "f", now), now))
 	f.count(t, quotaConsumer{window: window, records: 30})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	for user, want := range map[string]string{"u0": "1 3", "u1": "1 3", "u2": "1 3", "u3": "2 6", "c": "1 3", "f": "2 6", "b": "30 90"} {
 		if got := f.calls(t, user, now); got != want {
 			t.Errorf("%s: counted %q, want %q", user, got, want)
@@ -178,7 +163,7 @@ func TestLateEventsCountInTheirOwnDayWhileItsCounterLives(t *testing.T) {
 	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 1}
 	f.send(t, used("1", "acme", "u", yesterday), used("2", "acme", "u", past), used("3", "acme", "u", yesterday))
 	f.count(t, quotaConsumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if got := f.calls(t, "u", yesterday); got != "2 6" {
 		t.Errorf("yesterday: %q, want 2 calls", got)
 	}
@@ -226,11 +211,11 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 			f.send(t, used(strconv.Itoa(sent), "acme", "u", now))
 		}
 		want := fmt.Sprintf("%d %d", sent, 3*sent)
-		eventually(t, "the events to be counted", time.Minute, func() bool { return f.calls(t, "u", now) == want })
+		eventually(t, "the events to be counted", func() bool { return f.calls(t, "u", now) == want })
 	}
 	expect := func(ids ...string) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("%d threshold events", len(ids)), time.Minute, func() bool { return len(f.thresholds(t)) == len(ids) })
+		eventually(t, fmt.Sprintf("%d threshold events", len(ids)), func() bool { return len(f.thresholds(t)) == len(ids) })
 		got := f.thresholds(t)
 		for _, id := range ids {
 			if got[id] == nil {
@@ -252,7 +237,7 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	use(1)
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
 	f.flush(t) // recounted: the same ids again, and for the limits in between none
-	eventually(t, "the counters to be back", time.Minute, func() bool { return f.calls(t, "u", now) == fmt.Sprintf("%d %d", sent, 3*sent) })
+	eventually(t, "the counters to be back", func() bool { return f.calls(t, "u", now) == fmt.Sprintf("%d %d", sent, 3*sent) })
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
 }
 
@@ -267,7 +252,7 @@ func TestAThresholdIsPublishedOnceWhereNothingFails(t *testing.T) {
 	}
 	f.send(t, messages...) // a batch of many calls for one user and day
 	f.count(t, quotaConsumer{rows: 10_000, interval: 200 * time.Millisecond})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	published := 0
 	f.ReadAll(t, f.quotas, func(*events.Record) { published++ })
 	if published != 2 {
@@ -294,7 +279,7 @@ func TestEveryDeadLetterAndThresholdOfABatchHasItsOwnRecord(t *testing.T) {
 	}
 	f.send(t, messages...)
 	f.count(t, quotaConsumer{rows: 10_000, interval: 200 * time.Millisecond})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if got := f.Letters(t)[events.TenantMismatch]; got != 12 {
 		t.Errorf("%d dead letters of 12", got)
 	}
@@ -323,7 +308,7 @@ func TestQuota_ALaterEpochThatWasLostIsOutranked(t *testing.T) {
 	f.know(want, 80)
 	f.count(t, quotaConsumer{rows: 100})
 	f.publish(t, messages[:400])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	keys, err := f.client.Keys(t.Context(), "quota:{*").Result()
 	if err != nil {
 		t.Fatal(err)
@@ -338,7 +323,7 @@ func TestQuota_ALaterEpochThatWasLostIsOutranked(t *testing.T) {
 		}
 	}
 	f.publish(t, messages[400:])
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 // info is what the store says about itself.
@@ -364,20 +349,20 @@ func TestAStateOfAnEarlierEpochThatComesBackIsGivenUp(t *testing.T) {
 	f.know(want, 60)
 	f.count(t, quotaConsumer{rows: 100})
 	f.publish(t, messages[:3000])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := f.client.Save(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	f.flush(t)
 	f.publish(t, messages[3000:])
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 	if err := f.redis.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.redis.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 // careless is a session without one of the mechanisms.
@@ -397,7 +382,7 @@ func TestQuota_WithoutWatermarksRecountsAddUp(t *testing.T) {
 	messages, want := recent(t, model.Config{Seed: 43, Count: 2000})
 	f.publish(t, messages)
 	stop := f.count(t, quotaConsumer{rows: 50})
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -406,8 +391,8 @@ func TestQuota_WithoutWatermarksRecountsAddUp(t *testing.T) {
 	f.count(t, quotaConsumer{rows: 50, wrap: func(s consumers.QuotaSession) consumers.QuotaSession {
 		return careless{QuotaSession: s, batch: func(b *dragonfly.Batch) { b.From, b.To = b.From+1<<30, b.To+1<<30 }}
 	}})
-	f.AwaitConsumed(t, time.Minute)
-	eventually(t, "the counters to be wrong", time.Minute, func() bool {
+	f.AwaitConsumed(t)
+	eventually(t, "the counters to be wrong", func() bool {
 		got, err := f.used(t.Context())
 		return err == nil && len(got.differ(expected(want))) > 0
 	})
@@ -432,11 +417,11 @@ func TestQuota_ARecountInTheSameEpochAddsNothing(t *testing.T) {
 	f.know(want, 50)
 	f.publish(t, messages)
 	stop := f.count(t, quotaConsumer{rows: 50})
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	f.forgetProgress(t)
 	f.count(t, quotaConsumer{rows: 70}) // cut otherwise
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }

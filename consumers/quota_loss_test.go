@@ -33,7 +33,7 @@ func many(prefix, user string, n int, at time.Time) []kafkago.Message {
 func (f *quotaFixture) eventuallyCalls(t testing.TB, user string, day time.Time, want int) {
 	t.Helper()
 	text := fmt.Sprintf("%d %d", want, 3*want)
-	eventually(t, fmt.Sprintf("%s to have %d calls", user, want), time.Minute, func() bool { return f.calls(t, user, day) == text })
+	eventually(t, fmt.Sprintf("%s to have %d calls", user, want), func() bool { return f.calls(t, user, day) == text })
 }
 
 // loseSentinel makes a new epoch begin, and waits for that.
@@ -42,7 +42,7 @@ func (f *quotaFixture) loseSentinel(t testing.TB) {
 	if err := f.client.Del(t.Context(), dragonfly.SentinelKey(3)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a new epoch", time.Minute, func() bool {
+	eventually(t, "a new epoch", func() bool {
 		n, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(3)).Result()
 		return err == nil && n == int64(f.Partitions)+1
 	})
@@ -96,7 +96,7 @@ func TestQuota_ALateEventAfterANewEpochAddsToItsDay(t *testing.T) {
 func TestQuota_VerdictsGoByTheRecordsTime(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
-	now := time.Now()
+	now := sameDay(time.Minute)
 	// It came two hours ahead of its time, three hours ago.
 	future := used("future", "acme", "u", now.Add(-time.Minute))
 	future.Time = now.Add(-2 * time.Hour)
@@ -105,7 +105,7 @@ func TestQuota_VerdictsGoByTheRecordsTime(t *testing.T) {
 	late.Time = now
 	f.send(t, future, late, used("good", "acme", "u", now))
 	f.count(t, quotaConsumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	for range 2 {
 		if got := f.calls(t, "u", now); got != "1 3" {
 			t.Errorf("counted %q, want what came in time", got)
@@ -129,7 +129,7 @@ func TestQuota_AResendAfterADowntimeIsRecognised(t *testing.T) {
 	again.Time = then.Add(time.Minute)
 	f.send(t, first)
 	stop := f.count(t, quotaConsumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestQuota_ARecreatedTopicStopsAndCountsOnRequest(t *testing.T) {
 	f.members = members{Company: map[string]string{"u": "acme", "v": "acme"}, Limit: 100_000}
 	f.send(t, many("a", "u", 100, now)...)
 	stop := f.count(t, quotaConsumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestQuota_ARecreatedTopicStopsAndCountsOnRequest(t *testing.T) {
 	f.send(t, many("c", "u", 50, now)...)
 	log := &kafkatest.Transcript{}
 	stop = f.count(t, quotaConsumer{log: log.Logger()})
-	eventually(t, "the partition to stop", time.Minute, func() bool { return log.Has("topic_recreated") })
+	eventually(t, "the partition to stop", func() bool { return log.Has("topic_recreated") })
 	if got := f.calls(t, "v", now); got != "<nil> <nil>" {
 		t.Errorf("events of another log are counted: %s", got)
 	}
@@ -179,7 +179,7 @@ func TestQuota_WhatTheLogNoLongerHoldsIsKept(t *testing.T) {
 	f.send(t, many("a", "u", 100, now)...)
 	log, reg := &kafkatest.Transcript{}, prometheus.NewRegistry()
 	f.count(t, quotaConsumer{log: log.Logger(), registry: reg})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	f.Truncate(t, 0, 60)
 	f.loseSentinel(t)
 	f.send(t, many("b", "u", 5, now)...)
@@ -229,7 +229,7 @@ func TestQuota_AThresholdOfManyPartitionsIsPublishedOnce(t *testing.T) {
 	f.count(t, quotaConsumer{rows: 20, registry: reg})
 	f.send(t, messages...)
 	f.eventuallyCalls(t, "u", now, 3000)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if n := len(f.thresholds(t)); n != 2 {
 		t.Errorf("%d different threshold events, want 2", n)
 	}
@@ -260,7 +260,7 @@ func TestQuota_ASnapshotBeforeABatchLosesNothing(t *testing.T) {
 					kill()
 				}
 			}})
-			f.check(t, want, time.Minute)
+			f.check(t, want)
 			if err := <-failed; err != nil {
 				t.Fatal(err)
 			}
@@ -277,7 +277,7 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 	messages := many("e", "u", 2000, now)
 	stop := f.count(t, quotaConsumer{})
 	f.send(t, messages[:900]...)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.Topic})
 	if err != nil {
 		t.Fatal(err)
@@ -287,13 +287,13 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 		_, _, rebuilding, err := store.Read(t.Context(), []string{"u"}, now)
 		return err == nil && !rebuilding
 	}
-	eventually(t, "the flag to be taken back", time.Minute, settled)
+	eventually(t, "the flag to be taken back", settled)
 	if err := f.client.Save(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	f.send(t, messages[900:]...)
 	f.eventuallyCalls(t, "u", now, 2000)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -316,8 +316,8 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 		}
 		return c[0].APICalls
 	}
-	eventually(t, "the older state", time.Minute, func() bool { read(); return short > 0 })
+	eventually(t, "the older state", func() bool { read(); return short > 0 })
 	f.count(t, quotaConsumer{rows: 10})
-	eventually(t, "all to be counted", time.Minute, func() bool { return read() == 2000 })
-	eventually(t, "the flag to be taken back", time.Minute, settled)
+	eventually(t, "all to be counted", func() bool { return read() == 2000 })
+	eventually(t, "the flag to be taken back", settled)
 }

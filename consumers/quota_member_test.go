@@ -52,7 +52,7 @@ func (f *quotaFixture) expectLetters(t testing.TB, refused, written int) {
 func TestQuota_ARecountJudgesByTheUsagesOwnTime(t *testing.T) {
 	t.Parallel()
 	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
-	evening := time.Now().Truncate(time.Millisecond)
+	evening := sameDay(90 * time.Second).Truncate(time.Millisecond)
 	noon := evening.Add(-30 * time.Second)
 	morning, applied := noon.Add(-time.Minute), noon.Add(10*time.Second) // the moves of noon were seen ten seconds later
 	company := map[string]string{"mover": "a", "gone": "a", "racer": "a"}
@@ -74,7 +74,7 @@ func TestQuota_ARecountJudgesByTheUsagesOwnTime(t *testing.T) {
 	f.send(t, usedBy("gone", "a", 1, evening)...)                             // belongs to none
 	want := map[string]int{"mover": 30, "gone": 8, "racer": 4}
 	f.eventuallyAll(t, evening, want)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	f.expectLetters(t, 8, 8)
 	f.flush(t)
 	f.eventuallyAll(t, evening, want)
@@ -102,7 +102,7 @@ func (f *quotaFixture) progress(t testing.TB) (offset, until int64) {
 
 func (f *quotaFixture) eventuallyProgress(t testing.TB, want int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("the progress to be %d", want), time.Minute, func() bool {
+	eventually(t, fmt.Sprintf("the progress to be %d", want), func() bool {
 		got, _ := f.progress(t)
 		return got == want
 	})
@@ -139,7 +139,7 @@ func TestQuota_AMismatchWaitsForCompanyEvents(t *testing.T) {
 	f.eventuallyProgress(t, 6) // before the first event that waits
 	f.send(t, mixed(1, now)...)
 	f.eventuallyAll(t, now, map[string]int{"u0": 14, "u1": 4, "u9": 4})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if got := f.calls(t, "late", now); got != "<nil> <nil>" {
 		t.Errorf("counted %q of the user whose company is not known yet", got)
 	}
@@ -161,7 +161,7 @@ func TestQuota_AMismatchIsRefusedOnceItIsFinal(t *testing.T) {
 	f.count(t, quotaConsumer{users: users, rows: 7, deferFor: longAfter})
 	f.send(t, append(mixed(0, now), used("own", "elsewhere", "late", now))...)
 	f.eventuallyProgress(t, 6)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	users.set(deferring("elsewhere", time.Time{}))
 	f.eventuallyCalls(t, "late", now, 1)
 	f.eventuallyProgress(t, 46)

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"tenantflow/consumers"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/dragonfly"
 )
@@ -22,17 +22,13 @@ func TestAStoreWithoutMemoryIsWaitedForAndCountsExactlyAfterwards(t *testing.T) 
 	refused := sync.OnceFunc(func() { close(short) })
 	f.count(t, quotaConsumer{rows: 200, wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return starved{s, refused} }})
 	f.publish(t, messages[:1000])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	limit := f.info(t, "memory", "maxmemory")
 	f.configure(t, "maxmemory", strconv.FormatInt(f.number(t, "memory", "used_memory")/2, 10))
 	f.publish(t, messages[1000:])
-	select {
-	case <-short:
-	case <-time.After(time.Minute):
-		t.Fatal("no error for want of memory")
-	}
+	kafkatest.Await(t, "an error for want of memory", short)
 	f.configure(t, "maxmemory", limit)
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
@@ -42,7 +38,7 @@ func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
 	f.know(want, 6)
 	stop := f.count(t, quotaConsumer{rows: 100, session: crashSession})
 	f.publish(t, messages[:100])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +50,7 @@ func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
 	}
 	f.configure(t, "maxmemory", limit)
 	f.count(t, quotaConsumer{rows: 70, session: crashSession}) // cut otherwise
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 // starved reports when the store has no memory for what it is to do.

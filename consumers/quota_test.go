@@ -28,7 +28,7 @@ func TestEveryEventIsCountedOnce(t *testing.T) {
 			f.know(want, 60)
 			f.publish(t, messages)
 			stop := f.count(t, quotaConsumer{})
-			f.check(t, want, time.Minute)
+			f.check(t, want)
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestAKillAtAnyBorderOfCountingChangesNothing(t *testing.T) {
 			f.crashAt(t, step, 1)
 			f.crashAt(t, step, 2)
 			f.count(t, quotaConsumer{rows: 100, session: crashSession})
-			f.check(t, want, time.Minute)
+			f.check(t, want)
 		})
 	}
 }
@@ -123,7 +123,7 @@ func TestKillsAtRandomBordersOfCountingChangeNothing(t *testing.T) {
 		f.crashAt(t, steps[random.IntN(3)], 1+random.Int32N(4))
 	}
 	f.count(t, quotaConsumer{rows: 100, session: crashSession})
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 func TestTwoMembersCountEveryEventOnceWhileOneComesAndGoes(t *testing.T) {
@@ -143,7 +143,7 @@ func TestTwoMembersCountEveryEventOnceWhileOneComesAndGoes(t *testing.T) {
 			defer func() { _ = stop() }()
 		}
 	}
-	f.check(t, want, 2*time.Minute)
+	f.check(t, want)
 }
 
 func TestAFlushedStoreHealsByItselfWithTrafficAndWithout(t *testing.T) {
@@ -158,13 +158,13 @@ func TestAFlushedStoreHealsByItselfWithTrafficAndWithout(t *testing.T) {
 		}
 	}})
 	f.publish(t, messages[:6000])
-	eventually(t, "some batches", time.Minute, func() bool { return batches.Load() > 10 })
+	eventually(t, "some batches", func() bool { return batches.Load() > 10 })
 	f.flush(t) // in the middle
 	f.publish(t, messages[6000:])
 	f.flush(t)
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 	f.flush(t) // idle
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 }
 
 func (f *quotaFixture) flush(t testing.TB) {
@@ -188,7 +188,7 @@ func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
 			f.know(want, 80)
 			f.count(t, quotaConsumer{rows: 100})
 			// A snapshot without any progress is a lost store, of whose earlier days nothing is recounted.
-			eventually(t, "the counting to begin", time.Minute, func() bool {
+			eventually(t, "the counting to begin", func() bool {
 				fields, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(7)).Result()
 				return err == nil && fields == int64(f.Partitions)+1
 			})
@@ -207,14 +207,14 @@ func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f.check(t, want, time.Minute)
+			f.check(t, want)
 			if err := f.redis.Kill(); err != nil { // idle
 				t.Fatal(err)
 			}
 			if err := f.redis.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			f.check(t, want, time.Minute)
+			f.check(t, want)
 		})
 	}
 }

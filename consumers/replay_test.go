@@ -66,7 +66,7 @@ func TestReadingEverythingAgainChangesNothing(t *testing.T) {
 			Malformed: 0.01, Structured: 0.1})
 		f.publish(t, messages)
 		m := f.Join(t, f.usage(t), kafkatest.Brisk)
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestReadingEverythingAgainChangesNothing(t *testing.T) {
 			}
 		}
 		m = f.Join(t, f.usage(t), kafkatest.Brisk)
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		if n := m.Metric(t, "tenantflow_batch_rows_total", map[string]string{"topic": f.Topic}); n < count {
 			t.Errorf("%v events were read again, want all %d", n, count)
 		}
@@ -131,7 +131,7 @@ func BenchmarkReplay(b *testing.B) {
 	f.publish(b, messages)
 	defaults := consumer{insertTimeout: 15 * time.Second, session: 10 * time.Second, rows: 100_000, interval: time.Second, budget: 128 << 20}
 	stop := f.start(b, defaults)
-	f.AwaitConsumed(b, 5*time.Minute)
+	f.AwaitConsumed(b)
 	if err := stop(); err != nil {
 		b.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func BenchmarkReplay(b *testing.B) {
 		used, store, began := cpu(), cpuOf(b, enginetest.SharedClickHouse(b).Pid()), time.Now()
 		b.StartTimer()
 		stop := f.start(b, defaults)
-		f.AwaitConsumed(b, 5*time.Minute)
+		f.AwaitConsumed(b)
 		b.StopTimer()
 		took += time.Since(began)
 		ours += cpu() - used

@@ -40,7 +40,7 @@ func TestQuota_LeavesOutWhatAReplayProves(t *testing.T) {
 	f.publish(t, replayed(messages[100:200], events.ReplayKey("a producer's own"), "usage")) // counts
 	f.publish(t, replayed(messages[200:], replayKey, "usage"))                               // does not
 	stop := f.count(t, quotaConsumer{replayKey: replayKey})
-	f.check(t, want, time.Minute)
+	f.check(t, want)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestQuota_LeavesOutWhatAReplayProves(t *testing.T) {
 	f.know(all, 1000)
 	f.publish(t, messages[200:])
 	f.count(t, quotaConsumer{replayKey: replayKey})
-	f.check(t, all, time.Minute)
+	f.check(t, all)
 }
 
 func TestUsage_NoHeaderHidesAnEvent(t *testing.T) {
@@ -75,7 +75,7 @@ func TestUsage_NoHeaderHidesAnEvent(t *testing.T) {
 	f.publish(t, replayed(messages[:50], replayKey, "company"))  // they are there
 	f.publish(t, replayed(messages[100:], replayKey, "company")) // they are not
 	f.start(t, consumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	want.DeadLetters[events.MalformedEnvelope] = 50
 	f.verify(t, want)
 }

@@ -85,7 +85,7 @@ func (f *fixture) verifyAfter(t *testing.T, want model.Expected, steps ...server
 	stop := f.start(t, faulty(1000)) // the totals are compared beside the consumer
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	eventually(t, "the totals to be corrected", faultPatient, func() bool {
+	eventually(t, "the totals to be corrected", func() bool {
 		<-tick.C
 		return len(f.differences(t, want)) == 0
 	})
@@ -133,13 +133,16 @@ func TestUsage_AServerThatFailsAtAStepLosesNothing(t *testing.T) {
 				if takeover {
 					// The server's fault makes the outcome of the insert unknown, and there the service dies. The next one
 					// cuts its batches in the same places.
-					if !b.crashAt(t, crash{Step: consumers.StepUnknown, Nth: 1}) {
-						t.Fatal("the service never came to an insert of unknown outcome")
+					// On a busy machine it may be another insert that gets no answer in time. Then it is its heir's turn.
+					for struck := false; !struck; struck = b.faults.Struck(t) {
+						if !b.crashAt(t, crash{Step: consumers.StepUnknown, Nth: 1}) {
+							t.Fatal("the service never came to an insert of unknown outcome")
+						}
 					}
 				} else {
 					stop = b.start(t, c)
 				}
-				eventually(t, "the server's step", faultPatient, func() bool { return b.faults.Struck(t) })
+				eventually(t, "the server's step", func() bool { return b.faults.Struck(t) })
 				if step.error == 0 {
 					kafkatest.Await(t, "the server to die", b.server.Exited())
 					b.restart(t)

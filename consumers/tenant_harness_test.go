@@ -55,7 +55,7 @@ func newTenantFixture(t testing.TB, broker *engine.Kafka, dsn string) *tenantFix
 	}
 	transport := &kafkago.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
+	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport, Timeout: enginetest.Patience}
 	return f
 }
 
@@ -155,7 +155,8 @@ type tenantMessage struct {
 // send publishes messages in order, per key.
 func (f *tenantFixture) send(t testing.TB, messages ...tenantMessage) {
 	t.Helper()
-	w := &kafkago.Writer{Addr: f.client.Addr, Transport: f.client.Transport, Balancer: &kafkago.Hash{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := enginetest.Writer(f.client)
+	w.Balancer, w.BatchTimeout = &kafkago.Hash{}, 5*time.Millisecond
 	defer func() { _ = w.Close() }()
 	out := make([]kafkago.Message, len(messages))
 	for i, m := range messages {
@@ -187,10 +188,10 @@ func registration(company string, at time.Time) tenantMessage {
 }
 
 // awaitConsumed waits until both consumers have had everything.
-func (f *tenantFixture) awaitConsumed(t testing.TB, within time.Duration) {
+func (f *tenantFixture) awaitConsumed(t testing.TB) {
 	t.Helper()
-	f.log(events.TopicCompany).AwaitConsumed(t, within)
-	f.log(events.TopicSubscription).AwaitConsumed(t, within)
+	f.log(events.TopicCompany).AwaitConsumed(t)
+	f.log(events.TopicSubscription).AwaitConsumed(t)
 }
 
 func (f *tenantFixture) consumed(t testing.TB) bool {
@@ -290,9 +291,9 @@ func (f *tenantFixture) results(t testing.TB) map[string]published {
 }
 
 // awaitPublished waits until all that is done is published and noted, and nothing is set aside.
-func (f *tenantFixture) awaitPublished(t testing.TB, within time.Duration) {
+func (f *tenantFixture) awaitPublished(t testing.TB) {
 	t.Helper()
-	eventually(t, "all results to be published", within, func() bool {
+	eventually(t, "all results to be published", func() bool {
 		// A company that waits for the lock of a process that was killed goes on when it is tried again.
 		left := f.query(t, "SELECT count(*) FROM inbox WHERE state IN ('done', 'rejected') AND published_at IS NULL OR company_id IN (SELECT company_id FROM company_blocks)")
 		return left[0] == "(0)"

@@ -84,7 +84,7 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 		event(1, events.TypePaymentFailed, pay, began.AddDate(0, 0, 1)),
 		event(2, events.TypeUpgradeRequested, `"new_tier":"enterprise"`, began),
 		event(2, events.TypeDowngradeRequested, `"new_tier":"pro"`, began.AddDate(0, 0, 5)))
-	eventually(t, "what is due to be published and done", time.Minute, func() bool { return live.query(t, ended)[0] == "(3)" })
+	eventually(t, "what is due to be published and done", func() bool { return live.query(t, ended)[0] == "(3)" })
 	third := time.Now().UTC().AddDate(0, 0, -1).Truncate(time.Second)
 	live.send(t,
 		event(0, events.TypeRenewed, renewal, due.AddDate(0, 0, 1)),
@@ -92,10 +92,10 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 		event(2, events.TypeRenewed, renewal, due.AddDate(0, 0, 1)),
 		event(3, events.TypeUpgradeRequested, `"new_tier":"pro"`, third.AddDate(0, 0, -3)),
 		event(3, events.TypeConfigUpdated, `"config":{"a":1}`, third))
-	live.awaitConsumed(t, time.Minute)
+	live.awaitConsumed(t)
 	live.send(t, event(3, events.TypeUpgradeRequested, `"new_tier":"enterprise"`, third.Add(-time.Hour)))
-	live.awaitConsumed(t, time.Minute)
-	live.awaitPublished(t, time.Minute)
+	live.awaitConsumed(t)
+	live.awaitPublished(t)
 	want := live.books(t)
 	for i, held := range []string{"(free,cancelled,0)", "(free,expired,0)", "(pro,active,4900)", "(enterprise,active,49900)"} {
 		if got := live.query(t, "SELECT tier, status, price_minor FROM subscriptions WHERE company_id = '"+company(i)+"'"); got[0] != held {
@@ -119,8 +119,8 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 			f := newTenantFixture(t, enginetest.SharedKafka(t), postgrestest.On(t, enginetest.Postgres(t).DSN()))
 			f.send(t, slices.Concat(registrations, log)...)
 			f.start(t, tenantService{})
-			f.awaitConsumed(t, time.Minute)
-			f.awaitPublished(t, time.Minute)
+			f.awaitConsumed(t)
+			f.awaitPublished(t)
 			if d := differ(f.books(t), want); len(d) > 0 {
 				t.Errorf("differs from live:\n%s", strings.Join(d, "\n"))
 			}
@@ -136,14 +136,14 @@ func TestDue_GoesToThePartitionOfTheLastEvent(t *testing.T) {
 	id, now := unique(), time.Now().UTC()
 	stop := f.start(t, tenantService{})
 	f.send(t, registration(id, now.AddDate(0, 0, -60)), tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.AddDate(0, 0, -20)))
-	f.awaitConsumed(t, time.Minute)
+	f.awaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	f.exec(t, "UPDATE subscriptions SET event_partition = (event_partition + 1) % 3, renewal_until = now() - interval '1 hour'")
 	partition := f.query(t, "SELECT event_partition FROM subscriptions")[0]
 	f.start(t, tenantService{})
-	eventually(t, "the expiry", time.Minute, func() bool { return f.query(t, "SELECT status FROM subscriptions")[0] == "(expired)" })
+	eventually(t, "the expiry", func() bool { return f.query(t, "SELECT status FROM subscriptions")[0] == "(expired)" })
 	ends, err := kafka.Ends(t.Context(), f.client, f.prefix+events.TopicSubscription)
 	if err != nil {
 		t.Fatal(err)

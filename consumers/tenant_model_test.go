@@ -42,10 +42,10 @@ func (f *tenantFixture) produce(t testing.TB, c tenantmodel.Config) *tenantmodel
 }
 
 // judge waits until everything is done, and compares tables and results with what the model says.
-func (f *tenantFixture) judge(t testing.TB, g *tenantmodel.Generator, within time.Duration) {
+func (f *tenantFixture) judge(t testing.TB, g *tenantmodel.Generator) {
 	t.Helper()
-	f.awaitConsumed(t, within)
-	f.awaitPublished(t, within)
+	f.awaitConsumed(t)
+	f.awaitPublished(t)
 	if d := g.Expected().Compare(f.observe(t)); len(d) > 0 {
 		t.Errorf("%d differences:\n%s", len(d), strings.Join(d[:min(10, len(d))], "\n"))
 	}
@@ -152,7 +152,7 @@ func TestCompaniesAndSubscriptionsAreWhatTheModelSays(t *testing.T) {
 				f.send(t, own...)
 			}
 			f.awaitResults(t, g.Expected().Results)
-			f.judge(t, g, time.Minute)
+			f.judge(t, g)
 		})
 	}
 }

@@ -37,8 +37,8 @@ func TestCompaniesRegisterAndSubscribeThroughTheirTopics(t *testing.T) {
 	stranger := tenantEvent("stranger", events.TypeUpgradeRequested, company(0), `"new_tier":"pro"`, now)
 	stranger.Key = company(1)
 	f.send(t, bad, stranger, tenantEvent("other", events.TypeUpgradeRequested, company(0), `"new_tier":"silver"`, now))
-	f.awaitConsumed(t, time.Minute)
-	f.awaitPublished(t, time.Minute)
+	f.awaitConsumed(t)
+	f.awaitPublished(t)
 	if got := f.query(t, "SELECT count(*), min(tier), max(tier) FROM subscriptions"); got[0] != "(5,pro,pro)" {
 		t.Errorf("subscriptions: %v", got)
 	}
@@ -64,8 +64,8 @@ func TestAnotherNumberOfPartitionsStopsTheConsumersUntilItIsAccepted(t *testing.
 	id, now := unique(), time.Now().Add(-time.Hour)
 	stop := f.start(t, tenantService{})
 	f.send(t, registration(id, now))
-	f.awaitConsumed(t, time.Minute)
-	eventually(t, "the number of partitions to be noted", time.Minute, func() bool {
+	f.awaitConsumed(t)
+	eventually(t, "the number of partitions to be noted", func() bool {
 		return f.query(t, "SELECT count(*) FROM topic_partitions")[0] == "(2)"
 	})
 	if err := stop(); err != nil {
@@ -76,10 +76,10 @@ func TestAnotherNumberOfPartitionsStopsTheConsumersUntilItIsAccepted(t *testing.
 		tenantEvent(id+"-config", events.TypeConfigUpdated, id, `"config":{"a":1}`, now.Add(time.Minute)))
 	tracker := health.New(time.Minute, slog.New(slog.DiscardHandler), events.TopicSubscription, events.TopicCompany)
 	stop = f.start(t, tenantService{health: tracker})
-	eventually(t, "readiness to say it", time.Minute, func() bool {
+	eventually(t, "readiness to say it", func() bool {
 		return strings.Contains(fmt.Sprintf("%+v", tracker.Readiness()), "tenant partitions --accept")
 	})
-	eventually(t, "the other consumer to go on", time.Minute, func() bool {
+	eventually(t, "the other consumer to go on", func() bool {
 		return f.query(t, "SELECT count(*) FROM inbox")[0] == "(2)"
 	})
 	if err := stop(); err != nil {
@@ -87,7 +87,7 @@ func TestAnotherNumberOfPartitionsStopsTheConsumersUntilItIsAccepted(t *testing.
 	}
 	f.exec(t, "UPDATE topic_partitions SET partitions = 3")
 	f.start(t, tenantService{})
-	f.awaitConsumed(t, time.Minute)
+	f.awaitConsumed(t)
 	if got := f.query(t, "SELECT tier FROM subscriptions"); got[0] != "(pro)" {
 		t.Errorf("subscription: %v", got)
 	}
@@ -103,7 +103,7 @@ func TestAnEventOfTheFutureIsADeadLetterAndLeavesTheCompanyItsTime(t *testing.T)
 		tenantEvent(id+"-2099", events.TypeConfigUpdated, id, `"config":{"a":1}`, now.AddDate(73, 0, 0)),
 		tenantEvent(id+"-soon", events.TypeConfigUpdated, id, `"config":{"b":1}`, now.Add(4*time.Minute)),
 		tenantEvent(id+"-later", events.TypeCancelRequested, id, "", now.Add(6*time.Minute)))
-	f.awaitConsumed(t, time.Minute)
+	f.awaitConsumed(t)
 	for _, topic := range []string{events.TopicCompany, events.TopicSubscription} {
 		if got := f.log(topic).Letters(t); len(got) != 1 || got[events.TimestampInFuture] != 1 {
 			t.Errorf("%s: dead letters %v", topic, got)

@@ -20,12 +20,12 @@ func TestMembersThatComeAndGoUnderLoadLoseAndDoubleNothing(t *testing.T) {
 		for round := range rounds {
 			f.publish(t, messages[round*portion:(round+1)*portion])
 			guest := f.Join(t, f.usage(t), kafkatest.Brisk)
-			eventually(t, "the guest gets partitions", 2*time.Minute, func() bool { return guest.Partitions() > 0 })
+			eventually(t, "the guest gets partitions", func() bool { return guest.Partitions() > 0 })
 			if err := guest.Stop(); err != nil { // under load: the portion is not consumed yet, or just so
 				t.Fatal(err)
 			}
 		}
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		if err := stays.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestCommit_UnansweredEndsTheGeneration(t *testing.T) {
 		stop := f.start(t, c)
 		f.publish(t, messages[:100])
 		kafkatest.Await(t, "the commit of what is done to be held", late.Caught)
-		f.AwaitConsumed(t, time.Minute) // by another commit
+		f.AwaitConsumed(t) // by another commit
 		held := proxy.HoldRequest(isInsert)
 		f.publish(t, messages[100:])
 		kafkatest.Await(t, "the insert to be held", held.Caught())
@@ -61,7 +61,8 @@ func TestCommit_UnansweredEndsTheGeneration(t *testing.T) {
 		}
 		close(late.Release)
 		kafkatest.Await(t, "the first commit to arrive", late.Sent)
-		if now := f.Positions(t)[0]; now != intended {
+		// It has no intent. A service that was given no time for the held insert meanwhile may have got further.
+		if now := f.Positions(t)[0]; now.Metadata == "" && now.Committed <= intended.Committed || now.Committed < intended.Committed {
 			t.Errorf("the late commit was taken: %+v, then %+v", intended, now)
 		}
 		proxy.Refuse(true)
@@ -81,7 +82,7 @@ func TestCommit_UnansweredEndsTheGeneration(t *testing.T) {
 func (f *fixture) settled(t *testing.T) {
 	t.Helper()
 	quiet := time.Now().Add(2 * time.Second)
-	eventually(t, "the inserts to be over", time.Minute, func() bool {
+	eventually(t, "the inserts to be over", func() bool {
 		if f.count(t, "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO usage_tracking%'") > 0 {
 			quiet = time.Now().Add(2 * time.Second)
 		}

@@ -22,7 +22,7 @@ func (f *fixture) addPartitionsAndKnow(t *testing.T, count int) {
 	t.Helper()
 	f.AddPartitions(t, count)
 	f.RenewClient(t)
-	eventually(t, "the new partitions have leaders", 2*time.Minute, func() bool { return f.Leaders(t) == count })
+	eventually(t, "the new partitions have leaders", func() bool { return f.Leaders(t) == count })
 }
 
 // publishTo publishes messages as a producer does that knows of some partitions of the topic only.
@@ -33,7 +33,8 @@ func (f *fixture) publishTo(t *testing.T, messages []model.Message, partitions i
 		_, _ = h.Write(m.Key)
 		return int(h.Sum32() % uint32(partitions))
 	})
-	w := &kafkago.Writer{Addr: f.Client.Addr, Transport: f.Client.Transport, Topic: f.Topic, Balancer: balancer, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := enginetest.Writer(f.Client)
+	w.Topic, w.Balancer, w.BatchTimeout = f.Topic, balancer, 5*time.Millisecond
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), kafkaMessages(messages)...); err != nil {
 		t.Fatal(err)
@@ -66,7 +67,7 @@ func TestUsage_ResendsAfterPartitionsWereAdded(t *testing.T) {
 			messages, want := traffic(t, model.Config{Seed: 61, Count: 60, Start: time.Now().Add(-c.age - time.Minute)})
 			stop := f.start(t, faulty(1000))
 			f.publish(t, messages)
-			f.AwaitConsumed(t, time.Minute)
+			f.AwaitConsumed(t)
 			if c.restart {
 				if err := stop(); err != nil {
 					t.Fatal(err)
@@ -93,13 +94,13 @@ func TestUsage_StaleProducersAfterPartitionsWereAdded(t *testing.T) {
 	c, report := tracked(faulty(1000))
 	stop := f.start(t, c)
 	f.publish(t, before)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	f.addPartitionsAndKnow(t, 7)
-	eventually(t, "the group to own the new partitions", time.Minute, func() bool { return report().Partitions == 7 })
+	eventually(t, "the group to own the new partitions", func() bool { return report().Partitions == 7 })
 
 	messages, want := traffic(t, model.Config{Seed: 63, Count: 60, Start: time.Now()})
 	stale.publishTo(t, messages, 4)
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	f.publishTo(t, messages, 7)
 	f.finish(t, stop)
 	if n := f.count(t, "SELECT count() FROM usage_tracking"); int64(n) != want.Tables.Rows+40 {
@@ -120,18 +121,18 @@ func TestUsage_ResendsFromAnotherTopic(t *testing.T) {
 			first, second := older, newer
 			stopFirst, stopSecond := older.start(t, faulty(1000)), func() error { return nil }
 			first.publish(t, messages[:1])
-			first.AwaitConsumed(t, time.Minute)
+			first.AwaitConsumed(t)
 			if c.both {
 				stopSecond = newer.start(t, faulty(1000))
 				newer.publish(t, messages[:1])
-				newer.AwaitConsumed(t, time.Minute)
+				newer.AwaitConsumed(t)
 			}
 			if c.back {
 				first, second = newer, older
 				stopFirst, stopSecond = stopSecond, stopFirst
 			}
 			first.publish(t, messages[1:])
-			first.AwaitConsumed(t, time.Minute)
+			first.AwaitConsumed(t)
 			if !c.both {
 				if err := stopFirst(); err != nil {
 					t.Fatal(err)
@@ -151,17 +152,17 @@ func TestUsage_ASecondGroupOnOneTopicIsRefused(t *testing.T) {
 	messages, want := traffic(t, model.Config{Seed: 65, Count: 100})
 	stop := f.start(t, faulty(1000))
 	f.publish(t, messages[:50])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 
 	second := *f
 	second.Group += ".second"
 	c, report := tracked(faulty(1000))
 	stopSecond := second.start(t, c)
-	eventually(t, "the second group to be refused", time.Minute, func() bool {
+	eventually(t, "the second group to be refused", func() bool {
 		return strings.Contains(report().Reason, "two groups would store every event twice")
 	})
 	f.publish(t, messages[50:])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	for id, p := range second.Positions(t) {
 		if p.Committed > 0 {
 			t.Errorf("partition %d: the second group has committed %d", id, p.Committed)
@@ -200,7 +201,7 @@ func TestUsage_AClockThatJumpedOnceHoldsNothingUp(t *testing.T) {
 	c.store = func(s consumers.UsageStore) consumers.UsageStore { return &jumpedClock{UsageStore: s} }
 	stop := f.start(t, c)
 	f.publish(t, messages[:100])
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	lost := proxy.SwallowResponse(isInsert)
 	f.publish(t, messages[100:])
 	kafkatest.Await(t, "the answer of an insert to be lost", lost.Caught())

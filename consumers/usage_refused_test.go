@@ -78,7 +78,7 @@ func TestUsage_ACopySharesTheFateOfItsFirst(t *testing.T) {
 			}
 			stop := f.start(t, faulty(1000))
 			f.publish(t, []model.Message{known})
-			f.AwaitConsumed(t, time.Minute)
+			f.AwaitConsumed(t)
 			f.publish(t, c.batch)
 			f.finish(t, stop)
 			f.fates(t, c.want)
@@ -125,7 +125,7 @@ func TestUsage_ATableThatRefusesAllStopsThePartition(t *testing.T) {
 			f.publish(t, messages)
 			c, report := tracked(consumer{rows: rows})
 			stop := f.start(t, c)
-			eventually(t, "the partition to stop", faultPatient, func() bool {
+			eventually(t, "the partition to stop", func() bool {
 				return strings.Contains(report().Reason, "accepted none")
 			})
 			if err := stop(); err != nil {

@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"os"
 	"testing"
-	"time"
 
 	"tenantflow/internal/model"
 )
@@ -16,7 +15,7 @@ func TestEveryUsageEventHasOneEffect(t *testing.T) {
 	f.publish(t, messages)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	stop := f.start(t, consumer{log: log})
-	f.AwaitConsumed(t, 3*time.Minute)
+	f.AwaitConsumed(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 )
 
 // A backlog is judged as it would have been when it was published: what lay in the future of its record is refused, although its time has
@@ -26,7 +27,8 @@ func TestUsage_TheFutureIsThatOfTheRecord(t *testing.T) {
 		}
 		return m
 	}
-	w := &kafkago.Writer{Addr: kafkago.TCP(f.Brokers), Transport: &kafkago.Transport{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}
+	w := enginetest.Writer(f.Client)
+	w.BatchTimeout = time.Millisecond
 	t.Cleanup(func() { _ = w.Close() })
 	early := now.Add(-5 * time.Hour)
 	if err := w.WriteMessages(t.Context(),
@@ -38,7 +40,7 @@ func TestUsage_TheFutureIsThatOfTheRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.start(t, consumer{})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	var rows, letters string
 	if err := f.db.QueryRow(t.Context(), "SELECT arrayStringConcat(arraySort(groupArray(concat(event_id, ' at ', toString(_offset)))), ', ') FROM usage_tracking").Scan(&rows); err != nil {
 		t.Fatal(err)

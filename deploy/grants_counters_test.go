@@ -15,10 +15,7 @@ import (
 // Counting, reading, caching and verifying, with the login of deploy/grants/dragonfly.redis.
 func TestGrants_CountersAndCacheWorkWithThem(t *testing.T) {
 	t.Parallel()
-	options, err := redis.ParseURL(enginetest.Counters(t).URL())
-	if err != nil {
-		t.Fatal(err)
-	}
+	options := enginetest.RedisOptions(t, enginetest.Counters(t).URL())
 	admin := redis.NewClient(options)
 	t.Cleanup(func() { _ = admin.Close() })
 	var command []any

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -170,14 +169,7 @@ func awaitNoLock(t *testing.T, d *tenantDB) {
 
 func awaitWaiting(t *testing.T, d *tenantDB, somebody bool) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
-	for (d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") != "0") != somebody {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("somebody is to wait for a lock: %t; that has not come", somebody)
-		}
-	}
+	enginetest.Await(t, fmt.Sprintf("somebody is to wait for a lock: %t", somebody), func() bool {
+		return (d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") != "0") == somebody
+	})
 }

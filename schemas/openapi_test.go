@@ -25,6 +25,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tenantflow/internal/directory"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
@@ -437,11 +438,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	for range most {
 		waiting.Go(func() { send(t, http.MethodGet, open.url+"/v1/users/pro/subscription") })
 	}
-	for deadline := time.Now().Add(time.Minute); open.asked.Load() < before+most; <-time.After(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d requests are under way", open.asked.Load()-before, most)
-		}
-	}
+	enginetest.Await(t, "all requests to be under way", func() bool { return open.asked.Load() >= before+most })
 	for path := range d.members(t, "paths") {
 		if strings.HasPrefix(path, "/v1/") {
 			ask(open, http.MethodGet, path, strings.NewReplacer("{user_id}", "pro", "{company_id}", "pro").Replace(path))

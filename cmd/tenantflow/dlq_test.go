@@ -13,6 +13,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 )
 
@@ -22,8 +23,9 @@ func writeLetters(t *testing.T, environ []string, reasons []events.Reason, value
 	_, broker, _ := strings.Cut(environ[0], "=")
 	topic := t.Name() + "." + events.TopicUsage
 	transport := &kafka.Transport{}
-	w := &kafka.Writer{Addr: kafka.TCP(broker), Topic: events.DeadLetterTopic(topic), Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond,
-		Transport: transport} // of its own: the one that all share may not know the topic yet
+	// A transport of its own: the one that all share may not know the topic yet.
+	w := enginetest.Writer(&kafka.Client{Addr: kafka.TCP(broker), Transport: transport})
+	w.Topic, w.Balancer, w.BatchTimeout = events.DeadLetterTopic(topic), &kafka.Hash{}, time.Millisecond
 	defer transport.CloseIdleConnections()
 	defer func() { _ = w.Close() }()
 	for i, value := range values {

@@ -37,11 +37,7 @@ func quotaStores(t *testing.T) (environ []string, counters *redis.Client) {
 		}
 	}
 	address := enginetest.SharedRedis(t).URL()
-	at, err := redis.ParseURL(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	counters = redis.NewClient(at)
+	counters = redis.NewClient(enginetest.RedisOptions(t, address))
 	t.Cleanup(func() { _ = counters.Close() })
 	return []string{"TENANTFLOW_POSTGRES_DSN=" + dsn, "TENANTFLOW_DRAGONFLY_URL=" + address, "TENANTFLOW_TOPIC_PREFIX=" + t.Name() + "."}, counters
 }

@@ -57,7 +57,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport}
+	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...), Transport: transport, Timeout: enginetest.Patience}
 	if _, err := topic.Ensure(t.Context(), client, topic.All(topic.Settings{Prefix: prefix, Partitions: 3})); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 	last := start(t, "tenantflow", environ, "run", "--only", "usage")
 	want := traffic.Expected()
 	var differences []model.Difference
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(enginetest.Patience)
 	for {
 		got, err := model.ReadViews(t.Context(), tables.DB())
 		if err != nil {
@@ -110,7 +110,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 			_, metrics := get(t, last.url+"/metrics")
 			last.signal(t, syscall.SIGTERM)
 			log, _ := last.wait(t)
-			t.Fatalf("after three minutes:\n%s\n%s\n%s\n%s", model.Describe(differences), ready, metrics, log)
+			t.Fatalf("after minutes:\n%s\n%s\n%s\n%s", model.Describe(differences), ready, metrics, log)
 		}
 		<-time.After(100 * time.Millisecond)
 	}
@@ -123,7 +123,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(3 * time.Minute); ; {
+	for deadline := time.Now().Add(enginetest.Patience); ; {
 		got, err := model.ReadViews(t.Context(), tables.DB())
 		if err != nil {
 			t.Fatal(err)
@@ -136,7 +136,7 @@ func TestTheServiceStoresUsageExactlyOnceOverStopsAndKills(t *testing.T) {
 		if time.Now().After(deadline) {
 			last.signal(t, syscall.SIGTERM)
 			log, _ := last.wait(t)
-			t.Fatalf("after three minutes:\n%s\n%s", model.Describe(differences), log)
+			t.Fatalf("after minutes:\n%s\n%s", model.Describe(differences), log)
 		}
 		<-time.After(100 * time.Millisecond)
 	}

@@ -13,9 +13,6 @@ import (
 	"tenantflow/internal/engine/enginetest"
 )
 
-// patient is how long the test waits for anything.
-const patient = 2 * time.Minute
-
 // lasting is how long each trouble lasts in the test. Reasons settle well within it.
 const lasting = 12 * time.Second
 
@@ -40,7 +37,7 @@ func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
 	p := start(t, "tenantflow", environ, "run")
 	until := func(what string, condition func(r readiness) bool) readiness {
 		t.Helper()
-		for deadline := time.Now().Add(patient); ; {
+		for deadline := time.Now().Add(enginetest.Patience); ; {
 			_, body := get(t, p.url+"/readyz")
 			var r readiness
 			if err := json.Unmarshal([]byte(body), &r); err != nil {
@@ -50,7 +47,7 @@ func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
 				return r
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: not within %s\n%s", what, patient, body)
+				t.Fatalf("%s: not within %s\n%s", what, enginetest.Patience, body)
 			}
 			<-time.After(50 * time.Millisecond)
 		}

@@ -53,7 +53,7 @@ func TestArchive_HoldsEveryRecordAsItIs(t *testing.T) {
 		}
 		r := l.archive(t)
 		same(t, "archive", l.archived(t), want)
-		if r.Records != int64(len(want)) || time.Since(r.UpTo) > time.Minute {
+		if r.Records != int64(len(want)) || time.Since(r.UpTo) > enginetest.Patience {
 			t.Errorf("the report says %d records up to %s", r.Records, r.UpTo)
 		}
 		ends, err := kafka.Ends(t.Context(), l.client, l.topic)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
@@ -55,7 +56,7 @@ func TestRatiosCompareRunsOfTheSameRound(t *testing.T) {
 func TestTheProcessorTimeOfAProcessIsRead(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	deadline := began.Add(20 * time.Second)
+	deadline := began.Add(enginetest.Patience)
 	for n := 0; ; n++ {
 		used, err := cpuTime(os.Getpid())
 		if err != nil {
@@ -248,21 +249,31 @@ func TestTheAskerReadsAnswersAndRefusesErrors(t *testing.T) {
 		if err := os.WriteFile(a.Users, []byte(users), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		a.From, a.Until = time.Now(), time.Now().Add(100*time.Millisecond) // 50 of them
-		err := a.Run(t.Context())
-		if (err == nil) != good {
-			t.Errorf("asking about %q: %v", users, err)
-		}
-		if !good {
-			continue
-		}
-		var took []int64
-		text, err := os.ReadFile(a.Out)
-		if err == nil {
-			err = json.Unmarshal(text, &took)
-		}
-		if err != nil || len(took) < 1 || len(took) > 51 || slices.Min(took) < 0 {
-			t.Errorf("%d answers, want some and 51 at most, none before it was due: %v", len(took), err)
+		// On a busy machine the time may be over before the first is asked.
+		for window := 100 * time.Millisecond; ; window *= 4 {
+			a.From, a.Until = time.Now(), time.Now().Add(window)
+			err := a.Run(t.Context())
+			if (err == nil) != good && window < enginetest.Patience && err == nil {
+				continue
+			}
+			if (err == nil) != good {
+				t.Errorf("asking about %q: %v", users, err)
+			}
+			if !good {
+				break
+			}
+			var took []int64
+			text, err := os.ReadFile(a.Out)
+			if err == nil {
+				err = json.Unmarshal(text, &took)
+			}
+			if err == nil && len(took) == 0 && window < enginetest.Patience {
+				continue
+			}
+			if most := int(window.Seconds()*float64(a.Rate)) + 1; err != nil || len(took) < 1 || len(took) > most || slices.Min(took) < 0 {
+				t.Errorf("%d answers, want some and %d at most, none before it was due: %v", len(took), most, err)
+			}
+			break
 		}
 	}
 }

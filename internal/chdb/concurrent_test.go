@@ -109,8 +109,8 @@ func TestAnInsertRunsToItsEndWhenItsClientLeaves(t *testing.T) {
 	conn := database(t)
 	exec(t, conn, "CREATE TABLE t (a UInt64, s String) ENGINE = MergeTree ORDER BY a",
 		"CREATE TABLE slow (a UInt64) ENGINE = MergeTree ORDER BY a",
-		"CREATE MATERIALIZED VIEW feed TO slow AS SELECT a + sleep(1) AS a FROM t")
-	ctx, cancel := context.WithCancel(clickhouse.Context(t.Context(), clickhouse.WithSettings(clickhouse.Settings{"log_comment": "inserter"})))
+		"CREATE MATERIALIZED VIEW feed TO slow AS SELECT a + sleepEachRow(1.5) AS a FROM t")
+	ctx, cancel := context.WithCancel(clickhouse.Context(t.Context(), clickhouse.WithSettings(slowly(clickhouse.Settings{"log_comment": "inserter"}))))
 	ended := make(chan error, 1)
 	block := nativeBlock(t, 0, 10)
 	go func() { ended <- conn.InsertFormat(ctx, "Native", "INSERT INTO t (a, s)", bytes.NewReader(block)) }()

@@ -22,6 +22,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 
 	"tenantflow/internal/chdb"
+	"tenantflow/internal/engine/enginetest"
 )
 
 // childVariable makes the test binary a ClickHouse process on the directory it names (see restart_test.go).
@@ -62,7 +63,7 @@ func runTests(m *testing.M) int {
 	shared.url = web.URL
 	code := m.Run()
 	web.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), enginetest.Patience)
 	defer cancel()
 	if err := server.Close(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "close ClickHouse:", err)
@@ -227,18 +228,15 @@ func dial(t *testing.T) net.Conn {
 	return conn
 }
 
-// eventually asks until the answer is yes; half a minute at most.
+// eventually asks until the answer is yes.
 func eventually(t *testing.T, yes func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !yes() {
-		select {
-		case <-deadline.C:
-			t.Fatal("it did not happen within 30 s")
-		case <-tick.C:
-		}
-	}
+	enginetest.Await(t, "what is expected", yes)
+}
+
+// slowly are settings under which sleepEachRow may sleep for as long as a test wants: long enough for the test to look at what goes on
+// meanwhile, on a busy machine as well.
+func slowly(settings clickhouse.Settings) clickhouse.Settings {
+	settings["function_sleep_max_microseconds_per_block"] = 0
+	return settings
 }

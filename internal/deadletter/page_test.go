@@ -58,8 +58,8 @@ func (b *box) letter(n int) kafka.Message {
 // write writes letters, each portion later than the one before.
 func (b *box) write(t testing.TB, portions ...[]kafka.Message) {
 	t.Helper()
-	w := &kafka.Writer{Addr: b.client.Addr, Transport: b.client.Transport, Topic: events.DeadLetterTopic(b.topic), Balancer: &kafka.RoundRobin{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
+	w := enginetest.Writer(b.client)
+	w.Topic, w.Balancer, w.BatchTimeout, w.BatchSize = events.DeadLetterTopic(b.topic), &kafka.RoundRobin{}, time.Millisecond, 1000
 	defer func() { _ = w.Close() }()
 	for _, p := range portions {
 		if err := w.WriteMessages(t.Context(), p...); err != nil {

@@ -60,9 +60,9 @@ func newWorldOn(t testing.TB, dsn string) *world {
 	w.dsn = address.String()
 
 	// Its own: a directory deletes from Dragonfly what is of another database.
-	own := enginetest.Redis(t).Addr()
-	w.cache = enginetest.Proxy(t, own)
-	w.redis = redis.NewClient(&redis.Options{Addr: own})
+	own := enginetest.Redis(t)
+	w.cache = enginetest.Proxy(t, own.Addr())
+	w.redis = redis.NewClient(enginetest.RedisOptions(t, own.URL()))
 	t.Cleanup(func() { w.redis.Close() })
 	return w
 }
@@ -120,11 +120,13 @@ func (w *world) make(change ...func(*directory.Config)) *node {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: w.cache.Addr(), ContextTimeoutEnabled: true, MaxRetries: -1})
+	options := enginetest.RedisOptions(w.t, "redis://"+w.cache.Addr())
+	options.ContextTimeoutEnabled, options.MaxRetries = true, -1
+	client := redis.NewClient(options)
 	n := &node{loader: &loader{Store: store}, log: &logLines{}, cache: dragonfly.NewCache(client)}
 	c := directory.Config{Loader: n.loader, Cache: n.cache, Log: slog.New(slog.NewTextHandler(n.log, nil)), PollInterval: 20 * time.Millisecond,
 		// A machine that is busy with other tests is not a store that is away.
-		CacheTimeout: 10 * time.Second, LoadTimeout: 30 * time.Second}
+		CacheTimeout: time.Minute, LoadTimeout: time.Minute}
 	for _, f := range change {
 		f(&c)
 	}

@@ -59,7 +59,7 @@ func TestDragonfly_IsRunAsAProgram(t *testing.T) {
 		if host, _, err := net.SplitHostPort(d.Addr()); err != nil || host != "127.0.0.1" {
 			t.Errorf("it listens on %s", d.Addr())
 		}
-		client := redis.NewClient(&redis.Options{Addr: d.Addr()})
+		client := redis.NewClient(enginetest.RedisOptions(t, "redis://"+d.Addr()))
 		defer client.Close()
 		client.Set(t.Context(), "k", "saved", 0)
 		if persistence != engine.Forgetful {

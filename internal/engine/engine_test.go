@@ -56,7 +56,7 @@ func keepsItsData(t *testing.T, e restartable, write func(value string), values 
 func TestRedisKeepsItsDataOverStopAndKill(t *testing.T) {
 	t.Parallel()
 	r := enginetest.Redis(t)
-	client := redis.NewClient(&redis.Options{Addr: r.Addr()})
+	client := redis.NewClient(enginetest.RedisOptions(t, r.URL()))
 	defer client.Close()
 	keepsItsData(t, r,
 		func(v string) {
@@ -70,7 +70,7 @@ func TestRedisKeepsItsDataOverStopAndKill(t *testing.T) {
 func TestRedisWithSnapshotsForgetsWhatCameAfterTheLastOne(t *testing.T) {
 	t.Parallel()
 	r := enginetest.Redis(t, enginetest.Persist(engine.Snapshot))
-	client := redis.NewClient(&redis.Options{Addr: r.Addr()})
+	client := redis.NewClient(enginetest.RedisOptions(t, r.URL()))
 	defer client.Close()
 	client.Set(t.Context(), "k", "before", 0)
 	if err := r.Stop(); err != nil {

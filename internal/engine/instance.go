@@ -42,7 +42,7 @@ func (e *instance) Port() int { return e.port.number }
 func (e *instance) LogPath() string { return filepath.Join(e.dir, e.name+".log") }
 
 // Start runs the engine, with the data and on the port it had before, and returns when it has answered a request.
-// It is an error to start one that runs. It gives up after two minutes, or when ctx ends. The engine outlives ctx.
+// It is an error to start one that runs. It gives up after five minutes, or when ctx ends. The engine outlives ctx.
 func (e *instance) Start(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -133,7 +133,7 @@ func (e *instance) Kill() error {
 	return e.end(func(run *child) error { return run.kill() })
 }
 
-// Stop ends the engine cleanly, and kills it when that takes longer than 20 s, which is then the error. Stopping one
+// Stop ends the engine cleanly, and kills it when that takes longer than a minute, which is then the error. Stopping one
 // that does not run is no error.
 func (e *instance) Stop() error {
 	return e.end(func(run *child) error { return run.stop(e.stopSig, stopLimit) })

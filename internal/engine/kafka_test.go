@@ -41,7 +41,7 @@ func client(t *testing.T, k *engine.Kafka) *kafka.Client {
 	t.Helper()
 	transport := &kafka.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: 10 * time.Second}
+	return &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: enginetest.Patience}
 }
 
 func produce(t *testing.T, k *engine.Kafka, topic, value string) (int64, error) {
@@ -62,7 +62,7 @@ func valuesOf(t *testing.T, k *engine.Kafka, topic string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(enginetest.Patience))
 	first, last, err := conn.ReadOffsets()
 	if err != nil {
 		t.Fatal(err)

@@ -61,8 +61,8 @@ const (
 // startLimit is how long an engine may take until it answers; stopLimit how long a clean stop may take before the
 // engine is killed.
 const (
-	startLimit = 2 * time.Minute
-	stopLimit  = 20 * time.Second
+	startLimit = 5 * time.Minute
+	stopLimit  = time.Minute
 )
 
 func (o Options) log() io.Writer {

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -19,8 +18,10 @@ func behindProxy(t *testing.T) (proxy *engine.Proxy, direct, through *redis.Clie
 	t.Helper()
 	r := enginetest.Redis(t)
 	proxy = enginetest.Proxy(t, r.Addr())
-	direct = redis.NewClient(&redis.Options{Addr: r.Addr()})
-	through = redis.NewClient(&redis.Options{Addr: proxy.Addr(), MaxRetries: -1, ReadTimeout: 3 * time.Second})
+	direct = redis.NewClient(enginetest.RedisOptions(t, r.URL()))
+	o := enginetest.RedisOptions(t, "redis://"+proxy.Addr())
+	o.MaxRetries = -1
+	through = redis.NewClient(o)
 	t.Cleanup(func() { direct.Close(); through.Close() })
 	return proxy, direct, through
 }
@@ -31,8 +32,8 @@ func within(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(10 * time.Second):
-		t.Fatalf("%s did not happen within 10 s", what)
+	case <-time.After(enginetest.Patience):
+		t.Fatalf("%s did not happen within %s", what, enginetest.Patience)
 	}
 }
 
@@ -43,7 +44,7 @@ func TestASwallowedResponseLeavesTheWorkDone(t *testing.T) {
 	if err := through.Ping(t.Context()).Err(); err != nil {
 		t.Fatalf("a request that does not match: %v", err)
 	}
-	if err := through.Incr(t.Context(), "n").Err(); err == nil {
+	if err := through.WithTimeout(3*time.Second).Incr(t.Context(), "n").Err(); err == nil {
 		t.Error("the client got an answer that was to be swallowed")
 	}
 	within(t, "the swallowing", trap.Caught())
@@ -59,7 +60,7 @@ func TestAHeldRequestArrivesLateEvenWhenItsClientIsGone(t *testing.T) {
 	t.Parallel()
 	proxy, direct, through := behindProxy(t)
 	trap := proxy.HoldRequest(incr)
-	if err := through.Incr(t.Context(), "n").Err(); err == nil {
+	if err := through.WithTimeout(3*time.Second).Incr(t.Context(), "n").Err(); err == nil {
 		t.Fatal("the held request was answered")
 	}
 	within(t, "the holding", trap.Caught())
@@ -69,18 +70,16 @@ func TestAHeldRequestArrivesLateEvenWhenItsClientIsGone(t *testing.T) {
 		t.Fatalf("the held request has arrived: n is %d, %v", n, err)
 	}
 	trap.Release()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, func() bool { n, _ := direct.Get(ctx, "n").Int(); return n == 1 }); err != nil {
-		t.Errorf("the released request did not arrive: %v", err)
-	}
+	enginetest.Await(t, "the released request to arrive", func() bool { n, _ := direct.Get(t.Context(), "n").Int(); return n == 1 })
 }
 
 func TestAHeldRequestIsAnsweredWhenItIsReleasedInTime(t *testing.T) {
 	t.Parallel()
 	r := enginetest.Redis(t)
 	proxy := enginetest.Proxy(t, r.Addr())
-	c := redis.NewClient(&redis.Options{Addr: proxy.Addr(), MaxRetries: -1, ReadTimeout: 10 * time.Second})
+	o := enginetest.RedisOptions(t, "redis://"+proxy.Addr())
+	o.MaxRetries = -1
+	c := redis.NewClient(o)
 	defer c.Close()
 	trap := proxy.HoldRequest(incr)
 	answered := make(chan error, 1)
@@ -109,9 +108,5 @@ func TestCutAndRefusedConnectionsComeBack(t *testing.T) {
 		}
 	}
 	proxy.Refuse(false)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, func() bool { return ping() == nil }); err != nil {
-		t.Errorf("no answer after the proxy lets in again: %v", err)
-	}
+	enginetest.Await(t, "an answer after the proxy lets in again", func() bool { return ping() == nil })
 }

@@ -34,8 +34,8 @@ func clientOf(t *testing.T, k *engine.Kafka) *kafka.Client {
 
 func write(t *testing.T, c *kafka.Client, topic string, codec kafka.Compression, messages ...kafka.Message) {
 	t.Helper()
-	w := &kafka.Writer{Addr: c.Addr, Transport: c.Transport, Topic: topic, RequiredAcks: kafka.RequireAll,
-		BatchTimeout: time.Millisecond, Compression: codec}
+	w := enginetest.Writer(c)
+	w.Topic, w.BatchTimeout, w.Compression = topic, time.Millisecond, codec
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)

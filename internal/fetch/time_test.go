@@ -23,7 +23,9 @@ func TestTheTimeIsTheBrokersWhereTheTopicSaysSo(t *testing.T) {
 		topic := enginetest.NewTopicOn(t, broker, 1, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: c.kind})
 		transport := &kafka.Transport{}
 		t.Cleanup(transport.CloseIdleConnections)
-		w := &kafka.Writer{Addr: kafka.TCP(broker.Addr()), Transport: transport, Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond}
+		client := &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
+		w := enginetest.Writer(client)
+		w.Topic, w.BatchTimeout = topic, time.Millisecond
 		t.Cleanup(func() { _ = w.Close() })
 		ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 		defer cancel()
@@ -31,7 +33,7 @@ func TestTheTimeIsTheBrokersWhereTheTopicSaysSo(t *testing.T) {
 		if err := w.WriteMessages(ctx, kafka.Message{Value: []byte("x"), Time: old}, kafka.Message{Value: []byte("y"), Time: old}); err != nil {
 			t.Fatal(err)
 		}
-		r := fetch.New(&kafka.Client{Addr: w.Addr, Transport: transport}, topic, 0)
+		r := fetch.New(client, topic, 0)
 		defer r.Close()
 		var times []time.Time
 		for offset := int64(0); len(times) < 2; {

@@ -69,7 +69,7 @@ func answerOf(status int, header http.Header, body []byte) answer {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, condition); err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ func setupStores(t *testing.T) storeFixture {
 	}
 	t.Cleanup(func() { _ = f.sql.Close(context.Background()) })
 
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: strings.Replace(dsn, enginetest.SharedPostgres(t).Addr(), f.proxy.Addr(), 1), Timeout: time.Second})
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: strings.Replace(dsn, enginetest.SharedPostgres(t).Addr(), f.proxy.Addr(), 1), Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,10 +57,10 @@ func setupStores(t *testing.T) storeFixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = quotas.Close() })
-	f.counters = redis.NewClient(at)
+	f.counters = redis.NewClient(enginetest.RedisOptions(t, f.redis.URL()))
 	t.Cleanup(func() { _ = f.counters.Close() })
 
-	d := directory.New(directory.Config{Loader: store, Cache: dragonfly.NewCache(quotas.Client()), Log: log, LoadTimeout: time.Second})
+	d := directory.New(directory.Config{Loader: store, Cache: dragonfly.NewCache(quotas.Client()), Log: log, LoadTimeout: time.Minute})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

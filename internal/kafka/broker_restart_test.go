@@ -10,7 +10,7 @@ import (
 )
 
 // A broker that was killed knows the members of its groups when it is back. kafka-go has forgotten who it was by then, and
-// joins under another name: the group would wait until the session of the one that nobody is any more has timed out.
+// joins under another name: the group would wait for the old one until its session has timed out.
 func TestAMemberComesBackAtOnceAfterItsBrokerWasKilled(t *testing.T) {
 	t.Parallel()
 	broker := enginetest.ApacheKafka(t)
@@ -19,21 +19,21 @@ func TestAMemberComesBackAtOnceAfterItsBrokerWasKilled(t *testing.T) {
 	m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) {
 		c.SessionTimeout, c.RebalanceTimeout = 4*enginetest.Patience, 4*enginetest.Patience
 	})
-	kafkatest.Eventually(t, "the member has its partitions", enginetest.Patience, func() bool { return m.Partitions() == 2 })
+	kafkatest.Eventually(t, "the member has its partitions", func() bool { return m.Partitions() == 2 })
 	for range 2 {
 		if err := broker.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		// It notices, and fails to say goodbye.
-		kafkatest.Eventually(t, "the member has no partitions", enginetest.Patience, func() bool { return m.Partitions() == 0 })
+		kafkatest.Eventually(t, "the member has no partitions", func() bool { return m.Partitions() == 0 })
 		if err := broker.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		back := time.Now()
-		kafkatest.Eventually(t, "the member has its partitions again", enginetest.Patience, func() bool { return m.Partitions() == 2 })
+		kafkatest.Eventually(t, "the member has its partitions again", func() bool { return m.Partitions() == 2 })
 		t.Logf("it had its partitions again %s after the broker was back", time.Since(back).Round(100*time.Millisecond))
 	}
 	f.RenewClient(t)
 	f.Produce(t, kafkatest.Numbered(1, 10)...)
-	kafkatest.Eventually(t, "all is taken", enginetest.Patience, func() bool { return taken.Count() == 10 })
+	kafkatest.Eventually(t, "all is taken", func() bool { return taken.Count() == 10 })
 }

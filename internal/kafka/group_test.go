@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +28,7 @@ import (
 func generation(t *testing.T, f *kafkatest.Log) (*kafkago.ConsumerGroup, *kafkago.Generation) {
 	t.Helper()
 	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{ID: f.Group, Brokers: []string{f.Brokers}, Topics: []string{f.Topic},
-		SessionTimeout: 3 * time.Second, RebalanceTimeout: 5 * time.Second, HeartbeatInterval: 200 * time.Millisecond, JoinGroupBackoff: 100 * time.Millisecond})
+		SessionTimeout: 45 * time.Second, RebalanceTimeout: 90 * time.Second, HeartbeatInterval: 200 * time.Millisecond, JoinGroupBackoff: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestTheBrokerRefusesACommitOfAnOldGeneration(t *testing.T) {
 		// All members rejoin, because a new one joins.
 		joined := make(chan *kafkago.Generation, 1)
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), enginetest.Patience)
 			defer cancel()
 			for ctx.Err() == nil {
 				if gen, err := one.Next(ctx); err == nil {
@@ -76,7 +76,7 @@ func TestTheBrokerRefusesACommitOfAnOldGeneration(t *testing.T) {
 			}
 		}()
 		two, second := generation(t, f)
-		again := <-joined
+		again := kafkatest.Await(t, "the first member to be in the new generation", joined)
 		if again.ID != second.ID || again.ID == first.ID {
 			t.Fatalf("generations %d, then %d and %d", first.ID, again.ID, second.ID)
 		}
@@ -101,21 +101,28 @@ func TestTheBrokerRefusesACommitOfAnOldGeneration(t *testing.T) {
 	})
 }
 
+// longSession is about as long as the embedded broker allows. What does not wait for its end is over when half of it is, on any machine.
+const longSession = 4 * time.Minute
+
 func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := kafkatest.NewLog(t, broker, 4)
 		// Heartbeats report a rebalance: every 3 s at most. The session would last far longer.
 		patient := func(c *kafka.Config) {
-			c.SessionTimeout, c.RebalanceTimeout, c.Drain = 60*time.Second, 60*time.Second, 5*time.Second
+			c.SessionTimeout, c.RebalanceTimeout, c.Drain = longSession, longSession, 5*time.Second
 		}
 		var taken kafkatest.Journal
 		one := f.Join(t, kafkatest.EachEvent(&taken), patient)
 		two := f.Join(t, kafkatest.EachEvent(&taken), patient)
-		kafkatest.Eventually(t, "both have two partitions", 2*time.Minute, func() bool { return one.Partitions() == 2 && two.Partitions() == 2 })
+		kafkatest.Eventually(t, "both have two partitions", func() bool { return one.Partitions() == 2 && two.Partitions() == 2 })
 		if err := one.Stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
-		kafkatest.Eventually(t, "the other one has all", 40*time.Second, func() bool { return two.Partitions() == 4 })
+		ctx, cancel := context.WithTimeout(t.Context(), longSession/2)
+		defer cancel()
+		if err := enginetest.Eventually(ctx, func() bool { return two.Partitions() == 4 }); err != nil {
+			t.Fatalf("the other one has %d partitions, want all: %v", two.Partitions(), err)
+		}
 		if err := two.Stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
@@ -124,16 +131,11 @@ func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 
 func TestWithoutABrokerTheConsumerKeepsTryingAndReadinessSaysWhy(t *testing.T) {
 	t.Parallel()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := l.Addr().String()
-	_ = l.Close()
+	closed := enginetest.ClosedAddress(t)
 	f := kafkatest.NewLog(t, enginetest.SharedKafka(t), 1)
 	var taken kafkatest.Journal
 	m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.Brokers = []string{closed} })
-	kafkatest.Eventually(t, "readiness says why", 2*time.Minute, func() bool {
+	kafkatest.Eventually(t, "readiness says why", func() bool {
 		r := m.Report()
 		return r.State == health.Failing && strings.Contains(r.Reason, f.Group) && strings.Contains(r.Reason, closed)
 	})
@@ -155,7 +157,7 @@ func TestReadinessSaysThatTheTopicDoesNotExistUntilItDoes(t *testing.T) {
 	f.Topic += ".later"
 	var taken kafkatest.Journal
 	m := f.Join(t, kafkatest.EachEvent(&taken))
-	kafkatest.Eventually(t, "readiness says why", 2*time.Minute, func() bool {
+	kafkatest.Eventually(t, "readiness says why", func() bool {
 		r := m.Report()
 		if r.State == health.Ready {
 			t.Fatal("it is ready without a topic")
@@ -164,8 +166,8 @@ func TestReadinessSaysThatTheTopicDoesNotExistUntilItDoes(t *testing.T) {
 	})
 	enginetest.CreateTopic(t, broker, f.Topic, 1)
 	f.Produce(t, kafkatest.Numbered(0, 5)...)
-	kafkatest.Eventually(t, "the events are handled", 2*time.Minute, func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
-	kafkatest.Eventually(t, "it is ready", 2*time.Minute, func() bool { return m.Report().State == health.Ready })
+	kafkatest.Eventually(t, "the events are handled", func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
+	kafkatest.Eventually(t, "it is ready", func() bool { return m.Report().State == health.Ready })
 }
 
 // A cluster that was just made has no coordinator for a while; a broker may also lose it at any time.
@@ -176,12 +178,11 @@ func TestTheFirstJoinOfANewClusterIsTriedUntilThereIsACoordinator(t *testing.T) 
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	refusals := 3
+	var seen atomic.Bool // that readiness says it
 	cluster.ControlKey(int16(kmsg.FindCoordinator), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		if refusals == 0 {
+		if seen.Load() {
 			return nil, nil, false
 		}
-		refusals--
 		cluster.KeepControl()
 		res := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 		res.ErrorCode = kerr.CoordinatorNotAvailable.Code
@@ -194,9 +195,10 @@ func TestTheFirstJoinOfANewClusterIsTriedUntilThereIsACoordinator(t *testing.T) 
 	f.Produce(t, kafkatest.Numbered(0, 5)...)
 	var taken kafkatest.Journal
 	m := f.Join(t, kafkatest.EachEvent(&taken))
-	kafkatest.Eventually(t, "readiness says what is missing", 2*time.Minute, func() bool { return strings.Contains(m.Report().Reason, "Coordinator Not Available") })
-	kafkatest.Eventually(t, "the events are handled", 2*time.Minute, func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
-	kafkatest.Eventually(t, "it is ready", 2*time.Minute, func() bool { return m.Report().State == health.Ready })
+	kafkatest.Eventually(t, "readiness says what is missing", func() bool { return strings.Contains(m.Report().Reason, "Coordinator Not Available") })
+	seen.Store(true)
+	kafkatest.Eventually(t, "the events are handled", func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
+	kafkatest.Eventually(t, "it is ready", func() bool { return m.Report().State == health.Ready })
 }
 
 // It looks at all goroutines there are, so no other test may run beside it. Those that are parallel wait until the others
@@ -212,13 +214,16 @@ func TestRunLeavesNoGoroutineBehind(t *testing.T) {
 	var taken kafkatest.Journal
 	for range 3 {
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		kafkatest.Eventually(t, "it works", 2*time.Minute, func() bool { return m.Partitions() == 4 && taken.Count() >= 800 })
+		kafkatest.Eventually(t, "it works", func() bool { return m.Partitions() == 4 && taken.Count() >= 800 })
 		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := goleak.Find(before); err != nil {
-		t.Error(err)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
+	defer cancel()
+	var left error
+	if enginetest.Eventually(ctx, func() bool { left = goleak.Find(before); return left == nil }) != nil {
+		t.Error(left)
 	}
 }
 
@@ -235,7 +240,7 @@ func TestReadiness_LagGoesOnWhileAPartFails(t *testing.T) {
 	lagging := func(n int64) func() bool {
 		return func() bool { r := m.Report(); return r.State == health.Failing && r.Lag == n }
 	}
-	kafkatest.Eventually(t, "the first events lag", time.Minute, lagging(5))
+	kafkatest.Eventually(t, "the first events lag", lagging(5))
 	f.Produce(t, kafkatest.Numbered(0, 7)...)
-	kafkatest.Eventually(t, "the others lag as well", time.Minute, lagging(12))
+	kafkatest.Eventually(t, "the others lag as well", lagging(12))
 }

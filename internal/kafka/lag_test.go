@@ -39,11 +39,11 @@ func lagSeconds(t *testing.T, m *kafkatest.Member, partition int) (time.Duration
 }
 
 // wantAge follows the age that a member shows until the record is so old, and holds each value against the clock.
-func wantAge(t *testing.T, m *kafkatest.Member, partition int, record appended, until time.Duration) {
+func wantAge(t *testing.T, f *kafkatest.Log, m *kafkatest.Member, partition int, record appended, until time.Duration) {
 	t.Helper()
 	const exact = time.Second
-	seen := 0
-	kafkatest.Eventually(t, "the age is shown", enginetest.Patience, func() bool {
+	seen, wrong := 0, 0
+	kafkatest.Eventually(t, "the age is shown", func() bool {
 		least := time.Since(record.to)
 		got, there := lagSeconds(t, m, partition)
 		most := time.Since(record.from)
@@ -52,7 +52,15 @@ func wantAge(t *testing.T, m *kafkatest.Member, partition int, record appended, 
 			return false // not yet
 		case !there:
 			t.Errorf("partition %d shows no age any more, after %d times", partition, seen)
-		case got < least-exact || got > most+exact:
+		case got >= least-exact && got <= most+exact:
+			wrong = 0
+		default:
+			// A reader that a busy machine, or its broker, does not let go on has not seen the record yet. It gets as long as the broker
+			// takes for twenty requests.
+			if f.Positions(t); wrong < 20 {
+				wrong++
+				return false
+			}
 			t.Errorf("partition %d shows an age of %s, want %s to %s", partition, got, least, most)
 		}
 		seen++
@@ -63,7 +71,7 @@ func wantAge(t *testing.T, m *kafkatest.Member, partition int, record appended, 
 // wantNoLag waits until a member shows that a partition has no lag.
 func wantNoLag(t *testing.T, m *kafkatest.Member, partition int) {
 	t.Helper()
-	kafkatest.Eventually(t, "the partition is caught up", enginetest.Patience, func() bool {
+	kafkatest.Eventually(t, "the partition is caught up", func() bool {
 		got, there := lagSeconds(t, m, partition)
 		return there && got == 0
 	})
@@ -90,9 +98,9 @@ func TestLagSeconds_IsTheAgeOfTheOldestRecordWithoutEffect(t *testing.T) {
 		}
 		away.Store(true)
 		oldest := produce(t, f, 0, "waits")
-		wantAge(t, m, 0, oldest, 2*time.Second)
+		wantAge(t, f, m, 0, oldest, 2*time.Second)
 		produce(t, f, 0, "waits behind it")
-		wantAge(t, m, 0, oldest, 4*time.Second)
+		wantAge(t, f, m, 0, oldest, 4*time.Second)
 		wantNoLag(t, m, 1)
 
 		// The service is down, and comes back.
@@ -100,13 +108,13 @@ func TestLagSeconds_IsTheAgeOfTheOldestRecordWithoutEffect(t *testing.T) {
 			t.Fatal(err)
 		}
 		m = f.Join(t, handler)
-		wantAge(t, m, 0, oldest, oldest.age()+2*time.Second)
+		wantAge(t, f, m, 0, oldest, oldest.age()+2*time.Second)
 		away.Store(false)
 		wantNoLag(t, m, 0)
 
 		// A partition that is stopped goes on ageing, and another one is not concerned.
 		stopped := produce(t, f, 1, "stop")
-		wantAge(t, m, 1, stopped, 3*time.Second)
+		wantAge(t, f, m, 1, stopped, 3*time.Second)
 		wantNoLag(t, m, 0)
 	})
 }
@@ -128,10 +136,10 @@ func TestLagSeconds_IsKnownBeforeAnythingIsRead(t *testing.T) {
 		f := kafkatest.NewLog(t, broker, 2, brokersTime)
 		first := produce(t, f, 0, "waits")
 		m := f.Join(t, hanging{make(chan struct{}, 1)})
-		wantAge(t, m, 0, first, 3*time.Second)
+		wantAge(t, f, m, 0, first, 3*time.Second)
 		wantNoLag(t, m, 1)
 		late := produce(t, f, 1, "comes while it hangs")
-		wantAge(t, m, 1, late, 3*time.Second)
+		wantAge(t, f, m, 1, late, 3*time.Second)
 	})
 }
 
@@ -141,14 +149,14 @@ func TestLagSeconds_OfATrimmedLogIsThatOfWhatIsLeft(t *testing.T) {
 		f.Produce(t, kafkatest.Values(0, "a", "b", "c")...)
 		gone := produce(t, f, 0, "d")
 		f.CommitOutside(t, map[int]int64{0: 1})
-		kafkatest.Eventually(t, "the next record is clearly younger", enginetest.Patience, func() bool { return gone.age() > 2500*time.Millisecond })
+		kafkatest.Eventually(t, "the next record is clearly younger", func() bool { return gone.age() > 2500*time.Millisecond })
 		left := produce(t, f, 0, "e")
 		f.Truncate(t, 0, 4)
 		m := f.Join(t, kafkatest.EachEvent(failing{}))
-		kafkatest.Eventually(t, "the partition is stopped", enginetest.Patience, func() bool {
+		kafkatest.Eventually(t, "the partition is stopped", func() bool {
 			return m.Metric(t, "tenantflow_partition_stopped", map[string]string{"kind": "offset_out_of_range"}) == 1
 		})
-		wantAge(t, m, 0, left, left.age()+2*time.Second)
+		wantAge(t, f, m, 0, left, left.age()+2*time.Second)
 		f.Truncate(t, 0, 5)
 		wantNoLag(t, m, 0)
 	})
@@ -163,19 +171,19 @@ func TestLagSeconds_CountsAnOpenTransactionAndNoAbortedOne(t *testing.T) {
 		begun := appended{from: time.Now()}
 		open := f.OpenTransaction(t)
 		begun.to = time.Now()
-		kafkatest.Eventually(t, "the transaction holds the partition back", enginetest.Patience, func() bool {
+		kafkatest.Eventually(t, "the transaction holds the partition back", func() bool {
 			got, there := lagSeconds(t, m, 0)
 			return there && got > 0
 		})
-		wantAge(t, m, 0, begun, 3*time.Second)
+		wantAge(t, f, m, 0, begun, 3*time.Second)
 		f.Produce(t, kafkatest.Values(0, "behind it")...)
-		wantAge(t, m, 0, begun, 4*time.Second)
+		wantAge(t, f, m, 0, begun, 4*time.Second)
 		// Another process finds it open.
 		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		m = f.Join(t, handler)
-		wantAge(t, m, 0, begun, begun.age()+2*time.Second)
+		wantAge(t, f, m, 0, begun, begun.age()+2*time.Second)
 		if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
 			t.Fatal(err)
 		}
@@ -194,11 +202,11 @@ func TestLagSeconds_OfAPartitionThatWaitsForMemory(t *testing.T) {
 	for range 40 {
 		f.Produce(t, kafkatest.Values(0, value)...)
 	}
-	kafkatest.Eventually(t, "the lag of the first partition is known", enginetest.Patience, func() bool {
+	kafkatest.Eventually(t, "the lag of the first partition is known", func() bool {
 		got, there := lagSeconds(t, m, 0)
 		return there && got > 0
 	})
-	wantAge(t, m, 1, produce(t, f, 1, "waits"), 4*time.Second)
+	wantAge(t, f, m, 1, produce(t, f, 1, "waits"), 4*time.Second)
 }
 
 func TestLagSeconds_FallsWhileABacklogIsConsumed(t *testing.T) {
@@ -226,12 +234,16 @@ func TestLagSeconds_FallsWhileABacklogIsConsumed(t *testing.T) {
 	})), func(c *kafka.Config) { c.BatchRows = 200 })
 	for batch := range 10 {
 		at := appended{records[batch*200].Timestamp, records[batch*200].Timestamp}
-		kafkatest.Eventually(t, "the age is that of the batch", enginetest.Patience, func() bool {
+		kafkatest.Eventually(t, "the age is that of the batch", func() bool {
 			got, there := lagSeconds(t, m, 0)
 			return there && got > at.age()-time.Second && got < at.age()+time.Second
 		})
-		step <- struct{}{}
+		select {
+		case step <- struct{}{}:
+		case <-time.After(enginetest.Patience):
+			t.Fatal("the next batch never began")
+		}
 	}
-	f.AwaitConsumed(t, enginetest.Patience)
+	f.AwaitConsumed(t)
 	wantNoLag(t, m, 0)
 }

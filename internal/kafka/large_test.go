@@ -94,7 +94,7 @@ func TestEachEvent_LargeRecordIsADeadLetter(t *testing.T) {
 	}
 	var taken kafkatest.Journal
 	f.Join(t, kafkatest.EachEvent(&taken))
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if got := taken.Of(0); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("handled %q", got)
 	}

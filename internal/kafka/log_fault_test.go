@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -32,7 +31,7 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 				f.Produce(t, slices.Concat(all[0][:20], all[1][:20])...)
 				var taken kafkatest.Journal
 				m := f.Join(t, kafkatest.EachEvent(&taken))
-				f.AwaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t)
 				if err := m.Stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -41,9 +40,9 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 
 				m = f.Join(t, kafkatest.EachEvent(&taken))
 				stopped := map[string]string{"topic": f.Topic, "partition": "0", "kind": "offset_out_of_range"}
-				kafkatest.Eventually(t, "the metric names the partition", 2*time.Minute, func() bool { return m.Metric(t, "tenantflow_partition_stopped", stopped) == 1 })
-				kafkatest.Eventually(t, "the other partition goes on", 2*time.Minute, func() bool { return len(taken.Of(1)) == 40 })
-				kafkatest.Eventually(t, "the other partition is committed", 2*time.Minute, func() bool { return f.Positions(t)[1].Committed == 40 })
+				kafkatest.Eventually(t, "the metric names the partition", func() bool { return m.Metric(t, "tenantflow_partition_stopped", stopped) == 1 })
+				kafkatest.Eventually(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 40 })
+				kafkatest.Eventually(t, "the other partition is committed", func() bool { return f.Positions(t)[1].Committed == 40 })
 				if n := m.Metric(t, "tenantflow_offset_out_of_range_total", map[string]string{"topic": f.Topic}); n != 1 {
 					t.Errorf("the metric counts %v offsets out of range", n)
 				}
@@ -67,11 +66,11 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 				m = f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) {
 					c.OutOfRange, c.Logger = choice.policy, log.Logger()
 				})
-				kafkatest.Eventually(t, "it is counted", 2*time.Minute, func() bool {
+				kafkatest.Eventually(t, "it is counted", func() bool {
 					return m.Metric(t, "tenantflow_offset_out_of_range_total", map[string]string{"topic": f.Topic}) == 1
 				})
 				f.Produce(t, kafkatest.Values(0, "after")...)
-				f.AwaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t)
 				if got, want := taken.Of(0)[20:], append(choice.rest, "after"); !slices.Equal(got, want) {
 					t.Errorf("went on with %v, want %v", got, want)
 				}
@@ -96,9 +95,9 @@ func TestALogThatEndsBeforeTheCommittedOffsetIsReadAsTheOperatorSays(t *testing.
 			f.CommitOutside(t, map[int]int64{0: 1000})
 			var taken kafkatest.Journal
 			m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.OutOfRange = policy })
-			kafkatest.Eventually(t, "the new place is committed", 2*time.Minute, func() bool { return f.Positions(t)[0].Committed == 20 })
+			kafkatest.Eventually(t, "the new place is committed", func() bool { return f.Positions(t)[0].Committed == 20 })
 			f.Produce(t, kafkatest.Values(0, "after")...)
-			f.AwaitConsumed(t, 2*time.Minute)
+			f.AwaitConsumed(t)
 			if got := taken.Of(0); !slices.Equal(got, want) {
 				t.Errorf("%s: handled %v", policy, got)
 			}
@@ -118,7 +117,7 @@ func TestPartitionsAddedWhileRunningAreConsumed(t *testing.T) {
 		f.Produce(t, kafkatest.Numbered(0, 10)...)
 		var taken kafkatest.Journal
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		kafkatest.Eventually(t, "the first partition is consumed", 2*time.Minute, func() bool { return len(taken.Of(0)) == 10 })
+		kafkatest.Eventually(t, "the first partition is consumed", func() bool { return len(taken.Of(0)) == 10 })
 
 		res, err := f.Client.CreatePartitions(t.Context(), &kafkago.CreatePartitionsRequest{Topics: []kafkago.TopicPartitionsConfig{{Name: f.Topic, Count: 3,
 			TopicPartitionAssignments: []kafkago.TopicPartitionAssignment{{BrokerIDs: f.BrokerIDs(t)}, {BrokerIDs: f.BrokerIDs(t)}}}}})
@@ -129,10 +128,10 @@ func TestPartitionsAddedWhileRunningAreConsumed(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Partitions = 3
-		kafkatest.Eventually(t, "the new partitions have leaders", 2*time.Minute, func() bool { return len(f.Positions(t)) == 3 && f.Leaders(t) == 3 })
+		kafkatest.Eventually(t, "the new partitions have leaders", func() bool { return len(f.Positions(t)) == 3 && f.Leaders(t) == 3 })
 		f.Produce(t, slices.Concat(kafkatest.Numbered(1, 10), kafkatest.Numbered(2, 10))...)
-		kafkatest.Eventually(t, "the member owns the new partitions", 2*time.Minute, func() bool { return m.Partitions() == 3 })
-		f.AwaitConsumed(t, 2*time.Minute)
+		kafkatest.Eventually(t, "the member owns the new partitions", func() bool { return m.Partitions() == 3 })
+		f.AwaitConsumed(t)
 		for p := range 3 {
 			// Redelivery is no error of this shape; skipping is.
 			if got := slices.Compact(taken.Of(p)); !slices.Equal(got, kafkatest.Texts(kafkatest.Numbered(p, 10))) {
@@ -152,11 +151,11 @@ func TestATopicCreatedAfterTheGroupHasJoinedIsConsumed(t *testing.T) {
 		}
 		var taken kafkatest.Journal
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		kafkatest.Eventually(t, "it has joined", 2*time.Minute, func() bool { return m.Metric(t, "tenantflow_rebalances_total", nil) > 0 })
+		kafkatest.Eventually(t, "it has joined", func() bool { return m.Metric(t, "tenantflow_rebalances_total", nil) > 0 })
 		enginetest.CreateTopic(t, broker, f.Topic, 2)
 		f.RenewClient(t)
 		f.Produce(t, slices.Concat(kafkatest.Numbered(0, 10), kafkatest.Numbered(1, 10))...)
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		if n := m.Metric(t, "tenantflow_rebalances_total", nil); n > 5 {
 			t.Errorf("it joined %v times meanwhile", n)
 		}

@@ -55,7 +55,7 @@ func rawMetadata(t *testing.T, f *kafkatest.Log) string {
 func commitRaw(t *testing.T, f *kafkatest.Log, offset int64, metadata string) {
 	t.Helper()
 	var res *kafkago.OffsetCommitResponse
-	kafkatest.Eventually(t, "the broker takes the commit", time.Minute, func() bool {
+	kafkatest.Eventually(t, "the broker takes the commit", func() bool {
 		var err error
 		res, err = f.Client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: f.Group, GenerationID: -1,
 			Topics: map[string][]kafkago.OffsetCommit{f.Topic: {{Partition: 0, Offset: offset, Metadata: metadata}}}})
@@ -77,14 +77,14 @@ func notAtOnce(t *testing.T) func() {
 	began := time.Now()
 	return func() {
 		t.Helper()
-		kafkatest.Eventually(t, "the topic to be away for a while", time.Minute, func() bool { return time.Since(began) > time.Second })
+		kafkatest.Eventually(t, "the topic to be away for a while", func() bool { return time.Since(began) > time.Second })
 	}
 }
 
 // stopsAsRecreated waits until the partition is stopped because the log is another one.
 func stopsAsRecreated(t *testing.T, f *kafkatest.Log, m *kafkatest.Member) {
 	t.Helper()
-	kafkatest.Eventually(t, "the partition stops", 2*time.Minute, func() bool { return m.Report().State == health.Stopped })
+	kafkatest.Eventually(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
 	r := m.Report()
 	if n := m.Metric(t, "tenantflow_partition_stopped", map[string]string{"topic": f.Topic, "partition": "0", "kind": "topic_recreated"}); n != 1 {
 		t.Errorf("stopped for another reason: %s", r.Reason)
@@ -104,7 +104,7 @@ func TestMark_RecreatedTopicStopsATakeover(t *testing.T) {
 				f.Produce(t, kafkatest.Numbered(0, 20)...)
 				var taken kafkatest.Journal
 				m := f.Join(t, kafkatest.EachEvent(&taken))
-				f.AwaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t)
 				if err := m.Stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -133,7 +133,7 @@ func TestMark_NoneIsComparedWithNothing(t *testing.T) {
 	commitRaw(t, f, 10, "")
 	var taken kafkatest.Journal
 	f.Join(t, kafkatest.EachEvent(&taken))
-	f.AwaitConsumed(t, 2*time.Minute)
+	f.AwaitConsumed(t)
 	if got := taken.Of(0); !slices.Equal(got, kafkatest.Texts(kafkatest.Numbered(0, 20))[10:]) {
 		t.Errorf("handled %v", got)
 	}
@@ -145,7 +145,7 @@ func TestMark_RecreatedTopicStopsARunningConsumer(t *testing.T) {
 		f.Produce(t, kafkatest.Numbered(0, 20)...)
 		var taken kafkatest.Journal
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		f.Recreate(t, broker, notAtOnce(t))
 		f.Produce(t, others(40)...)
 		stopsAsRecreated(t, f, m)
@@ -190,18 +190,18 @@ func TestMark_RecordThatIsGoneIsNoDifference(t *testing.T) {
 		var taken kafkatest.Journal
 		var conns membership
 		m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.Transport.Dial = conns.dial })
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		f.Truncate(t, 0, 20)
 		conns.cut()
 		f.Produce(t, kafkatest.Values(0, "later")...)
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		f.Truncate(t, 0, 21)
 		f.Produce(t, kafkatest.Values(0, "last")...)
 		f.Join(t, kafkatest.EachEvent(&taken))
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		got := slices.Compact(taken.Of(0)) // a cut connection may mean redelivery
 		if want := append(kafkatest.Texts(kafkatest.Numbered(0, 20)), "later", "last"); !slices.Equal(got, want) {
 			t.Errorf("handled %v, want %v", got, want)

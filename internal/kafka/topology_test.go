@@ -78,7 +78,7 @@ func TestPartitionCount_IsAskedFresh(t *testing.T) {
 		if n := count(time.Now()); n != 3 {
 			t.Errorf("%d partitions as soon as the broker says 3", n)
 		}
-		sent := asked.n.Load()
+		sent, began := asked.n.Load(), time.Now()
 		var calls sync.WaitGroup
 		for range 8 {
 			calls.Go(func() {
@@ -90,7 +90,7 @@ func TestPartitionCount_IsAskedFresh(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		if n := asked.n.Load() - sent; n > 5 { // the client has its own, once in a while
+		if n := asked.n.Load() - sent; n > 5+int64(time.Since(began)/time.Second) { // the client has its own, once in a while
 			t.Errorf("%d requests for what was known", n)
 		}
 		asked.cut()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -34,8 +33,8 @@ func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
 				t.Parallel()
 				f := kafkatest.NewLog(t, broker, 1)
 				plain := f.Producer(t, kgo.ProducerBatchCompression(codec))
-				keeps := f.Producer(t, kgo.ProducerBatchCompression(codec), kgo.TransactionalID(f.Topic+"-keeps"))
-				quits := f.Producer(t, kgo.ProducerBatchCompression(codec), kgo.TransactionalID(f.Topic+"-quits"))
+				keeps := f.Producer(t, kgo.ProducerBatchCompression(codec), kgo.TransactionalID(f.Topic+"-keeps"), kgo.TransactionTimeout(2*enginetest.Patience))
+				quits := f.Producer(t, kgo.ProducerBatchCompression(codec), kgo.TransactionalID(f.Topic+"-quits"), kgo.TransactionTimeout(2*enginetest.Patience))
 				send := func(client *kgo.Client, text string) {
 					if err := client.ProduceSync(t.Context(), kafkatest.Values(0, text+"-a", text+"-b")...).FirstErr(); err != nil {
 						t.Fatal(err)
@@ -63,7 +62,7 @@ func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
 				}
 				var taken kafkatest.Journal
 				f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.BatchRows = 7 })
-				f.AwaitConsumed(t, 2*time.Minute) // the end of the log is a control record
+				f.AwaitConsumed(t) // the end of the log is a control record
 				if got := taken.Of(0); !slices.Equal(got, want) {
 					t.Errorf("handled %d events, want %d:\n%v\n%v", len(got), len(want), got, want)
 				}
@@ -72,7 +71,7 @@ func TestOfTransactionsOnlyTheCommittedOnesAreEvents(t *testing.T) {
 				send(keeps, "open")
 				send(plain, "behind")
 				must(keeps.EndTransaction(t.Context(), kgo.TryCommit))
-				f.AwaitConsumed(t, 2*time.Minute)
+				f.AwaitConsumed(t)
 				if got := taken.Of(0)[len(want):]; !slices.Equal(got, []string{"open-a", "open-b", "behind-a", "behind-b"}) {
 					t.Errorf("then handled %v", got)
 				}
@@ -87,7 +86,7 @@ func TestAnOpenTransactionHoldsBackNothingThatCameBeforeIt(t *testing.T) {
 	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
 		f := kafkatest.NewLog(t, broker, 1)
 		plain := f.Producer(t)
-		open := f.Producer(t, kgo.TransactionalID(f.Topic+"-open"))
+		open := f.Producer(t, kgo.TransactionalID(f.Topic+"-open"), kgo.TransactionTimeout(2*enginetest.Patience))
 		if err := plain.ProduceSync(t.Context(), kafkatest.Values(0, "before-a", "before-b")...).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
@@ -103,13 +102,13 @@ func TestAnOpenTransactionHoldsBackNothingThatCameBeforeIt(t *testing.T) {
 		}
 		var taken kafkatest.Journal
 		f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.BatchRows = 100_000 })
-		kafkatest.Eventually(t, "what came before the transaction is handled", time.Minute, func() bool {
+		kafkatest.Eventually(t, "what came before the transaction is handled", func() bool {
 			return slices.Equal(taken.Of(0), []string{"before-a", "before-b"})
 		})
 		if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
 			t.Fatal(err)
 		}
-		f.AwaitConsumed(t, 2*time.Minute)
+		f.AwaitConsumed(t)
 		if got := taken.Of(0); len(got) != 2 {
 			t.Errorf("handled %d events, want 2", len(got))
 		}
@@ -134,7 +133,7 @@ func TestATopicThatTheBrokerCompressesIsRead(t *testing.T) {
 			}
 			var taken kafkatest.Journal
 			m := f.Join(t, kafkatest.EachEvent(&taken))
-			f.AwaitConsumed(t, 2*time.Minute)
+			f.AwaitConsumed(t)
 			if got := taken.Of(0); !slices.Equal(got, kafkatest.Texts(all)) {
 				t.Errorf("%s: handled %d events, want %d", name, len(got), len(all))
 			}

@@ -52,7 +52,9 @@ func (w *world) usage() string { return w.Prefix + events.TopicUsage }
 
 func (w *world) group() string { return w.Prefix + "g.usage" }
 
-const lease = time.Second // so that a takeover does not take long
+// lease is that of a process that is killed: a takeover should not take long. A process has as long to write how its task ended, and one
+// that is not killed has more.
+const lease = 3 * time.Second
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
@@ -73,7 +75,7 @@ func newWorld(t testing.TB) *world {
 	}
 	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond}
 	t.Cleanup(transport.CloseIdleConnections)
-	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
+	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport, Timeout: enginetest.Patience}
 	if w.db, err = chgo.Open(options); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ type station struct {
 }
 
 // open makes a station. onStep may be nil.
-func (w *world) open(ctx context.Context, onStep func(task.Step)) (*station, error) {
+func (w *world) open(ctx context.Context, lease time.Duration, onStep func(task.Step)) (*station, error) {
 	transport := &kafkago.Transport{}
 	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
 	if err != nil {
@@ -138,7 +140,7 @@ func (w *world) open(ctx context.Context, onStep func(task.Step)) (*station, err
 
 func (w *world) station(t testing.TB) *station {
 	t.Helper()
-	s, err := w.open(t.Context(), nil)
+	s, err := w.open(t.Context(), time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,8 +247,8 @@ func (w *world) awaitConsumed(t testing.TB) {
 // write writes messages to a topic, in order, to the partitions of their keys or, for dead letters, to one.
 func (w *world) write(t testing.TB, topic string, messages ...kafkago.Message) {
 	t.Helper()
-	writer := &kafkago.Writer{Addr: w.client.Addr, Transport: w.client.Transport, Topic: topic, Balancer: kafkago.Murmur2Balancer{},
-		RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, BatchSize: 1000}
+	writer := enginetest.Writer(w.client)
+	writer.Topic, writer.Balancer, writer.BatchTimeout, writer.BatchSize = topic, kafkago.Murmur2Balancer{}, time.Millisecond, 1000
 	defer func() { _ = writer.Close() }()
 	if err := writer.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)
@@ -373,7 +375,7 @@ type crash struct {
 }
 
 func (c crash) run() error {
-	s, err := c.World.open(context.Background(), enginetest.KillAt(c.Step, c.Nth))
+	s, err := c.World.open(context.Background(), lease, enginetest.KillAt(c.Step, c.Nth))
 	if err == nil {
 		_, err = s.runner.Run(context.Background(), c.Task)
 	}

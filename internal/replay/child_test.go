@@ -27,7 +27,7 @@ func (c crash) run() error {
 	opening, cancel := context.WithTimeout(context.Background(), enginetest.Patience)
 	defer cancel()
 	err := retry.Do(opening, func() (err error) {
-		s, err = c.World.open(opening, onStep, c.World.chunks)
+		s, err = c.World.open(opening, lease, onStep, c.World.chunks)
 		return err
 	}, func(error) error { return nil })
 	if err == nil {

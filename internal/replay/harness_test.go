@@ -60,7 +60,9 @@ func (w *world) group() string { return w.Prefix + "g.usage" }
 
 const (
 	insertTimeout = 3 * time.Second
-	lease         = time.Second // so that a takeover does not take long
+	// lease is that of a process that is killed: a takeover should not take long. A process has as long to write how its task ended, and
+	// one that is not killed has more.
+	lease = 3 * time.Second
 )
 
 func newWorld(t testing.TB, partitions int) *world {
@@ -88,7 +90,7 @@ func newWorldOn(t testing.TB, broker *engine.Kafka, dsn string, partitions int) 
 	}
 	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond}
 	t.Cleanup(transport.CloseIdleConnections)
-	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
+	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport, Timeout: enginetest.Patience}
 	if w.db, err = chgo.Open(options); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +120,7 @@ type station struct {
 }
 
 // open makes a station. onStep may be nil.
-func (w *world) open(ctx context.Context, onStep func(task.Step), change ...func(*replay.Config)) (*station, error) {
+func (w *world) open(ctx context.Context, lease time.Duration, onStep func(task.Step), change ...func(*replay.Config)) (*station, error) {
 	transport := &kafkago.Transport{}
 	client := &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
 	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
@@ -173,7 +175,7 @@ func (w *world) chunks(c *replay.Config) {
 
 func (w *world) station(t testing.TB, change ...func(*replay.Config)) *station {
 	t.Helper()
-	s, err := w.open(t.Context(), nil, change...)
+	s, err := w.open(t.Context(), time.Minute, nil, change...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
 	"tenantflow/internal/telemetry"
 )
@@ -170,12 +170,5 @@ func TestPartsAreChosenByNameAndAllThatAreThereWithoutOne(t *testing.T) {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatal("it did not happen within 20 s")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	enginetest.Await(t, "what is expected", condition)
 }

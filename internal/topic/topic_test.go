@@ -27,7 +27,7 @@ func onBothBrokers(t *testing.T, test func(t *testing.T, client *kafka.Client, p
 			t.Parallel()
 			transport := &kafka.Transport{}
 			t.Cleanup(transport.CloseIdleConnections)
-			test(t, &kafka.Client{Addr: kafka.TCP(broker(t).Addr()), Transport: transport}, strings.ReplaceAll(t.Name(), "/", ".")+".")
+			test(t, &kafka.Client{Addr: kafka.TCP(broker(t).Addr()), Transport: transport, Timeout: enginetest.Patience}, strings.ReplaceAll(t.Name(), "/", ".")+".")
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package totals
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -125,9 +124,5 @@ func (f *fixture) store(t *testing.T) *clickhouse.Store {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, condition); err != nil {
-		t.Fatalf("waited a minute: %s", what)
-	}
+	enginetest.Await(t, what, condition)
 }

@@ -39,10 +39,7 @@ type counted struct {
 func installCounted(t *testing.T, partitions int) *counted {
 	t.Helper()
 	c := &counted{installation: install(t, partitions), redis: enginetest.Redis(t)}
-	o, err := redis.ParseURL(c.redis.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := enginetest.RedisOptions(t, c.redis.URL())
 	c.client = redis.NewClient(o)
 	t.Cleanup(func() { _ = c.client.Close() })
 	c.quotas = c.topic + ".quotas"
@@ -146,7 +143,11 @@ func (c *counted) sums(t *testing.T) map[string]string {
 // varied is traffic with something of everything, over the days whose counters are kept and those before.
 func varied(t *testing.T, count int) *model.Generator {
 	t.Helper()
-	g, err := model.New(model.Config{Seed: 5, Count: count, Start: time.Now().Add(-10 * time.Minute), Step: time.Millisecond, Companies: 10, UsersPerCompany: 10,
+	start := time.Now().UTC().Add(-10 * time.Minute)
+	if today := time.Now().UTC().Truncate(24 * time.Hour); start.Before(today) {
+		start = today // soon after midnight
+	}
+	g, err := model.New(model.Config{Seed: 5, Count: count, Start: start, Step: time.Millisecond, Companies: 10, UsersPerCompany: 10,
 		Resends: 0.1, Conflicts: 0.01, Late: 0.2, LateSpan: 100 * time.Hour, Malformed: 0.02, Structured: 0.1})
 	if err != nil {
 		t.Fatal(err)

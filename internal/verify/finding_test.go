@@ -10,6 +10,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
@@ -225,7 +226,8 @@ func (in *installation) letter(t *testing.T, r *events.Record, group string, rea
 	for _, h := range headers {
 		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
 	}
-	w := &kafkago.Writer{Addr: in.client.Addr, Transport: in.client.Transport, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}
+	w := enginetest.Writer(in.client)
+	w.BatchTimeout = time.Millisecond
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), m); err != nil {
 		t.Fatal(err)
@@ -261,7 +263,8 @@ func (in *installation) withoutLetters(t *testing.T, dropped func(*events.DeadLe
 		}
 	}
 	in.recreate(t, topic, 2)
-	w := &kafkago.Writer{Addr: in.client.Addr, Transport: in.client.Transport, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond, Balancer: &kafkago.Hash{}}
+	w := enginetest.Writer(in.client)
+	w.BatchTimeout, w.Balancer = time.Millisecond, &kafkago.Hash{}
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), kept...); err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ func install(t testing.TB, partitions int) *installation {
 	in.group = in.topic + ".usage"
 	transport := &kafkago.Transport{MetadataTTL: 50 * time.Millisecond} // topics come and go
 	t.Cleanup(transport.CloseIdleConnections)
-	in.client = &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport}
+	in.client = &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport, Timeout: enginetest.Patience}
 
 	in.database(t)
 	return in
@@ -241,6 +241,20 @@ func (in *installation) copyRow(t testing.TB, partition int, offset int64, repla
 			return
 		}
 		if !strings.Contains(err.Error(), "in_time") || within > 10_000 {
+			t.Fatal(err)
+		}
+	}
+}
+
+// double inserts rows again, as copyRow does.
+func (in *installation) double(t testing.TB, where string) {
+	t.Helper()
+	for within := 2; ; within *= 2 {
+		err := in.db.Exec(t.Context(), fmt.Sprintf("INSERT INTO usage_tracking SELECT * REPLACE (now64(3) + INTERVAL %d SECOND AS _insert_by) FROM usage_tracking WHERE %s", within, where))
+		if err == nil {
+			return
+		}
+		if !strings.Contains(err.Error(), "in_time") || within > 60 {
 			t.Fatal(err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 )
 
@@ -18,7 +19,8 @@ func TestVerify_LargeRecordMatchesItsLetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.publish(t, g, 0)
-	w := &kafka.Writer{Addr: in.client.Addr, Transport: in.client.Transport, Topic: in.topic, RequiredAcks: kafka.RequireAll, Compression: kafka.Zstd, BatchBytes: 64 << 20}
+	w := enginetest.Writer(in.client)
+	w.Topic, w.Compression, w.BatchBytes = in.topic, kafka.Zstd, 64<<20
 	defer func() { _ = w.Close() }()
 	err = w.WriteMessages(t.Context(), kafka.Message{Key: []byte("acme"), Value: make([]byte, 20<<20)}, // 16 KiB of a key are not kept
 		kafka.Message{Key: make([]byte, 9<<20), Value: make([]byte, 1)})

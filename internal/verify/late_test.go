@@ -47,8 +47,8 @@ func (in *installation) repairHeld(t *testing.T, statement string) *engine.Trap 
 	case <-held.Caught():
 	case err := <-ended:
 		t.Fatalf("the repair ended without %q: %v", statement, err)
-	case <-time.After(time.Minute):
-		t.Fatalf("no %q within a minute", statement)
+	case <-time.After(enginetest.Patience):
+		t.Fatalf("no %q within %s", statement, enginetest.Patience)
 	}
 	cancel()
 	if err := <-ended; err == nil {
@@ -128,7 +128,7 @@ func TestRepair_LowersByTheRowsItRemoves(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			in, g := consumed(t, 1, model.Config{Seed: 3, Count: 200, Companies: 3, UsersPerCompany: 3})
-			in.exec(t, "INSERT INTO usage_tracking SELECT * REPLACE (now64(3) + INTERVAL 2 SECOND AS _insert_by) FROM usage_tracking WHERE _offset < 50")
+			in.double(t, "_offset < 50")
 			in.awaitQuiet(t)
 			in.deleteRecords(t, 0, 190)
 			if interrupted {
@@ -163,12 +163,13 @@ func TestRepair_BusyKeyIsJudged(t *testing.T) {
 	stop := in.consume(t, 2000)
 	defer stop()
 	at := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
-	w := &kafka.Writer{Addr: in.client.Addr, Transport: in.client.Transport, Topic: in.topic, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := enginetest.Writer(in.client)
+	w.Topic, w.BatchTimeout = in.topic, 5*time.Millisecond
 	t.Cleanup(func() { _ = w.Close() })
 	ctx, cancel := context.WithCancel(t.Context())
 	published := make(chan int, 1)
 	go func() {
-		tick := time.NewTicker(time.Second) // a look at the totals takes less, also on a busy machine
+		tick := time.NewTicker(time.Second) // a look at the totals takes less
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			select {
@@ -195,20 +196,31 @@ func TestRepair_BusyKeyIsJudged(t *testing.T) {
 	if err := enginetest.Eventually(enough, func() bool { return in.number(t, "SELECT count() FROM usage_tracking") > 5 }); err != nil {
 		t.Fatal(err)
 	}
+	// On a busy machine a look at the totals may take longer than the time between two events, and then the next run judges.
+	repaired := func() (sum verify.Repairs) {
+		enginetest.Await(t, "every total to be judged", func() bool {
+			r := in.verify(t, true)
+			want(t, r, nil)
+			done := r.Repairs.TotalsMended
+			r.Repairs.TotalsMended = 0
+			if r.Repairs != (verify.Repairs{}) {
+				t.Errorf("repaired more than totals: %+v", r.Repairs)
+			}
+			sum.TotalsMended += done
+			return r.NotJudged() == 0 || t.Failed()
+		})
+		return sum
+	}
 	for range 2 {
-		r := in.verify(t, true)
-		want(t, r, nil)
-		if r.NotJudged() != 0 || r.Repairs != (verify.Repairs{}) {
-			t.Errorf("nothing is wrong: %d totals not judged, repaired %+v", r.NotJudged(), r.Repairs)
+		if sum := repaired(); sum != (verify.Repairs{}) {
+			t.Errorf("nothing is wrong: repaired %+v", sum)
 		}
 	}
 	for _, change := range []string{"-1, -1, '-0.25'", "1, 1, '0.25'"} {
 		in.exec(t, "INSERT INTO billing_monthly_store SELECT company_id, user_id, subscription_tier, billing_period, "+change+
 			", toDateTime64(0, 3, 'UTC') FROM billing_monthly_store LIMIT 1")
-		r := in.verify(t, true)
-		want(t, r, nil)
-		if r.Repairs.TotalsMended != 1 || r.NotJudged() != 0 {
-			t.Errorf("after %s: repaired %+v, %d not judged", change, r.Repairs, r.NotJudged())
+		if sum := repaired(); sum.TotalsMended != 1 {
+			t.Errorf("after %s: repaired %+v", change, sum)
 		}
 	}
 	rows := in.number(t, "SELECT count() FROM usage_tracking")

@@ -158,7 +158,8 @@ func (y *tenancy) phases(t testing.TB, c tenantmodel.Config) (phases [][]kafkago
 
 func (y *tenancy) send(t testing.TB, messages ...kafkago.Message) {
 	t.Helper()
-	w := &kafkago.Writer{Addr: y.client.Addr, Transport: y.client.Transport, Balancer: &kafkago.Hash{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	w := enginetest.Writer(y.client)
+	w.Balancer, w.BatchTimeout = &kafkago.Hash{}, 5*time.Millisecond
 	defer func() { _ = w.Close() }()
 	if err := w.WriteMessages(t.Context(), messages...); err != nil {
 		t.Fatal(err)

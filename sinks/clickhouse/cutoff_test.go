@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
@@ -48,7 +47,7 @@ func TestLookUps_AnAnswerCutOffIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	via, err := Open(t.Context(), Config{Options: options, InsertTimeout: 10 * time.Second})
+	via, err := Open(t.Context(), Config{Options: options, InsertTimeout: enginetest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +108,7 @@ func TestLookUps_AreWholeUnderAnyProfile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		under, err := Open(t.Context(), Config{Options: options, InsertTimeout: 10 * time.Second})
+		under, err := Open(t.Context(), Config{Options: options, InsertTimeout: enginetest.Patience})
 		if err != nil {
 			t.Fatal(err)
 		}

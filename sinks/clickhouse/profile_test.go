@@ -8,6 +8,8 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
+	"tenantflow/internal/engine/enginetest"
 )
 
 // hostile are settings that an operator's profile may have and that make the server say yes to half of what it is asked.
@@ -102,7 +104,7 @@ func (s bareServer) under(t *testing.T, settings string) *Store {
 			o.Settings[name] = value
 		}
 	}
-	store, err := Open(t.Context(), Config{Options: o, InsertTimeout: 10 * time.Second})
+	store, err := Open(t.Context(), Config{Options: o, InsertTimeout: enginetest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

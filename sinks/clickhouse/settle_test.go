@@ -8,6 +8,8 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
+	"tenantflow/internal/engine/enginetest"
 )
 
 // settle settles an intent that nothing can be under way of, and fails on an error.
@@ -263,31 +265,35 @@ func TestSettleWaitsUntilTheServerTakesNothingMore(t *testing.T) {
 		b := blockOf(plain(200))
 		in := s.intent(b)
 		in.InsertBy = s.Now().Add(-time.Second)
-		began, ended := make(chan struct{}), make(chan error, 1)
+		working, end := context.WithCancel(t.Context())
+		defer end()
+		ended := make(chan error, 1)
 		go func() {
-			close(began)
-			ctx := chgo.Context(t.Context(), chgo.WithSettings(chgo.Settings{"log_comment": in.token(in.Parts[0])}))
-			ended <- s.conn.Exec(ctx, "SELECT sleepEachRow(0.5) FROM numbers(3) SETTINGS max_block_size = 1")
+			ctx := chgo.Context(working, chgo.WithSettings(chgo.Settings{"log_comment": in.token(in.Parts[0])}))
+			ended <- s.conn.Exec(ctx, "SELECT sleepEachRow(0.05) FROM numbers(100000) SETTINGS max_block_size = 1") // until it is ended
 		}()
-		<-began
 		running := func() int64 {
 			return s.number(t, "(SELECT count() FROM system.processes WHERE Settings['log_comment'] = ?)", in.token(in.Parts[0]))
 		}
-		for running() == 0 {
-			select {
-			case err := <-ended:
-				t.Fatalf("the query was never seen: %v", err)
-			default:
+		enginetest.Await(t, "the query to be seen", func() bool { return running() > 0 })
+		settled := make(chan error, 1)
+		go func() { settled <- s.settleNothing(t.Context(), t, in) }()
+		select {
+		case err := <-settled:
+			t.Fatalf("settled while its query runs: %v", err)
+		case <-time.After(time.Second):
+		}
+		end() // the server ends a query whose client leaves
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the query ended with %v", err)
+		}
+		select {
+		case err := <-settled:
+			if n := running(); err != nil || n != 0 {
+				t.Errorf("settled while %d of its queries ran: %v", n, err)
 			}
-		}
-		if err := s.settleNothing(t.Context(), t, in); err != nil {
-			t.Fatal(err)
-		}
-		if n := running(); n != 0 {
-			t.Errorf("settled while %d of its queries ran", n)
-		}
-		if err := <-ended; err != nil {
-			t.Error(err)
+		case <-time.After(enginetest.Patience):
+			t.Fatal("not settled although its query has ended")
 		}
 	})
 	t.Run("or its caller gives up", func(t *testing.T) {

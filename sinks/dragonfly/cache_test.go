@@ -23,7 +23,7 @@ import (
 // cacheClient connects to the shared Redis.
 func cacheClient(t *testing.T) *redis.Client {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: enginetest.SharedRedis(t).Addr()})
+	client := redis.NewClient(enginetest.RedisOptions(t, enginetest.SharedRedis(t).URL()))
 	t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -149,7 +149,7 @@ func TestTheCacheOfACompany(t *testing.T) {
 func TestTheCacheWorksAfterItsScriptsAreLost(t *testing.T) {
 	t.Parallel()
 	own := enginetest.Redis(t)
-	client := redis.NewClient(&redis.Options{Addr: own.Addr()})
+	client := redis.NewClient(enginetest.RedisOptions(t, own.URL()))
 	defer client.Close()
 	cache := dragonfly.NewCache(client)
 	for version := int64(1); version <= 2; version++ {
@@ -251,7 +251,7 @@ func TestCache_DocumentsAreNotParsed(t *testing.T) {
 
 func TestCache_SweepLeavesTheOrigin(t *testing.T) {
 	t.Parallel()
-	client := redis.NewClient(&redis.Options{Addr: enginetest.Redis(t).Addr()})
+	client := redis.NewClient(enginetest.RedisOptions(t, enginetest.Redis(t).URL()))
 	defer client.Close()
 	cache := dragonfly.NewCache(client)
 	subs := make([]*directory.Subscription, 3000)

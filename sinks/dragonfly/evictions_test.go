@@ -68,7 +68,7 @@ func (e evicting) want(what, doubt string) {
 	if got := e.look(); got != doubt {
 		e.t.Errorf("%s: %q, want %q", what, got, doubt)
 	}
-	ctx, cancel := context.WithTimeout(e.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(e.t.Context(), enginetest.Patience)
 	defer cancel()
 	busy := func() bool { b, err := e.store.Rebuilding(ctx); return err == nil && b == (doubt != "") }
 	if err := enginetest.Eventually(ctx, busy); err != nil {

@@ -106,7 +106,7 @@ func TestAnOutageIsTransientAndOver(t *testing.T) {
 	t.Parallel()
 	server := enginetest.Postgres(t)
 	migrate(t, server.DSN())
-	store := open(t, postgres.Config{DSN: server.DSN(), Timeout: 2 * time.Second})
+	store := open(t, postgres.Config{DSN: server.DSN(), Timeout: time.Minute})
 	look := func() error {
 		_, err := store.Users(t.Context(), []string{"u"})
 		return err

@@ -2,11 +2,17 @@ package postgres
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 func TestLockPatience_IsSpentAndRegained(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, spendAndRegain) // no time passes by itself
+}
+
+func spendAndRegain(t *testing.T) {
+	t.Helper()
 	const off = 5 * time.Millisecond // regained in a second
 	near := func(p *lockPatience, want time.Duration) {
 		t.Helper()

@@ -229,7 +229,7 @@ func TestBlocked_AnEventThatTakesTooLongHoldsUpItsCompanyAlone(t *testing.T) {
 	b.exec(t, fmt.Sprintf(`CREATE FUNCTION "tenant_%s".sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END'`, b.company),
 		fmt.Sprintf(`CREATE TRIGGER sleep BEFORE UPDATE ON "tenant_%s".users FOR EACH ROW EXECUTE FUNCTION "tenant_%[1]s".sleep()`, b.company))
 	patient := b.tenants
-	b.tenants = b.store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Timeout: 2 * time.Second})
+	b.tenants = b.store.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Timeout: 5 * time.Second})
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`))
 	b.tenants = patient
 	b.another(t).register(t)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"tenantflow/internal/engine"
 )
@@ -152,7 +151,7 @@ func (f *Faults) write(t testing.TB, at int64, b []byte) {
 // DataDir is the directory in which a table keeps its parts, with a slash at its end.
 func DataDir(t testing.TB, c *engine.ClickHouse, database, table string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	dir, err := c.Query(ctx, fmt.Sprintf("SELECT data_paths[1] FROM system.tables WHERE database = '%s' AND name = '%s'", database, table))
 	if err != nil {

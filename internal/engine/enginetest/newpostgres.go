@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/url"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -33,7 +32,7 @@ func NewPostgresDatabase(t testing.TB) string {
 }
 
 func execPostgres(ctx context.Context, dsn, statement string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	c, err := pgx.Connect(ctx, dsn)
 	if err != nil {

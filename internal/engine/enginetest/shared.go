@@ -160,7 +160,7 @@ func NewDatabase(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), Patience)
 		defer cancel()
 		if _, err := c.Query(ctx, "DROP DATABASE "+name+" SYNC"); err != nil {
 			t.Errorf("drop the test's database: %v", err)
@@ -186,11 +186,12 @@ func NewTopicOn(t testing.TB, k *engine.Kafka, partitions int, config ...kafka.C
 // CreateTopic makes a topic by name, and returns when the broker serves it.
 func CreateTopic(t testing.TB, k *engine.Kafka, name string, partitions int, config ...kafka.ConfigEntry) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
-	c := &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport}
+	// Without a time of its own the client gives the broker two seconds for the work.
+	c := &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: Patience}
 	resp, err := c.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
 		{Topic: name, NumPartitions: partitions, ReplicationFactor: 1, ConfigEntries: config}}})
 	if err == nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tenantflow/internal/engine/enginetest"
 )
 
 // A LateRequest holds back the first request that matches, as a network does that loses a segment and repeats it much
@@ -72,7 +74,7 @@ func (c *lateConn) Write(b []byte) (int, error) {
 	go func() {
 		defer close(l.Sent)
 		<-l.Release
-		_ = c.Conn.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.Conn.SetDeadline(time.Now().Add(enginetest.Patience))
 		_, _ = c.Conn.Write(b)
 		_, _ = c.Conn.Read(make([]byte, 1024)) // the broker has judged it
 		_ = c.Conn.Close()

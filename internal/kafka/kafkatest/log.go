@@ -6,7 +6,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -90,12 +89,12 @@ func (f *Log) Consumed(t testing.TB) bool {
 }
 
 // AwaitConsumed waits until everything is consumed.
-func (f *Log) AwaitConsumed(t testing.TB, within time.Duration) {
+func (f *Log) AwaitConsumed(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
 	defer cancel()
 	if err := enginetest.Eventually(ctx, func() bool { return f.Consumed(t) }); err != nil {
-		t.Fatalf("the log was not consumed within %s: %+v", within, f.Positions(t))
+		t.Fatalf("the log was not consumed within %s: %+v", enginetest.Patience, f.Positions(t))
 	}
 }
 

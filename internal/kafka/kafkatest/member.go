@@ -31,7 +31,8 @@ func (f *Log) Join(t testing.TB, handler kafka.BatchHandler, change ...func(*kaf
 	transport := &kafkago.Transport{}
 	cfg := kafka.Config{
 		Name: "events", Brokers: []string{f.Brokers}, Transport: transport, Group: f.Group, Topics: []string{f.Topic},
-		SessionTimeout: 6 * time.Second, RebalanceTimeout: 12 * time.Second, Drain: 4 * time.Second,
+		// A member that stands still for a while on a busy machine keeps its partitions: what it has handled does not come again.
+		SessionTimeout: 45 * time.Second, RebalanceTimeout: 90 * time.Second, Drain: 4 * time.Second,
 		BatchRows: 500, BatchInterval: 50 * time.Millisecond, CommitIdle: 50 * time.Millisecond,
 		Metrics: kafka.NewMetrics(m.registry, "events"), Health: m.health, Logger: log,
 	}

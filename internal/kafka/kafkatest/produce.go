@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tenantflow/internal/engine/enginetest"
 )
 
 // Producer returns a client that writes each record to the partition it names. The records' bytes reach the broker as
@@ -36,7 +38,7 @@ func (f *Log) Produce(t testing.TB, records ...*kgo.Record) {
 // OpenTransaction begins a transaction with one record in partition 0, and leaves it open until the test ends.
 func (f *Log) OpenTransaction(t *testing.T) *kgo.Client {
 	t.Helper()
-	open := f.Producer(t, kgo.TransactionalID(f.Topic+"-open"), kgo.TransactionTimeout(time.Minute))
+	open := f.Producer(t, kgo.TransactionalID(f.Topic+"-open"), kgo.TransactionTimeout(2*enginetest.Patience))
 	if err := open.BeginTransaction(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package kafkatest
 import (
 	"strconv"
 	"testing"
-	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -45,7 +44,7 @@ func (f *Log) Recreate(t *testing.T, broker *engine.Kafka, between func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, "the topic is deleted", 2*time.Minute, func() bool {
+	Eventually(t, "the topic is deleted", func() bool {
 		meta, err := f.Client.Metadata(t.Context(), &kafkago.MetadataRequest{Topics: []string{f.Topic}})
 		return err == nil && len(meta.Topics) == 1 && meta.Topics[0].Error != nil
 	})
@@ -58,7 +57,8 @@ func (f *Log) Recreate(t *testing.T, broker *engine.Kafka, between func()) {
 func (f *Log) RenewClient(t testing.TB) {
 	transport := &kafkago.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	f.Client = &kafkago.Client{Addr: kafkago.TCP(f.Brokers), Transport: transport}
+	// Without a time of its own the client gives the broker two seconds for a topic.
+	f.Client = &kafkago.Client{Addr: kafkago.TCP(f.Brokers), Transport: transport, Timeout: enginetest.Patience}
 }
 
 // AddPartitions gives the topic more partitions, and waits until the broker says so itself.
@@ -82,7 +82,7 @@ func (f *Log) AddPartitions(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }() // it was only asked
-	Eventually(t, "the broker knows the new partitions", time.Minute, func() bool {
+	Eventually(t, "the broker knows the new partitions", func() bool {
 		all, err := conn.ReadPartitions(f.Topic)
 		return err == nil && len(all) == n
 	})
@@ -141,14 +141,17 @@ func CommitOutside(t testing.TB, client *kafkago.Client, group, topic string, of
 	for p, offset := range offsets {
 		commits = append(commits, kafkago.OffsetCommit{Partition: p, Offset: offset, Metadata: metadata})
 	}
-	res, err := client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
-		GroupID: group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: commits}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range res.Topics[topic] {
-		if p.Error != nil {
-			t.Fatal(p.Error)
+	Eventually(t, "the offsets to be set", func() bool { // while the group is emptying it refuses
+		res, err := client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
+			GroupID: group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: commits}})
+		if err != nil {
+			return false
 		}
-	}
+		for _, p := range res.Topics[topic] {
+			if p.Error != nil {
+				return false
+			}
+		}
+		return true
+	})
 }

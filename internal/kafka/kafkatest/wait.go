@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
@@ -28,13 +27,9 @@ func OnBothBrokers(t *testing.T, test func(t *testing.T, broker *engine.Kafka)) 
 }
 
 // Eventually waits for a condition.
-func Eventually(t testing.TB, what string, within time.Duration, condition func() bool) {
+func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, condition); err != nil {
-		t.Fatalf("%s: not within %s", what, within)
-	}
+	enginetest.Await(t, what, condition)
 }
 
 // Await waits for a channel to be closed, or to hold something.

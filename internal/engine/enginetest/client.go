@@ -1,0 +1,49 @@
+package enginetest
+
+import (
+	"net"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+)
+
+// Clients give up after seconds by default. Where a test asks an engine for what it has, a machine that is busy must not be an engine that is
+// away, and a write that is sent again because its answer was late is written twice.
+
+// Writer is a writer to the topics of a client, which names the topic or has its messages do so. It sends nothing a second time before
+// Patience is over: kafka-go's writer can't tell a record that was written from one that was not.
+func Writer(c *kafka.Client) *kafka.Writer {
+	return &kafka.Writer{Addr: c.Addr, Transport: c.Transport, RequiredAcks: kafka.RequireAll, ReadTimeout: Patience, WriteTimeout: Patience}
+}
+
+// RedisOptions are those of a client of a Redis that waits for an answer for as long as Patience allows.
+func RedisOptions(t testing.TB, url string) *redis.Options {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = Patience, Patience, Patience, Patience
+	return o
+}
+
+// ClosedAddress is a HOST:PORT that refuses connections until the test ends: it is bound, so nothing else can listen there meanwhile.
+func ClosedAddress(t testing.TB) string {
+	t.Helper()
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(socket) })
+	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port)) // it was bound to IPv4
+}
