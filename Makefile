@@ -11,6 +11,9 @@ export KAFKA
 # For `bench`, for example BENCHFLAGS='--runs 5 --only tenantflow,kafka_engine'.
 BENCHFLAGS ?=
 
+# For `trouble`: how often each trouble comes.
+TROUBLE_ROUNDS ?= 20
+
 LOCAL := $(CURDIR)/.local
 LOCALSTACK := $(LOCAL)/bin/localstack
 
@@ -55,6 +58,10 @@ chaos: ## kill, freeze and cut everything at random, and judge the result
 .PHONY: verify-live
 verify-live: ## verify 40 times while the whole service is killed 20 times: nothing may be found (half an hour)
 	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
+
+.PHONY: trouble
+trouble: ## everything that may happen to a store happens to a running service, and nothing is lost (an hour and a half; TROUBLE_ROUNDS=20 times each)
+	TENANTFLOW_TEST_TROUBLE_ROUNDS=$(TROUBLE_ROUNDS) TENANTFLOW_TEST_TROUBLE_SECONDS=15 go test -timeout 4h -count 1 -v -run TestRun_NothingIsLostInTrouble ./cmd/tenantflow
 
 .PHONY: backfill
 backfill: ## replay two million events of which 3 % are missing, killed 50 times, beside live traffic (half an hour)

@@ -137,7 +137,7 @@ func (u *Usage) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartit
 	}
 	if pending != nil {
 		up.Line(ctx, slog.LevelInfo, "settling the insert an earlier owner left pending", slog.String("range", pending.Range()))
-		if err := up.settle(ctx, pending, true); err != nil {
+		if err := up.settle(ctx, pending, true, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -44,7 +44,7 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r kafka.Rang
 			// An error in place of a verdict on the rows may be the answer to a retry of something in between, such as a
 			// proxy, and the first try may still be on its way. A verdict holds for every copy of the request.
 			wait := failed.Outcome == clickhouse.Unknown || failed.Class == clickhouse.Transient
-			if err := p.settle(ctx, in, wait); err != nil {
+			if err := p.settle(ctx, in, wait, err); err != nil {
 				return err
 			}
 			if err := p.dropStored(ctx, b, first, last); err != nil {
@@ -119,9 +119,13 @@ func (p *usagePartition) nextDeadline() time.Time {
 	return next
 }
 
-// settle resolves an insert whose outcome is unknown, for as long as it takes.
-func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait bool) error {
+// settle resolves an insert whose outcome is unknown, for as long as it takes. Why is the error it ended with, where this process
+// has sent it: what readiness says first, because it is what has to be mended.
+func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait bool, why error) error {
 	how := clickhouse.Settling{Wait: wait, Waiting: p.Waiting}
+	if why != nil {
+		how.Waiting = func(reason error) { p.Waiting(fmt.Errorf("%w; %w", why, reason)) }
+	}
 	settled, err := keepTrying(ctx, p, func() (clickhouse.Settled, error) {
 		landed, err := p.usage.store.Await(ctx, in, how)
 		how.Wait = true // a settling that failed may have left a resend under way

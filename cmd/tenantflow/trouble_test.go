@@ -10,27 +10,43 @@ import (
 	"testing"
 	"time"
 
+	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
 )
 
 // lasting is how long each trouble lasts in the test. Reasons settle well within it.
 const lasting = 12 * time.Second
 
-// Each store is gone or hangs for a while under a service with many partitions. The reasons say what is true, and the log says each
-// trouble once when it begins and once when it is over.
-func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
-	t.Parallel()
-	kafka, clickhouse, postgres, redis := enginetest.Kafka(t), enginetest.ClickHouse(t), enginetest.Postgres(t), enginetest.Redis(t)
-	environ := []string{
-		"TENANTFLOW_KAFKA_BROKERS=" + kafka.Addr(),
-		"TENANTFLOW_CLICKHOUSE_DSN=" + clickhouse.DSN(),
-		"TENANTFLOW_POSTGRES_DSN=" + postgres.DSN(),
-		"TENANTFLOW_DRAGONFLY_URL=" + redis.URL(),
-		"TENANTFLOW_TOPIC_PARTITIONS=32",
+// stores are what a service needs, of its own.
+type stores struct {
+	kafka      *engine.Kafka
+	clickhouse *engine.ClickHouse
+	postgres   *engine.Postgres
+	redis      *engine.Redis
+	environ    []string // of a service that uses them
+}
+
+func newStores(t *testing.T, kafka *engine.Kafka) *stores {
+	t.Helper()
+	s := &stores{kafka: kafka, clickhouse: enginetest.ClickHouse(t), postgres: enginetest.Postgres(t), redis: enginetest.Redis(t)}
+	s.environ = []string{
+		"TENANTFLOW_KAFKA_BROKERS=" + s.kafka.Addr(),
+		"TENANTFLOW_CLICKHOUSE_DSN=" + s.clickhouse.DSN(),
+		"TENANTFLOW_POSTGRES_DSN=" + s.postgres.DSN(),
+		"TENANTFLOW_DRAGONFLY_URL=" + s.redis.URL(),
 		"TENANTFLOW_USAGE_INSERT_TIMEOUT=3s",
 		"TENANTFLOW_USAGE_BATCH_INTERVAL=50ms",
 		"TENANTFLOW_HTTP_ADDR=127.0.0.1:0",
 	}
+	return s
+}
+
+// Each store is gone or hangs for a while under a service with many partitions. The reasons say what is true, and the log says each
+// trouble once when it begins and once when it is over.
+func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, enginetest.Kafka(t))
+	environ, kafka, clickhouse, postgres, redis := append(s.environ, "TENANTFLOW_TOPIC_PARTITIONS=32"), s.kafka, s.clickhouse, s.postgres, s.redis
 	if _, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
 		t.Fatalf("migrate: exit code %d\n%s", code, errOut)
 	}
@@ -69,12 +85,6 @@ func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
 			t.Fatalf("produce: exit code %d\n%s", code, errOut)
 		}
 	}
-	doing := func(do func() error) {
-		t.Helper()
-		if err := do(); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, c := range []struct {
 		name       string
 		begin, end func() error
@@ -88,7 +98,7 @@ func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
 	} {
 		began := time.Now()
 		t.Logf("%s from %s", c.name, began.UTC().Format(time.TimeOnly))
-		doing(c.begin)
+		doing(t, c.begin())
 		if !strings.HasPrefix(c.name, "Kafka") {
 			produce(strings.ReplaceAll(c.name, " ", "-"))
 		}
@@ -106,7 +116,7 @@ func TestRun_TroubleOfStoresIsSaidOnceAndTruly(t *testing.T) {
 		if !strings.Contains(reason, c.words) {
 			t.Errorf("%s: the reason is %s", c.name, reason)
 		}
-		doing(c.end)
+		doing(t, c.end())
 		ended := time.Now()
 		until(c.name+" is over", ready)
 		t.Logf("%s: ready again %s after it ended", c.name, time.Since(ended))
@@ -144,5 +154,12 @@ type readiness struct {
 	Failing []struct {
 		Part, Reason string
 		Since        time.Time
+	}
+}
+
+func doing(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -3,20 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	kafkago "github.com/segmentio/kafka-go"
-
-	"tenantflow/events"
-	"tenantflow/internal/config"
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/model"
-	"tenantflow/internal/tenantmodel"
 	"tenantflow/internal/verify"
 )
 
@@ -43,17 +35,9 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	if _, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
 		t.Fatal(errOut)
 	}
-	cfg, err := config.Load(environ)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, disconnect, err := cfg.KafkaClient()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(disconnect)
+	live := newLiveEvents(t, environ, prefix, 9)
 	stop, published := make(chan struct{}), make(chan error, 1)
-	go func() { published <- publishAll(t, client, prefix, stop) }()
+	go func() { published <- publishAll(t.Context(), live, stop) }()
 
 	begin := func() *process {
 		t.Helper()
@@ -101,64 +85,19 @@ func TestVerify_KilledServiceHasNoFinding(t *testing.T) {
 	}
 	// At last everything is handled, and everything is proven.
 	begin()
-	deadline := time.Now().Add(enginetest.Patience)
-	for {
-		out, errOut, code := tenantflow(t, environ, "verify", "-o", "json")
-		var r verify.Report
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
-			t.Fatalf("%v: %s", err, errOut)
-		}
-		if r.Differences() != 0 {
-			t.Fatalf("at last: %+v", r.Findings)
-		}
-		if code == exitDone && r.Sum().NotConsumed == 0 && r.Counters.Uncounted == 0 && r.Inboxes[0].NotConsumed == 0 && r.Inboxes[1].NotConsumed == 0 {
-			judged, results = r.Sum().Judged, r.Results.Looked
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not everything is proven within %s: %s", enginetest.Patience, errOut)
-		}
-	}
-	if !busy || judged < 500 || results < 50 {
+	r := allProven(t, environ)
+	if judged, results = r.Sum().Judged, r.Results.Looked; !busy || judged < 500 || results < 50 {
 		t.Errorf("the service was at work: %v; %d offsets judged, %d results looked for: the test proves little", busy, judged, results)
 	}
 }
 
-// publishAll publishes usage, company and subscription events, a few at a time, until stop is closed, and at least twenty times.
-func publishAll(t *testing.T, client *kafkago.Client, prefix string, stop <-chan struct{}) error {
-	usage, err := model.New(model.Config{Seed: 9, Count: 1_000_000, Resends: 0.05, Conflicts: 0.002, Malformed: 0.005, Late: 0.02, Start: time.Now().Add(-time.Hour), Step: time.Millisecond})
-	if err != nil {
-		return err
-	}
-	companies, err := tenantmodel.New(tenantmodel.Config{Seed: 9, Companies: 200, Events: 20_000, Conflicts: 0.01, Lapsed: 0.3, Prefix: "live" + strconv.Itoa(os.Getpid()) + "-", Now: time.Now()})
-	if err != nil {
-		return err
-	}
-	w := enginetest.Writer(client)
-	w.Balancer, w.BatchTimeout = &kafkago.Hash{}, 5*time.Millisecond
-	defer func() { _ = w.Close() }()
+// publishAll publishes, a few events at a time, until stop is closed, and at least twenty times.
+func publishAll(ctx context.Context, events *liveEvents, stop <-chan struct{}) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
-		if _, err := model.Publish(t.Context(), usage, model.Publishing{Client: client, Topic: prefix + events.TopicUsage, Limit: 100}); err != nil {
+		if err := events.publish(ctx); err != nil {
 			return err
-		}
-		var some []kafkago.Message
-		for range 4 {
-			m, ok := companies.Next()
-			if !ok {
-				break
-			}
-			one := kafkago.Message{Topic: prefix + m.Topic, Key: m.Key, Value: m.Value}
-			for _, h := range m.Headers {
-				one.Headers = append(one.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-			}
-			some = append(some, one)
-		}
-		if len(some) > 0 {
-			if err := w.WriteMessages(t.Context(), some...); err != nil {
-				return err
-			}
 		}
 		select {
 		case <-stop:

@@ -132,7 +132,7 @@ func (s *Store) awaitQuiet(ctx context.Context, in *Intent, how Settling) error 
 	var said time.Time
 	for {
 		// Clocks drift: the one reading that counts is the server's, now. Ours only says when it is worth asking.
-		waits := fmt.Errorf("until %s by its clock ClickHouse may still take the rows of an insert without an answer; it is %s",
+		waits := fmt.Errorf("until %s by its clock ClickHouse may still take the rows of an insert that is given up; it is %s",
 			over.UTC().Format(timeFormat), s.Now().UTC().Format(timeFormat))
 		if !how.Wait || s.Now().After(over) {
 			passed, running, err := s.underWay(ctx, in, over)
@@ -140,7 +140,7 @@ func (s *Store) awaitQuiet(ctx context.Context, in *Intent, how Settling) error 
 			case err != nil:
 				return err
 			case running > 0:
-				waits = fmt.Errorf("%d queries of an insert without an answer still run in ClickHouse", running)
+				waits = fmt.Errorf("%d queries of an insert that is given up still run in ClickHouse", running)
 			case passed || !how.Wait:
 				return nil
 			}
