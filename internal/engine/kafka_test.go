@@ -115,12 +115,16 @@ func TestClientsOfABrokerBehindAProxyGoThroughIt(t *testing.T) {
 	t.Parallel()
 	k, proxy := enginetest.ApacheKafkaBehindProxy(t)
 	enginetest.CreateTopic(t, k, "t", 1)
-	w := &kafka.Writer{Addr: kafka.TCP(proxy.Addr()), Topic: "t", RequiredAcks: kafka.RequireAll, MaxAttempts: 1, Transport: &kafka.Transport{}}
-	defer w.Close()
-	defer w.Transport.(*kafka.Transport).CloseIdleConnections()
-	if err := w.WriteMessages(t.Context(), kafka.Message{Value: []byte("first")}); err != nil {
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	patient := enginetest.Writer(&kafka.Client{Addr: kafka.TCP(proxy.Addr()), Transport: transport})
+	patient.Topic = "t"
+	defer patient.Close()
+	if err := patient.WriteMessages(t.Context(), kafka.Message{Value: []byte("first")}); err != nil {
 		t.Fatal(err)
 	}
+	w := &kafka.Writer{Addr: patient.Addr, Topic: "t", RequiredAcks: kafka.RequireAll, MaxAttempts: 1, Transport: transport}
+	defer w.Close()
 	// The answer to the write is lost: the client does not know, the record is there.
 	lost := proxy.SwallowResponse(func(request []byte) bool { return bytes.Contains(request, []byte("second")) })
 	if err := w.WriteMessages(t.Context(), kafka.Message{Value: []byte("second")}); err == nil {
