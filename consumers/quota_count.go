@@ -191,7 +191,8 @@ func (p *quotaPartition) count(ctx context.Context, r kafka.Range, upTo int, ent
 	batch := dragonfly.Batch{Epoch: p.state.Epoch.Number, Incarnation: p.noted.Incarnation, From: r.From, To: r.To}
 	// In pieces of well below a millisecond, so that a request for a quota does not wait long for the server.
 	const most = 32
-	first := len(p.counted)
+	first, began := len(p.counted), time.Now()
+	defer func() { p.quota.metrics.seconds.Observe(time.Since(began).Seconds()) }()
 	var err error
 	for from := first; from < upTo; from += most {
 		if p.counted, err = p.session.Count(ctx, batch, p.calls[from:min(from+most, upTo)], p.counted); err != nil {

@@ -18,6 +18,7 @@ type quotaMetrics struct {
 	filling    prometheus.Counter
 	deferred   *prometheus.GaugeVec
 	undecided  prometheus.Counter
+	seconds    prometheus.Histogram
 }
 
 func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
@@ -45,9 +46,11 @@ func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
 			Help: "Usage events that wait until it is known whose their user was: company events are not applied up to them yet."}, []string{"partition"}),
 		undecided: prometheus.NewCounter(prometheus.CounterOpts{Name: "tenantflow_quota_undecided_events_total",
 			Help: "Usage events under another company than their user's that were counted because company events were not applied up to them in time."}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tenantflow_quota_count_seconds",
+			Help: "Time of the calls that count a batch, or a part of one that is judged apart, failed ones included.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.events, m.thresholds, m.rewinds, m.rebuilds, m.remembered, m.moved, m.skips, m.gone, m.filling, m.deferred, m.undecided)
+		reg.MustRegister(m.events, m.thresholds, m.rewinds, m.rebuilds, m.remembered, m.moved, m.skips, m.gone, m.filling, m.deferred, m.undecided, m.seconds)
 	}
 	return m
 }

@@ -34,22 +34,10 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r kafka.Rang
 		if !errors.As(err, &failed) {
 			return err
 		}
-		if failed.Class == clickhouse.Fatal {
-			return &kafka.FatalError{Err: err}
-		}
-		p.Waiting(err)
-		p.usage.metrics.failed.Inc()
-		if failed.Outcome != clickhouse.NotSent {
-			p.step(StepUnknown)
-			// An error in place of a verdict on the rows may be the answer to a retry of something in between, such as a
-			// proxy, and the first try may still be on its way. A verdict holds for every copy of the request.
-			wait := failed.Outcome == clickhouse.Unknown || failed.Class == clickhouse.Transient
-			if err := p.settle(ctx, in, wait, err); err != nil {
-				return err
-			}
-			if err := p.dropStored(ctx, b, first, last); err != nil {
-				return err
-			}
+		err = p.failed(ctx, b, in, first, last, failed)
+		p.usage.metrics.intents.Dec()
+		if err != nil {
+			return err
 		}
 		switch failed.Class {
 		case clickhouse.Poison:
@@ -67,9 +55,29 @@ func (p *usagePartition) insert(ctx context.Context, b *usageBatch, r kafka.Rang
 			refusals = 0
 		}
 		if delays.Wait(ctx) != nil {
-			return err
+			return failed
 		}
 	}
+}
+
+// failed brings an intent whose insert has failed to a known state, and drops the rows that are stored all the same.
+func (p *usagePartition) failed(ctx context.Context, b *usageBatch, in *clickhouse.Intent, first, last int, failed *clickhouse.InsertError) error {
+	if failed.Class == clickhouse.Fatal {
+		return &kafka.FatalError{Err: failed}
+	}
+	p.Waiting(failed)
+	p.usage.metrics.failed.Inc()
+	if failed.Outcome == clickhouse.NotSent {
+		return nil
+	}
+	p.step(StepUnknown)
+	// An error in place of a verdict on the rows may be the answer to a retry of something in between, such as a
+	// proxy, and the first try may still be on its way. A verdict holds for every copy of the request.
+	wait := failed.Outcome == clickhouse.Unknown || failed.Class == clickhouse.Transient
+	if err := p.settle(ctx, in, wait, failed); err != nil {
+		return err
+	}
+	return p.dropStored(ctx, b, first, last)
 }
 
 // try commits an intent and inserts under it, once. It returns how many rows that were.
@@ -88,10 +96,15 @@ func (p *usagePartition) try(ctx context.Context, b *usageBatch, r kafka.Range, 
 	if err := p.Commit(ctx, in.From, in.Metadata()); err != nil {
 		return rows, in, err
 	}
+	p.usage.metrics.intents.Inc() // until it has landed, or [usagePartition.insert] has found out
 	p.step(StepIntended)
-	if err := p.usage.store.Insert(ctx, in, b.block, first, last); err != nil {
+	began := time.Now()
+	err = p.usage.store.Insert(ctx, in, b.block, first, last)
+	p.usage.metrics.seconds.Observe(time.Since(began).Seconds())
+	if err != nil {
 		return rows, in, err
 	}
+	p.usage.metrics.intents.Dec()
 	p.step(StepInserted)
 	return rows, in, nil
 }
@@ -156,6 +169,9 @@ func (p *usagePartition) settle(ctx context.Context, in *clickhouse.Intent, wait
 
 type usageMetrics struct {
 	stored, duplicates, redelivered, checked, settled, failed, doubled prometheus.Counter
+
+	intents prometheus.Gauge
+	seconds prometheus.Histogram
 }
 
 func newUsageMetrics(reg prometheus.Registerer) *usageMetrics {
@@ -170,9 +186,13 @@ func newUsageMetrics(reg prometheus.Registerer) *usageMetrics {
 		settled:     counter("settled_total", "Inserts of unknown outcome that were settled."),
 		failed:      counter("insert_failures_total", "Inserts that failed and were tried again."),
 		doubled:     counter("rows_doubled_total", "Rows that landed twice because ClickHouse lost its deduplication log; deleted again."),
+		intents: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_usage_open_intents",
+			Help: "Inserts that are under way, or whose outcome is being found out."}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tenantflow_usage_insert_seconds",
+			Help: "Time of one insert into ClickHouse, failed ones included.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 16)}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.stored, m.duplicates, m.redelivered, m.checked, m.settled, m.failed, m.doubled)
+		reg.MustRegister(m.stored, m.duplicates, m.redelivered, m.checked, m.settled, m.failed, m.doubled, m.intents, m.seconds)
 	}
 	return m
 }

@@ -235,6 +235,15 @@ func TestRun_NothingIsLostInTrouble(t *testing.T) {
 	if r := allProven(t, s.environ); r.Sum().Judged == 0 || r.Results.Looked == 0 {
 		t.Errorf("verify judged %d offsets and looked for %d results: that proves nothing", r.Sum().Judged, r.Results.Looked)
 	}
+	_, metrics := get(t, p.url+"/metrics")
+	for _, counted := range []string{
+		"tenantflow_usage_insert_seconds_count ", "tenantflow_quota_count_seconds_count ", `tenantflow_effect_delay_seconds_count{consumer="usage",topic="usage.events"} `,
+		`tenantflow_newest_effect_timestamp_seconds{consumer="company",topic="company.events"} `,
+	} {
+		if _, rest, found := strings.Cut(metrics, "\n"+counted); !found || strings.HasPrefix(rest, "0\n") {
+			t.Errorf("%s is not counted", counted)
+		}
+	}
 	p.signal(t, syscall.SIGTERM)
 	if log, code := p.wait(t); code != exitDone {
 		t.Errorf("exit code %d\n%s", code, log)
@@ -271,7 +280,7 @@ func untilQuiet(t *testing.T, p *process) (ready, caught time.Duration) {
 				partitions++
 			}
 		}
-		return partitions > 0
+		return partitions > 0 && strings.Contains(body, "\ntenantflow_usage_open_intents 0\n")
 	})
 	return ready, time.Since(began)
 }

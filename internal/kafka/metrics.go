@@ -12,6 +12,8 @@ import (
 type Metrics struct {
 	rows        *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
+	delay       *prometheus.HistogramVec
+	newest      *prometheus.GaugeVec
 	deadLetters *prometheus.CounterVec
 	outOfRange  *prometheus.CounterVec
 	stopped     *prometheus.GaugeVec
@@ -30,6 +32,11 @@ func NewMetrics(reg prometheus.Registerer, name string) *Metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tenantflow_batch_write_seconds",
 			Help: "Time to bring all effects of a batch into the stores.", ConstLabels: consumer,
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 16)}, []string{"topic"}),
+		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tenantflow_effect_delay_seconds",
+			Help: "Time from when the broker appended the oldest record of a batch until the batch had all its effects.", ConstLabels: consumer,
+			Buckets: prometheus.ExponentialBuckets(0.01, 2, 18)}, []string{"topic"}),
+		newest: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tenantflow_newest_effect_timestamp_seconds",
+			Help: "When the broker appended the newest record that this process has brought all its effects, as Unix time.", ConstLabels: consumer}, []string{"topic"}),
 		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_dead_letters_total",
 			Help: "Records that went to the dead letters.", ConstLabels: consumer}, []string{"topic", "reason"}),
 		outOfRange: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_offset_out_of_range_total",
@@ -45,14 +52,18 @@ func NewMetrics(reg prometheus.Registerer, name string) *Metrics {
 			Help: "Generations of the group this member has joined.", ConstLabels: consumer}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.duration, m.deadLetters, m.outOfRange, m.stopped, m.assigned, m.lag, m.lagSeconds, m.rebalances)
+		reg.MustRegister(m.rows, m.duration, m.delay, m.newest, m.deadLetters, m.outOfRange, m.stopped, m.assigned, m.lag, m.lagSeconds, m.rebalances)
 	}
 	return m
 }
 
-func (m *Metrics) batch(topic string, rows int, took time.Duration) {
-	m.rows.WithLabelValues(topic).Add(float64(rows))
+// batch notes a batch that has had its effects.
+func (m *Metrics) batch(topic string, b *formed, took time.Duration) {
+	m.rows.WithLabelValues(topic).Add(float64(b.batch.Rows()))
 	m.duration.WithLabelValues(topic).Observe(took.Seconds())
+	if b.taken {
+		m.delay.WithLabelValues(topic).Observe(max(0, time.Since(b.first).Seconds()))
+	}
 }
 
 // lagSeconds is a metric that is computed when it is asked for, because it grows while nothing happens.

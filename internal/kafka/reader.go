@@ -180,7 +180,7 @@ func (r *reader) take(ctx context.Context, rec *events.Record) error {
 		r.began = time.Now()
 	}
 	if !r.current.taken {
-		r.current.taken = true
+		r.current.taken, r.current.first = true, rec.Time
 		r.group.state.took(r.current.From, rec)
 	}
 	r.current.last = rec.Time

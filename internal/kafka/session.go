@@ -125,8 +125,8 @@ type formed struct {
 	claim int64
 	mark  Mark // of its last record, or of one before that
 
-	taken bool      // it has a record
-	last  time.Time // when its last one was appended
+	taken       bool      // it has a record
+	first, last time.Time // when its first and its last one were appended
 }
 
 // consume works on the partition until soft is done, and then finishes what is under way for as long as hard allows.
@@ -276,6 +276,6 @@ func (s *session) writeOne(hard context.Context, b formed) error {
 	s.group.state.wrote(s.topic, s.id, s.done, b.last)
 	s.Waiting(nil)
 	s.group.state.progress()
-	s.group.metrics.batch(s.topic, b.batch.Rows(), time.Since(began))
+	s.group.metrics.batch(s.topic, &b, time.Since(began))
 	return nil
 }

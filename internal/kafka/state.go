@@ -21,6 +21,7 @@ type state struct {
 	joined     bool
 	groupError error
 	partitions map[place]*condition
+	newest     map[string]time.Time // by topic, when the newest record was appended that has had its effects
 }
 
 type place struct {
@@ -54,7 +55,7 @@ func (c *condition) lag() int64 { return max(0, c.end-c.done) }
 func (c *condition) work() int64 { return max(0, min(c.end, c.stable)-c.done) }
 
 func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
-	s := &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}}
+	s := &state{part: part, tracker: tracker, metrics: metrics, partitions: map[place]*condition{}, newest: map[string]time.Time{}}
 	metrics.lagSeconds.of.Store(s)
 	return s
 }
@@ -174,6 +175,10 @@ func (s *state) wrote(topic string, id int, done int64, last time.Time) {
 	s.behind(topic, id, func(c *condition) {
 		c.done = done
 		c.age.wrote(done, last, time.Now())
+		if last.After(s.newest[topic]) {
+			s.newest[topic] = last
+			s.metrics.newest.WithLabelValues(topic).Set(float64(last.UnixMilli()) / 1000)
+		}
 	})
 }
 
