@@ -89,7 +89,10 @@ func (p *usagePartition) try(ctx context.Context, b *usageBatch, r kafka.Range, 
 		return rows, in, err
 	}
 	p.step(StepIntended)
-	if err := p.usage.store.Insert(ctx, in, b.block, first, last); err != nil {
+	inserting, span := p.Tracer().Insert(ctx, rows)
+	err = p.usage.store.Insert(inserting, in, b.block, first, last)
+	span.End(err)
+	if err != nil {
 		return rows, in, err
 	}
 	p.step(StepInserted)

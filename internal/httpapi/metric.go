@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/internal/trace"
 )
 
 // otherRoute is the label of requests that no route takes.
@@ -20,7 +22,8 @@ type requestMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 
-	log *slog.Logger // of requests of /v1; nil: none
+	log    *slog.Logger // of requests of /v1; nil: none
+	tracer *trace.Tracer
 }
 
 func newRequestMetrics(registry *prometheus.Registry) *requestMetrics {
@@ -60,10 +63,16 @@ func (m *requestMetrics) observe(route string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		api := strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1"
+		if m.tracer != nil && (api || trace.Names(r)) { // probes and scrapes would be most of the spans
+			var span trace.Span
+			r, span = m.tracer.Request(r, route)
+			defer func() { span.Answered(s.status) }()
+		}
 		next.ServeHTTP(s, r)
 		took := time.Since(start)
 		seconds.Observe(took.Seconds())
-		if m.log != nil && (strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1") {
+		if m.log != nil && api {
 			s.logTo(m.log, r, route, took)
 		}
 		class := s.status / 100

@@ -14,6 +14,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
+	"tenantflow/internal/trace"
 )
 
 // A DeadLetter is a record that can't be taken, and why.
@@ -62,6 +63,7 @@ type DeadLetters struct {
 	group  string
 	tally  *logs.Tally[letterKind, origin]
 	count  *prometheus.CounterVec // by topic and reason
+	tracer *trace.Tracer
 }
 
 // maxDeadLetterBytes bounds one message as the client counts it. What a topic takes is the broker's to say, so this is
@@ -86,6 +88,11 @@ func NewDeadLetters(client *kafkago.Client, group string, log *slog.Logger, coun
 	}
 }
 
+func (d *DeadLetters) traced(tracer *trace.Tracer) *DeadLetters {
+	d.tracer = tracer
+	return d
+}
+
 // Close waits for what is under way.
 func (d *DeadLetters) Close() error {
 	d.tally.Close()
@@ -95,7 +102,17 @@ func (d *DeadLetters) Close() error {
 // Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
 // letter may be there twice; its origin (group, topic, partition, offset) identifies it.
 func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
-	if err := d.publish(ctx, letters, waiting); err != nil || len(letters) == 0 {
+	if len(letters) == 0 {
+		return nil
+	}
+	links := d.tracer.NewLinks()
+	for i := range letters {
+		links.Add(letters[i].Record.Headers)
+	}
+	ctx, span := d.tracer.DeadLetters(ctx, events.DeadLetterTopic(letters[0].Record.Topic), len(letters), links)
+	err := d.publish(ctx, letters, waiting)
+	span.End(err)
+	if err != nil {
 		return err
 	}
 	waiting(nil)
@@ -174,6 +191,7 @@ type origin struct {
 	offset    int64
 	id        []byte // of the event, if its record has it in a header
 	detail    string
+	headers   []events.Header // which may name a trace
 }
 
 // newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
@@ -188,13 +206,19 @@ func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
 			if len(o.id) > 0 {
 				attrs = append(attrs, slog.String("event_id", string(o.id)))
 			}
+			if id := trace.ID(o.headers); id != "" {
+				attrs = append(attrs, slog.String("trace_id", id))
+			}
 			log.LogAttrs(ctx, slog.LevelWarn, "event went to the dead letters",
 				append(attrs, slog.String("reason", string(k.reason)), slog.String("error", o.detail))...)
 		},
 		func(k letterKind, n int, first origin) {
+			of := []any{slog.Int("partition", first.partition), slog.Int64("offset", first.offset), slog.String("event_id", string(first.id))}
+			if id := trace.ID(first.headers); id != "" {
+				of = append(of, slog.String("trace_id", id))
+			}
 			log.LogAttrs(ctx, slog.LevelWarn, "more events went to the dead letters", slog.String("topic", k.topic), slog.String("reason", string(k.reason)),
-				slog.Int("events", n), slog.Duration("within", logs.TallyInterval), slog.Group("first", slog.Int("partition", first.partition), slog.Int64("offset", first.offset),
-					slog.String("event_id", string(first.id)), slog.String("error", first.detail)),
+				slog.Int("events", n), slog.Duration("within", logs.TallyInterval), slog.Group("first", append(of, slog.String("error", first.detail))...),
 				slog.String("metric", "tenantflow_dead_letters_total"))
 		})
 }
@@ -217,7 +241,7 @@ func (d *DeadLetters) note(letters []DeadLetter) {
 		l := &letters[i]
 		k := letterKind{l.Record.Topic, l.Rejection.Reason}
 		all[k]++
-		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail})
+		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail, l.Record.Headers})
 	}
 	if d.count == nil {
 		return
