@@ -143,7 +143,7 @@ func (b *tenantBatch) Write(ctx context.Context, _ kafka.Range) error {
 		case err == nil && skipsReplayed(&b.All[i], p.effect, p.config.ReplayKey, []byte(e.Source), []byte(e.ID)):
 			p.config.Metrics.repeated.Inc()
 		case err == nil:
-			trace.Complete(&e.Envelope, b.All[i].Headers)
+			trace.Complete(&e.Envelope, &b.All[i])
 			decoded[i] = e
 		case errors.As(err, &rejection):
 			letters = append(letters, kafka.DeadLetter{Record: b.All[i], Rejection: rejection, Attempts: 1})
@@ -208,7 +208,7 @@ func identified(all []*events.Event) []*events.Event {
 // apply applies one event, for as long as it takes. What can't be applied at all comes back as a rejection.
 func (p *tenantPartition) apply(ctx context.Context, e *events.Event, r *events.Record) (*events.Rejection, error) {
 	var rejection *events.Rejection
-	ctx, span := p.Tracer().Apply(ctx, &e.Envelope, r.Headers)
+	ctx, span := p.Tracer().Apply(ctx, e.Type, r)
 	err := p.keepTrying(ctx, func() error {
 		began := time.Now()
 		done, err := p.config.Store.Apply(ctx, e, postgres.Place{Partition: p.ID(), Offset: r.Offset, Appended: r.Time})

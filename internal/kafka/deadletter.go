@@ -107,7 +107,7 @@ func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting
 	}
 	links := d.tracer.NewLinks()
 	for i := range letters {
-		links.Add(letters[i].Record.Headers)
+		links.Add(&letters[i].Record)
 	}
 	ctx, span := d.tracer.DeadLetters(ctx, events.DeadLetterTopic(letters[0].Record.Topic), len(letters), links)
 	err := d.publish(ctx, letters, waiting)
@@ -191,7 +191,7 @@ type origin struct {
 	offset    int64
 	id        []byte // of the event, if its record has it in a header
 	detail    string
-	headers   []events.Header // which may name a trace
+	record    *events.Record // which may name a trace
 }
 
 // newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
@@ -206,7 +206,7 @@ func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
 			if len(o.id) > 0 {
 				attrs = append(attrs, slog.String("event_id", string(o.id)))
 			}
-			if id := trace.ID(o.headers); id != "" {
+			if id := trace.ID(o.record); id != "" {
 				attrs = append(attrs, slog.String("trace_id", id))
 			}
 			log.LogAttrs(ctx, slog.LevelWarn, "event went to the dead letters",
@@ -214,7 +214,7 @@ func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
 		},
 		func(k letterKind, n int, first origin) {
 			of := []any{slog.Int("partition", first.partition), slog.Int64("offset", first.offset), slog.String("event_id", string(first.id))}
-			if id := trace.ID(first.headers); id != "" {
+			if id := trace.ID(first.record); id != "" {
 				of = append(of, slog.String("trace_id", id))
 			}
 			log.LogAttrs(ctx, slog.LevelWarn, "more events went to the dead letters", slog.String("topic", k.topic), slog.String("reason", string(k.reason)),
@@ -241,7 +241,7 @@ func (d *DeadLetters) note(letters []DeadLetter) {
 		l := &letters[i]
 		k := letterKind{l.Record.Topic, l.Rejection.Reason}
 		all[k]++
-		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail, l.Record.Headers})
+		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail, &l.Record})
 	}
 	if d.count == nil {
 		return

@@ -185,7 +185,7 @@ func (r *reader) take(ctx context.Context, rec *events.Record) error {
 	}
 	r.current.last = rec.Time
 	r.current.batch.Add(rec)
-	r.current.links.Add(rec.Headers)
+	r.current.links.Add(rec)
 	r.next = rec.Offset + 1
 	r.current.To = r.next
 	over := r.current.batch.Bytes() - r.current.claim - r.claimed

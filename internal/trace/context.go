@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"bytes"
 	"encoding/hex"
 
 	"go.opentelemetry.io/otel/baggage"
@@ -16,6 +17,12 @@ const (
 	headerBaggage   = "baggage"
 	extensionParent = "ce_traceparent"
 	extensionState  = "ce_tracestate"
+
+	// In structured mode the extension is a member of the value.
+	headerContentType     = "content-type"
+	contentTypeStructured = "application/cloudevents+json"
+	extensionInJSON       = `"traceparent"`
+	stateInJSON           = `"tracestate"`
 )
 
 // A Context is a place in a trace: the span that something was caused by. The zero value is none.
@@ -29,8 +36,8 @@ func (c Context) Valid() bool { return c.span.IsValid() }
 
 // Of reads the context of a record: the header traceparent, which the last hop has written, or else the extension of the event, which its
 // producer has. Of a repeated header the last one counts. What is malformed is as if it were not there.
-func Of(headers []events.Header) Context {
-	found, _ := find(headers)
+func Of(r *events.Record) Context {
+	found, _ := find(r)
 	c := contextOf(found.parent, found.state)
 	const longest = 8192 // bytes, the specification's
 	if len(found.baggage) > 0 && len(found.baggage) <= longest {
@@ -45,10 +52,11 @@ func Of(headers []events.Header) Context {
 type found struct{ parent, state, baggage []byte }
 
 // find looks for the place that a record names, and reads its ids. It allocates nothing.
-func find(headers []events.Header) (found, oteltrace.SpanContextConfig) {
+func find(r *events.Record) (found, oteltrace.SpanContextConfig) {
 	var hop, extension found
-	for i := range headers {
-		switch h := &headers[i]; h.Key {
+	structured := false
+	for i := range r.Headers {
+		switch h := &r.Headers[i]; h.Key {
 		case headerParent:
 			hop.parent = h.Value
 		case headerState:
@@ -59,14 +67,39 @@ func find(headers []events.Header) (found, oteltrace.SpanContextConfig) {
 			extension.parent = h.Value
 		case extensionState:
 			extension.state = h.Value
+		case headerContentType:
+			structured = bytes.HasPrefix(h.Value, []byte(contentTypeStructured))
 		}
 	}
-	if c, ok := parseParent(hop.parent); ok || extension.parent == nil {
+	c, ok := parseParent(hop.parent)
+	if ok {
 		return hop, c
 	}
+	if structured {
+		extension = found{parent: member(r.Value, extensionInJSON), state: member(r.Value, stateInJSON)}
+	}
 	extension.baggage = hop.baggage
-	c, _ := parseParent(extension.parent)
+	c, _ = parseParent(extension.parent)
 	return extension, c
+}
+
+// member finds a member whose value is a plain string in a JSON object, wherever it stands: the event is taken apart elsewhere, and a
+// mistake here costs no more than a link.
+func member(object []byte, name string) []byte {
+	i := bytes.Index(object, []byte(name))
+	if i < 0 {
+		return nil
+	}
+	rest := bytes.TrimLeft(object[i+len(name):], " \t\r\n")
+	if len(rest) == 0 || rest[0] != ':' {
+		return nil
+	}
+	rest = bytes.TrimLeft(rest[1:], " \t\r\n")
+	if len(rest) == 0 || rest[0] != '"' {
+		return nil
+	}
+	value, _, _ := bytes.Cut(rest[1:], []byte{'"'})
+	return value
 }
 
 // Parse reads the values of traceparent and tracestate.
@@ -128,20 +161,20 @@ func lowerHex(to, from []byte) bool {
 }
 
 // ID returns the trace id of a record in hexadecimal, for the log; empty: there is none.
-func ID(headers []events.Header) string {
-	if c := Of(headers); c.Valid() {
+func ID(r *events.Record) string {
+	if c := Of(r); c.Valid() {
 		return c.span.TraceID().String()
 	}
 	return ""
 }
 
-// Complete gives an event without the extension traceparent that of its record's headers. It is a function of the log, so every delivery
+// Complete gives an event without the extension traceparent that of its record's header. It is a function of the log, so every delivery
 // comes to the same, and what is stored of the event leads to its trace as well.
-func Complete(e *events.Envelope, headers []events.Header) {
+func Complete(e *events.Envelope, r *events.Record) {
 	if e.TraceParent != "" {
 		return
 	}
-	c := Of(headers)
+	c := Of(r)
 	if !c.Valid() {
 		return
 	}
@@ -170,11 +203,11 @@ type linkKey struct {
 }
 
 // Add notes the context of one record. One that is not sampled is not noted: nobody records it, so a link would lead nowhere.
-func (l *Links) Add(headers []events.Header) {
+func (l *Links) Add(r *events.Record) {
 	if l == nil {
 		return
 	}
-	found, config := find(headers)
+	found, config := find(r)
 	if !config.TraceFlags.IsSampled() {
 		return
 	}

@@ -3,7 +3,7 @@
 //	tracer, err := trace.FromEnvironment(ctx, log, version) // nil where OTEL_* does not switch tracing on
 //	defer tracer.Close(ctx)
 //
-//	ctx, span := tracer.Apply(ctx, envelope, record.Headers)
+//	ctx, span := tracer.Apply(ctx, event.Type, record)
 //	err := apply(ctx)
 //	span.End(err)
 //

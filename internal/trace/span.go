@@ -127,21 +127,17 @@ func (t *Tracer) Count(ctx context.Context, calls int) (context.Context, Span) {
 	return t.start(ctx, "count quota", oteltrace.WithAttributes(keyCalls.Int(calls)))
 }
 
-// Apply begins the span of what one event of a company does, in the trace that its record names, or else the event, whose extension stands in
-// the value in structured mode. It is linked to the span of its batch.
-func (t *Tracer) Apply(ctx context.Context, e *events.Envelope, headers []events.Header) (context.Context, Span) {
+// Apply begins the span of what one event of a company does, in the trace that its record names. It is linked to the span of its batch.
+func (t *Tracer) Apply(ctx context.Context, eventType string, r *events.Record) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
 	}
-	cause := Of(headers)
-	if !cause.Valid() {
-		cause.span = Parse(e.TraceParent, e.TraceState).span
-	}
-	options := []oteltrace.SpanStartOption{oteltrace.WithSpanKind(oteltrace.SpanKindConsumer), oteltrace.WithAttributes(keyType.String(e.Type))}
+	cause := Of(r)
+	options := []oteltrace.SpanStartOption{oteltrace.WithSpanKind(oteltrace.SpanKindConsumer), oteltrace.WithAttributes(keyType.String(eventType))}
 	if batch := oteltrace.SpanContextFromContext(ctx); batch.IsValid() {
 		options = append(options, oteltrace.WithLinks(oteltrace.Link{SpanContext: batch}))
 	}
-	ctx, span := t.start(cause.into(ctx), "apply "+e.Type, options...)
+	ctx, span := t.start(cause.into(ctx), "apply "+eventType, options...)
 	span.baggage = cause.baggage
 	return ctx, span
 }
