@@ -69,8 +69,8 @@ func TestFromEnvironment_SendsAndSaysWhoItIs(t *testing.T) {
 	if got := receiver.Named("apply x"); len(got) != 1 || got[0].Trace != parentID {
 		t.Errorf("got %v", got)
 	}
-	if name, version := receiver.Resource("service.name"), receiver.Resource("service.version"); name != "tenantflow-eu" || version != "1.2.3" {
-		t.Errorf("it is %s %s", name, version)
+	if !receiver.Resource("service.name=tenantflow-eu") || !receiver.Resource("service.version=1.2.3") {
+		t.Error("it says another name or version")
 	}
 	if value(t, tracer, "ended") != 1 || value(t, tracer, "sent") != 1 {
 		t.Errorf("%v ended, %v sent", value(t, tracer, "ended"), value(t, tracer, "sent"))

@@ -20,11 +20,16 @@ type sender struct {
 	ended, sent, failed prometheus.Counter
 }
 
-func newSender(next sdktrace.SpanExporter, log *slog.Logger) *sender {
-	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
+// Metrics makes the metrics of spans, without a tracer.
+func Metrics() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tenantflow_trace_spans_total",
 		Help: "Spans that were recorded (ended), that the collector has taken (sent), and that could not be sent (failed). Ended ones that become neither were dropped because too many waited.",
 	}, []string{"state"})
+}
+
+func newSender(next sdktrace.SpanExporter, log *slog.Logger) *sender {
+	spans := Metrics()
 	return &sender{next: next, troubles: logs.NewTroubles(log), spans: spans,
 		ended: spans.WithLabelValues("ended"), sent: spans.WithLabelValues("sent"), failed: spans.WithLabelValues("failed")}
 }

@@ -37,13 +37,13 @@ type Receiver struct {
 
 	mu       sync.Mutex
 	spans    []Span
-	resource map[string]string
+	resource map[string]bool // name=value
 }
 
 // NewReceiver starts a receiver that ends with the test.
 func NewReceiver(t testing.TB) *Receiver {
 	t.Helper()
-	r := &Receiver{resource: map[string]string{}}
+	r := &Receiver{resource: map[string]bool{}}
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
 	r.URL = server.URL
@@ -89,7 +89,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	defer r.mu.Unlock()
 	for _, of := range request.GetResourceSpans() {
 		for _, a := range of.GetResource().GetAttributes() {
-			r.resource[a.GetKey()] = a.GetValue().GetStringValue()
+			r.resource[a.GetKey()+"="+a.GetValue().GetStringValue()] = true
 		}
 		for _, scope := range of.GetScopeSpans() {
 			for _, s := range scope.GetSpans() {
@@ -128,11 +128,11 @@ func (r *Receiver) Named(name string) []Span {
 	return r.Spans(func(s Span) bool { return s.GetName() == name })
 }
 
-// Resource is what the sender says of itself.
-func (r *Receiver) Resource(name string) string {
+// Resource reports whether a sender says an attribute of itself, as name=value.
+func (r *Receiver) Resource(attribute string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.resource[name]
+	return r.resource[attribute]
 }
 
 // A Producer is a program that publishes events and records spans of its own.
