@@ -99,6 +99,33 @@ func TestTrace_AnEventsResultsContinueItsTrace(t *testing.T) {
 	}
 }
 
+// Without tracing, results have the trace of their cause all the same, as an extension that is a function of the log, and no place of our own. A
+// resend in another trace is the same event.
+func TestTrace_OffResultsNameTheTraceOfTheirCause(t *testing.T) {
+	t.Parallel()
+	producer := tracetest.NewReceiver(t).NewProducer(t)
+	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
+	company, now := unique(), time.Now().Add(-time.Hour)
+	first, _, _ := producer.Publish(t)
+	again, _, _ := producer.Publish(t)
+	f.start(t, tenantService{})
+	f.send(t, registration(company, now).with("traceparent", first), registration(company, now).with("traceparent", again))
+	f.awaitConsumed(t, time.Minute)
+	f.awaitPublished(t, time.Minute)
+	if letters := f.log(events.TopicCompany).Letters(t); len(letters) != 0 {
+		t.Errorf("dead letters: %v", letters)
+	}
+	all := records(t, f, f.prefix+events.TopicCompanyResults, company+"-registered")
+	if len(all) == 0 {
+		t.Fatal("no result")
+	}
+	for _, r := range all {
+		if headerOf(r, "ce_traceparent") != first || headerOf(r, "traceparent") != "" {
+			t.Errorf("the result of %s has %v", first, r.Headers)
+		}
+	}
+}
+
 // records are the records of a topic that one event has caused.
 func records(t *testing.T, f *tenantFixture, topic, cause string) []events.Record {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel"
 
 	"tenantflow/internal/config"
+	"tenantflow/internal/logs"
 	"tenantflow/internal/service"
 	"tenantflow/internal/trace"
 )
@@ -43,13 +44,13 @@ its own stores only.`,
 			if len(missing) > 0 {
 				log.Info("these parts are not there yet and do not run", "parts", strings.Join(missing, ", "))
 			}
+			otel.SetErrorHandler(otelLog{logs.NewTroubles(log)})
 			tracer, err := trace.FromEnvironment(cmd.Context(), log, build().Version)
 			if err != nil {
 				return config.Invalidf("%w", err)
 			}
 			log = slog.New(tracer.LogHandler(log.Handler()))
 			redis.SetLogger(redisLog{log})
-			otel.SetErrorHandler(otelLog{log})
 			s, err := service.New(cfg, log, build(), chosen, service.Traced(tracer))
 			if err != nil {
 				return err
@@ -81,9 +82,9 @@ func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
 
 // otelLog takes what OpenTelemetry has to say beside the errors that the tracer logs itself, such as a bad value of OTEL_TRACES_SAMPLER. Otherwise it
 // goes to standard error as it is.
-type otelLog struct{ log *slog.Logger }
+type otelLog struct{ troubles *logs.Troubles }
 
 // Handle implements otel.ErrorHandler.
 func (l otelLog) Handle(err error) {
-	l.log.Warn("tracing", slog.String("says", err.Error()))
+	l.troubles.Say(context.Background(), logs.Trouble{Level: slog.LevelWarn, Message: "OpenTelemetry reports an error", Err: err})
 }

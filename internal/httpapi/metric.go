@@ -59,6 +59,10 @@ func register[C prometheus.Collector](registry *prometheus.Registry, c C) C {
 func (m *requestMetrics) observe(route string, next http.Handler) http.Handler {
 	seconds := m.seconds.WithLabelValues(route)
 	// There from the start, so that a rate can be taken of the first one. No route redirects.
+	pattern := route
+	if route == otherRoute {
+		pattern = ""
+	}
 	classes := [6]prometheus.Counter{2: m.class(route, 2), 4: m.class(route, 4), 5: m.class(route, 5)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -66,7 +70,7 @@ func (m *requestMetrics) observe(route string, next http.Handler) http.Handler {
 		api := strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1"
 		if m.tracer != nil && (api || trace.Names(r)) { // probes and scrapes would be most of the spans
 			var span trace.Span
-			r, span = m.tracer.Request(r, route)
+			r, span = m.tracer.Request(r, pattern)
 			defer func() { span.Answered(s.status) }()
 		}
 		next.ServeHTTP(s, r)

@@ -62,6 +62,20 @@ func TestLinks_KnownProducersAllocateNothing(t *testing.T) {
 	}
 }
 
+// What tracing costs each usage event that is read, where every event has a producer's span of its own.
+func BenchmarkLinks_Add(b *testing.B) {
+	tracer := tracetest.NewReceiver(b).Tracer(b, nil)
+	records := make([]*events.Record, 1000)
+	for i := range records {
+		records[i] = record("ce_specversion", "1.0", "ce_id", "1", "ce_source", "/s", "ce_type", "t", "ce_time", "now", "content-type", "application/json", "traceparent", sampled(i))
+	}
+	links := tracer.NewLinks()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		links.Add(records[i%len(records)])
+	}
+}
+
 func TestBatch_LinksAtMost128Producers(t *testing.T) {
 	t.Parallel()
 	receiver := tracetest.NewReceiver(t)
