@@ -25,6 +25,7 @@ import (
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/totals"
+	"tenantflow/internal/trace"
 	"tenantflow/migrations"
 	"tenantflow/sinks/clickhouse"
 )
@@ -128,6 +129,7 @@ type consumer struct {
 	log           *slog.Logger
 	metrics       *kafka.Metrics
 	health        *health.Tracker
+	tracer        *trace.Tracer
 	dial          func(ctx context.Context, network, address string) (net.Conn, error) // to the broker, but for the membership
 }
 
@@ -181,7 +183,7 @@ func (c consumer) run(ctx context.Context, f *fixture, dsn *chgo.Options) error 
 		Group: f.Group, Topics: []string{f.Topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
 		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 100 * time.Millisecond,
-		OutOfRange: c.outOfRange, Logger: c.log, Metrics: c.metrics, Health: c.health,
+		OutOfRange: c.outOfRange, Logger: c.log, Metrics: c.metrics, Health: c.health, Tracer: c.tracer,
 	}
 	if c.budget != 0 {
 		cfg.Budget = kafka.NewBudget(c.budget)

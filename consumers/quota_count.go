@@ -179,7 +179,9 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 // try counts the calls that judge has made of a batch, and publishes what is due. It may be repeated.
 func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r kafka.Range) error {
 	p.counted = p.counted[:0]
-	err := p.count(ctx, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })
+	counting, span := p.Tracer().Count(ctx, len(p.calls))
+	err := p.count(counting, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })
+	span.End(err)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ import (
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/tier"
+	"tenantflow/internal/trace"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -167,6 +168,7 @@ type quotaConsumer struct {
 	registry prometheus.Registerer
 	health   *health.Tracker
 	log      *slog.Logger
+	tracer   *trace.Tracer
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
 
 	replayKey events.ReplayKey
@@ -198,7 +200,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	var store *dragonfly.Store
 	for {
 		var err error
-		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.Topic, Logger: c.log}); err == nil {
+		if store, err = dragonfly.Open(ctx, dragonfly.Config{Options: o, Topic: f.Topic, Logger: c.log, Tracer: c.tracer}); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -223,7 +225,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	return kafka.NewGroup(kafka.Config{
 		Name: "quota", Brokers: strings.Split(f.Brokers, ","), Transport: transport, Group: f.Group, Topics: []string{f.Topic},
 		SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: min(c.session-c.session/4, 5*time.Second),
-		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Health: c.health, Logger: c.log,
+		BatchRows: c.rows, BatchInterval: c.interval, CommitIdle: 50 * time.Millisecond, OutOfRange: c.outside, Health: c.health, Logger: c.log, Tracer: c.tracer,
 	}, handler).Run(ctx)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/trace"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -87,6 +88,7 @@ func (p *quotaPartition) causes(ctx context.Context, due []dragonfly.Due) (map[i
 			if json.Unmarshal(envelope.Data, &data) == nil && data.CompanyID != "" {
 				c.company = data.CompanyID
 			}
+			trace.Complete(envelope, &record)
 			c.event, envelope.Data = envelope, nil // there may be thousands, and each may be large
 		}
 		causes[r.Offset] = c

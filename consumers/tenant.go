@@ -8,6 +8,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/trace"
 	"tenantflow/sinks/postgres"
 )
 
@@ -97,6 +98,7 @@ type tenantPartition struct {
 	due *dueWatch
 
 	done  []postgres.Applied // not published
+	spans []trace.Context    // that did them; empty: nothing is traced
 	since time.Time          // when the first of them was done
 }
 
@@ -141,6 +143,7 @@ func (b *tenantBatch) Write(ctx context.Context, _ kafka.Range) error {
 		case err == nil && skipsReplayed(&b.All[i], p.effect, p.config.ReplayKey, []byte(e.Source), []byte(e.ID)):
 			p.config.Metrics.repeated.Inc()
 		case err == nil:
+			trace.Complete(&e.Envelope, &b.All[i])
 			decoded[i] = e
 		case errors.As(err, &rejection):
 			letters = append(letters, kafka.DeadLetter{Record: b.All[i], Rejection: rejection, Attempts: 1})
@@ -205,10 +208,11 @@ func identified(all []*events.Event) []*events.Event {
 // apply applies one event, for as long as it takes. What can't be applied at all comes back as a rejection.
 func (p *tenantPartition) apply(ctx context.Context, e *events.Event, r *events.Record) (*events.Rejection, error) {
 	var rejection *events.Rejection
+	ctx, span := p.Tracer().Apply(ctx, e.Type, r)
 	err := p.keepTrying(ctx, func() error {
 		began := time.Now()
 		done, err := p.config.Store.Apply(ctx, e, postgres.Place{Partition: p.ID(), Offset: r.Offset, Appended: r.Time})
-		p.take(done)
+		p.take(done, span)
 		if errors.As(err, &rejection) {
 			return nil
 		}
@@ -217,11 +221,12 @@ func (p *tenantPartition) apply(ctx context.Context, e *events.Event, r *events.
 		}
 		return err
 	})
+	span.End(err)
 	return rejection, err
 }
 
 // take has results published with the others.
-func (p *tenantPartition) take(done []postgres.Applied) {
+func (p *tenantPartition) take(done []postgres.Applied, span trace.Span) {
 	if len(done) == 0 {
 		return
 	}
@@ -229,6 +234,9 @@ func (p *tenantPartition) take(done []postgres.Applied) {
 		p.since = time.Now()
 	}
 	p.done = append(p.done, done...)
+	if p.Tracer() != nil {
+		p.spans = append(p.spans, slices.Repeat([]trace.Context{span.Context()}, len(done))...)
+	}
 }
 
 // publish publishes what is done, and notes it: all that there is, or only if it has been kept for long enough.
@@ -238,7 +246,7 @@ func (p *tenantPartition) publish(ctx context.Context, all bool) error {
 	}
 	p.config.Step(TenantApplied)
 	p.config.Applied(ctx, p.done)
-	if err := p.Publish(ctx, p.config.results(p.done)); err != nil {
+	if err := p.Publish(ctx, p.config.results(p.done, p.spans)); err != nil {
 		return err
 	}
 	p.config.Step(TenantPublished)
@@ -247,16 +255,20 @@ func (p *tenantPartition) publish(ctx context.Context, all bool) error {
 	}
 	p.config.Step(TenantMarked)
 	p.config.Metrics.published(p.done)
-	p.done = nil
+	p.done, p.spans = nil, nil
 	return nil
 }
 
-// results are the events of what is done, in order.
-func (c *TenantConfig) results(done []postgres.Applied) []kafka.Result {
+// results are the events of what is done, in order. spans are those that did it; empty: it was done elsewhere, or nothing is traced.
+func (c *TenantConfig) results(done []postgres.Applied, spans []trace.Context) []kafka.Result {
 	var all []kafka.Result
-	for _, one := range done {
+	for i, one := range done {
+		var by trace.Context
+		if len(spans) > 0 {
+			by = spans[i]
+		}
 		for _, r := range one.Results {
-			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event})
+			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event, Span: by})
 		}
 	}
 	return all

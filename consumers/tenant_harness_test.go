@@ -24,6 +24,7 @@ import (
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
+	"tenantflow/internal/trace"
 	"tenantflow/sinks/postgres"
 )
 
@@ -76,6 +77,7 @@ type tenantService struct {
 	blocked   func(note string)
 	health    *health.Tracker
 	log       *slog.Logger
+	tracer    *trace.Tracer
 }
 
 // run is both consumers, until ctx ends.
@@ -95,7 +97,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	var opened *postgres.Store
 	for {
 		var err error
-		if opened, err = postgres.Open(ctx, postgres.Config{DSN: c.dsn, Logger: c.log}); err == nil {
+		if opened, err = postgres.Open(ctx, postgres.Config{DSN: c.dsn, Logger: c.log, Tracer: c.tracer}); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -117,7 +119,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	client := &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
 	companies := f.log(events.TopicCompany)
 	config.Companies = &kafka.TopicReading{Client: client, Topic: companies.Topic, Group: companies.Group}
-	results := kafka.NewResults(client)
+	results := kafka.NewResults(client).Traced(c.tracer)
 	defer func() { _ = results.Close() }()
 	group, ctx := errgroup.WithContext(ctx)
 	if !c.noSweep {
@@ -129,7 +131,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 			return kafka.NewGroup(kafka.Config{
 				Name: topic, Brokers: strings.Split(f.brokers, ","), Transport: transport, Group: at.Group, Topics: []string{at.Topic},
 				SessionTimeout: c.session, RebalanceTimeout: 2 * c.session, Drain: c.session - c.session/4,
-				BatchRows: 50, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: c.log, Health: c.health,
+				BatchRows: 50, BatchInterval: 5 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: c.log, Health: c.health, Tracer: c.tracer,
 			}, handler).Run(ctx)
 		})
 	}

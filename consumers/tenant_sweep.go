@@ -204,7 +204,7 @@ func (s *TenantSweeper) publish(ctx context.Context, done []postgres.Applied) er
 		return nil
 	}
 	s.config.Applied(ctx, done)
-	if err := s.results.Publish(ctx, s.config.results(done), func(error) {}); err != nil {
+	if err := s.results.Publish(ctx, s.config.results(done, nil), func(error) {}); err != nil {
 		return err
 	}
 	return s.config.Store.MarkPublished(ctx, done)

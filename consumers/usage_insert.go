@@ -99,7 +99,9 @@ func (p *usagePartition) try(ctx context.Context, b *usageBatch, r kafka.Range, 
 	p.usage.metrics.intents.Inc() // until it has landed, or [usagePartition.insert] has found out
 	p.step(StepIntended)
 	began := time.Now()
-	err = p.usage.store.Insert(ctx, in, b.block, first, last)
+	inserting, span := p.Tracer().Insert(ctx, rows)
+	err = p.usage.store.Insert(inserting, in, b.block, first, last)
+	span.End(err)
 	p.usage.metrics.seconds.Observe(time.Since(began).Seconds())
 	if err != nil {
 		return rows, in, err

@@ -25,6 +25,7 @@ import (
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
 	"tenantflow/internal/totals"
+	"tenantflow/internal/trace"
 	"tenantflow/internal/verify"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
@@ -147,6 +148,7 @@ func metrics(t *testing.T) *listener {
 		new(clickhouse.Store).Collector(),
 		new(dragonfly.Store).Collector(),
 		tracker.Collector(),
+		trace.Metrics(),
 		telemetry.NewRegistry(telemetry.Build{}),
 	)
 	for _, name := range []string{"part_ready", "usage_rows_total", "quota_events_total", "quota_rebuilding", "directory_entries", "http_requests_total"} {

@@ -8,8 +8,12 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel"
 
+	"tenantflow/internal/config"
+	"tenantflow/internal/logs"
 	"tenantflow/internal/service"
+	"tenantflow/internal/trace"
 )
 
 func newRunCommand(a *app) *cobra.Command {
@@ -40,8 +44,14 @@ its own stores only.`,
 			if len(missing) > 0 {
 				log.Info("these parts are not there yet and do not run", "parts", strings.Join(missing, ", "))
 			}
+			otel.SetErrorHandler(otelLog{logs.NewTroubles(log)})
+			tracer, err := trace.FromEnvironment(cmd.Context(), log, build().Version)
+			if err != nil {
+				return config.Invalidf("%w", err)
+			}
+			log = slog.New(tracer.LogHandler(log.Handler()))
 			redis.SetLogger(redisLog{log})
-			s, err := service.New(cfg, log, build(), chosen)
+			s, err := service.New(cfg, log, build(), chosen, service.Traced(tracer))
 			if err != nil {
 				return err
 			}
@@ -68,4 +78,13 @@ type redisLog struct{ log *slog.Logger }
 // Printf implements go-redis's logging.
 func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
 	l.log.DebugContext(ctx, "go-redis", slog.String("says", fmt.Sprintf(format, v...)))
+}
+
+// otelLog takes what OpenTelemetry has to say beside the errors that the tracer logs itself, such as a bad value of OTEL_TRACES_SAMPLER. Otherwise it
+// goes to standard error as it is.
+type otelLog struct{ troubles *logs.Troubles }
+
+// Handle implements otel.ErrorHandler.
+func (l otelLog) Handle(err error) {
+	l.troubles.Say(context.Background(), logs.Trouble{Level: slog.LevelWarn, Message: "OpenTelemetry reports an error", Err: err})
 }

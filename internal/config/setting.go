@@ -96,6 +96,8 @@ the ` + "`TENANTFLOW_SERVICE_*` and `TENANTFLOW_PORT*`" + ` that Kubernetes sets
 ` + "`tenantflow config check`" + ` looks for them without starting anything, and ` + "`tenantflow config print`" + ` shows every value and
 where it came from, without the secrets.
 
+Tracing is set by the standard OTEL_* variables of OpenTelemetry, which are not listed here: see [operations.md](operations.md#tracing).
+
 Durations are written like ` + "`500ms`, `15s`, `2m`, `1h30m`" + `; sizes in bytes or like ` + "`512KiB`, `128MiB`, `1GiB`" + `.
 `)
 	section := ""

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tenantflow/internal/trace"
 )
 
 // otherRoute is the label of requests that no route takes.
@@ -20,7 +22,8 @@ type requestMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 
-	log *slog.Logger // of requests of /v1; nil: none
+	log    *slog.Logger // of requests of /v1; nil: none
+	tracer *trace.Tracer
 }
 
 func newRequestMetrics(registry *prometheus.Registry) *requestMetrics {
@@ -56,14 +59,24 @@ func register[C prometheus.Collector](registry *prometheus.Registry, c C) C {
 func (m *requestMetrics) observe(route string, next http.Handler) http.Handler {
 	seconds := m.seconds.WithLabelValues(route)
 	// There from the start, so that a rate can be taken of the first one. No route redirects.
+	pattern := route
+	if route == otherRoute {
+		pattern = ""
+	}
 	classes := [6]prometheus.Counter{2: m.class(route, 2), 4: m.class(route, 4), 5: m.class(route, 5)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		api := strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1"
+		if m.tracer != nil && (api || trace.Names(r)) { // probes and scrapes would be most of the spans
+			var span trace.Span
+			r, span = m.tracer.Request(r, pattern)
+			defer func() { span.Answered(s.status) }()
+		}
 		next.ServeHTTP(s, r)
 		took := time.Since(start)
 		seconds.Observe(took.Seconds())
-		if m.log != nil && (strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/v1") {
+		if m.log != nil && api {
 			s.logTo(m.log, r, route, took)
 		}
 		class := s.status / 100

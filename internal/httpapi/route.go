@@ -59,6 +59,7 @@ func Handler(o Options) http.Handler {
 	if o.AccessLog {
 		count.log = o.Log
 	}
+	count.tracer = o.Tracer
 	mux := http.NewServeMux()
 	if o.servesAPI() {
 		for _, c := range o.API.metrics() {

@@ -26,6 +26,7 @@ import (
 
 	"tenantflow/internal/health"
 	"tenantflow/internal/telemetry"
+	"tenantflow/internal/trace"
 )
 
 // What one client may cost. A scrape or a probe is small and quick; a client that needs more is mistaken or hostile.
@@ -49,6 +50,8 @@ type Options struct {
 
 	Serves    Serving
 	AccessLog bool // a line for each request of /v1
+
+	Tracer *trace.Tracer // of the requests of /v1, and of others that name a trace; nil: of none
 }
 
 // Serving is what a server answers, where the probes have an address of their own.

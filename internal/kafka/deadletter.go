@@ -14,6 +14,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
+	"tenantflow/internal/trace"
 )
 
 // A DeadLetter is a record that can't be taken, and why.
@@ -62,6 +63,7 @@ type DeadLetters struct {
 	group     string
 	tally     *logs.Tally[letterKind, origin]
 	count     *prometheus.CounterVec // by topic and reason
+	tracer    *trace.Tracer
 }
 
 const (
@@ -98,6 +100,11 @@ func NewDeadLetters(client *kafkago.Client, group string, log *slog.Logger, coun
 	}
 }
 
+func (d *DeadLetters) traced(tracer *trace.Tracer) *DeadLetters {
+	d.tracer = tracer
+	return d
+}
+
 // Close waits for what is under way.
 func (d *DeadLetters) Close() error {
 	d.tally.Close()
@@ -107,7 +114,17 @@ func (d *DeadLetters) Close() error {
 // Publish writes the letters and returns when the broker has them all. It tries again for as long as ctx lasts, so a
 // letter may be there twice; its origin (group, topic, partition, offset) identifies it.
 func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
-	if err := d.publish(ctx, letters, waiting); err != nil || len(letters) == 0 {
+	if len(letters) == 0 {
+		return nil
+	}
+	links := d.tracer.NewLinks()
+	for i := range letters {
+		links.Add(&letters[i].Record)
+	}
+	ctx, span := d.tracer.DeadLetters(ctx, events.DeadLetterTopic(letters[0].Record.Topic), len(letters), links)
+	err := d.publish(ctx, letters, waiting)
+	span.End(err)
+	if err != nil {
 		return err
 	}
 	waiting(nil)

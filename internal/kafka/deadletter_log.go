@@ -6,6 +6,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/logs"
+	"tenantflow/internal/trace"
 )
 
 // letterKind is what the log tells dead letters apart by; the metric does too.
@@ -20,6 +21,7 @@ type origin struct {
 	offset    int64
 	id        []byte // of the event, if its record has it in a header
 	detail    string
+	record    *events.Record // which may name a trace
 }
 
 // newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
@@ -34,13 +36,19 @@ func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
 			if len(o.id) > 0 {
 				attrs = append(attrs, slog.String("event_id", string(o.id)))
 			}
+			if id := trace.ID(o.record); id != "" {
+				attrs = append(attrs, slog.String("trace_id", id))
+			}
 			log.LogAttrs(ctx, slog.LevelWarn, "event went to the dead letters",
 				append(attrs, slog.String("reason", string(k.reason)), slog.String("error", o.detail))...)
 		},
 		func(k letterKind, n int, first origin) {
+			of := []any{slog.Int("partition", first.partition), slog.Int64("offset", first.offset), slog.String("event_id", string(first.id))}
+			if id := trace.ID(first.record); id != "" {
+				of = append(of, slog.String("trace_id", id))
+			}
 			log.LogAttrs(ctx, slog.LevelWarn, "more events went to the dead letters", slog.String("topic", k.topic), slog.String("reason", string(k.reason)),
-				slog.Int("events", n), slog.Duration("within", logs.TallyInterval), slog.Group("first", slog.Int("partition", first.partition), slog.Int64("offset", first.offset),
-					slog.String("event_id", string(first.id)), slog.String("error", first.detail)),
+				slog.Int("events", n), slog.Duration("within", logs.TallyInterval), slog.Group("first", append(of, slog.String("error", first.detail))...),
 				slog.String("metric", "tenantflow_dead_letters_total"))
 		})
 }
@@ -63,7 +71,7 @@ func (d *DeadLetters) note(letters []DeadLetter) {
 		l := &letters[i]
 		k := letterKind{l.Record.Topic, l.Rejection.Reason}
 		all[k]++
-		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail})
+		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail, &l.Record})
 	}
 	if d.count == nil {
 		return

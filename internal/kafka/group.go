@@ -25,6 +25,7 @@ import (
 
 	"tenantflow/internal/health"
 	"tenantflow/internal/logs"
+	"tenantflow/internal/trace"
 )
 
 // OutOfRange says what to do when the log does not hold the offset to read next.
@@ -77,6 +78,7 @@ type Config struct {
 	Metrics *Metrics        // default: unregistered ones
 	Health  *health.Tracker // default: none
 	Logger  *slog.Logger    // default: none
+	Tracer  *trace.Tracer   // default: none
 }
 
 // Defaults of Config, which are also those of the settings.
@@ -167,8 +169,8 @@ func NewGroup(cfg Config, handler BatchHandler) *Group {
 		cfg:      cfg,
 		handler:  handler,
 		client:   client,
-		letters:  NewDeadLetters(client, cfg.Group, log, cfg.Metrics.deadLetters),
-		results:  NewResults(client),
+		letters:  NewDeadLetters(client, cfg.Group, log, cfg.Metrics.deadLetters).traced(cfg.Tracer),
+		results:  NewResults(client).Traced(cfg.Tracer),
 		troubles: logs.NewTroubles(log),
 		lines:    logs.NewLines(log),
 		budget:   cfg.Budget,

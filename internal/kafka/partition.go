@@ -11,6 +11,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/retry"
+	"tenantflow/internal/trace"
 )
 
 // A Partition is what a handler may do with an assigned partition.
@@ -52,6 +53,9 @@ func (p *Partition) Logger() *slog.Logger { return p.log }
 func (p *Partition) Line(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	p.group.line(ctx, level, place{p.topic, p.id}, message, attrs...)
 }
+
+// Tracer records what the handler does; nil: nothing is.
+func (p *Partition) Tracer() *trace.Tracer { return p.group.cfg.Tracer }
 
 // Commit makes offset the group's position of the partition, with metadata of at most 4000 bytes, before which a [Mark] is
 // put. Only the current owner can: for any other member it fails.

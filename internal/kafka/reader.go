@@ -93,7 +93,7 @@ func (r *reader) sit(ctx context.Context, d time.Duration) {
 }
 
 func (r *reader) begin() {
-	r.current = formed{batch: r.handler.Begin(), Range: Range{From: r.next, To: r.next}}
+	r.current = formed{batch: r.handler.Begin(), Range: Range{From: r.next, To: r.next}, links: r.group.cfg.Tracer.NewLinks()}
 	r.reserved = 0
 }
 
@@ -185,6 +185,7 @@ func (r *reader) take(ctx context.Context, rec *events.Record) error {
 	}
 	r.current.last = rec.Time
 	r.current.batch.Add(rec)
+	r.current.links.Add(rec)
 	r.next = rec.Offset + 1
 	r.current.To = r.next
 	over := r.current.batch.Bytes() - r.current.claim - r.claimed

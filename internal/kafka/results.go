@@ -11,6 +11,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/retry"
+	"tenantflow/internal/trace"
 )
 
 // A Result is an event this service publishes.
@@ -21,14 +22,20 @@ type Result struct {
 	Event *events.Envelope
 	// Partition is where it goes; nil: where its key does.
 	Partition *int
+	// Span is the one that the event came about in. The event is published in its trace, unless it names another by its extension: the
+	// effects of one event may bring those of others about. Default: the span that is under way.
+	Span trace.Context
 }
 
 // Results publishes events.
-type Results struct{ writer *kafkago.Writer }
+type Results struct {
+	writer *kafkago.Writer
+	tracer *trace.Tracer
+}
 
 // NewResults returns a publisher. Close it.
 func NewResults(client *kafkago.Client) *Results {
-	return &Results{&kafkago.Writer{
+	return &Results{writer: &kafkago.Writer{
 		Addr:         client.Addr,
 		Transport:    client.Transport,
 		Balancer:     Partitioner{},
@@ -36,6 +43,12 @@ func NewResults(client *kafkago.Client) *Results {
 		BatchTimeout: time.Millisecond, // a lone result must not wait for others
 		MaxAttempts:  1,                // tries again here, where it can be seen
 	}}
+}
+
+// Traced has a span recorded for every event, and its place written into the headers of the record. nil: neither.
+func (r *Results) Traced(tracer *trace.Tracer) *Results {
+	r.tracer = tracer
+	return r
 }
 
 // Close waits for what is under way.
@@ -48,11 +61,19 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 		return nil
 	}
 	messages := make([]kafkago.Message, len(results))
+	var spans []trace.Span
+	if r.tracer != nil {
+		spans = make([]trace.Span, len(results))
+	}
 	for i, one := range results {
 		var value []byte
 		var headers []events.Header
 		if one.Event != nil {
 			value, headers = one.Event.EncodeBinary()
+		}
+		if spans != nil {
+			spans[i] = r.tracer.Publish(ctx, one.Topic, one.cause())
+			headers = spans[i].Append(headers)
 		}
 		messages[i] = message(one.Topic, []byte(one.Key), value, headers)
 		if one.Partition != nil {
@@ -75,7 +96,18 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 	if err == nil {
 		waiting(nil)
 	}
+	for _, span := range spans {
+		span.End(err)
+	}
 	return err
+}
+
+// cause is the place in a trace that a result comes from.
+func (r *Result) cause() trace.Context {
+	if r.Event == nil {
+		return r.Span
+	}
+	return r.Span.Or(trace.Parse(r.Event.TraceParent, r.Event.TraceState))
 }
 
 // message makes what kafka-go's Writer takes.

@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/internal/logs"
 	"tenantflow/internal/retry"
+	"tenantflow/internal/trace"
 )
 
 const partitionFailed = "partition failed; starting it again from its committed offset"
@@ -125,8 +126,9 @@ type formed struct {
 	claim int64
 	mark  Mark // of its last record, or of one before that
 
-	taken       bool      // it has a record
-	first, last time.Time // when its first and its last one were appended
+	taken       bool         // it has a record
+	first, last time.Time    // when its first and its last one were appended
+	links       *trace.Links // to the producers of its records; nil: nothing is traced
 }
 
 // consume works on the partition until soft is done, and then finishes what is under way for as long as hard allows.
@@ -265,7 +267,10 @@ func (s *session) writeOne(hard context.Context, b formed) error {
 	}
 	began := time.Now()
 	s.writing = b
-	if err := b.batch.Write(hard, b.Range); err != nil {
+	ctx, span := s.group.cfg.Tracer.Batch(hard, trace.Batch{Topic: s.topic, Group: s.group.cfg.Group, Partition: s.id, From: b.From, To: b.To, Events: b.batch.Rows()}, b.links)
+	err := b.batch.Write(ctx, b.Range)
+	span.End(err)
+	if err != nil {
 		return err
 	}
 	s.done = b.To

@@ -74,7 +74,7 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 
 		FutureTolerance: tenantFuture(cfg),
 	}
-	results := kafka.NewResults(client)
+	results := kafka.NewResults(client).Traced(s.tracer)
 	defer func() {
 		if err := results.Close(); err != nil {
 			r.Log.Warn("closing the publisher of results", slog.Any("error", err))

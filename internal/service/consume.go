@@ -44,6 +44,7 @@ func (r *Running) Consume(ctx context.Context, topic string, b Batching, handler
 		Metrics:          kafka.NewMetrics(r, r.part),
 		Health:           r.service.health,
 		Logger:           r.Log,
+		Tracer:           r.service.tracer,
 	}, handler).Run(ctx)
 }
 

@@ -10,7 +10,7 @@ import (
 // serve starts to answer HTTP: everything at one address, or probes and metrics at one of their own. Then the other one is there only
 // where there is something to answer. No error: the servers are to be stopped.
 func (s *Service) serve(ctx context.Context) ([]*httpapi.Server, error) {
-	options := httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: s.build, Log: s.log, API: s.api, AccessLog: s.cfg.AccessLog}
+	options := httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: s.build, Log: s.log, API: s.api, AccessLog: s.cfg.AccessLog, Tracer: s.tracer}
 	all, names := []*httpapi.Server{}, []string{"http"}
 	if s.cfg.AdminAddr == "" {
 		all = append(all, httpapi.New(options))

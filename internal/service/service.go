@@ -25,6 +25,7 @@ import (
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
 	"tenantflow/internal/token"
+	"tenantflow/internal/trace"
 )
 
 // A Service is the running process: its HTTP interface and its parts, and what the parts share.
@@ -37,14 +38,27 @@ type Service struct {
 	parts    []Part
 	api      *httpapi.API
 	tenants  tenants
+	tracer   *trace.Tracer // nil: nothing is traced
 
 	tenantMetrics func() *consumers.TenantMetrics // those that the parts of company and subscription events share
 }
 
+// An Option changes what a service is made of.
+type Option func(*Service)
+
+// Traced has the service record spans. It closes the tracer when it stops. nil: nothing is recorded, as without the option.
+func Traced(tracer *trace.Tracer) Option { return func(s *Service) { s.tracer = tracer } }
+
 // New makes a service of some parts, and sets the memory limit of the process to what they need. Nothing is opened yet.
-func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Part) (*Service, error) {
+func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Part, options ...Option) (*Service, error) {
 	s := &Service{cfg: cfg, log: log, build: build, registry: telemetry.NewRegistry(build), parts: parts}
 	s.tenantMetrics = sync.OnceValue(func() *consumers.TenantMetrics { return consumers.NewTenantMetrics(s.registry) })
+	for _, option := range options {
+		option(s)
+	}
+	if spans := s.tracer.Collector(); spans != nil {
+		s.registry.MustRegister(spans)
+	}
 	s.limitMemory()
 	s.health = health.New(cfg.StallTimeout, log, names(parts)...)
 	s.registry.MustRegister(s.health.Collector())
@@ -63,7 +77,7 @@ func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Pa
 
 // Run runs until ctx ends or a part can't go on, and then stops in this order: not ready; the parts, which finish
 // their batches, commit, leave their groups and close their stores; HTTP last, so that a probe can
-// follow the stop until then. A stop that takes longer than the shutdown timeout is an error, and whatever is still
+// follow the stop until then; and then the spans that are left are sent, for two seconds at most. A stop that takes longer than the shutdown timeout is an error, and whatever is still
 // under way ends with the process.
 func (s *Service) Run(ctx context.Context) error {
 	// The parent's end must not cut off the answers of a stop under way.
@@ -116,6 +130,9 @@ func (s *Service) Run(ctx context.Context) error {
 	last, cancelLast := context.WithTimeout(outlive, time.Second)
 	defer cancelLast()
 	stopServers(last, servers, s.log)
+	if err := s.tracer.Close(outlive); err != nil {
+		s.log.Warn("the last spans were not sent", "error", err)
+	}
 	if failure == nil {
 		s.log.Info("service stopped", "took", time.Since(started))
 	}

@@ -13,6 +13,7 @@ import (
 	"tenantflow/internal/config"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
+	"tenantflow/internal/trace"
 	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/dragonfly"
 	"tenantflow/sinks/postgres"
@@ -48,15 +49,24 @@ func OpenClickHouse(ctx context.Context, cfg *config.Config, log *slog.Logger) (
 
 // OpenPostgres opens the tables of companies. timeout bounds each look-up; 0: as the service does it.
 func OpenPostgres(ctx context.Context, cfg *config.Config, timeout time.Duration, log *slog.Logger) (*postgres.Store, error) {
-	return opened(postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: timeout, Logger: log}))
+	return openPostgres(ctx, cfg, timeout, log, nil)
+}
+
+func openPostgres(ctx context.Context, cfg *config.Config, timeout time.Duration, log *slog.Logger, tracer *trace.Tracer) (*postgres.Store, error) {
+	return opened(postgres.Open(ctx, postgres.Config{DSN: cfg.PostgresDSN.Reveal(), Timeout: timeout, Logger: log, Tracer: tracer}))
 }
 
 // OpenCounters opens the counters of quotas.
 func OpenCounters(ctx context.Context, cfg *config.Config, log *slog.Logger) (*dragonfly.Store, error) {
+	return openCounters(ctx, cfg, log, nil)
+}
+
+func openCounters(ctx context.Context, cfg *config.Config, log *slog.Logger, tracer *trace.Tracer) (*dragonfly.Store, error) {
 	counters, err := counters(cfg, log)
 	if err != nil {
 		return nil, err
 	}
+	counters.Tracer = tracer
 	store, err := dragonfly.Open(ctx, counters)
 	if err != nil {
 		err = fmt.Errorf("ask Dragonfly at %s: %w", counters.Options.Addr, err)

@@ -51,10 +51,10 @@ func (s *Service) openTenants(ctx context.Context) (done func(), err error) {
 }
 
 func (t *tenants) open(ctx context.Context, s *Service) (err error) {
-	if t.counters, err = OpenCounters(ctx, s.cfg, s.log); err != nil {
+	if t.counters, err = openCounters(ctx, s.cfg, s.log, s.tracer); err != nil {
 		return err
 	}
-	if t.postgres, err = OpenPostgres(ctx, s.cfg, 0, s.log); err != nil {
+	if t.postgres, err = openPostgres(ctx, s.cfg, 0, s.log, s.tracer); err != nil {
 		return errors.Join(err, t.counters.Close())
 	}
 	applied, err := t.applied(s)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"tenantflow/internal/trace"
 )
 
 // Config is what a Store needs.
@@ -26,7 +28,8 @@ type Config struct {
 	// Lateness is how long after its UTC day a counter is kept. Default: DefaultLateness.
 	Lateness time.Duration
 
-	Logger *slog.Logger // default: none
+	Logger *slog.Logger  // default: none
+	Tracer *trace.Tracer // of the commands; nil: none
 }
 
 // DefaultLateness is how long after its UTC day a counter is kept.
@@ -70,6 +73,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.client = redis.NewClient(&asking)
 	for _, c := range []*redis.Client{s.client, s.counter} {
 		c.AddHook(patience{cfg.Options.Addr})
+		if err := cfg.Tracer.TraceRedis(c); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"tenantflow/internal/trace"
 )
 
 // Config is what a Store needs.
@@ -35,6 +37,7 @@ type Config struct {
 	ChangesPage int
 
 	Logger *slog.Logger
+	Tracer *trace.Tracer // of the statements; nil: none
 }
 
 const (
@@ -79,6 +82,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, explain("open the tables", err)
 		}
 	}
+	cfg.Tracer.TracePostgres(options.ConnConfig)
 	if options.AfterRelease == nil {
 		options.AfterRelease = func(conn *pgx.Conn) bool { return !worn(conn) }
 	}
