@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"tenantflow/internal/certs"
 )
 
 // A Class says what to do about an error of Postgres.
@@ -75,6 +77,7 @@ func advice(err error) string {
 
 // explain says what was being done when the error came, and what to do about it.
 func explain(doing string, err error) error {
+	err = certs.ExplainPostgres(err)
 	if do := advice(err); do != "" && !strings.Contains(err.Error(), do) {
 		return fmt.Errorf("%s in Postgres: %w; %s", doing, err, do)
 	}
