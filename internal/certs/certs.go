@@ -259,6 +259,9 @@ func (s *Source) Config(base *tls.Config, host string) (*tls.Config, error) {
 	}
 	if now.pair != nil {
 		c.Certificates = []tls.Certificate{*now.pair}
+		// Shown whatever authorities the server asks for: then it says what it has against ours, where otherwise it would
+		// miss one.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return now.pair, nil }
 	}
 	return c, nil
 }

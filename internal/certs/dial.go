@@ -5,6 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // A DialFunc connects to HOST:PORT.
@@ -50,22 +53,49 @@ type conn struct {
 	peer  Peer
 	addr  string
 	shown bool // we have a certificate
+	heard atomic.Bool
 }
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heard.Store(true)
+	}
 	return n, c.explain(err)
 }
 
+// alertWait is how long a refusal may take to be read that a failed write hints at. It has arrived before the end of the
+// connection has.
+const alertWait = 100 * time.Millisecond
+
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
+	if err != nil && !c.heard.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		// In TLS 1.3 a server that refuses our certificate says so after the handshake and hangs up. Nobody reads yet, so
+		// the reason would be lost behind the broken connection.
+		_ = c.SetReadDeadline(time.Now().Add(alertWait))
+		if _, refused := c.Conn.Read(make([]byte, 1)); isAlert(refused) {
+			return n, c.explain(refused)
+		}
+	}
 	return n, c.explain(err)
 }
 
 func (c *conn) explain(err error) error {
-	var op *net.OpError
-	if err == nil || !errors.As(err, &op) || op.Op != remoteError {
+	if !isAlert(err) {
 		return err
 	}
-	return Explain(c.peer, c.addr, c.shown, false, err)
+	// go-redis takes off the outermost error of what it asks a new connection.
+	return &outermost{Explain(c.peer, c.addr, c.shown, false, err)}
+}
+
+// outermost is an error that may be taken off.
+type outermost struct{ error }
+
+func (e *outermost) Unwrap() error { return e.error }
+
+// isAlert reports whether the other side has ended the connection by an alert.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == remoteError
 }

@@ -82,12 +82,16 @@ func ExplainPostgres(err error) error {
 	}
 	peer, c := PostgresPeer(), connecting.Config
 	addr := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+	shown := c.TLSConfig != nil && len(c.TLSConfig.Certificates) > 0
 	var said *pgconn.PgError
 	switch {
 	case errors.As(err, &said) && said.Code == "28000" && strings.Contains(said.Message, "client certificate"):
-		return &Error{Peer: peer.Name, Addr: addr, Wrong: "it wants a client certificate (" + said.Message + ")", Do: "set " + peer.Pair, Err: err}
+		if shown { // crypto/tls keeps one back that no authority of the server's has signed
+			return &Error{Peer: peer.Name, Addr: addr, Wrong: "it refuses our certificate (" + said.Message + ")", Do: "take one of an authority it trusts for " + peer.Pair, Err: err}
+		}
+		return &Error{Peer: peer.Name, Addr: addr, Wrong: "it wants a client certificate, and there is none (" + said.Message + ")", Do: "set " + peer.Pair, Err: err}
 	case strings.Contains(err.Error(), "server refused TLS connection"): // pgx has no type for it
 		return &Error{Peer: peer.Name, Addr: addr, Wrong: "it does not speak TLS", Do: "set ssl = on at the server, or sslmode=disable in TENANTFLOW_POSTGRES_DSN", Early: true, Err: err}
 	}
-	return Explain(peer, addr, c.TLSConfig != nil && len(c.TLSConfig.Certificates) > 0, true, err)
+	return Explain(peer, addr, shown, true, err)
 }

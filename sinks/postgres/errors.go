@@ -61,6 +61,10 @@ func Refused(err error) bool {
 
 // advice says what a person can do about a fatal error; it is empty for any other.
 func advice(err error) string {
+	var secure *certs.Error // which says itself what to do, and may pass
+	if errors.As(err, &secure) {
+		return ""
+	}
 	var malformed *pgconn.ParseConfigError
 	if errors.As(err, &malformed) {
 		return "correct TENANTFLOW_POSTGRES_DSN"
