@@ -146,6 +146,6 @@ func (c *clientErrors) Write(line []byte) (int, error) {
 	if strings.Contains(text, "TLS handshake error") {
 		level = slog.LevelDebug
 	}
-	c.log.Log(context.Background(), level, text)
+	c.log.LogAttrs(context.Background(), level, "http server", slog.String("said", text))
 	return len(line), nil
 }
