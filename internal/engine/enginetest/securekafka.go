@@ -21,8 +21,9 @@ const (
 	ListenerExpired   = "EXPIRED"   // TLS with a certificate that has expired
 )
 
-// SASLUser and SASLPassword are the login of a SecuredKafka.
+// SASLUser and SASLPassword are the login of a SecuredKafka; SASLMigrate is another user with that password, for PLAIN only.
 const (
+	SASLMigrate  = "tenantflow-migrate"
 	SASLUser     = "tenantflow"
 	SASLPassword = "correct horse"
 )
@@ -50,7 +51,7 @@ func SecureKafka(t testing.TB, opts ...Option) *SecuredKafka {
 		"sasl.enabled.mechanisms":        "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
 
 		"listener.name.mutual.ssl.client.auth":                "required",
-		"listener.name.secure.plain.sasl.jaas.config":         `org.apache.kafka.common.security.plain.PlainLoginModule required user_` + SASLUser + `="` + SASLPassword + `";`,
+		"listener.name.secure.plain.sasl.jaas.config":         `org.apache.kafka.common.security.plain.PlainLoginModule required user_` + SASLUser + `="` + SASLPassword + `" user_` + SASLMigrate + `="` + SASLPassword + `";`,
 		"listener.name.secure.scram-sha-256.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
 		"listener.name.secure.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
 	}
