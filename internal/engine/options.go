@@ -28,6 +28,9 @@ type Options struct {
 	// KafkaConfig: listener.security.protocol.map and what begins with listener.name.
 	Listeners []string
 
+	// ClickHouseConfig is the path of a configuration file of ClickHouse's own. It is read at each start.
+	ClickHouseConfig string
+
 	// Advertise, if set, is called with Apache Kafka's own HOST:PORT before it starts and returns the one it
 	// advertises: that of a proxy in front of it. The embedded broker always advertises its own.
 	Advertise func(addr string) string
