@@ -71,8 +71,8 @@ const alertWait = 100 * time.Millisecond
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if err != nil && !c.heard.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
-		// In TLS 1.3 a server that refuses our certificate says so after the handshake and hangs up. Nobody reads yet, so
-		// the reason would be lost behind the broken connection.
+		// In TLS 1.3 a server that refuses our certificate says so after the handshake and hangs up. There is no reader yet,
+		// so the reason would be lost behind the broken connection.
 		_ = c.SetReadDeadline(time.Now().Add(alertWait))
 		if _, refused := c.Conn.Read(make([]byte, 1)); isAlert(refused) {
 			return n, c.explain(refused)

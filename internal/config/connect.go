@@ -89,10 +89,10 @@ func (c *Config) dialKafka() (certs.DialFunc, error) {
 func (c *Config) explainSASL(addr string, err error) error {
 	switch {
 	case errors.Is(err, kafka.SASLAuthenticationFailed):
-		return fmt.Errorf("Kafka at %s refuses the user %s with %s: %w; correct %[5]sKAFKA_SASL_USERNAME or %[5]sKAFKA_SASL_PASSWORD, or the user at the broker",
-			addr, quote(c.KafkaSASLUsername), c.KafkaSASLMechanism, err, Prefix)
+		return fmt.Errorf("user %s is refused with %s by Kafka at %s: %w; correct %[5]sKAFKA_SASL_USERNAME or %[5]sKAFKA_SASL_PASSWORD, or the user at the broker",
+			quote(c.KafkaSASLUsername), c.KafkaSASLMechanism, addr, err, Prefix)
 	case errors.Is(err, kafka.UnsupportedSASLMechanism):
-		return fmt.Errorf("Kafka at %s does not offer %s: %w; correct %sKAFKA_SASL_MECHANISM, or enable it at the broker", addr, c.KafkaSASLMechanism, err, Prefix)
+		return fmt.Errorf("%s is not offered by Kafka at %s: %w; correct %sKAFKA_SASL_MECHANISM, or enable it at the broker", c.KafkaSASLMechanism, addr, err, Prefix)
 	}
 	return fmt.Errorf("authenticate at Kafka at %s with %s: %w", addr, c.KafkaSASLMechanism, err)
 }

@@ -99,7 +99,7 @@ func sign(t testing.TB, template *x509.Certificate, life time.Duration, parent *
 // Write puts bytes into a file in one step, as a rotation does, readable by every user.
 func Write(t testing.TB, path string, b []byte) {
 	t.Helper()
-	if err := os.WriteFile(path+".new", b, 0o644); err != nil { //nolint:gosec // an engine runs as another user
+	if err := os.WriteFile(path+".new", b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
