@@ -86,6 +86,13 @@ analyzer:
 		{ echo "no systemd-analyze: install systemd, then run make test again" >&2; exit 1; }; \
 	fi
 
+# Not a part of `test`: it asks the vulnerability database of the Go project over the network, and its answer changes by the day.
+VULN := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in the code that is called, and in the standard library (asks vuln.go.dev)
+	go run $(VULN) ./...
+
 # What a release is made of. Nothing is published.
 PLATFORMS := linux/amd64 linux/arm64
 SBOM := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0

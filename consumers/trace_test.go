@@ -51,7 +51,7 @@ func TestTrace_AnEventsResultsContinueItsTrace(t *testing.T) {
 		}
 		return receiver.Spans(func(s tracetest.Span) bool { return s.Trace == traceOfHeader })
 	}
-	eventually(t, "the sweeper to publish again", time.Minute, func() bool { return len(records(t, f, created, company+"-registered")) >= 2 })
+	eventually(t, "the sweeper to publish again", func() bool { return len(records(t, f, created, company+"-registered")) >= 2 })
 
 	spans := flushed()
 	var applied *tracetest.Span
@@ -193,7 +193,7 @@ func TestTrace_ABatchIsLinkedToItsProducers(t *testing.T) {
 	f.publishRaw(t, messages...)
 	var said kafkatest.Transcript
 	f.start(t, consumer{tracer: tracer, log: said.Logger()})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := tracer.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestTrace_AThresholdContinuesTheTraceOfItsUsage(t *testing.T) {
 		f.publishRaw(t, tracedUsage(fmt.Sprintf("u-%d", i), "bob", "", traceparent(last)))
 	}
 	f.count(t, quotaConsumer{tracer: tracer})
-	f.AwaitConsumed(t, time.Minute)
+	f.AwaitConsumed(t)
 	if err := tracer.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/internal/archive"
+	"tenantflow/internal/certs"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -149,6 +150,7 @@ func metrics(t *testing.T) *listener {
 		new(dragonfly.Store).Collector(),
 		tracker.Collector(),
 		trace.Metrics(),
+		certs.NewCollector(nil),
 		telemetry.NewRegistry(telemetry.Build{}),
 	)
 	for _, name := range []string{"part_ready", "usage_rows_total", "quota_events_total", "quota_rebuilding", "directory_entries", "http_requests_total"} {

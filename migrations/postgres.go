@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"tenantflow/internal/certs"
 )
 
 // Postgres migrates one Postgres database.
@@ -93,7 +95,7 @@ func ensurePostgres(ctx context.Context, cfg *pgx.ConnConfig, create bool) error
 func checkPostgresVersion(ctx context.Context, cfg *pgx.ConnConfig) error {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("reach Postgres at %s:%d: %w", cfg.Host, cfg.Port, err)
+		return fmt.Errorf("reach Postgres at %s:%d: %w", cfg.Host, cfg.Port, certs.ExplainPostgres(err))
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	var number int

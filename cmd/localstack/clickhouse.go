@@ -27,6 +27,7 @@ func newClickHouseCommand() *cobra.Command {
 	flags.StringVar(&c.Library, "lib", "", "path of libchdb.so")
 	flags.StringVar(&c.Dir, "data", "", "data directory, made when missing")
 	flags.StringVar(&c.Listen, "listen", "127.0.0.1:8123", "address to listen on, host:port")
+	flags.StringVar(&c.Config, "config", "", "configuration file of ClickHouse's own, by its absolute path")
 	flags.Uint64Var(&c.Memory, "memory", 0, "memory limit of the engine in bytes (0: half of the machine's)")
 	for _, required := range []string{"lib", "data"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {

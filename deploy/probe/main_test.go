@@ -44,3 +44,16 @@ func TestNobodyThereIsNotWell(t *testing.T) {
 		t.Error("what is no URL is well")
 	}
 }
+
+// The service's certificate names the host that clients know, and the probe asks the loopback address.
+func TestHTTPS_OnThisMachineNeedsNoNameInTheCertificate(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	if err := ask(t.Context(), server.URL); err != nil {
+		t.Error(err)
+	}
+	if err := ask(t.Context(), strings.Replace(server.URL, "127.0.0.1", "localhost", 1)); err == nil {
+		t.Error("a certificate of an unknown authority was taken from a host by name")
+	}
+}

@@ -63,7 +63,7 @@ func Dial(ctx context.Context, t *kafka.Transport, addr string) (net.Conn, error
 		c = tls.Client(c, config)
 	}
 	if t.SASL != nil {
-		if err := authenticate(ctx, c, t, addr); err != nil {
+		if err := Authenticate(ctx, c, t.SASL, t.ClientID, addr); err != nil {
 			_ = c.Close()
 			return nil, fmt.Errorf("authenticate at %s: %w", addr, err)
 		}
@@ -71,16 +71,16 @@ func Dial(ctx context.Context, t *kafka.Transport, addr string) (net.Conn, error
 	return c, nil
 }
 
-// authenticate goes through the SASL exchange that the transport's mechanism wants.
-func authenticate(ctx context.Context, c net.Conn, t *kafka.Transport, addr string) error {
+// Authenticate goes through the SASL exchange of a mechanism on a new connection to the broker at addr, HOST:PORT.
+func Authenticate(ctx context.Context, c net.Conn, mechanism sasl.Mechanism, clientID, addr string) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := c.SetDeadline(deadline); err != nil {
 			return err
 		}
 	}
-	pc := protocol.NewConn(c, t.ClientID)
+	pc := protocol.NewConn(c, clientID)
 	pc.SetVersions(map[protocol.ApiKey]int16{protocol.SaslHandshake: 1, protocol.SaslAuthenticate: 1})
-	answer, err := pc.RoundTrip(&saslhandshake.Request{Mechanism: t.SASL.Name()})
+	answer, err := pc.RoundTrip(&saslhandshake.Request{Mechanism: mechanism.Name()})
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func authenticate(ctx context.Context, c net.Conn, t *kafka.Transport, addr stri
 	if err != nil {
 		return err
 	}
-	session, state, err := t.SASL.Start(sasl.WithMetadata(ctx, &sasl.Metadata{Host: host, Port: number}))
+	session, state, err := mechanism.Start(sasl.WithMetadata(ctx, &sasl.Metadata{Host: host, Port: number}))
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,8 @@ type Options struct {
 	Dir string
 	// Memory is the engine's memory limit in bytes (max_server_memory_usage). Default 0: half of the machine's memory.
 	Memory uint64
+	// Config is a configuration file of ClickHouse's own, for example with users; empty: none.
+	Config string
 }
 
 // Engine is a running ClickHouse. Its methods may be used from many goroutines.
@@ -67,6 +69,9 @@ func Open(o Options) (*Engine, error) {
 		e.args = append(e.args, "--max_server_memory_usage="+strconv.FormatUint(o.Memory, 10))
 	} else {
 		e.args = append(e.args, "--max_server_memory_usage_to_ram_ratio=0.5")
+	}
+	if o.Config != "" {
+		e.args = append(e.args, "--config-file="+o.Config)
 	}
 	if e.keeper = lib.open(e.args); e.keeper == nil {
 		return nil, fmt.Errorf("open ClickHouse in %s: the engine refused (is another process using the directory?)", dir)

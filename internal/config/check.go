@@ -84,6 +84,7 @@ func (c *Config) check(invalid map[string]bool) []Problem {
 	c.checkStores(k)
 	c.checkUsage(k)
 	c.checkProcess(k)
+	c.checkCertificates(k)
 	return k.problems
 }
 

@@ -30,7 +30,10 @@ const Prefix = "TENANTFLOW_"
 // carried on to the fields below it). A field of type [Secret] or [SecretURL] may also come from a file.
 type Config struct {
 	KafkaBrokers          []string      `section:"Kafka" env:"KAFKA_BROKERS" unit:"host:port, comma-separated" help:"Brokers to ask first; the rest of the cluster is found through them."`
-	KafkaTLS              bool          `env:"KAFKA_TLS" envDefault:"false" unit:"true, false" help:"Speak TLS to the brokers. Their certificates are checked against the system's roots (SSL_CERT_FILE names others)."`
+	KafkaTLS              bool          `env:"KAFKA_TLS" envDefault:"false" unit:"true, false" help:"Speak TLS to the brokers."`
+	KafkaCAFile           string        `env:"KAFKA_CA_FILE" unit:"path" help:"PEM file with the authorities that may sign the brokers' certificates; empty: the system's. This file, and the others with certificates and keys, are read again when they change."`
+	KafkaCertFile         string        `env:"KAFKA_CERT_FILE" unit:"path" help:"PEM file with the certificate to show to the brokers, for mutual TLS; empty: none."`
+	KafkaKeyFile          string        `env:"KAFKA_KEY_FILE" unit:"path" help:"PEM file with the private key of that certificate."`
 	KafkaSASLMechanism    string        `env:"KAFKA_SASL_MECHANISM" unit:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512" help:"How to authenticate to the brokers; empty: not at all."`
 	KafkaSASLUsername     string        `env:"KAFKA_SASL_USERNAME" help:"User for SASL."`
 	KafkaSASLPassword     Secret        `env:"KAFKA_SASL_PASSWORD" help:"Password for SASL."`
@@ -43,11 +46,17 @@ type Config struct {
 	TopicPartitions  int    `env:"TOPIC_PARTITIONS" envDefault:"8" unit:"partitions" help:"Partitions of a topic that migrate creates."`
 	TopicReplication int    `env:"TOPIC_REPLICATION" envDefault:"1" unit:"copies" help:"Replication factor of a topic that migrate creates."`
 
-	ClickHouseDSN     SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse as clickhouse-go writes it: http://user:password@host:8123/tenantflow, or https://...?secure=true. Without a database it is tenantflow."`
-	ClickHouseCluster string    `env:"CLICKHOUSE_CLUSTER" help:"Name of the ClickHouse cluster the migrations create tables on; empty: a single server."`
-	PostgresDSN       SecretURL `env:"POSTGRES_DSN" unit:"URL" help:"Postgres as pgx writes it: postgres://user:password@host:5432/tenantflow."`
-	DragonflyURL      SecretURL `env:"DRAGONFLY_URL" unit:"URL" help:"Dragonfly (or Redis) as go-redis writes it: redis://user:password@host:6379/0."`
-	BackupDir         string    `env:"BACKUP_DIR" unit:"absolute path" help:"Folder for tenants' backups; empty: no backups."`
+	ClickHouseDSN      SecretURL `section:"Stores" env:"CLICKHOUSE_DSN" unit:"URL" help:"ClickHouse as clickhouse-go writes it: http://user:password@host:8123/tenantflow, or https://...?secure=true. Without a database it is tenantflow."`
+	ClickHouseCAFile   string    `env:"CLICKHOUSE_CA_FILE" unit:"path" help:"PEM file with the authorities that may sign ClickHouse's certificate; empty: the system's. For https:// only."`
+	ClickHouseCertFile string    `env:"CLICKHOUSE_CERT_FILE" unit:"path" help:"PEM file with the certificate to show to ClickHouse; empty: none."`
+	ClickHouseKeyFile  string    `env:"CLICKHOUSE_KEY_FILE" unit:"path" help:"PEM file with the private key of that certificate."`
+	ClickHouseCluster  string    `env:"CLICKHOUSE_CLUSTER" help:"Name of the ClickHouse cluster the migrations create tables on; empty: a single server."`
+	PostgresDSN        SecretURL `env:"POSTGRES_DSN" unit:"URL" help:"Postgres as pgx writes it: postgres://user:password@host:5432/tenantflow. With TLS also ?sslmode=verify-full&sslrootcert=FILE, and sslcert=FILE&sslkey=FILE for a client certificate; these files are read again for each connection."`
+	DragonflyURL       SecretURL `env:"DRAGONFLY_URL" unit:"URL" help:"Dragonfly (or Redis) as go-redis writes it: redis://user:password@host:6379/0, or rediss:// for TLS."`
+	DragonflyCAFile    string    `env:"DRAGONFLY_CA_FILE" unit:"path" help:"PEM file with the authorities that may sign Dragonfly's certificate; empty: the system's. For rediss:// only."`
+	DragonflyCertFile  string    `env:"DRAGONFLY_CERT_FILE" unit:"path" help:"PEM file with the certificate to show to Dragonfly; empty: none."`
+	DragonflyKeyFile   string    `env:"DRAGONFLY_KEY_FILE" unit:"path" help:"PEM file with the private key of that certificate."`
+	BackupDir          string    `env:"BACKUP_DIR" unit:"absolute path" help:"Folder for tenants' backups; empty: no backups."`
 
 	ArchiveDir      string        `section:"Archive" env:"ARCHIVE_DIR" unit:"absolute path" help:"Folder for the archive of usage events, which the part jobs keeps up; empty: none. The topic's own retention then decides how far back a replay reaches."`
 	ArchiveInterval time.Duration `env:"ARCHIVE_INTERVAL" envDefault:"1h" unit:"duration" help:"How often what has come since is archived. Far shorter than the topic's retention."`
@@ -72,6 +81,8 @@ type Config struct {
 
 	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`
 	AdminAddr     string `env:"ADMIN_ADDR" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics and /version instead, apart from /v1: for a port that only operators reach. Empty: at HTTP_ADDR."`
+	HTTPCertFile  string `env:"HTTP_CERT_FILE" unit:"path" help:"PEM file with the certificate to show to HTTP clients, intermediate ones behind it: then both addresses speak HTTPS only. Empty: plain HTTP."`
+	HTTPKeyFile   string `env:"HTTP_KEY_FILE" unit:"path" help:"PEM file with the private key of that certificate."`
 	AccessLog     bool   `env:"ACCESS_LOG" envDefault:"false" unit:"true, false" help:"Log each request of /v1: the name of the token, method, route, status, bytes, duration and request id. Never the token, nor ids of users and companies."`
 	APITokensFile string `env:"API_TOKENS_FILE" unit:"path" help:"JSON file with the hashed tokens of the /v1 interface and their scopes; empty: /v1 answers only peers on a loopback address."`
 
@@ -82,6 +93,7 @@ type Config struct {
 	VerifyInterval  time.Duration `env:"VERIFY_INTERVAL" envDefault:"1h" unit:"duration" help:"How often the jobs part verifies what came since the last time, in one process at a time: tenantflow_drift_differences. 0: never."`
 
 	sources map[string]source // by full name, for what the environment or a file gave
+	certs   certificates
 }
 
 // A source says where a value came from, and what it was before it was parsed.
@@ -122,6 +134,7 @@ func Load(environ []string, stores ...Store) (*Config, error) {
 	if len(problems) > 0 {
 		return nil, inOrder(problems)
 	}
+	cfg.certs = cfg.readCertificates()
 	return cfg, nil
 }
 

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"crypto/tls"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +16,9 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"tenantflow/internal/broker"
+	"tenantflow/internal/certs"
 )
 
 const (
@@ -27,20 +30,14 @@ const (
 	connLifetime = 10 * time.Minute // so that a load balancer's changes are followed
 )
 
-// KafkaTransport makes the transport that kafka-go's Client and Writer use, with TLS and SASL as configured. Close
-// its idle connections when done with it.
+// KafkaTransport makes the transport that kafka-go's Client and Writer use. Its connections have gone through TLS and SASL as
+// configured when they are handed over. Close its idle connections when done with it.
 func (c *Config) KafkaTransport() (*kafka.Transport, error) {
-	mechanism, err := c.saslMechanism()
+	dial, err := c.dialKafka()
 	if err != nil {
 		return nil, err
 	}
-	return &kafka.Transport{
-		Dial:        (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
-		DialTimeout: dialTimeout,
-		ClientID:    clientID,
-		TLS:         c.kafkaTLS(),
-		SASL:        mechanism,
-	}, nil
+	return &kafka.Transport{Dial: dial, DialTimeout: dialTimeout, ClientID: clientID}, nil
 }
 
 // KafkaClient makes a client of the brokers. Call done when it is not needed any more.
@@ -52,28 +49,52 @@ func (c *Config) KafkaClient() (client *kafka.Client, done func(), err error) {
 	return &kafka.Client{Addr: kafka.TCP(c.KafkaBrokers...), Transport: transport}, transport.CloseIdleConnections, nil
 }
 
-// KafkaDialer makes the dialer that kafka-go's ConsumerGroup and Conn use, with TLS and SASL as configured.
+// KafkaDialer makes the dialer that kafka-go's ConsumerGroup and Conn use. Its connections have gone through TLS and SASL as
+// configured when they are handed over.
 func (c *Config) KafkaDialer() (*kafka.Dialer, error) {
+	dial, err := c.dialKafka()
+	if err != nil {
+		return nil, err
+	}
+	return &kafka.Dialer{ClientID: clientID, Timeout: dialTimeout, KeepAlive: keepAlive, DualStack: true, DialFunc: dial}, nil
+}
+
+// dialKafka makes what connects to a broker. TLS and SASL are done here and not by kafka-go, so that the certificates are those of
+// the moment and an error says what is wrong and where.
+func (c *Config) dialKafka() (certs.DialFunc, error) {
 	mechanism, err := c.saslMechanism()
 	if err != nil {
 		return nil, err
 	}
-	return &kafka.Dialer{
-		ClientID:      clientID,
-		Timeout:       dialTimeout,
-		KeepAlive:     keepAlive,
-		DualStack:     true,
-		TLS:           c.kafkaTLS(),
-		SASLMechanism: mechanism,
+	dial := (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext
+	if c.KafkaTLS {
+		dial = c.certs.kafka.Dial(dial, nil)
+	}
+	if mechanism == nil {
+		return dial, nil
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		if err := broker.Authenticate(ctx, conn, mechanism, clientID, addr); err != nil {
+			_ = conn.Close()
+			return nil, c.explainSASL(addr, err)
+		}
+		return conn, nil
 	}, nil
 }
 
-func (c *Config) kafkaTLS() *tls.Config {
-	if !c.KafkaTLS {
-		return nil
+func (c *Config) explainSASL(addr string, err error) error {
+	switch {
+	case errors.Is(err, kafka.SASLAuthenticationFailed):
+		return fmt.Errorf("user %s is refused with %s by Kafka at %s: %w; correct %[5]sKAFKA_SASL_USERNAME or %[5]sKAFKA_SASL_PASSWORD, or the user at the broker",
+			quote(c.KafkaSASLUsername), c.KafkaSASLMechanism, addr, err, Prefix)
+	case errors.Is(err, kafka.UnsupportedSASLMechanism):
+		return fmt.Errorf("%s is not offered by Kafka at %s: %w; correct %sKAFKA_SASL_MECHANISM, or enable it at the broker", c.KafkaSASLMechanism, addr, err, Prefix)
 	}
-	// No server name: kafka-go takes each broker's own.
-	return &tls.Config{MinVersion: tls.VersionTLS12}
+	return fmt.Errorf("authenticate at Kafka at %s with %s: %w", addr, c.KafkaSASLMechanism, err)
 }
 
 func (c *Config) saslMechanism() (sasl.Mechanism, error) {
@@ -129,6 +150,9 @@ func (c *Config) ClickHouseOptions() (*clickhouse.Options, error) {
 	}
 	if options.ConnMaxLifetime == 0 {
 		options.ConnMaxLifetime = connLifetime
+	}
+	if options.TLS != nil {
+		c.secureClickHouse(options)
 	}
 	options.ClientInfo.Products = append(options.ClientInfo.Products, struct{ Name, Version string }{Name: clientID})
 	return options, nil

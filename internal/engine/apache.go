@@ -31,7 +31,14 @@ func startApache(ctx context.Context, o Options) (*Kafka, error) {
 		e.Release()
 		return nil, fmt.Errorf("start kafka: %w", err)
 	}
-	k := &Kafka{instance: e, kind: Apache, controller: controller}
+	k := &Kafka{instance: e, kind: Apache, controller: controller, listeners: map[string]*port{}}
+	for _, name := range o.Listeners {
+		if k.listeners[name], err = reserve(0); err != nil {
+			delete(k.listeners, name)
+			k.Release()
+			return nil, fmt.Errorf("start kafka: %w", err)
+		}
+	}
 	data, config := filepath.Join(e.dir, "data"), filepath.Join(e.dir, "server.properties")
 
 	e.command = func() (*exec.Cmd, error) {
@@ -62,12 +69,16 @@ func (k *Kafka) properties(data string, o Options) string {
 	if o.Advertise != nil {
 		advertise = o.Advertise(advertise)
 	}
+	more := ""
+	for _, name := range slices.Sorted(maps.Keys(k.listeners)) {
+		more += "," + name + "://" + k.Listener(name)
+	}
 	p := map[string]string{
 		"process.roles":             "broker,controller",
 		"node.id":                   "1",
 		"controller.quorum.voters":  "1@" + k.controller.addr(),
-		"listeners":                 "PLAINTEXT://" + k.Addr() + ",CONTROLLER://" + k.controller.addr(),
-		"advertised.listeners":      "PLAINTEXT://" + advertise,
+		"listeners":                 "PLAINTEXT://" + k.Addr() + ",CONTROLLER://" + k.controller.addr() + more,
+		"advertised.listeners":      "PLAINTEXT://" + advertise + more,
 		"controller.listener.names": "CONTROLLER",
 		"log.dirs":                  data,
 

@@ -31,7 +31,11 @@ func StartClickHouse(ctx context.Context, o Options) (*ClickHouse, error) {
 	}
 	c := &ClickHouse{e}
 	e.command = func() (*exec.Cmd, error) {
-		return exec.Command(binary, "clickhouse", "--lib", lib, "--data", filepath.Join(e.dir, "data"), "--listen", e.Addr()), nil
+		args := []string{"clickhouse", "--lib", lib, "--data", filepath.Join(e.dir, "data"), "--listen", e.Addr()}
+		if o.ClickHouseConfig != "" {
+			args = append(args, "--config", o.ClickHouseConfig)
+		}
+		return exec.Command(binary, args...), nil
 	}
 	e.probe = func(ctx context.Context) error {
 		_, err := c.Query(ctx, "SELECT 1")

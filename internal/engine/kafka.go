@@ -13,7 +13,8 @@ import (
 type Kafka struct {
 	*instance
 	kind       KafkaKind
-	controller *port // Apache Kafka's second listener
+	controller *port            // Apache Kafka's second listener
+	listeners  map[string]*port // and those that the options want, by name
 }
 
 // StartKafka runs a broker of the kind the options say, installing Apache Kafka when it is missing, and returns when
@@ -64,7 +65,13 @@ func (k *Kafka) Release() {
 	if k.controller != nil {
 		k.controller.release()
 	}
+	for _, p := range k.listeners {
+		p.release()
+	}
 }
+
+// Listener is the HOST:PORT of a listener that the options want.
+func (k *Kafka) Listener(name string) string { return k.listeners[name].addr() }
 
 // probeGroup is a group without members.
 const probeGroup = "localstack.probe"

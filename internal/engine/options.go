@@ -24,6 +24,13 @@ type Options struct {
 	// KafkaConfig are broker settings by Kafka's own names (message.max.bytes, ...), over those of this package.
 	KafkaConfig map[string]string
 
+	// Listeners are names of more listeners of Apache Kafka, each on a port of its own ([Kafka.Listener]). Their security is in
+	// KafkaConfig: listener.security.protocol.map and what begins with listener.name.
+	Listeners []string
+
+	// ClickHouseConfig is the path of a configuration file of ClickHouse's own. It is read at each start.
+	ClickHouseConfig string
+
 	// Advertise, if set, is called with Apache Kafka's own HOST:PORT before it starts and returns the one it
 	// advertises: that of a proxy in front of it. The embedded broker always advertises its own.
 	Advertise func(addr string) string

@@ -64,3 +64,12 @@ func bindable(number int) error {
 	}
 	return l.Close()
 }
+
+// ReservePort reserves a free port on 127.0.0.1, for another listener of an engine, until release is called.
+func ReservePort() (number int, release func(), err error) {
+	p, err := reserve(0)
+	if err != nil {
+		return 0, nil, err
+	}
+	return p.number, p.release, nil
+}

@@ -66,6 +66,19 @@ func StartPostgres(ctx context.Context, o Options) (*Postgres, error) {
 // DSN is the server's address in pgx's form.
 func (p *Postgres) DSN() string { return p.dsn("tenantflow") }
 
+// WriteFile writes a file of the data directory, where the server finds it by its name alone, and makes it the server's own.
+func (p *Postgres) WriteFile(name string, content []byte) error {
+	path := filepath.Join(p.data, name)
+	err := os.WriteFile(path, content, 0o600)
+	if err == nil && p.as != nil {
+		err = os.Chown(path, int(p.as.Uid), int(p.as.Gid))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s of postgres: %w", name, err)
+	}
+	return nil
+}
+
 func (p *Postgres) dsn(database string) string {
 	return "postgres://postgres@" + p.Addr() + "/" + database + "?sslmode=disable"
 }

@@ -15,11 +15,14 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +55,7 @@ type Options struct {
 	AccessLog bool // a line for each request of /v1
 
 	Tracer *trace.Tracer // of the requests of /v1, and of others that name a trace; nil: of none
+	TLS    *tls.Config   // nil: plain HTTP; else HTTPS only
 }
 
 // Serving is what a server answers, where the probes have an address of their own.
@@ -74,16 +78,20 @@ type Server struct {
 
 // New makes a server; nothing listens yet.
 func New(o Options) *Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // the bounds above are those of HTTP/1
 	return &Server{
 		options: o,
 		server: &http.Server{
+			TLSConfig:         o.TLS,
+			Protocols:         &protocols,
 			Handler:           Handler(o),
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      writeTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,
-			ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+			ErrorLog:          log.New(&clientErrors{o.Log}, "", 0),
 		},
 		served: make(chan struct{}),
 	}
@@ -99,7 +107,11 @@ func (s *Server) Start(ctx context.Context) error {
 	s.listener = listener
 	go func() {
 		defer close(s.served)
-		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		serve := s.server.Serve
+		if s.options.TLS != nil {
+			serve = func(l net.Listener) error { return s.server.ServeTLS(l, "", "") } // the certificate is in TLS
+		}
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.options.Log.Error("http server ended", "addr", listener.Addr().String(), "error", err)
 		}
 	}()
@@ -125,4 +137,17 @@ func (s *Server) Stop(ctx context.Context) error {
 		<-s.served
 	}
 	return err
+}
+
+// clientErrors takes the lines that net/http logs. What a client does in a TLS handshake is its own affair, and a port scanner
+// makes a line a connection of it.
+type clientErrors struct{ log *slog.Logger }
+
+func (c *clientErrors) Write(line []byte) (int, error) {
+	level, text := slog.LevelWarn, strings.TrimSpace(string(line))
+	if strings.Contains(text, "TLS handshake error") {
+		level = slog.LevelDebug
+	}
+	c.log.LogAttrs(context.Background(), level, "http server", slog.String("said", text))
+	return len(line), nil
 }

@@ -11,6 +11,9 @@ import (
 // where there is something to answer. No error: the servers are to be stopped.
 func (s *Service) serve(ctx context.Context) ([]*httpapi.Server, error) {
 	options := httpapi.Options{Addr: s.cfg.HTTPAddr, Health: s.health, Metrics: s.registry, Build: s.build, Log: s.log, API: s.api, AccessLog: s.cfg.AccessLog, Tracer: s.tracer}
+	if c := s.cfg.HTTPCertificates(); c != nil {
+		options.TLS = c.Server()
+	}
 	all, names := []*httpapi.Server{}, []string{"http"}
 	if s.cfg.AdminAddr == "" {
 		all = append(all, httpapi.New(options))
@@ -24,7 +27,7 @@ func (s *Service) serve(ctx context.Context) ([]*httpapi.Server, error) {
 			all = append(all, httpapi.New(options))
 		}
 	}
-	attrs := []slog.Attr{slog.String("version", s.build.Version)}
+	attrs := []slog.Attr{slog.String("version", s.build.Version), slog.Bool("tls", options.TLS != nil)}
 	for i, server := range all {
 		if err := server.Start(ctx); err != nil {
 			stopServers(ctx, all[:i], s.log)

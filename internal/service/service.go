@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/consumers"
+	"tenantflow/internal/certs"
 	"tenantflow/internal/config"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -61,7 +62,10 @@ func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Pa
 	}
 	s.limitMemory()
 	s.health = health.New(cfg.StallTimeout, log, names(parts)...)
-	s.registry.MustRegister(s.health.Collector())
+	s.registry.MustRegister(s.health.Collector(), certs.NewCollector(cfg.Certificates()))
+	for _, c := range cfg.Certificates() {
+		c.LogTo(log)
+	}
 	if s.has("api") {
 		var tokens *token.File
 		if cfg.APITokensFile != "" {

@@ -7,9 +7,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"tenantflow/events"
+	"tenantflow/internal/certs"
 	"tenantflow/internal/config"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
@@ -68,7 +67,8 @@ func openCounters(ctx context.Context, cfg *config.Config, log *slog.Logger, tra
 	}
 	counters.Tracer = tracer
 	store, err := dragonfly.Open(ctx, counters)
-	if err != nil {
+	var secure *certs.Error
+	if err != nil && !errors.As(err, &secure) { // which says where itself
 		err = fmt.Errorf("ask Dragonfly at %s: %w", counters.Options.Addr, err)
 	}
 	return opened(store, err)
@@ -76,9 +76,9 @@ func openCounters(ctx context.Context, cfg *config.Config, log *slog.Logger, tra
 
 // counters is how the counter store of a configuration is opened.
 func counters(cfg *config.Config, log *slog.Logger) (dragonfly.Config, error) {
-	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
-	if err != nil { // it was checked before
-		return dragonfly.Config{}, config.Invalidf("%sDRAGONFLY_URL is no address of Dragonfly", config.Prefix)
+	options, err := cfg.DragonflyOptions()
+	if err != nil {
+		return dragonfly.Config{}, err
 	}
 	return dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness), Logger: log}, nil
 }

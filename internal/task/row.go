@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"tenantflow/internal/certs"
 	"tenantflow/sinks/postgres"
 )
 
@@ -73,7 +74,7 @@ func explain(doing string, err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return fmt.Errorf("%s in Postgres: %w", doing, err)
+	return fmt.Errorf("%s in Postgres: %w", doing, certs.ExplainPostgres(err))
 }
 
 // fatal reports whether waiting would not mend an error.

@@ -15,6 +15,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"tenantflow/internal/certs"
 )
 
 //go:embed sql/*.sql
@@ -59,7 +61,7 @@ type Store struct {
 
 // Open opens the table. It does not wait for an answer.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	options, err := pgxpool.ParseConfig(cfg.DSN)
+	options, err := certs.Pool(cfg.DSN, cfg.Logger)
 	if err != nil {
 		return nil, explain("open the tasks", err)
 	}

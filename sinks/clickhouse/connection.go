@@ -13,6 +13,7 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"tenantflow/internal/certs"
 	"tenantflow/internal/retry"
 )
 
@@ -93,7 +94,10 @@ func (c *connection) explain(err error, began time.Time) error {
 	took := retry.Waited(began)
 	var request *url.Error
 	var slow net.Error
+	var secure *certs.Error
 	switch sent := errors.As(err, &request); {
+	case errors.As(err, &secure):
+		return &connectionError{secure.Error(), err}
 	case !sent && errors.Is(err, chgo.ErrAcquireConnTimeout):
 		// All of them are taken. There are as many as inserts and look-ups need, so those have no answer.
 		return &connectionError{fmt.Sprintf("no answer within %s from ClickHouse at %s (all connections wait for one)", took, c.addr), err}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
+	"tenantflow/internal/certs"
 )
 
 // A Class says what to do about an error of ClickHouse.
@@ -118,6 +120,10 @@ func outcome(err error) Outcome {
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
+		return NotSent
+	}
+	var secure *certs.Error
+	if errors.As(err, &secure) && secure.Early {
 		return NotSent
 	}
 	if errors.Is(err, chgo.ErrAcquireConnTimeout) || errors.Is(err, chgo.ErrAcquireConnNoAddress) {

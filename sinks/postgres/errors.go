@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"tenantflow/internal/certs"
 )
 
 // A Class says what to do about an error of Postgres.
@@ -59,6 +61,10 @@ func Refused(err error) bool {
 
 // advice says what a person can do about a fatal error; it is empty for any other.
 func advice(err error) string {
+	var secure *certs.Error // which says itself what to do, and may pass
+	if errors.As(err, &secure) {
+		return ""
+	}
 	var malformed *pgconn.ParseConfigError
 	if errors.As(err, &malformed) {
 		return "correct TENANTFLOW_POSTGRES_DSN"
@@ -75,6 +81,7 @@ func advice(err error) string {
 
 // explain says what was being done when the error came, and what to do about it.
 func explain(doing string, err error) error {
+	err = certs.ExplainPostgres(err)
 	if do := advice(err); do != "" && !strings.Contains(err.Error(), do) {
 		return fmt.Errorf("%s in Postgres: %w; %s", doing, err, do)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"tenantflow/internal/certs"
 	"tenantflow/internal/trace"
 )
 
@@ -78,7 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	options := cfg.Pool
 	if options == nil {
 		var err error
-		if options, err = poolOf(cfg.DSN); err != nil {
+		if options, err = poolOf(cfg.DSN, cfg.Logger); err != nil {
 			return nil, explain("open the tables", err)
 		}
 	}
@@ -98,8 +99,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-func poolOf(dsn string) (*pgxpool.Config, error) {
-	options, err := pgxpool.ParseConfig(dsn)
+func poolOf(dsn string, log *slog.Logger) (*pgxpool.Config, error) {
+	options, err := certs.Pool(dsn, log)
 	if err != nil {
 		return nil, err
 	}
