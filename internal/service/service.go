@@ -76,6 +76,11 @@ func (s *Service) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	go s.tell(working)
+	gathered, err := s.gather(outlive, working)
+	if err != nil {
+		stopServers(outlive, servers, s.log)
+		return err
+	}
 	ended := make(chan error, len(s.parts))
 	for _, p := range s.parts {
 		go func() {
@@ -115,6 +120,10 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	last, cancelLast := context.WithTimeout(outlive, time.Second)
 	defer cancelLast()
+	select {
+	case <-gathered:
+	case <-last.Done(): // a store that hangs must not hold up the end
+	}
 	stopServers(last, servers, s.log)
 	if failure == nil {
 		s.log.Info("service stopped", "took", time.Since(started))
