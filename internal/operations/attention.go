@@ -2,7 +2,9 @@ package operations
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"tenantflow/internal/health"
 )
@@ -16,13 +18,22 @@ func attention(r *Report) []string {
 			say("%s does not answer.", s.Data.Store)
 		}
 	}
+	var stopped, failing []string
 	for _, p := range r.Parts.Data {
 		switch {
 		case p.Stalled != "":
 			say("Part %s is stalled.", p.Part)
-		case p.State == string(health.Stopped) || p.State == string(health.Failing):
-			say("Part %s %s.", p.Part, p.Words)
+		case p.State == string(health.Stopped):
+			stopped = append(stopped, p.Part)
+		case p.State == string(health.Failing):
+			failing = append(failing, p.Part)
 		}
+	}
+	if len(stopped) > 0 {
+		say("Stopped until an operator acts: %s.", strings.Join(stopped, ", "))
+	}
+	if len(failing) > 0 {
+		say("Waiting and trying again: %s.", strings.Join(failing, ", "))
 	}
 	for _, l := range r.Lag {
 		const late = 60.0 // seconds; what is less comes and goes
@@ -47,7 +58,7 @@ func attention(r *Report) []string {
 // age is a number of seconds as a person says it.
 func age(seconds float64) string {
 	switch {
-	case seconds < 10:
+	case seconds < 10 && seconds != math.Floor(seconds):
 		return fmt.Sprintf("%.1f s", seconds)
 	case seconds < 120:
 		return fmt.Sprintf("%.0f s", seconds)

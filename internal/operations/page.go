@@ -27,7 +27,7 @@ var (
 	style = strings.TrimSpace(pageCSS)
 	pages = template.Must(template.New("").Funcs(template.FuncMap{
 		"stamp": func(t time.Time) string { return t.Format(time.RFC3339) }, "clock": func(t time.Time) string { return t.Format("2006-01-02 15:04:05") },
-		"ago": ago, "number": number, "ageOf": func(s *float64) string { return age(*s) }, "ageIsNow": func(s *float64) bool { return *s == 0 },
+		"ago": ago, "number": number, "ageOf": func(s *float64) string { return age(math.Floor(*s)) }, "ageIsNow": func(s *float64) bool { return *s == 0 },
 		"lagAge": lagAge, "ms": ms, "partMark": partMark, "storeMark": storeMark, "taskMark": taskMark,
 		"good": func(s string) mark { return mark{"good", "✓", s} }, "bad": func(s string) mark { return mark{"bad", "✕", s} },
 		"lagSpark": lagSpark, "latencySpark": latencySpark, "counts": counts, "differences": counts, "join": func(s []string) string { return strings.Join(s, ", ") },

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	quotaShown = 20
+	quotaShown = 10
 	// quotaKept bounds the users that are remembered. More than so many at their limits is a problem of another kind.
 	quotaKept = 100_000
 )

@@ -138,7 +138,7 @@ type Quotas struct {
 	Exceeded int         `json:"exceeded"` // users at 100 % or more
 	Near     int         `json:"near"`     // users who reached a threshold below that
 	Complete bool        `json:"complete"`
-	Users    []QuotaUser `json:"users"` // the highest, 20 at most
+	Users    []QuotaUser `json:"users"` // the highest, 10 at most
 }
 
 // A QuotaUser is the highest threshold that a user has reached today.

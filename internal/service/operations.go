@@ -26,24 +26,17 @@ type board struct {
 	closers []func()
 }
 
-// gather keeps up what the operations page shows, until working ends; where no part serves it, it does nothing. gathered is closed when
-// it has ended.
-func (s *Service) gather(ctx, working context.Context) (gathered <-chan struct{}, err error) {
-	ended := make(chan struct{})
+// showBoard makes the board that the operations page shows; nil: no part of this process serves the page.
+func (s *Service) showBoard(ctx context.Context) (*board, error) {
 	if s.api == nil {
-		close(ended)
-		return ended, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	b, err := s.newBoard(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.api.Show(b)
-	go func() {
-		defer close(ended)
-		b.run(working)
-	}()
-	return ended, nil
+	return b, nil
 }
 
 // newBoard makes the board. Nothing is asked before its Run, and no store need be there.
@@ -104,13 +97,23 @@ func (s *Service) newBoard(ctx context.Context) (_ *board, err error) {
 	return b, nil
 }
 
-// run gathers until ctx ends, and closes the connections.
-func (b *board) run(ctx context.Context) {
-	b.Run(ctx)
-	b.close()
+// start gathers until ctx ends, and then closes the connections. ended is closed when that is done.
+func (b *board) start(ctx context.Context) (ended <-chan struct{}) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if b != nil {
+			b.Run(ctx)
+		}
+		b.close()
+	}()
+	return done
 }
 
 func (b *board) close() {
+	if b == nil {
+		return
+	}
 	for _, c := range b.closers {
 		c()
 	}

@@ -68,19 +68,20 @@ func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Pa
 func (s *Service) Run(ctx context.Context) error {
 	// The parent's end must not cut off the answers of a stop under way.
 	outlive := context.WithoutCancel(ctx)
+	board, err := s.showBoard(outlive)
+	if err != nil {
+		return err
+	}
 	servers, err := s.serve(outlive)
 	if err != nil {
+		board.close()
 		return err
 	}
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	go s.tell(working)
-	gathered, err := s.gather(outlive, working)
-	if err != nil {
-		stopServers(outlive, servers, s.log)
-		return err
-	}
+	gathered := board.start(working)
 	ended := make(chan error, len(s.parts))
 	for _, p := range s.parts {
 		go func() {
