@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 		"TENANTFLOW_CLICKHOUSE_DSN=" + clickhouse.DSN(),
 		"TENANTFLOW_POSTGRES_DSN=" + postgres.DSN(),
 		"TENANTFLOW_DRAGONFLY_URL=" + redis.URL(),
-		"TENANTFLOW_TOPIC_PARTITIONS=4",
+		"TENANTFLOW_TOPIC_PARTITIONS=64",
 		"TENANTFLOW_HTTP_ADDR=127.0.0.1:0",
 	}
 	if _, errOut, code := tenantflow(t, environ, "migrate"); code != exitDone {
@@ -67,7 +68,7 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 		return len(r.Attention) == 0 && r.Ready
 	}
 	until("everything is shown", well)
-	if r := report(); r.Parts.Data[0].State != operations.Elsewhere || r.Lag[0].Data.Seconds == nil || len(r.Lag[0].Data.Partitions) != 4 {
+	if r := report(); r.Parts.Data[0].State != operations.Elsewhere || r.Lag[0].Data.Seconds == nil || len(r.Lag[0].Data.Partitions) != 64 {
 		t.Errorf("of a process with the api part only: %+v, %+v", r.Parts.Data, r.Lag[0].Data)
 	}
 	for _, c := range []struct {
@@ -116,6 +117,14 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 			if status, body := get(t, p.url+"/"); status != http.StatusOK || !strings.Contains(body, name+" does not answer.") {
 				t.Errorf("%s: the page is %d: %s", trouble.what, status, body)
 			}
+			took := make([]time.Duration, 40)
+			for i := range took {
+				asked := time.Now()
+				get(t, p.url+"/?open=usage")
+				took[i] = time.Since(asked)
+			}
+			slices.Sort(took)
+			t.Logf("%s: the page with 64 partitions takes %s (median), %s (p95)", trouble.what, took[len(took)/2], took[len(took)*95/100])
 			if err := trouble.end(); err != nil {
 				t.Fatal(err)
 			}

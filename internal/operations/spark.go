@@ -13,8 +13,8 @@ type spark struct {
 }
 
 const (
-	sparkWidth, sparkHeight = 110, 22.0
-	sparkPoints             = 110 // more than pixels are not seen
+	sparkWidth, sparkHeight = 84, 22.0
+	sparkPoints             = 84 // more than pixels are not seen
 )
 
 // drawn makes a spark of values, of which a negative one is a gap. The scale ends at the largest, but not below floor: noise

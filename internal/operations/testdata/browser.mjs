@@ -35,6 +35,10 @@ for (const [name, path, viewport, colorScheme] of looks) {
   await page.goto(url + path);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   if (wide > 0) complain(`${name}: the page is ${wide} px wider than its window`);
+  if (viewport.width > 1000) {
+    const cut = await page.evaluate(() => [...document.querySelectorAll(".scroll")].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.getAttribute("aria-label")));
+    for (const label of cut) complain(`${name}: the ${label} does not fit into its panel`);
+  }
   // Screenshots before axe, which puts itself into the page.
   if (["light", "dark", "narrow", "store-down"].includes(name)) await page.screenshot({ path: join(directory, `operations-${name}.png`) });
   // The first stop of the keyboard is the way past the header, and the focus can be seen.
