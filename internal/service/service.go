@@ -119,12 +119,12 @@ func (s *Service) Run(ctx context.Context) error {
 			running = 1
 		}
 	}
-	last, cancelLast := context.WithTimeout(outlive, time.Second)
-	defer cancelLast()
 	select {
 	case <-gathered:
-	case <-last.Done(): // a store that hangs must not hold up the end
+	case <-time.After(time.Second): // a store that hangs must not hold up the end
 	}
+	last, cancelLast := context.WithTimeout(outlive, time.Second)
+	defer cancelLast()
 	stopServers(last, servers, s.log)
 	if failure == nil {
 		s.log.Info("service stopped", "took", time.Since(started))
