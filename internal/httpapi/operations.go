@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"log/slog"
 	"net/http"
@@ -104,7 +103,7 @@ func (a *API) page(w http.ResponseWriter, r *http.Request) {
 			if view.SignedIn {
 				refused = "That token is not valid any more."
 			}
-			a.askToken(w, http.StatusUnauthorized, refused)
+			a.askToken(w, r, http.StatusUnauthorized, refused)
 			return
 		}
 	}
@@ -113,7 +112,7 @@ func (a *API) page(w http.ResponseWriter, r *http.Request) {
 	}
 	defer a.inFlight.leave(grant.Name)
 	if !grant.Everything() {
-		a.askToken(w, http.StatusForbidden, "That token's scope is not all companies.")
+		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies.")
 		return
 	}
 	o := a.operations.Load()
@@ -184,10 +183,10 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) {
 	grant, ok := a.tokens.Find(text)
 	switch {
 	case !ok:
-		a.askToken(w, http.StatusUnauthorized, "That token is not known.")
+		a.askToken(w, r, http.StatusUnauthorized, "That token is not known.")
 		return
 	case !grant.Everything():
-		a.askToken(w, http.StatusForbidden, "That token's scope is not all companies.")
+		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies.")
 		return
 	}
 	http.SetCookie(w, session(r, base64.RawURLEncoding.EncodeToString([]byte(text)), int(sessionAge/time.Second)))
@@ -225,10 +224,10 @@ func (a *API) sameOrigin(next http.HandlerFunc) http.Handler {
 }
 
 // askToken answers with the page that asks for a token.
-func (a *API) askToken(w http.ResponseWriter, status int, refused string) {
+func (a *API) askToken(w http.ResponseWriter, r *http.Request, status int, refused string) {
 	var page bytes.Buffer
 	if err := operations.WriteSignIn(&page, refused); err != nil {
-		a.log.ErrorContext(context.Background(), "the sign-in page could not be made", slog.Any("error", err))
+		a.log.ErrorContext(r.Context(), "the sign-in page could not be made", slog.Any("error", err))
 	}
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="tenantflow"`) // browsers show the form all the same

@@ -128,7 +128,7 @@ func TestOperations_ABrowserSignsIn(t *testing.T) {
 		t.Errorf("from another site: %d %v", w.Code, w.Header())
 	}
 	w := f.send(http.MethodPost, "/sign-in", url.Values{"token": {everyToken + "\n"}})
-	cookies := w.Result().Cookies() //nolint:bodyclose // of a recorder
+	cookies := w.Result().Cookies()
 	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" || len(cookies) != 1 {
 		t.Fatalf("%d %v", w.Code, w.Header())
 	}
@@ -136,7 +136,7 @@ func TestOperations_ABrowserSignsIn(t *testing.T) {
 	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Secure || c.Path != "/" || c.Domain != "" || c.MaxAge != 12*3600 {
 		t.Errorf("the cookie is %+v", c)
 	}
-	if over := f.send(http.MethodPost, "/sign-in", url.Values{"token": {everyToken}}, withHeader("X-Forwarded-Proto", "https")).Result().Cookies(); len(over) != 1 || !over[0].Secure { //nolint:bodyclose // of a recorder
+	if over := f.send(http.MethodPost, "/sign-in", url.Values{"token": {everyToken}}, withHeader("X-Forwarded-Proto", "https")).Result().Cookies(); len(over) != 1 || !over[0].Secure {
 		t.Errorf("over TLS: %+v", over)
 	}
 	withCookie := func(value string) func(*http.Request) {
@@ -156,7 +156,7 @@ func TestOperations_ABrowserSignsIn(t *testing.T) {
 			t.Errorf("cookie %q: %d", wrong, w.Code)
 		}
 	}
-	if out := f.send(http.MethodPost, "/sign-out", nil, withCookie(c.Value)).Result().Cookies(); len(out) != 1 || out[0].MaxAge >= 0 || out[0].Value != "" { //nolint:bodyclose // of a recorder
+	if out := f.send(http.MethodPost, "/sign-out", nil, withCookie(c.Value)).Result().Cookies(); len(out) != 1 || out[0].MaxAge >= 0 || out[0].Value != "" {
 		t.Errorf("signed out: %+v", out)
 	}
 }

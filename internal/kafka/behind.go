@@ -73,7 +73,7 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 		looks.Go(func() error {
 			seen, err := firstRecord(ctx, reader, from)
 			if err != nil || !seen.found {
-				return nil //nolint:nilerr // how many they are is known all the same
+				return nil // how many they are is known all the same
 			}
 			mu.Lock()
 			defer mu.Unlock()

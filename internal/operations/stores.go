@@ -12,8 +12,7 @@ const pingHistory = int(10 * time.Minute / pingEvery)
 // pingOf asks a store now and then whether it answers.
 func pingOf(t Target) *gatherer[Store] {
 	state := Store{Store: t.Name, State: Unknown, Since: time.Now().UTC()}
-	var g *gatherer[Store]
-	g = &gatherer[Store]{from: t.Name, every: pingEvery, timeout: pingTimeout, data: Store{Store: t.Name, State: Unknown, History: []*float64{}}}
+	g := &gatherer[Store]{from: t.Name, every: pingEvery, timeout: pingTimeout, data: Store{Store: t.Name, State: Unknown, History: []*float64{}}}
 	turn := func(to string) {
 		if state.State != to {
 			state.State, state.Since = to, time.Now().UTC()
