@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ type Gap struct {
 // Look returns the gaps of all partitions, in their order. It asks for the ends of the log first, so a group that keeps up may
 // be shown further than it is, but not behind. The error is kafkago.UnknownTopicOrPartition where there is no such topic.
 func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
-	ends, err := Ends(ctx, b.Client, b.Topic)
+	ends, err := endsAtOnce(ctx, b.Client, b.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +85,35 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 	}
 	_ = looks.Wait() // never an error
 	return gaps, ctx.Err()
+}
+
+// endsAtOnce is Ends with one request for all partitions: a broker that takes a while for each answer would be asked for too long.
+func endsAtOnce(ctx context.Context, client *kafkago.Client, topic string) (map[int]Range, error) {
+	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+	var requests []kafkago.OffsetRequest
+	for _, t := range meta.Topics {
+		if t.Error != nil {
+			return nil, fmt.Errorf("find the partitions of %s: %w", topic, t.Error)
+		}
+		for _, p := range t.Partitions {
+			requests = append(requests, kafkago.FirstOffsetOf(p.ID), kafkago.LastOffsetOf(p.ID))
+		}
+	}
+	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
+	if err != nil {
+		return nil, fmt.Errorf("read the bounds of %s: %w", topic, err)
+	}
+	ends := make(map[int]Range, len(requests)/2)
+	for _, p := range res.Topics[topic] {
+		if p.Error != nil {
+			return nil, fmt.Errorf("read the bounds of %s/%d: %w", topic, p.Partition, p.Error)
+		}
+		ends[p.Partition] = Range{From: p.FirstOffset, To: p.LastOffset}
+	}
+	return ends, nil
 }
 
 func (b *Behind) reader(partition int) *fetch.Reader {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -259,5 +260,23 @@ func BenchmarkPage(b *testing.B) {
 			}
 			b.ReportMetric(float64(percentile(took, 95).Microseconds())/1000, "p95-ms")
 		})
+	}
+}
+
+// A history is drawn by the clock: half an hour without an answer in the midst of it is as long as it was.
+func TestSpark_LooksAreDrawnByTheirTime(t *testing.T) {
+	t.Parallel()
+	look := func(after int, seconds float64) LagSample {
+		return LagSample{At: noon.Add(time.Duration(after) * time.Second), Seconds: seconds}
+	}
+	got := byTime([]LagSample{look(0, 1), look(6, 2), look(15, 3), look(40, 4), look(45, 0)})
+	if want := []float64{1, 2, 2, 3, -1, -1, -1, -1, 4, 0}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if s := drawn(got, 10, ""); strings.Count(s.Line, "M") != 2 || strings.Count(s.Area, "Z") != 2 {
+		t.Errorf("a gap is not drawn as one: %s", s.Line)
+	}
+	if s := drawn(byTime(nil), 10, ""); s.Line != "" {
+		t.Errorf("of nothing: %+v", s)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 )
@@ -66,11 +67,17 @@ func (g *gatherer[T]) once(ctx context.Context) {
 	switch {
 	case err == nil:
 		g.data, g.taken, g.problem = data, time.Now(), ""
-	case late || errors.Is(err, context.DeadlineExceeded):
+	case late || timedOut(err):
 		g.problem = g.silent()
 	default:
 		g.problem = err.Error()
 	}
+}
+
+// timedOut reports whether an error says that there was no answer in time.
+func timedOut(err error) bool {
+	var network net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout()
 }
 
 func (g *gatherer[T]) silent() string {

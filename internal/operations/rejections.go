@@ -10,7 +10,7 @@ import (
 	"tenantflow/events"
 )
 
-const rejectionsShown = 15
+const rejectionsShown = 10
 
 // rejections follows the events that business rules refuse.
 type rejections struct {

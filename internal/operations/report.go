@@ -52,7 +52,7 @@ type Lag struct {
 	// Seconds is the age of the oldest of them, by the broker's time; 0: there is none. Null: it is not known.
 	Seconds    *float64       `json:"seconds"`
 	Partitions []PartitionLag `json:"partitions"`
-	// History is what the looks before this one found, the oldest first: every 5 s for half an hour.
+	// History is what the looks found that got an answer, the oldest first: every 5 s for half an hour.
 	History []LagSample `json:"history"`
 }
 
@@ -170,7 +170,7 @@ type Rejections struct {
 	Codes    map[string]int64 `json:"codes"`    // these by code
 	Depth    int64            `json:"depth"`    // how many of the newest results of each partition were read when the process began
 	Complete bool             `json:"complete"`
-	Newest   []Rejected       `json:"newest"` // 15 at most, the newest first
+	Newest   []Rejected       `json:"newest"` // 10 at most, the newest first
 }
 
 // A Rejected is one refused event.

@@ -3,6 +3,7 @@ package operations
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A spark is a small line of values over time.
@@ -77,13 +78,39 @@ func thinned(values []float64) []float64 {
 }
 
 func lagSpark(l Lag) spark {
-	values := make([]float64, len(l.History))
 	most := 0.0
-	for i, h := range l.History {
-		values[i] = h.Seconds
+	for _, h := range l.History {
 		most = max(most, h.Seconds)
 	}
-	return drawn(values, 10, fmt.Sprintf("Lag of %s in seconds over the last %s: at most %s", l.Consumer, span(l.History), age(most)))
+	return drawn(byTime(l.History), 10, fmt.Sprintf("Lag of %s in seconds over the last %s: at most %s", l.Consumer, span(l.History), age(most)))
+}
+
+// byTime places looks where they were in time: while there was no answer there are none, which is a gap. One that came a little late
+// leaves none.
+func byTime(looks []LagSample) []float64 {
+	if len(looks) == 0 {
+		return nil
+	}
+	const unseen = 3 // looks in a row that may be missing
+	began := looks[0].At
+	slot := func(at time.Time) int { return int(at.Sub(began).Round(lagEvery) / lagEvery) }
+	last := slot(looks[len(looks)-1].At)
+	values := make([]float64, last+1)
+	for i := range values {
+		values[i] = -1
+	}
+	for i, h := range looks {
+		at := slot(h.At)
+		values[at] = max(values[at], h.Seconds)
+		if i > 0 {
+			if before := slot(looks[i-1].At); at-before <= unseen {
+				for n := before + 1; n < at; n++ {
+					values[n] = looks[i-1].Seconds
+				}
+			}
+		}
+	}
+	return values[max(0, len(values)-lagHistory):]
 }
 
 func latencySpark(s Store) spark {
