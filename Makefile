@@ -67,6 +67,19 @@ trouble: ## everything that may happen to a store happens to a running service, 
 backfill: ## replay two million events of which 3 % are missing, killed 50 times, beside live traffic (half an hour)
 	TENANTFLOW_TEST_BACKFILL_EVENTS=2000000 TENANTFLOW_TEST_BACKFILL_KILLS=50 go test -timeout 2h -count 1 -v -run TestReplay_BackfillUnderKills ./internal/replay
 
+# Pinned, because axe's rules decide. Chromium is Debian's, or CHROMIUM names another one.
+PAGE_PACKAGES := playwright-core@1.65.1 axe-core@4.14.1
+
+.PHONY: page
+page: ## look at the operations page in headless Chromium: accessibility, layout, docs/images (needs Node.js; installs Chromium)
+	@if ! command -v "$${CHROMIUM:-chromium}" >/dev/null; then \
+		echo "installing Chromium (apt-get install chromium)"; \
+		apt-get update -qq </dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core </dev/null >/dev/null || \
+		{ echo "no Chromium: install it or set CHROMIUM, then run make page again" >&2; exit 1; }; \
+	fi
+	npm install --prefix $(LOCAL)/page --no-save --no-package-lock --no-audit --no-fund --silent $(PAGE_PACKAGES)
+	TENANTFLOW_TEST_NODE_MODULES=$(LOCAL)/page/node_modules go test -tags page -timeout 10m -count 1 -v -run TestPage_InABrowser ./internal/operations
+
 .PHONY: lint
 lint: $(LINT) ## check formatting and run the linters of .golangci.yml
 	$(LINT) run --timeout 10m ./...

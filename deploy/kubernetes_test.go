@@ -301,8 +301,11 @@ func TestKubernetes_PodsReachTheirOwnStoresOnly(t *testing.T) {
 		for _, m := range workloads(objects) {
 			component := m.Metadata.Labels["app.kubernetes.io/component"]
 			_, stores := m.only(t)
-			if component == "jobs" {
+			switch component {
+			case "jobs":
 				stores = append(stores, config.Dragonfly)
+			case "api": // the operations page
+				stores = append(stores, config.Kafka, config.ClickHouse)
 			}
 			cfg := m.config(t, objects)
 			for _, store := range []config.Store{config.Kafka, config.ClickHouse, config.Postgres, config.Dragonfly} {

@@ -390,6 +390,9 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 			}
 			targets = append(targets, targets[0]+"?x=1", targets[0]+"?a&a")
 		}
+		if path == operationsPath {
+			targets = append(targets, path+"?x=1")
+		}
 		if strings.Contains(path, "{company_id}") {
 			targets = nil
 			for _, company := range append(slices.Collect(maps.Keys(open.companies)), "nobody", "c%20x", strings.Repeat("a", 51)) {
@@ -420,9 +423,15 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 			d.hold(t, seen, path, http.MethodGet, answer{w.Code, w.Header(), w.Body.Bytes()})
 		}
 	}
-	for _, target := range []string{"/", "/v1", "/v2", "//", "/v1/users//quota", "/livez/"} {
+	for _, target := range []string{"/nothing", "/v1", "/v2", "//", "/v1/users//quota", "/livez/"} {
 		ask(open, http.MethodGet, "", target)
 		ask(open, http.MethodPost, "", target)
+	}
+
+	ask(open, http.MethodGet, operationsPath, operationsPath) // as long as there is nothing to show
+	for _, b := range boards(t) {
+		open.options.API.Show(b)
+		ask(open, http.MethodGet, operationsPath, operationsPath)
 	}
 
 	// What the platform may be like.

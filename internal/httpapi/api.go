@@ -81,6 +81,8 @@ type API struct {
 	stores   atomic.Pointer[stores]
 	inFlight *shares
 	troubles *logs.Troubles
+
+	operations atomic.Pointer[Operations] // nil: there is nothing to show yet
 }
 
 type stores struct {
@@ -139,6 +141,7 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/config", read, a.handle("company_id", a.companyConfig)},
 		{"/v1/companies/{company_id}/subscription", read, a.handle("company_id", a.companySubscription)},
 		{"/v1/companies/{company_id}/subscription/preview", read, a.handle("company_id", a.preview, "new_tier", "at")},
+		{"/v1/operations", read, http.HandlerFunc(a.report)},
 	}
 }
 
@@ -150,12 +153,7 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 		if grant == nil {
 			return
 		}
-		if s, ok := w.(*statusWriter); ok {
-			s.token = grant.Name
-		}
-		if !a.inFlight.enter(grant.Name) {
-			w.Header().Set("Retry-After", retryAfter)
-			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many requests of this token are under way"})
+		if !a.enter(w, r, grant) {
 			return
 		}
 		defer a.inFlight.leave(grant.Name)

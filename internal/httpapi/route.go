@@ -18,7 +18,8 @@ type route struct {
 	handler http.Handler
 }
 
-// Routes lists what Handler answers: the pattern of every path, as http.ServeMux writes it, and its methods.
+// Routes lists what Handler answers to programs: the pattern of every path, as http.ServeMux writes it, and its methods. The pages for
+// people are not among it.
 func Routes(o Options) map[string][]string {
 	all := map[string][]string{}
 	for _, r := range routes(o) {
@@ -79,7 +80,11 @@ func Handler(o Options) http.Handler {
 			mux.Handle(r.path, count.observe(otherRoute, notFound("probes, metrics and the version have an address of their own")))
 		}
 	}
-	for _, r := range routes(o) {
+	all := routes(o)
+	if o.servesAPI() {
+		all = append(all, o.API.pages()...)
+	}
+	for _, r := range all {
 		handler := count.observe(r.path, r.handler)
 		for _, method := range r.methods {
 			mux.Handle(method+" "+r.path, handler)

@@ -10,7 +10,10 @@
 //	api := httpapi.NewAPI(tokens, log)     // in Options.API
 //	api.Attach(directory, counters)        // when the stores are open; before that it answers 503
 //
-// Every error, an unknown path included, is problem JSON (RFC 9457). schemas/openapi.yaml describes all of it.
+// and with it the operations page at /, of what api.Show gives it.
+//
+// Every error, an unknown path included, is problem JSON (RFC 9457), but for the form by which a browser signs in to the page.
+// schemas/openapi.yaml describes all of it but the pages.
 package httpapi
 
 import (

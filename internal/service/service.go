@@ -86,14 +86,20 @@ func New(cfg *config.Config, log *slog.Logger, build telemetry.Build, parts []Pa
 func (s *Service) Run(ctx context.Context) error {
 	// The parent's end must not cut off the answers of a stop under way.
 	outlive := context.WithoutCancel(ctx)
+	board, err := s.showBoard(outlive)
+	if err != nil {
+		return err
+	}
 	servers, err := s.serve(outlive)
 	if err != nil {
+		board.close()
 		return err
 	}
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	go s.tell(working)
+	gathered := board.start(working)
 	ended := make(chan error, len(s.parts))
 	for _, p := range s.parts {
 		go func() {
@@ -130,6 +136,10 @@ func (s *Service) Run(ctx context.Context) error {
 			failure = errors.Join(failure, fmt.Errorf("stopping took longer than %s with %d parts still at work; what they had not committed is done again after the next start", s.cfg.ShutdownTimeout, running))
 			running = 1
 		}
+	}
+	select {
+	case <-gathered:
+	case <-time.After(time.Second): // a store that hangs must not hold up the end
 	}
 	last, cancelLast := context.WithTimeout(outlive, time.Second)
 	defer cancelLast()

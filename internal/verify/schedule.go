@@ -110,8 +110,28 @@ func (s *Schedule) Run(ctx context.Context) {
 	}
 }
 
-// A slotResult is what is kept of a run.
-type slotResult struct {
+// Last returns what the last scheduled run found that was done, whichever process made it; nil: there was none.
+func Last(ctx context.Context, slots *postgres.Store) (*Outcome, error) {
+	last, err := slots.LastSlot(ctx, Job)
+	if err != nil || last == nil {
+		return nil, err
+	}
+	return outcomeOf(last)
+}
+
+// outcomeOf reads the result of a slot.
+func outcomeOf(s *postgres.Slot) (*Outcome, error) {
+	o := &Outcome{Started: s.Started}
+	if err := json.Unmarshal(s.Result, o); err != nil {
+		return nil, fmt.Errorf("read the result of the scheduled verification of %s: %w", stamp(s.At), err)
+	}
+	return o, nil
+}
+
+// An Outcome is what is kept of a run.
+type Outcome struct {
+	Started time.Time `json:"-"` // by Postgres' clock
+
 	Differences map[Kind]int64 `json:"differences"`
 	Offsets     int64          `json:"offsets"`
 	Seconds     float64        `json:"seconds"`
@@ -161,9 +181,9 @@ func (s *Schedule) show(last *postgres.Slot) error {
 	if last == nil {
 		return nil
 	}
-	var result slotResult
-	if err := json.Unmarshal(last.Result, &result); err != nil {
-		return fmt.Errorf("read the result of the scheduled verification of %s: %w", stamp(last.At), err)
+	result, err := outcomeOf(last)
+	if err != nil {
+		return err
 	}
 	for _, k := range kinds() {
 		if isDrift(k) {
@@ -192,7 +212,7 @@ func (s *Schedule) work(ctx context.Context, slot, since time.Time) error {
 	}
 	stop(nil)
 	<-kept
-	result := slotResult{Differences: map[Kind]int64{}, Since: since.UTC()}
+	result := Outcome{Differences: map[Kind]int64{}, Since: since.UTC()}
 	switch {
 	case err != nil:
 		result.Error = err.Error()

@@ -25,6 +25,9 @@ func TestSchedule_EachSlotIsOneRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
+	if last, err := verify.Last(t.Context(), store); err != nil || last != nil {
+		t.Errorf("before the first run: %+v, %v", last, err)
+	}
 	var atWork, most, runs atomic.Int64
 	var different atomic.Bool
 	different.Store(true)
@@ -72,8 +75,14 @@ func TestSchedule_EachSlotIsOneRun(t *testing.T) {
 		}
 	}
 	shows(3)
+	if last, err := verify.Last(t.Context(), store); err != nil || last == nil || last.Differences[verify.WrongTotal] != 3 {
+		t.Errorf("the last outcome is %+v, %v", last, err)
+	}
 	different.Store(false)
 	shows(0)
+	if last, err := verify.Last(t.Context(), store); err != nil || last == nil || last.Offsets != 7 || len(last.Differences) != 0 || time.Since(last.Started) > time.Minute {
+		t.Errorf("the last outcome is %+v, %v", last, err)
+	}
 	stop()
 	<-ended
 	<-ended

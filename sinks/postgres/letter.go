@@ -51,6 +51,32 @@ type LetterRef struct {
 	Source, ID string
 }
 
+// A LetterKind is what dead letters are counted by.
+type LetterKind struct {
+	Topic  string // the input topic, with its prefix
+	Reason events.Reason
+}
+
+// HandledLetters counts the letters that are redriven, dropped or settled. It reads the whole table.
+func (s *Store) HandledLetters(ctx context.Context) (map[LetterKind]int64, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `SELECT origin_topic, reason, count(*) FROM public.dead_letters WHERE state <> 'open' GROUP BY origin_topic, reason`)
+	if err != nil {
+		return nil, explain("count the dead letters that were dealt with", err)
+	}
+	counts := map[LetterKind]int64{}
+	var kind LetterKind
+	var n int64
+	if _, err = pgx.ForEachRow(rows, []any{&kind.Topic, &kind.Reason, &n}, func() error {
+		counts[kind] = n
+		return nil
+	}); err != nil {
+		return nil, explain("count the dead letters that were dealt with", err)
+	}
+	return counts, nil
+}
+
 // LetterChanges returns what was done about dead letters, by their origins. Open letters that nothing was ever done about are left out.
 func (s *Store) LetterChanges(ctx context.Context, origins []events.Origin) (map[events.Origin]LetterChange, error) {
 	ctx, cancel := s.bounded(ctx)

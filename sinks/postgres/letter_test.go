@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 
@@ -119,5 +120,28 @@ func TestPutLetters_ChangesOnlyOpenLetters(t *testing.T) {
 	}
 	if c := changes[refs[10].Origin]; c.Task != "t-1" || c.State == postgres.LetterOpen {
 		t.Errorf("%+v", c)
+	}
+}
+
+func TestHandledLetters_LeavesOutOpenOnes(t *testing.T) {
+	t.Parallel()
+	store, pool := letterBook(t)
+	refs := letterRefs(0, 10, "")
+	refs[9].Reason = events.Conflict
+	for state, of := range map[postgres.LetterState][]postgres.LetterRef{
+		postgres.LetterOpen: refs[:3], postgres.LetterRedriven: refs[3:5], postgres.LetterDropped: refs[5:6], postgres.LetterSettled: refs[6:],
+	} {
+		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			_, err := postgres.PutLetters(t.Context(), tx, of, postgres.LetterChange{State: state, By: "ann", Why: "w"})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := store.HandledLetters(t.Context())
+	want := map[postgres.LetterKind]int64{{Topic: "usage.events", Reason: events.InvalidData}: 6, {Topic: "usage.events", Reason: events.Conflict}: 1}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 }

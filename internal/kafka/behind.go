@@ -1,0 +1,137 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"tenantflow/internal/fetch"
+)
+
+// A Behind reads from the brokers alone how far a consumer group is behind in a topic, whichever processes its members are. It is
+// for one goroutine. Close it.
+type Behind struct {
+	Client       *kafkago.Client
+	Group, Topic string
+
+	readers map[int]*fetch.Reader
+	oldest  map[int]oldest
+}
+
+// oldest is when the first record at or behind an offset was appended. A log does not change, so it need not be asked again.
+type oldest struct {
+	from int64
+	at   time.Time
+}
+
+// A Gap is how far a group is behind in one partition.
+type Gap struct {
+	Partition int
+	Committed int64     // everything before it has had its effects; -1: nothing is committed
+	End       int64     // of the log
+	Records   int64     // between the two, and in the log
+	Oldest    time.Time // when the oldest of them was appended, by the broker's clock; zero: there is none, or it is not known
+}
+
+// Look returns the gaps of all partitions, in their order. It asks for the ends of the log first, so a group that keeps up may
+// be shown further than it is, but not behind. The error is kafkago.UnknownTopicOrPartition where there is no such topic.
+func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
+	ends, err := endsAtOnce(ctx, b.Client, b.Topic)
+	if err != nil {
+		return nil, err
+	}
+	gaps := make([]Gap, 0, len(ends))
+	ids := make([]int, 0, len(ends))
+	for id, log := range ends {
+		gaps, ids = append(gaps, Gap{Partition: id, End: log.To}), append(ids, id)
+	}
+	slices.SortFunc(gaps, func(a, b Gap) int { return a.Partition - b.Partition })
+	committed, err := Committed(ctx, b.Client, b.Group, b.Topic, ids)
+	if err != nil {
+		return nil, err
+	}
+	var looks errgroup.Group
+	looks.SetLimit(looksAtOnce)
+	var mu sync.Mutex
+	for i := range gaps {
+		g := &gaps[i]
+		g.Committed = committed[g.Partition].Offset
+		from := max(g.Committed, ends[g.Partition].From)
+		g.Records = max(0, g.End-from)
+		if g.Records == 0 {
+			continue
+		}
+		if known, ok := b.oldest[g.Partition]; ok && known.from == from {
+			g.Oldest = known.at
+			continue
+		}
+		reader := b.reader(g.Partition)
+		looks.Go(func() error {
+			seen, err := firstRecord(ctx, reader, from)
+			if err != nil || !seen.found {
+				return nil // how many they are is known all the same
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			g.Oldest = seen.at
+			b.oldest[g.Partition] = oldest{from, seen.at}
+			return nil
+		})
+	}
+	_ = looks.Wait() // never an error
+	return gaps, ctx.Err()
+}
+
+// endsAtOnce is Ends with one request for all partitions: a broker that takes a while for each answer would be asked for too long.
+func endsAtOnce(ctx context.Context, client *kafkago.Client, topic string) (map[int]Range, error) {
+	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
+	}
+	var requests []kafkago.OffsetRequest
+	for _, t := range meta.Topics {
+		if t.Error != nil {
+			return nil, fmt.Errorf("find the partitions of %s: %w", topic, t.Error)
+		}
+		for _, p := range t.Partitions {
+			requests = append(requests, kafkago.FirstOffsetOf(p.ID), kafkago.LastOffsetOf(p.ID))
+		}
+	}
+	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
+	if err != nil {
+		return nil, fmt.Errorf("read the bounds of %s: %w", topic, err)
+	}
+	ends := make(map[int]Range, len(requests)/2)
+	for _, p := range res.Topics[topic] {
+		if p.Error != nil {
+			return nil, fmt.Errorf("read the bounds of %s/%d: %w", topic, p.Partition, p.Error)
+		}
+		ends[p.Partition] = Range{From: p.FirstOffset, To: p.LastOffset}
+	}
+	return ends, nil
+}
+
+func (b *Behind) reader(partition int) *fetch.Reader {
+	if b.readers == nil {
+		b.readers, b.oldest = map[int]*fetch.Reader{}, map[int]oldest{}
+	}
+	r := b.readers[partition]
+	if r == nil {
+		r = fetch.New(b.Client, b.Topic, partition)
+		b.readers[partition] = r
+	}
+	return r
+}
+
+// Close closes the connections.
+func (b *Behind) Close() {
+	for _, r := range b.readers {
+		r.Close()
+	}
+	b.readers, b.oldest = nil, nil
+}

@@ -1,0 +1,60 @@
+package kafka_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/engine"
+	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
+)
+
+// What the brokers alone say of a group: how many records it has not done, and how old the oldest is by the broker's time.
+func TestBehind_CountsAndAgesWhatAGroupHasNotDone(t *testing.T) {
+	kafkatest.OnBothBrokers(t, func(t *testing.T, broker *engine.Kafka) {
+		f := kafkatest.NewLog(t, broker, 3, brokersTime)
+		b := &kafka.Behind{Client: f.Client, Group: f.Group, Topic: f.Topic}
+		defer b.Close()
+		look := func() []kafka.Gap {
+			t.Helper()
+			gaps, err := b.Look(t.Context())
+			if err != nil || len(gaps) != 3 {
+				t.Fatalf("%d gaps, %v", len(gaps), err)
+			}
+			return gaps
+		}
+		for _, g := range look() {
+			if g.Committed != -1 || g.Records != 0 || g.End != 0 || !g.Oldest.IsZero() {
+				t.Errorf("of an empty log: %+v", g)
+			}
+		}
+		first := produce(t, f, 1, "a")
+		second := produce(t, f, 1, "b")
+		produce(t, f, 2, "c")
+		within := func(g kafka.Gap, a appended) bool {
+			const exact = 50 * time.Millisecond // two clocks of one machine
+			return !g.Oldest.Before(a.from.Add(-exact)) && !g.Oldest.After(a.to.Add(exact))
+		}
+		for range 2 { // the second answers from what is known
+			if g := look()[1]; g.Committed != -1 || g.Records != 2 || g.End != 2 || !within(g, first) {
+				t.Errorf("nothing is done: %+v, want 2 since %s", g, first.from)
+			}
+		}
+		f.CommitOutside(t, map[int]int64{1: 1, 2: 1})
+		if g := look(); g[1].Committed != 1 || g[1].Records != 1 || !within(g[1], second) || g[2].Records != 0 || !g[2].Oldest.IsZero() {
+			t.Errorf("one of two is done: %+v, want 1 since %s", g, second.from)
+		}
+		f.Truncate(t, 1, 2)
+		if g := look()[1]; g.Records != 0 || g.End != 2 {
+			t.Errorf("what is left was deleted: %+v", g)
+		}
+		missing := &kafka.Behind{Client: f.Client, Group: f.Group, Topic: f.Topic + ".missing"}
+		defer missing.Close()
+		if _, err := missing.Look(t.Context()); !errors.Is(err, kafkago.UnknownTopicOrPartition) {
+			t.Errorf("of no topic: %v", err)
+		}
+	})
+}

@@ -1,0 +1,86 @@
+package operations
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"tenantflow/events"
+)
+
+const (
+	quotaShown = 10
+	// quotaKept bounds the users that are remembered. More than so many at their limits is a problem of another kind.
+	quotaKept = 100_000
+)
+
+// quotas follows the thresholds that users reach.
+type quotas struct {
+	tail *tail
+	date string
+	by   map[string]QuotaUser
+}
+
+func newQuotas(cfg Config) *quotas {
+	q := &quotas{by: map[string]QuotaUser{}}
+	if cfg.Kafka != nil {
+		q.tail = &tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}
+	}
+	return q
+}
+
+func (q *quotas) take(ctx context.Context) (Quotas, error) {
+	if q.tail == nil {
+		return Quotas{}, UnsetError("Kafka")
+	}
+	if today := time.Now().UTC().Format(time.DateOnly); q.date != today {
+		q.date, q.by = today, map[string]QuotaUser{}
+	}
+	complete, err := q.tail.follow(ctx, tailPatience, q.add)
+	if err != nil {
+		return Quotas{}, err
+	}
+	out := Quotas{Date: q.date, Complete: complete && len(q.by) < quotaKept, Users: make([]QuotaUser, 0, len(q.by))}
+	for _, u := range q.by {
+		if u.Percentage >= 100 {
+			out.Exceeded++
+		} else {
+			out.Near++
+		}
+		out.Users = append(out.Users, u)
+	}
+	slices.SortFunc(out.Users, func(a, b QuotaUser) int {
+		return cmp.Or(cmp.Compare(b.Percentage, a.Percentage), b.ReachedAt.Compare(a.ReachedAt), strings.Compare(a.UserID, b.UserID))
+	})
+	out.Users = slices.Clone(out.Users[:min(quotaShown, len(out.Users))])
+	for i := range out.Users {
+		out.Users[i].Command = fmt.Sprintf("tenantflow quota show %s", quoted(out.Users[i].UserID))
+	}
+	return out, nil
+}
+
+func (q *quotas) add(rec *events.Record) {
+	if t := header(rec, "ce_type"); t != events.TypeQuotaThresholdReached && t != events.TypeQuotaExceeded {
+		return
+	}
+	var e struct {
+		CompanyID    string `json:"company_id"`
+		UserID       string `json:"user_id"`
+		Date         string `json:"date"`
+		Percentage   int    `json:"threshold_percentage"`
+		CurrentUsage int64  `json:"current_usage"`
+		DailyLimit   int64  `json:"daily_limit"`
+	}
+	if json.Unmarshal(rec.Value, &e) != nil || e.Date != q.date {
+		return
+	}
+	before, known := q.by[e.UserID]
+	if known && before.Percentage >= e.Percentage || !known && len(q.by) >= quotaKept {
+		return
+	}
+	q.by[e.UserID] = QuotaUser{CompanyID: shortened(e.CompanyID), UserID: shortened(e.UserID), Percentage: e.Percentage, Usage: e.CurrentUsage, Limit: e.DailyLimit, ReachedAt: rec.Time.UTC()}
+}

@@ -1,0 +1,168 @@
+package operations
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// a broker with topics of the test's own.
+type logs struct {
+	Config
+	writer *kafkago.Writer
+}
+
+func setup(t *testing.T) *logs {
+	t.Helper()
+	broker := enginetest.SharedKafka(t)
+	transport := &kafkago.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	l := &logs{writer: &kafkago.Writer{Addr: kafkago.TCP(broker.Addr()), Transport: transport, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}}
+	t.Cleanup(func() { _ = l.writer.Close() })
+	input := enginetest.NewTopic(t, 1)
+	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(input), 2)
+	l.Kafka = &kafkago.Client{Addr: l.writer.Addr, Transport: transport}
+	l.Inputs, l.QuotaTopic, l.ResultTopics = []string{input, input + ".missing"}, enginetest.NewTopic(t, 2), []string{enginetest.NewTopic(t, 2)}
+	return l
+}
+
+func (l *logs) write(t *testing.T, topic string, messages ...kafkago.Message) {
+	t.Helper()
+	for i := range messages {
+		messages[i].Topic = topic
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
+	defer cancel()
+	if err := l.writer.WriteMessages(ctx, messages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (l *logs) letter(offset int64, reason events.Reason, detail string, failed time.Time) kafkago.Message {
+	rec := &events.Record{Topic: l.Inputs[0], Offset: offset, Key: []byte("k"), Value: []byte("v")}
+	key, value, headers := events.NewDeadLetter(rec, "g", events.Reject(reason, "%s", detail), 1, failed)
+	m := kafkago.Message{Key: key, Value: value}
+	for _, h := range headers {
+		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
+	}
+	return m
+}
+
+func event(kind, data string) kafkago.Message {
+	return kafkago.Message{Key: []byte(data), Value: []byte(data), Headers: []kafkago.Header{{Key: "ce_type", Value: []byte(kind)}}}
+}
+
+func TestLetters_AreCountedByReasonAsTheyCome(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	l := newLetters(f.Config)
+	if got, err := l.take(t.Context()); err != nil || !got.Complete || got.Total != 0 {
+		t.Fatalf("without letters: %+v, %v", got, err)
+	}
+	now := time.Now().Truncate(time.Millisecond)
+	f.write(t, events.DeadLetterTopic(f.Inputs[0]),
+		f.letter(1, events.Conflict, "old", now.Add(-50*time.Hour)), f.letter(2, events.InvalidData, "an older one", now.Add(-time.Minute)),
+		f.letter(3, events.InvalidData, "the newest", now), f.letter(4, "made_up", "no reason of the list", now), kafkago.Message{Value: []byte("no letter")})
+	got, err := l.take(t.Context())
+	if err != nil || !got.Complete || got.Total != 3 || len(got.Reasons) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	want := LetterCount{Topic: f.Inputs[0], Reason: "invalid_data", Count: 2, LastDay: 2, Newest: now.UTC(), Error: "the newest",
+		Command: "tenantflow dlq ls --topic " + f.Inputs[0] + " --reason invalid_data --state open"}
+	if got.Reasons[0] != want {
+		t.Errorf("got  %+v\nwant %+v", got.Reasons[0], want)
+	}
+	if c := got.Reasons[1]; c.Count != 1 || c.LastDay != 0 {
+		t.Errorf("of one from the day before yesterday: %+v", c)
+	}
+	f.write(t, events.DeadLetterTopic(f.Inputs[0]), f.letter(5, events.Conflict, "again", now))
+	if got, err = l.take(t.Context()); err != nil || got.Total != 4 {
+		t.Errorf("after one more: %+v, %v", got, err)
+	}
+}
+
+func TestQuotas_TheHighestThresholdOfTodayCounts(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	today, yesterday := time.Now().UTC().Format(time.DateOnly), time.Now().UTC().Add(-24*time.Hour).Format(time.DateOnly)
+	of := func(user, date string, percent, usage int) kafkago.Message {
+		kind := events.TypeQuotaThresholdReached
+		if percent == 100 {
+			kind = events.TypeQuotaExceeded
+		}
+		return event(kind, fmt.Sprintf(`{"company_id":"acme","user_id":%q,"date":%q,"threshold_percentage":%d,"current_usage":%d,"daily_limit":1000}`, user, date, percent, usage))
+	}
+	f.write(t, f.QuotaTopic, of("u-1", today, 80, 800), of("u-1", today, 100, 1001), of("u-2", today, 80, 810), of("u-3", yesterday, 100, 1000),
+		event("other.v1", "{}"), event(events.TypeQuotaExceeded, "no JSON"))
+	q := newQuotas(f.Config)
+	got, err := q.take(t.Context())
+	if time.Now().UTC().Format(time.DateOnly) != today {
+		t.Skip("midnight has passed")
+	}
+	if err != nil || !got.Complete || got.Date != today || got.Exceeded != 1 || got.Near != 1 || len(got.Users) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if u := got.Users[0]; u.UserID != "u-1" || u.Percentage != 100 || u.Usage != 1001 || u.Limit != 1000 || u.Command != "tenantflow quota show u-1" {
+		t.Errorf("the first is %+v", u)
+	}
+}
+
+func TestRejections_TheNewestAreShown(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	var all []kafkago.Message
+	for i := range rejectionsShown + 5 {
+		m := event(events.TypeCompanyRejected, fmt.Sprintf(`{"company_id":"c-%d","request_type":"company.user_added.v1","request_id":"r","code":"user_exists","message":"m"}`, i))
+		m.Time = time.Now().Add(time.Duration(i-60) * time.Minute)
+		all = append(all, m)
+	}
+	all = append(all, event(events.TypeCompanyCreated, `{"code":"none"}`))
+	f.write(t, f.ResultTopics[0], all...)
+	got, err := newRejections(f.Config).take(t.Context())
+	if err != nil || !got.Complete || got.LastDay != rejectionsShown+5 || got.Codes["user_exists"] != rejectionsShown+5 || len(got.Newest) != rejectionsShown {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i, r := range got.Newest {
+		if want := fmt.Sprintf("c-%d", rejectionsShown+4-i); r.CompanyID != want {
+			t.Errorf("place %d has %s, want %s", i, r.CompanyID, want)
+		}
+	}
+}
+
+func TestTail_ALongLogTakesSeveralLooks(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	var all []kafkago.Message
+	for i := range 50 {
+		all = append(all, kafkago.Message{Value: fmt.Append(nil, i)})
+	}
+	f.write(t, f.QuotaTopic, all...)
+	follow := &tail{client: f.Kafka, topics: []string{f.QuotaTopic}, depth: 1000}
+	seen, looks := map[string]int{}, 0
+	for complete := false; !complete; looks++ {
+		var err error
+		patience := time.Hour
+		if looks < 3 {
+			patience = -1 // over at once
+		}
+		if complete, err = follow.follow(t.Context(), patience, func(rec *events.Record) { seen[string(rec.Value)]++ }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if looks != 4 || len(seen) != 50 {
+		t.Errorf("%d looks, %d records", looks, len(seen))
+	}
+	for value, n := range seen {
+		if n != 1 {
+			t.Errorf("record %s is shown %d times", value, n)
+		}
+	}
+}
