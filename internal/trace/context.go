@@ -202,7 +202,7 @@ type linkKey struct {
 	span  oteltrace.SpanID
 }
 
-// Add notes the context of one record. One that is not sampled is not noted: nobody records it, so a link would lead nowhere.
+// Add notes the context of one record. One that is not sampled is not noted: it is not recorded anywhere, so a link would lead nowhere.
 func (l *Links) Add(r *events.Record) {
 	if l == nil {
 		return

@@ -61,7 +61,7 @@ func switchedOn(log *slog.Logger) (bool, error) {
 	case "none":
 		return false, nil
 	default:
-		log.Warn("tracing is off: there is no such exporter here", slog.String(envExporter, exporter), slog.String("there_are", "otlp, none"))
+		log.Warn("tracing is off: there is no such exporter here", slog.String("exporter", exporter), slog.String("there_are", "otlp, none"))
 		return false, nil
 	}
 	for _, name := range []string{envTracesEndpoint, envEndpoint} {

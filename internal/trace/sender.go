@@ -38,14 +38,18 @@ const sendFailed = "sending spans to the collector failed; they are dropped, and
 
 // ExportSpans implements sdktrace.SpanExporter. It returns no error: the SDK would print it past the logger.
 func (s *sender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	if err := s.next.ExportSpans(ctx, spans); err != nil {
-		s.failed.Add(float64(len(spans)))
-		s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: sendFailed, Err: err})
-		return nil
-	}
-	s.sent.Add(float64(len(spans)))
-	s.troubles.Over(ctx, sendFailed, "")
+	s.note(ctx, len(spans), s.next.ExportSpans(ctx, spans))
 	return nil
+}
+
+func (s *sender) note(ctx context.Context, spans int, err error) {
+	if err != nil {
+		s.failed.Add(float64(spans))
+		s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: sendFailed, Err: err})
+		return
+	}
+	s.sent.Add(float64(spans))
+	s.troubles.Over(ctx, sendFailed, "")
 }
 
 // Shutdown implements sdktrace.SpanExporter.

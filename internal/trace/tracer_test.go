@@ -25,7 +25,7 @@ func TestTracer_OffAllocatesNothing(t *testing.T) {
 	var tracer *trace.Tracer
 	ctx := t.Context()
 	r := record("ce_id", "1", "traceparent", parent, "tracestate", "vendor=1", "baggage", "a=b")
-	q := httptest.NewRequest(http.MethodGet, "/v1/users/u/quota", nil)
+	q := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/users/u/quota", nil)
 	failed := errors.New("it failed")
 	headers := r.Headers
 	for name, do := range map[string]func(){
@@ -168,7 +168,7 @@ func TestRequest_GoesOnWithTheCallersTrace(t *testing.T) {
 	receiver := tracetest.NewReceiver(t)
 	tracer := receiver.Tracer(t, nil)
 	for _, header := range []string{parent, "malformed"} {
-		q := httptest.NewRequest("BREW", "/v1/users/alice/quota", nil)
+		q := httptest.NewRequestWithContext(t.Context(), "BREW", "/v1/users/alice/quota", nil)
 		q.Header.Set("traceparent", header)
 		_, span := tracer.Request(q, "/v1/users/{user_id}/quota")
 		span.Answered(503)
@@ -196,12 +196,12 @@ func TestLogHandler_AddsTheTrace(t *testing.T) {
 
 // A collector that refuses, and one that never answers, cost spans and a line in the log, and the end of the process two seconds.
 func TestTracer_ADeadCollectorCostsOnlySpans(t *testing.T) {
-	hung, err := net.Listen("tcp", "127.0.0.1:0")
+	hung, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = hung.Close() })
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
