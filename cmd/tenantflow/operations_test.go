@@ -47,14 +47,14 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 	}
 	until := func(what string, condition func(r *operations.Report) bool) {
 		t.Helper()
-		for deadline := time.Now().Add(patient); ; {
+		for deadline := time.Now().Add(enginetest.Patience); ; {
 			r := report()
 			if condition(r) {
 				return
 			}
 			if time.Now().After(deadline) {
 				text, _ := r.JSON()
-				t.Fatalf("%s: not within %s\n%s", what, patient, text)
+				t.Fatalf("%s: not within %s\n%s", what, enginetest.Patience, text)
 			}
 			<-time.After(100 * time.Millisecond)
 		}
