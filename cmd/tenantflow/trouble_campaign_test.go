@@ -88,18 +88,21 @@ func both(a, b trouble) trouble {
 // withoutBroker marks a trouble of the broker.
 func withoutBroker(t trouble) trouble { t.noBroker = true; return t }
 
-// noConnections takes every connection that Postgres has, the service's own as well.
+// noConnections takes every connection that Postgres has, and ends those of the service again and again until it gets none.
 func noConnections(t *testing.T, dsn string) trouble {
 	var cancel context.CancelFunc
 	var taken sync.WaitGroup
+	pause := func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	take := func(ctx context.Context) {
 		for ctx.Err() == nil {
 			c, err := pgx.Connect(ctx, dsn)
 			if err != nil {
-				select {
-				case <-ctx.Done():
-				case <-time.After(20 * time.Millisecond):
-				}
+				pause(ctx)
 				continue
 			}
 			taken.Go(func() {
@@ -111,18 +114,23 @@ func noConnections(t *testing.T, dsn string) trouble {
 	return trouble{
 		name: "Postgres out of connections", part: "subscription", says: "too many clients",
 		begin: func() error {
-			admin, err := pgx.Connect(t.Context(), dsn)
+			var ctx context.Context
+			ctx, cancel = context.WithCancel(t.Context())
+			admin, err := pgx.Connect(ctx, dsn)
 			if err != nil {
 				return err
 			}
-			defer func() { _ = admin.Close(t.Context()) }()
-			var ctx context.Context
-			ctx, cancel = context.WithCancel(t.Context())
 			for range 4 {
 				taken.Go(func() { take(ctx) })
 			}
-			_, err = admin.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tenantflow%' AND pid <> pg_backend_pid()")
-			return err
+			taken.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tenantflow%'")
+					pause(ctx)
+				}
+				_ = admin.Close(context.WithoutCancel(ctx))
+			})
+			return nil
 		},
 		end: func() error { cancel(); taken.Wait(); return nil },
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -57,7 +56,6 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 	}
 	var looks errgroup.Group
 	looks.SetLimit(looksAtOnce)
-	var mu sync.Mutex
 	for i := range gaps {
 		g := &gaps[i]
 		g.Committed = committed[g.Partition].Offset
@@ -76,14 +74,16 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 			if err != nil || !seen.found {
 				return nil // how many they are is known all the same
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			g.Oldest = seen.at
-			b.oldest[g.Partition] = oldest{from, seen.at}
 			return nil
 		})
 	}
 	_ = looks.Wait() // never an error
+	for i := range gaps {
+		if g := &gaps[i]; !g.Oldest.IsZero() {
+			b.oldest[g.Partition] = oldest{max(g.Committed, ends[g.Partition].From), g.Oldest}
+		}
+	}
 	return gaps, ctx.Err()
 }
 

@@ -8,9 +8,38 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/kafka/kafkatest"
 )
+
+// Many partitions are looked at at once.
+func TestBehind_LooksAtManyPartitions(t *testing.T) {
+	t.Parallel()
+	const partitions = 32
+	f := kafkatest.NewLog(t, enginetest.SharedKafka(t), partitions, brokersTime)
+	b := &kafka.Behind{Client: f.Client, Group: f.Group, Topic: f.Topic}
+	defer b.Close()
+	for n := int64(1); n <= 3; n++ {
+		done := map[int]int64{}
+		for id := range partitions {
+			produce(t, f, id, "a")
+			done[id] = n
+		}
+		for range 2 {
+			gaps, err := b.Look(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range gaps {
+				if g.Records != 1 || g.Oldest.IsZero() {
+					t.Errorf("of a record in each: %+v", g)
+				}
+			}
+		}
+		f.CommitOutside(t, done)
+	}
+}
 
 // What the brokers alone say of a group: how many records it has not done, and how old the oldest is by the broker's time.
 func TestBehind_CountsAndAgesWhatAGroupHasNotDone(t *testing.T) {

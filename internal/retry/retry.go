@@ -62,13 +62,13 @@ func Do(ctx context.Context, try func() error, failed func(error) error) error {
 	}
 }
 
-// Waited is how long a call has taken, as errors say it: in seconds, or tenths of one at first.
+// Waited is how long a call has taken, as errors say it: in seconds, or tenths of one at first, and never none at all.
 func Waited(since time.Time) time.Duration {
 	took := time.Since(since)
 	if took > time.Second {
 		return took.Round(time.Second)
 	}
-	return took.Round(100 * time.Millisecond)
+	return max(100*time.Millisecond, took.Round(100*time.Millisecond))
 }
 
 // Pause waits for d. Its error is the cause of ctx's end.
