@@ -148,7 +148,7 @@ func TestUsage_ATableThatRefusesAllStopsThePartition(t *testing.T) {
 // The bad rows of one company, however many side by side, cost no other company anything.
 func TestUsage_ManyBadRowsOfOneCompanyStopNothing(t *testing.T) {
 	t.Parallel()
-	const bad = 150 // more than the breaker takes, all before the first good one
+	const bad = 110 // more than the breaker takes, all before the first good one
 	f := newFixture(t, fixtureOptions{partitions: 1})
 	if err := f.db.Exec(t.Context(), refuseSome); err != nil {
 		t.Fatal(err)

@@ -74,7 +74,8 @@ func reason(peer Peer, addr string, shown, early bool, err error) (wrong, do str
 	case errors.As(err, &op) && op.Op == remoteError:
 		return refused(peer, shown, op.Err.Error())
 	case early && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)):
-		return "it closed the connection in the TLS handshake", "see whether this port speaks TLS, and what the server's log says"
+		// It may have refused our certificate, too: an alert is lost when the server closes with bytes of ours unread.
+		return "it closed the connection in the TLS handshake", "see whether this port speaks TLS, whether the server takes the certificate of " + peer.Pair + ", and what its log says"
 	}
 	return "", ""
 }

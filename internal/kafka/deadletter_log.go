@@ -21,7 +21,7 @@ type origin struct {
 	offset    int64
 	id        []byte // of the event, if its record has it in a header
 	detail    string
-	record    *events.Record // which may name a trace
+	record    events.Record // which may name a trace; of its own, because callers use their letters again
 }
 
 // newLetterTally logs a letter, or a flood of them by topic and reason: a producer that gets everything wrong may make a hundred
@@ -36,7 +36,7 @@ func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
 			if len(o.id) > 0 {
 				attrs = append(attrs, slog.String("event_id", string(o.id)))
 			}
-			if id := trace.ID(o.record); id != "" {
+			if id := trace.ID(&o.record); id != "" {
 				attrs = append(attrs, slog.String("trace_id", id))
 			}
 			log.LogAttrs(ctx, slog.LevelWarn, "event went to the dead letters",
@@ -44,7 +44,7 @@ func newLetterTally(log *slog.Logger) *logs.Tally[letterKind, origin] {
 		},
 		func(k letterKind, n int, first origin) {
 			of := []any{slog.Int("partition", first.partition), slog.Int64("offset", first.offset), slog.String("event_id", string(first.id))}
-			if id := trace.ID(first.record); id != "" {
+			if id := trace.ID(&first.record); id != "" {
 				of = append(of, slog.String("trace_id", id))
 			}
 			log.LogAttrs(ctx, slog.LevelWarn, "more events went to the dead letters", slog.String("topic", k.topic), slog.String("reason", string(k.reason)),
@@ -71,7 +71,7 @@ func (d *DeadLetters) note(letters []DeadLetter) {
 		l := &letters[i]
 		k := letterKind{l.Record.Topic, l.Rejection.Reason}
 		all[k]++
-		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail, &l.Record})
+		d.tally.Add(k, origin{l.Record.Partition, l.Record.Offset, eventID(&l.Record), l.Rejection.Detail, l.Record})
 	}
 	if d.count == nil {
 		return

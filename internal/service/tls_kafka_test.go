@@ -97,7 +97,7 @@ func TestTLS_Kafka(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := settings(t, at(c.listener), c.files, c.sasl)
-			err := askKafka(t.Context(), cfg)
+			err := answered(t, func() error { return askKafka(t.Context(), cfg) })
 			if len(c.want) == 0 {
 				if err != nil {
 					t.Fatal(err)
@@ -153,7 +153,7 @@ func TestTLS_Kafka(t *testing.T) {
 		bad := k.Authority.Issue("tenantflow", certstest.Expired)
 		certstest.Write(t, f.Cert, bad.Cert)
 		certstest.Write(t, f.Key, bad.Key)
-		if err := askKafka(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "it refuses our certificate") {
+		if err := answered(t, func() error { return askKafka(t.Context(), cfg) }); err == nil || !strings.Contains(err.Error(), "it refuses our certificate") {
 			t.Fatalf("got %v", err)
 		}
 	})

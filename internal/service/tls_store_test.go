@@ -44,6 +44,16 @@ type secured struct {
 	using  func(certs.Files) map[string]string         // the settings
 }
 
+// answered asks until the server says what it refuses: its alert is lost now and then, when it closes the connection at once.
+func answered(t *testing.T, ask func() error) (err error) {
+	t.Helper()
+	enginetest.Await(t, "an answer in the TLS handshake", func() bool {
+		err = ask()
+		return err == nil || !strings.Contains(err.Error(), "it closed the connection in the TLS handshake; see whether")
+	})
+	return err
+}
+
 // checkTLS goes through what can be wrong, and then mends it under an open store.
 func checkTLS(t *testing.T, a *certstest.Authority, s secured, again func(*config.Config) (ask func(context.Context) error, done func())) {
 	t.Helper()
@@ -68,7 +78,7 @@ func checkTLS(t *testing.T, a *certstest.Authority, s secured, again func(*confi
 	} {
 		s.show(c.shown)
 		s.mutual(c.mutual)
-		err := s.ask(t.Context(), settings(t, s.using(c.files)))
+		err := answered(t, func() error { return s.ask(t.Context(), settings(t, s.using(c.files))) })
 		if len(c.want) == 0 && err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
@@ -108,7 +118,7 @@ func checkTLS(t *testing.T, a *certstest.Authority, s secured, again func(*confi
 	pair := a.Issue("tenantflow", certstest.Expired)
 	certstest.Write(t, f.Cert, pair.Cert)
 	certstest.Write(t, f.Key, pair.Key)
-	if err := ask(t.Context()); err == nil || !strings.Contains(err.Error(), "it refuses our certificate") {
+	if err := answered(t, func() error { return ask(t.Context()) }); err == nil || !strings.Contains(err.Error(), "it refuses our certificate") {
 		t.Errorf("with a new certificate that has expired: got %v", err)
 	}
 }
