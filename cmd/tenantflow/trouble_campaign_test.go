@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -196,6 +197,9 @@ func TestRun_NothingIsLostInTrouble(t *testing.T) {
 			return c.says == "" // TestRun_TroubleOfStoresIsSaidOnceAndTruly has the others
 		})
 	}
+	if only := os.Getenv("TENANTFLOW_TEST_TROUBLE_ONLY"); only != "" {
+		all = slices.DeleteFunc(all, func(c trouble) bool { return c.name != only })
+	}
 	if _, errOut, code := tenantflow(t, s.environ, "migrate"); code != exitDone {
 		t.Fatalf("migrate: exit code %d\n%s", code, errOut)
 	}
@@ -253,8 +257,12 @@ func TestRun_NothingIsLostInTrouble(t *testing.T) {
 		}
 	}
 	p.signal(t, syscall.SIGTERM)
-	if log, code := p.wait(t); code != exitDone {
-		t.Errorf("exit code %d\n%s", code, log)
+	log, code := p.wait(t)
+	if code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	if code != exitDone || testing.Verbose() {
+		t.Log(log)
 	}
 	for i, c := range all {
 		r := seen[i]
