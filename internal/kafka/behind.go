@@ -70,12 +70,10 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 		}
 		reader := b.reader(g.Partition)
 		looks.Go(func() error {
-			seen, err := firstRecord(ctx, reader, from)
-			if err != nil || !seen.found {
-				return nil // how many they are is known all the same
+			if seen, err := firstRecord(ctx, reader, from); err == nil && seen.found {
+				g.Oldest = seen.at
 			}
-			g.Oldest = seen.at
-			return nil
+			return nil // how many they are is known all the same
 		})
 	}
 	_ = looks.Wait() // never an error
