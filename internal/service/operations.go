@@ -12,6 +12,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/certs"
 	"tenantflow/internal/config"
 	"tenantflow/internal/operations"
 	"tenantflow/internal/task"
@@ -148,9 +149,9 @@ func (b *board) pingClickHouse(cfg *config.Config) (func(context.Context) error,
 }
 
 func (b *board) pingDragonfly(cfg *config.Config) (func(context.Context) error, error) {
-	options, err := redis.ParseURL(cfg.DragonflyURL.Reveal())
-	if err != nil { // it was checked before
-		return nil, config.Invalidf("%sDRAGONFLY_URL is no address of Dragonfly", config.Prefix)
+	options, err := cfg.DragonflyOptions()
+	if err != nil {
+		return nil, err
 	}
 	options.PoolSize, options.MaxRetries, options.ContextTimeoutEnabled = 1, -1, true
 	client := redis.NewClient(options)
@@ -168,7 +169,7 @@ func (b *board) readPostgres(ctx context.Context, s *Service, all *operations.Co
 		all.Handled = func(context.Context) (map[operations.LetterKind]int64, error) { return nil, unset }
 		return nil
 	}
-	options, err := pgxpool.ParseConfig(cfg.PostgresDSN.Reveal())
+	options, err := certs.Pool(cfg.PostgresDSN.Reveal(), s.log)
 	if err != nil {
 		return config.Invalidf("%sPOSTGRES_DSN: %w", config.Prefix, err)
 	}

@@ -272,7 +272,7 @@ func TestTLS_Dragonfly(t *testing.T) {
 		ask: func(ctx context.Context, cfg *config.Config) error {
 			store, err := service.OpenCounters(ctx, cfg, quiet())
 			if err == nil {
-				err = store.Close()
+				err = errors.Join(store.Close(), service.PingDragonfly(ctx, cfg))
 			}
 			return err
 		},
