@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -35,12 +34,14 @@ type Gap struct {
 	End       int64     // of the log
 	Records   int64     // between the two, and in the log
 	Oldest    time.Time // when the oldest of them was appended, by the broker's clock; zero: there is none, or it is not known
+
+	from int64 // where they begin
 }
 
 // Look returns the gaps of all partitions, in their order. It asks for the ends of the log first, so a group that keeps up may
 // be shown further than it is, but not behind. The error is kafkago.UnknownTopicOrPartition where there is no such topic.
 func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
-	ends, err := endsAtOnce(ctx, b.Client, b.Topic)
+	ends, err := Ends(ctx, b.Client, b.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -59,18 +60,18 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 	for i := range gaps {
 		g := &gaps[i]
 		g.Committed = committed[g.Partition].Offset
-		from := max(g.Committed, ends[g.Partition].From)
-		g.Records = max(0, g.End-from)
+		g.from = max(g.Committed, ends[g.Partition].From)
+		g.Records = max(0, g.End-g.from)
 		if g.Records == 0 {
 			continue
 		}
-		if known, ok := b.oldest[g.Partition]; ok && known.from == from {
+		if known, ok := b.oldest[g.Partition]; ok && known.from == g.from {
 			g.Oldest = known.at
 			continue
 		}
 		reader := b.reader(g.Partition)
 		looks.Go(func() error {
-			if seen, err := firstRecord(ctx, reader, from); err == nil && seen.found {
+			if seen, err := firstRecord(ctx, reader, g.from); err == nil && seen.found {
 				g.Oldest = seen.at
 			}
 			return nil // how many they are is known all the same
@@ -79,39 +80,10 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 	_ = looks.Wait() // never an error
 	for i := range gaps {
 		if g := &gaps[i]; !g.Oldest.IsZero() {
-			b.oldest[g.Partition] = oldest{max(g.Committed, ends[g.Partition].From), g.Oldest}
+			b.oldest[g.Partition] = oldest{g.from, g.Oldest}
 		}
 	}
 	return gaps, ctx.Err()
-}
-
-// endsAtOnce is Ends with one request for all partitions: a broker that takes a while for each answer would be asked for too long.
-func endsAtOnce(ctx context.Context, client *kafkago.Client, topic string) (map[int]Range, error) {
-	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
-	if err != nil {
-		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
-	}
-	var requests []kafkago.OffsetRequest
-	for _, t := range meta.Topics {
-		if t.Error != nil {
-			return nil, fmt.Errorf("find the partitions of %s: %w", topic, t.Error)
-		}
-		for _, p := range t.Partitions {
-			requests = append(requests, kafkago.FirstOffsetOf(p.ID), kafkago.LastOffsetOf(p.ID))
-		}
-	}
-	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
-	if err != nil {
-		return nil, fmt.Errorf("read the bounds of %s: %w", topic, err)
-	}
-	ends := make(map[int]Range, len(requests)/2)
-	for _, p := range res.Topics[topic] {
-		if p.Error != nil {
-			return nil, fmt.Errorf("read the bounds of %s/%d: %w", topic, p.Partition, p.Error)
-		}
-		ends[p.Partition] = Range{From: p.FirstOffset, To: p.LastOffset}
-	}
-	return ends, nil
 }
 
 func (b *Behind) reader(partition int) *fetch.Reader {

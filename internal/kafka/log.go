@@ -116,21 +116,8 @@ func readOffsets(ctx context.Context, client *kafkago.Client, topic string, part
 
 // Bounds reads which offsets the log of a partition holds.
 func Bounds(ctx context.Context, client *kafkago.Client, topic string, partition int) (Range, error) {
-	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{
-		Topics: map[string][]kafkago.OffsetRequest{topic: {kafkago.FirstOffsetOf(partition), kafkago.LastOffsetOf(partition)}},
-	})
-	if err != nil {
-		return Range{}, fmt.Errorf("read the bounds of %s/%d: %w", topic, partition, err)
-	}
-	for _, p := range res.Topics[topic] {
-		if p.Partition == partition {
-			if p.Error != nil {
-				return Range{}, fmt.Errorf("read the bounds of %s/%d: %w", topic, partition, p.Error)
-			}
-			return Range{From: p.FirstOffset, To: p.LastOffset}, nil
-		}
-	}
-	return Range{}, fmt.Errorf("read the bounds of %s/%d: the answer does not name it", topic, partition)
+	of, err := boundsOf(ctx, client, topic, []int{partition})
+	return of[partition], err
 }
 
 // Ends reads the bounds of all partitions of a topic.
@@ -139,18 +126,49 @@ func Ends(ctx context.Context, client *kafkago.Client, topic string) (map[int]Ra
 	if err != nil {
 		return nil, fmt.Errorf("find the partitions of %s: %w", topic, err)
 	}
-	ends := map[int]Range{}
+	var partitions []int
 	for _, t := range meta.Topics {
 		if t.Error != nil {
 			return nil, fmt.Errorf("find the partitions of %s: %w", topic, t.Error)
 		}
 		for _, p := range t.Partitions {
-			if ends[p.ID], err = Bounds(ctx, client, topic, p.ID); err != nil {
-				return nil, err
-			}
+			partitions = append(partitions, p.ID)
 		}
 	}
-	return ends, nil
+	return boundsOf(ctx, client, topic, partitions)
+}
+
+// boundsOf reads the bounds of some partitions. It asks for all at once: a broker that takes a while for each answer would be asked for
+// too long. Without an error it has all of them.
+func boundsOf(ctx context.Context, client *kafkago.Client, topic string, partitions []int) (map[int]Range, error) {
+	of := make(map[int]Range, len(partitions))
+	if len(partitions) == 0 {
+		return of, nil
+	}
+	name := topic
+	if len(partitions) == 1 {
+		name = fmt.Sprintf("%s/%d", topic, partitions[0])
+	}
+	requests := make([]kafkago.OffsetRequest, 0, 2*len(partitions))
+	for _, id := range partitions {
+		requests = append(requests, kafkago.FirstOffsetOf(id), kafkago.LastOffsetOf(id))
+	}
+	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
+	if err != nil {
+		return nil, fmt.Errorf("read the bounds of %s: %w", name, err)
+	}
+	for _, p := range res.Topics[topic] {
+		if p.Error != nil {
+			return nil, fmt.Errorf("read the bounds of %s/%d: %w", topic, p.Partition, p.Error)
+		}
+		of[p.Partition] = Range{From: p.FirstOffset, To: p.LastOffset}
+	}
+	for _, id := range partitions {
+		if _, there := of[id]; !there {
+			return nil, fmt.Errorf("read the bounds of %s/%d: the answer does not name it", topic, id)
+		}
+	}
+	return of, nil
 }
 
 // A Position is what a group has committed for a partition.
