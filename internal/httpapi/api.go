@@ -141,22 +141,14 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/config", read, a.handle("company_id", a.companyConfig)},
 		{"/v1/companies/{company_id}/subscription", read, a.handle("company_id", a.companySubscription)},
 		{"/v1/companies/{company_id}/subscription/preview", read, a.handle("company_id", a.preview, "new_tier", "at")},
-		{"/v1/operations", read, http.HandlerFunc(a.report)},
+		{"/v1/operations", read, a.admit(a.report)},
 	}
 }
 
 // handle does for every endpoint what comes before and after its own work. What is wrong with a request is reported
 // only to callers that may ask, and before any store is asked. The parameter is the one of the path; known are those a query may have.
 func (a *API) handle(parameter string, answer endpoint, known ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		grant := a.authorize(w, r)
-		if grant == nil {
-			return
-		}
-		if !a.enter(w, r, grant) {
-			return
-		}
-		defer a.inFlight.leave(grant.Name)
+	return a.admit(func(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
 		id := r.PathValue(parameter)
 		problem := wrongWith(r, parameter, id)
 		query, unreadable := readQuery(r.URL.RawQuery, known)
@@ -189,7 +181,7 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 			}
 			unavailable(w, r, detail)
 		}
-	}
+	})
 }
 
 // statusClientGone is what nginx logs for a client that did not wait. It never reaches one.
@@ -197,13 +189,18 @@ const statusClientGone = 499
 
 // wrongWith says what a client has to change about a request, but for its query; nothing: it is valid.
 func wrongWith(r *http.Request, parameter, id string) string {
-	switch {
-	case r.ContentLength != 0: // -1: of unknown length
-		return "a " + r.Method + " request has no body here"
-	case !events.ValidID(id):
-		return parameter + " is not 1 to 50 letters, digits, '_' or '-' of ASCII"
+	if wrong := unwantedBody(r); wrong != "" || events.ValidID(id) {
+		return wrong
 	}
-	return ""
+	return parameter + " is not 1 to 50 letters, digits, '_' or '-' of ASCII"
+}
+
+// unwantedBody says that a request has a body where there is none to be; nothing: it has none.
+func unwantedBody(r *http.Request) string {
+	if r.ContentLength == 0 { // -1: of unknown length
+		return ""
+	}
+	return "a " + r.Method + " request has no body here"
 }
 
 // readQuery reads a query string, or says what is wrong with it. What is in it is not repeated in the answer.

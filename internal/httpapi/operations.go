@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"log/slog"
 	"net/http"
@@ -32,19 +33,9 @@ const sessionAge = 12 * time.Hour
 const narrowScope = "the token's scope is not all companies"
 
 // report answers with the JSON of what the page shows.
-func (a *API) report(w http.ResponseWriter, r *http.Request) {
-	grant := a.authorize(w, r)
-	if grant == nil {
-		return
-	}
-	if !a.enter(w, r, grant) {
-		return
-	}
-	defer a.inFlight.leave(grant.Name)
-	if _, wrong := readQuery(r.URL.RawQuery, nil); wrong != "" || r.ContentLength != 0 {
-		if wrong == "" {
-			wrong = "a " + r.Method + " request has no body here"
-		}
+func (a *API) report(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
+	_, wrong := readQuery(r.URL.RawQuery, nil)
+	if wrong = cmp.Or(wrong, unwantedBody(r)); wrong != "" {
 		WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: wrong})
 		return
 	}
@@ -58,6 +49,18 @@ func (a *API) report(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, (*o).Report(a.now()))
+}
+
+// admit answers those requests that may be answered: of a token that is known, and not of too many at once.
+func (a *API) admit(answer func(http.ResponseWriter, *http.Request, *token.Grant)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		grant := a.authorize(w, r)
+		if grant == nil || !a.enter(w, r, grant) {
+			return
+		}
+		defer a.inFlight.leave(grant.Name)
+		answer(w, r, grant)
+	}
 }
 
 // enter names the token in the access log, and counts the request among those under way. It answers where there are too many.
