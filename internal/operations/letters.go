@@ -13,7 +13,7 @@ import (
 
 // letters counts dead letters as they come.
 type letters struct {
-	tail *tail // nil: there is no Kafka
+	tail tail
 	by   map[LetterKind]*letterTally
 }
 
@@ -28,21 +28,14 @@ type letterTally struct {
 const longestText = 300
 
 func newLetters(cfg Config) *letters {
-	l := &letters{by: map[LetterKind]*letterTally{}}
-	if cfg.Kafka != nil {
-		topics := make([]string, len(cfg.Inputs))
-		for i, topic := range cfg.Inputs {
-			topics[i] = events.DeadLetterTopic(topic)
-		}
-		l.tail = &tail{client: cfg.Kafka, topics: topics, depth: lettersDepth}
+	topics := make([]string, len(cfg.Inputs))
+	for i, topic := range cfg.Inputs {
+		topics[i] = events.DeadLetterTopic(topic)
 	}
-	return l
+	return &letters{by: map[LetterKind]*letterTally{}, tail: tail{client: cfg.Kafka, topics: topics, depth: lettersDepth}}
 }
 
 func (l *letters) take(ctx context.Context) (Letters, error) {
-	if l.tail == nil {
-		return Letters{}, UnsetError("Kafka")
-	}
 	complete, err := l.tail.follow(ctx, tailPatience, l.add)
 	if err != nil {
 		return Letters{}, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -183,7 +184,7 @@ func TestPage_BeforeAnythingIsGathered(t *testing.T) {
 			t.Errorf("the page has no %q", want)
 		}
 	}
-	text, err := b.Report(noon).JSON()
+	text, err := json.MarshalIndent(b.Report(noon), "", "  ")
 	if err != nil || strings.Contains(string(text), `"data": null`) || !strings.Contains(string(text), `"age_seconds": null`) {
 		t.Errorf("%v: %s", err, text)
 	}

@@ -20,24 +20,18 @@ const (
 
 // quotas follows the thresholds that users reach.
 type quotas struct {
-	tail *tail
+	tail tail
+	now  func() time.Time
 	date string
 	by   map[string]QuotaUser
 }
 
 func newQuotas(cfg Config) *quotas {
-	q := &quotas{by: map[string]QuotaUser{}}
-	if cfg.Kafka != nil {
-		q.tail = &tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}
-	}
-	return q
+	return &quotas{by: map[string]QuotaUser{}, now: time.Now, tail: tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}}
 }
 
 func (q *quotas) take(ctx context.Context) (Quotas, error) {
-	if q.tail == nil {
-		return Quotas{}, UnsetError("Kafka")
-	}
-	if today := time.Now().UTC().Format(time.DateOnly); q.date != today {
+	if today := q.now().UTC().Format(time.DateOnly); q.date != today {
 		q.date, q.by = today, map[string]QuotaUser{}
 	}
 	complete, err := q.tail.follow(ctx, tailPatience, q.add)

@@ -14,23 +14,16 @@ const rejectionsShown = 10
 
 // rejections follows the events that business rules refuse.
 type rejections struct {
-	tail   *tail
+	tail   tail
 	codes  map[string]days
 	newest []Rejected
 }
 
 func newRejections(cfg Config) *rejections {
-	r := &rejections{codes: map[string]days{}}
-	if cfg.Kafka != nil {
-		r.tail = &tail{client: cfg.Kafka, topics: cfg.ResultTopics, depth: resultsDepth}
-	}
-	return r
+	return &rejections{codes: map[string]days{}, tail: tail{client: cfg.Kafka, topics: cfg.ResultTopics, depth: resultsDepth}}
 }
 
 func (r *rejections) take(ctx context.Context) (Rejections, error) {
-	if r.tail == nil {
-		return Rejections{}, UnsetError("Kafka")
-	}
 	complete, err := r.tail.follow(ctx, tailPatience, r.add)
 	if err != nil {
 		return Rejections{}, err

@@ -1,7 +1,6 @@
 package operations
 
 import (
-	"encoding/json"
 	"time"
 
 	"tenantflow/internal/health"
@@ -182,9 +181,6 @@ type Rejected struct {
 	Code        string    `json:"code"`
 	Message     string    `json:"message"`
 }
-
-// JSON encodes a report.
-func (r *Report) JSON() ([]byte, error) { return json.MarshalIndent(r, "", "  ") }
 
 // words are what the states of parts mean.
 func words(s health.State) string {

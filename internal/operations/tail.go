@@ -13,9 +13,9 @@ import (
 
 // A tail reads what comes to some topics, beginning with their newest records. It is for one goroutine.
 type tail struct {
-	client *kafkago.Client
-	topics []string // one that does not exist is empty
-	depth  int64    // records of each partition to begin with
+	client *kafkago.Client // nil: this process has no brokers
+	topics []string        // one that does not exist is empty
+	depth  int64           // records of each partition to begin with
 
 	at map[place]*kafka.Cursor
 }
@@ -30,6 +30,9 @@ var errPause = errors.New("the rest is for the next look")
 
 // follow calls each for the records that have come since the last call, until patience is over, and reports whether it came to the end.
 func (t *tail) follow(ctx context.Context, patience time.Duration, each func(*events.Record)) (complete bool, err error) {
+	if t.client == nil {
+		return false, UnsetError("Kafka")
+	}
 	began := time.Now()
 	if t.at == nil {
 		t.at = map[place]*kafka.Cursor{}
