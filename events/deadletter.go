@@ -245,6 +245,14 @@ func StripDeadLetterHeaders(headers []Header) []Header {
 	return kept
 }
 
+// LastHeader is the value of the last header of a name; nil: there is none.
+func LastHeader(headers []Header, name string) []byte {
+	if i := lastHeader(headers, name); i >= 0 {
+		return headers[i].Value
+	}
+	return nil
+}
+
 func lastHeader(headers []Header, name string) int {
 	for i := len(headers) - 1; i >= 0; i-- {
 		if headers[i].Key == name {

@@ -149,12 +149,7 @@ func (l *Letter) strip() {
 
 // header is the last header of a name, as text; empty if there is none or it is not printable.
 func (l *Letter) header(name string) string {
-	for i := len(l.Headers) - 1; i >= 0; i-- {
-		if l.Headers[i].Key == name {
-			return strings.ToValidUTF8(string(l.Headers[i].Value), "\ufffd")
-		}
-	}
-	return ""
+	return strings.ToValidUTF8(string(events.LastHeader(l.Headers, name)), "\ufffd")
 }
 
 // text is a JSON string; empty for anything else.

@@ -58,7 +58,7 @@ func (q *quotas) take(ctx context.Context) (Quotas, error) {
 }
 
 func (q *quotas) add(rec *events.Record) {
-	if t := header(rec, "ce_type"); t != events.TypeQuotaThresholdReached && t != events.TypeQuotaExceeded {
+	if t := string(events.LastHeader(rec.Headers, "ce_type")); t != events.TypeQuotaThresholdReached && t != events.TypeQuotaExceeded {
 		return
 	}
 	var e struct {

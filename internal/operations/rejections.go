@@ -41,7 +41,7 @@ func (r *rejections) take(ctx context.Context) (Rejections, error) {
 }
 
 func (r *rejections) add(rec *events.Record) {
-	if t := header(rec, "ce_type"); t != events.TypeSubscriptionRejected && t != events.TypeCompanyRejected {
+	if t := string(events.LastHeader(rec.Headers, "ce_type")); t != events.TypeSubscriptionRejected && t != events.TypeCompanyRejected {
 		return
 	}
 	var e struct {

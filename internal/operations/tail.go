@@ -74,16 +74,6 @@ func (t *tail) follow(ctx context.Context, patience time.Duration, each func(*ev
 	return true, nil
 }
 
-// header is the last header of a name, as text.
-func header(rec *events.Record, name string) string {
-	for i := len(rec.Headers) - 1; i >= 0; i-- {
-		if rec.Headers[i].Key == name {
-			return string(rec.Headers[i].Value)
-		}
-	}
-	return ""
-}
-
 // A days counts by the hour, and forgets what is older than a day.
 type days map[int64]int64
 
