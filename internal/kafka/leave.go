@@ -17,17 +17,11 @@ const leaveFailed = "leaving the group failed; trying again"
 // leave has the broker forget the member, so that nothing is taken from it any more, until the broker has answered or the
 // generation is over. A member that comes back with the same id has another generation, or is sent away again.
 func (g *Group) leave(over context.Context, gen *kafkago.Generation) {
-	delays := retry.Between(100*time.Millisecond, time.Second) // the group waits for it
-	for {
-		err := g.askToLeave(over, gen)
-		if err == nil {
-			break
-		}
+	// Often, because the group waits for it.
+	_ = retry.DoBetween(over, 100*time.Millisecond, time.Second, func() error { return g.askToLeave(over, gen) }, func(err error) error {
 		g.troubles.Say(over, logs.Trouble{Level: slog.LevelWarn, Message: leaveFailed, Err: err})
-		if delays.Wait(over) != nil {
-			break
-		}
-	}
+		return over.Err()
+	})
 	g.troubles.Over(over, leaveFailed, "")
 }
 

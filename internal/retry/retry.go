@@ -41,9 +41,15 @@ func (b *Backoff) Reset() { b.delays.Reset() }
 // Wait waits for the next delay. Its error is the cause of ctx's end.
 func (b *Backoff) Wait(ctx context.Context) error { return Pause(ctx, b.Next()) }
 
-// Do calls try until it returns nil. After each failure it asks failed, which notes what is waited for and returns nil, or
-// returns the error to give up with. When ctx ends before the next try, Do returns what try returned last.
+// Do is DoBetween with the first delay and the longest one of [New].
 func Do(ctx context.Context, try func() error, failed func(error) error) error {
+	return DoBetween(ctx, first, most, try, failed)
+}
+
+// DoBetween calls try until it returns nil. After each failure it asks failed, which notes what is waited for and returns nil, or
+// returns the error to give up with. When ctx ends before the next try, DoBetween returns what try returned last. The delays are those of
+// [Between].
+func DoBetween(ctx context.Context, first, most time.Duration, try func() error, failed func(error) error) error {
 	var delays *Backoff
 	for {
 		err := try()
@@ -54,7 +60,7 @@ func Do(ctx context.Context, try func() error, failed func(error) error) error {
 			return final
 		}
 		if delays == nil { // most calls succeed at once
-			delays = New()
+			delays = Between(first, most)
 		}
 		if delays.Wait(ctx) != nil {
 			return err
