@@ -135,9 +135,6 @@ func (d *DeadLetters) Publish(ctx context.Context, letters []DeadLetter, waiting
 // publish writes the letters. Those that the broker finds too large go as coordinates and hashes instead of bytes, which the
 // letters given say afterwards.
 func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting func(error)) error {
-	if len(letters) == 0 {
-		return nil
-	}
 	messages := make([]kafkago.Message, len(letters))
 	for i := range letters {
 		messages[i] = d.message(&letters[i])

@@ -37,8 +37,8 @@ func (c Context) Valid() bool { return c.span.IsValid() }
 // Of reads the context of a record: the header traceparent, which the last hop has written, or else the extension of the event, which its
 // producer has. Of a repeated header the last one counts. What is malformed is as if it were not there.
 func Of(r *events.Record) Context {
-	found, _ := find(r)
-	c := contextOf(found.parent, found.state)
+	found, config := find(r)
+	c := contextOf(config, found.state)
 	const longest = 8192 // bytes, the specification's
 	if len(found.baggage) > 0 && len(found.baggage) <= longest {
 		if _, err := baggage.Parse(string(found.baggage)); err == nil {
@@ -103,7 +103,10 @@ func member(object []byte, name string) []byte {
 }
 
 // Parse reads the values of traceparent and tracestate.
-func Parse(parent, state string) Context { return contextOf([]byte(parent), []byte(state)) }
+func Parse(parent, state string) Context {
+	config, _ := parseParent([]byte(parent))
+	return contextOf(config, []byte(state))
+}
 
 // Or returns the place that an event names, or c if that lies in the same trace, and so is nearer, or the event names none.
 func (c Context) Or(named Context) Context {
@@ -113,9 +116,9 @@ func (c Context) Or(named Context) Context {
 	return named
 }
 
-func contextOf(parent, state []byte) Context {
-	config, ok := parseParent(parent)
-	if !ok {
+// contextOf makes a context of what parseParent has read, and of a tracestate.
+func contextOf(config oteltrace.SpanContextConfig, state []byte) Context {
+	if !config.TraceID.IsValid() {
 		return Context{}
 	}
 	config.Remote = true
@@ -223,5 +226,5 @@ func (l *Links) Add(r *events.Record) {
 		l.seen = map[linkKey]struct{}{}
 	}
 	l.seen[key] = struct{}{}
-	l.all = append(l.all, oteltrace.Link{SpanContext: contextOf(found.parent, found.state).span})
+	l.all = append(l.all, oteltrace.Link{SpanContext: contextOf(config, found.state).span})
 }
