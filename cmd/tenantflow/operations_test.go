@@ -53,7 +53,7 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 				return
 			}
 			if time.Now().After(deadline) {
-				text, _ := r.JSON()
+				text, _ := json.MarshalIndent(r, "", "  ")
 				t.Fatalf("%s: not within %s\n%s", what, enginetest.Patience, text)
 			}
 			<-time.After(100 * time.Millisecond)
