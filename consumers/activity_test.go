@@ -87,7 +87,7 @@ func (f *activityFixture) active(t *testing.T) string {
 
 func (f *activityFixture) awaitCalls(t *testing.T, user string, day time.Time, calls int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d calls of %s are counted", calls, user), func() bool {
+	enginetest.Await(t, fmt.Sprintf("%d calls of %s are counted", calls, user), func() bool {
 		n, _ := f.client.HGet(t.Context(), dragonfly.QuotaKey(user, day), "api_calls").Int64()
 		return n == calls
 	})
@@ -121,7 +121,7 @@ func TestUsersLastActivityIsKeptFromWhatIsCounted(t *testing.T) {
 	}
 	await := func(want string) {
 		t.Helper()
-		eventually(t, want, func() bool { return f.active(t) == want })
+		enginetest.Await(t, want, func() bool { return f.active(t) == want })
 	}
 	event("acme", "u1", at)
 	await(says("u1", at))
@@ -156,7 +156,7 @@ func TestCountingGoesOnWhilePostgresIsAway(t *testing.T) {
 		}
 		f.awaitCalls(t, user, at, 3)
 	}
-	eventually(t, "the write fails", func() bool { return f.metric(t, "failures_total") >= 2 })
+	enginetest.Await(t, "the write fails", func() bool { return f.metric(t, "failures_total") >= 2 })
 	if got := f.metric(t, "waiting_users"); got != 3 {
 		t.Errorf("%v users wait, want 3: there is room for no more", got)
 	}
@@ -166,9 +166,9 @@ func TestCountingGoesOnWhilePostgresIsAway(t *testing.T) {
 	f.proxy.Refuse(false)
 	late := at.Add(2 * time.Minute)
 	three := "u1" + late.Format(" 02 15:04") + ", u2" + late.Format(" 02 15:04") + ", u3" + late.Format(" 02 15:04")
-	eventually(t, "what waited is written", func() bool { return f.active(t) == three })
+	enginetest.Await(t, "what waited is written", func() bool { return f.active(t) == three })
 	f.send(t, used("again", "acme", "u4", late))
-	eventually(t, "the next event makes up for what was dropped", func() bool { return f.active(t) == three+", u4"+late.Format(" 02 15:04") })
+	enginetest.Await(t, "the next event makes up for what was dropped", func() bool { return f.active(t) == three+", u4"+late.Format(" 02 15:04") })
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestActivityThatCanNotBeWrittenAtTheEndIsCountedAsDropped(t *testing.T) {
 	f.proxy.Refuse(true)
 	at := time.Now().UTC()
 	f.send(t, used("e", "acme", "u1", at))
-	eventually(t, "the user waits", func() bool { return f.metric(t, "waiting_users") == 1 })
+	enginetest.Await(t, "the user waits", func() bool { return f.metric(t, "waiting_users") == 1 })
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func TestABrokerKilledUnderLoadCostsNothingButTime(t *testing.T) {
 			f.Join(t, f.usage(t), kafkatest.Brisk)
 			f.Join(t, f.usage(t), kafkatest.Brisk)
 			for _, after := range []int64{count / 6, count / 2} {
-				eventually(t, "some of it is consumed", func() bool { return f.committed(t) >= after })
+				enginetest.Await(t, "some of it is consumed", func() bool { return f.committed(t) >= after })
 				if err := broker.Kill(); err != nil {
 					t.Fatal(err)
 				}

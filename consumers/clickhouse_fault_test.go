@@ -59,7 +59,7 @@ func (f *fixture) finish(t *testing.T, stop func() error) {
 	t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	eventually(t, "the log to be consumed", func() bool {
+	enginetest.Await(t, "the log to be consumed", func() bool {
 		<-tick.C
 		return f.Consumed(t)
 	})
@@ -152,7 +152,7 @@ func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
 	}
 	f.publish(t, messages[1000:])
 	var said health.PartReport
-	eventually(t, "readiness to name what the partitions wait for", func() bool {
+	enginetest.Await(t, "readiness to name what the partitions wait for", func() bool {
 		r := c.health.Readiness()
 		if r.Ready || len(r.Failing) == 0 {
 			return false
@@ -168,7 +168,7 @@ func TestEventsWaitWhileClickHouseIsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.AwaitConsumed(t)
-	eventually(t, "readiness to come back", func() bool { return c.health.Readiness().Ready })
+	enginetest.Await(t, "readiness to come back", func() bool { return c.health.Readiness().Ready })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func (l lateInsert) run(t *testing.T, seed uint64) (f *fixture, want model.Expec
 
 	answered := len(before.answers())
 	held.Release()
-	eventually(t, "the late insert to be answered", func() bool { return len(before.answers()) > answered })
+	enginetest.Await(t, "the late insert to be answered", func() bool { return len(before.answers()) > answered })
 	return f, want, before.answers()[answered]
 }
 

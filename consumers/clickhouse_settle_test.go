@@ -93,7 +93,7 @@ func (k killBetweenRowsAndViews) run(t *testing.T, seed uint64) (*fixture, model
 	c.store = k.store
 	stop := f.start(t, c)
 	kafkatest.Await(t, "a block to come to the gate", g.reached)
-	eventually(t, "the rows to have landed", func() bool { return f.count(t, "SELECT count() FROM usage_tracking") > 0 })
+	enginetest.Await(t, "the rows to have landed", func() bool { return f.count(t, "SELECT count() FROM usage_tracking") > 0 })
 	if err := ch.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tenantflow/consumers"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/sinks/clickhouse"
@@ -117,13 +118,13 @@ func TestWithoutTheGenerationInCommitsAWokenMemberDoublesRows(t *testing.T) {
 	messages, want := traffic(t, model.Config{Seed: 21, Count: 1000})
 	f.publish(t, messages)
 	sleeper := f.startFrozen(t, frozen{Step: consumers.StepDeadLettered, Nth: 3, Deaf: true})
-	eventually(t, "the child stands still", func() bool { return standsStill(sleeper.Pid) })
+	enginetest.Await(t, "the child stands still", func() bool { return standsStill(sleeper.Pid) })
 	f.Join(t, f.usage(t), kafkatest.Brisk)
 	f.AwaitConsumed(t)
 	f.verify(t, want)
 	if err := sleeper.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the woken member is back in the group", func() bool { return f.members(t) == 2 })
+	enginetest.Await(t, "the woken member is back in the group", func() bool { return f.members(t) == 2 })
 	red(t, "the generation in commits", f.differences(t, want), "rows: ", "")
 }

@@ -104,15 +104,15 @@ func TestAMemberFrozenPastItsSessionDoublesNothingAndComesBack(t *testing.T) {
 				messages, want := traffic(t, model.Config{Seed: 21, Count: 2 * half, Resends: 0.05, Conflicts: 0.005, Late: 0.05, LateSpan: 30 * 24 * time.Hour, Malformed: 0.01})
 				f.publish(t, messages[:half])
 				sleeper := f.startFrozen(t, frozen{Step: step, Nth: 3})
-				eventually(t, "the child stands still", func() bool { return standsStill(sleeper.Pid) })
+				enginetest.Await(t, "the child stands still", func() bool { return standsStill(sleeper.Pid) })
 				heir := f.Join(t, f.usage(t), kafkatest.Brisk)
-				eventually(t, "the other member has all partitions", func() bool { return heir.Partitions() == 2 })
+				enginetest.Await(t, "the other member has all partitions", func() bool { return heir.Partitions() == 2 })
 				f.AwaitConsumed(t)
 
 				if err := sleeper.Signal(syscall.SIGCONT); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the woken member is back in the group", func() bool { return f.members(t) == 2 && heir.Partitions() == 1 })
+				enginetest.Await(t, "the woken member is back in the group", func() bool { return f.members(t) == 2 && heir.Partitions() == 1 })
 				f.publish(t, messages[half:])
 				f.AwaitConsumed(t)
 				f.verify(t, want)

@@ -225,12 +225,6 @@ func (f *fixture) start(t testing.TB, c consumer) (stop func() error) {
 	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })
 }
 
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	kafkatest.Eventually(t, what, condition)
-}
-
 // background runs something until the test ends or stop is called, which waits for it and returns what it returned.
 func background(t testing.TB, run func(context.Context) error) (stop func() error) {
 	t.Helper()

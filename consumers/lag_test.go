@@ -54,16 +54,16 @@ func TestLagSeconds_GrowsWhileClickHouseIsFrozen(t *testing.T) {
 		}
 		return len(all) == f.Partitions
 	}
-	eventually(t, "both partitions are caught up", caughtUp)
+	enginetest.Await(t, "both partitions are caught up", caughtUp)
 	if err := ch.Freeze(); err != nil {
 		t.Fatal(err)
 	}
 	from := time.Now()
 	f.publish(t, messages[200:])
 	to := time.Now()
-	eventually(t, "the events age", func() bool { return len(ages(t, registry)) == f.Partitions && !caughtUp() })
+	enginetest.Await(t, "the events age", func() bool { return len(ages(t, registry)) == f.Partitions && !caughtUp() })
 	wrong := 0
-	eventually(t, "the events are 10 seconds old", func() bool {
+	enginetest.Await(t, "the events are 10 seconds old", func() bool {
 		least := time.Since(to).Seconds() - 1
 		got := ages(t, registry)
 		most := time.Since(from).Seconds() + 1
@@ -85,7 +85,7 @@ func TestLagSeconds_GrowsWhileClickHouseIsFrozen(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.AwaitConsumed(t)
-	eventually(t, "both partitions are caught up again", caughtUp)
+	enginetest.Await(t, "both partitions are caught up again", caughtUp)
 	f.finish(t, stop)
 	f.verify(t, want)
 }

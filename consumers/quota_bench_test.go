@@ -30,7 +30,7 @@ func BenchmarkQuotaBacklog(b *testing.B) {
 		b.StartTimer()
 		began := time.Now()
 		stop := f.count(b, quotaConsumer{rows: 20_000})
-		eventually(b, "the backlog to be counted", func() bool {
+		enginetest.Await(b, "the backlog to be counted", func() bool {
 			got, err := f.used(b.Context())
 			return err == nil && len(got.differ(want)) == 0
 		})

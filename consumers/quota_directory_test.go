@@ -67,12 +67,12 @@ func TestQuota_AMoveIsAwaitedAndKeptInARecount(t *testing.T) {
 	q.send(t, usedNow(user, from, 5, now.Add(-30*time.Second))...)
 	q.eventuallyCalls(t, user, now, 5)
 	// Until then it may be the user's first company that is not known yet.
-	eventually(t, "the registration to be a second old", func() bool {
+	enginetest.Await(t, "the registration to be a second old", func() bool {
 		return f.query(t, "SELECT max(recorded_at) < clock_timestamp() - interval '1 s' FROM user_memberships")[0] == "(t)"
 	})
 	q.send(t, usedNow(user, "rogue", 1, now)...)
 	sent := time.Now()
-	eventually(t, "the claim of another company to be refused", func() bool { return q.Letters(t)[events.TenantMismatch] == 1 })
+	enginetest.Await(t, "the claim of another company to be refused", func() bool { return q.Letters(t)[events.TenantMismatch] == 1 })
 	t.Logf("refused after %s", time.Since(sent).Round(10*time.Millisecond))
 
 	if err := stop(); err != nil {

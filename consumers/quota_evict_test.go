@@ -42,7 +42,7 @@ func (f *quotaFixture) evict(t testing.TB, policy string) {
 	f.configure(t, "maxmemory-policy", policy)
 	before := f.number(t, "stats", "evicted_keys")
 	f.configure(t, "maxmemory", strconv.FormatInt(f.number(t, "memory", "used_memory")-20_000, 10))
-	eventually(t, "an eviction", func() bool {
+	enginetest.Await(t, "an eviction", func() bool {
 		f.client.Get(t.Context(), "anything")
 		return f.number(t, "stats", "evicted_keys") > before
 	})
@@ -71,7 +71,7 @@ func (f *quotaFixture) awaitUnfit(t testing.TB, tracker *health.Tracker) {
 		_ = reader.Close()
 		t.Fatal("a service starts on a store that evicts")
 	}
-	eventually(t, "readiness to say why counting waits", func() bool {
+	enginetest.Await(t, "readiness to say why counting waits", func() bool {
 		r := tracker.Readiness()
 		return !r.Ready && strings.Contains(fmt.Sprint(r.Failing), "the server evicts keys (maxmemory_policy:")
 	})

@@ -211,11 +211,11 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 			f.send(t, used(strconv.Itoa(sent), "acme", "u", now))
 		}
 		want := fmt.Sprintf("%d %d", sent, 3*sent)
-		eventually(t, "the events to be counted", func() bool { return f.calls(t, "u", now) == want })
+		enginetest.Await(t, "the events to be counted", func() bool { return f.calls(t, "u", now) == want })
 	}
 	expect := func(ids ...string) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("%d threshold events", len(ids)), func() bool { return len(f.thresholds(t)) == len(ids) })
+		enginetest.Await(t, fmt.Sprintf("%d threshold events", len(ids)), func() bool { return len(f.thresholds(t)) == len(ids) })
 		got := f.thresholds(t)
 		for _, id := range ids {
 			if got[id] == nil {
@@ -237,7 +237,7 @@ func TestEveryLimitHasThresholdEventsOfItsOwn(t *testing.T) {
 	use(1)
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
 	f.flush(t) // recounted: the same ids again, and for the limits in between none
-	eventually(t, "the counters to be back", func() bool { return f.calls(t, "u", now) == fmt.Sprintf("%d %d", sent, 3*sent) })
+	enginetest.Await(t, "the counters to be back", func() bool { return f.calls(t, "u", now) == fmt.Sprintf("%d %d", sent, 3*sent) })
 	expect(id(80, 10), id(100, 10), id(80, 15), id(80, 5), id(100, 5))
 }
 
@@ -392,7 +392,7 @@ func TestQuota_WithoutWatermarksRecountsAddUp(t *testing.T) {
 		return careless{QuotaSession: s, batch: func(b *dragonfly.Batch) { b.From, b.To = b.From+1<<30, b.To+1<<30 }}
 	}})
 	f.AwaitConsumed(t)
-	eventually(t, "the counters to be wrong", func() bool {
+	enginetest.Await(t, "the counters to be wrong", func() bool {
 		got, err := f.used(t.Context())
 		return err == nil && len(got.differ(expected(want))) > 0
 	})

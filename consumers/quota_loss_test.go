@@ -33,7 +33,7 @@ func many(prefix, user string, n int, at time.Time) []kafkago.Message {
 func (f *quotaFixture) eventuallyCalls(t testing.TB, user string, day time.Time, want int) {
 	t.Helper()
 	text := fmt.Sprintf("%d %d", want, 3*want)
-	eventually(t, fmt.Sprintf("%s to have %d calls", user, want), func() bool { return f.calls(t, user, day) == text })
+	enginetest.Await(t, fmt.Sprintf("%s to have %d calls", user, want), func() bool { return f.calls(t, user, day) == text })
 }
 
 // loseSentinel makes a new epoch begin, and waits for that.
@@ -42,7 +42,7 @@ func (f *quotaFixture) loseSentinel(t testing.TB) {
 	if err := f.client.Del(t.Context(), dragonfly.SentinelKey(3)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a new epoch", func() bool {
+	enginetest.Await(t, "a new epoch", func() bool {
 		n, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(3)).Result()
 		return err == nil && n == int64(f.Partitions)+1
 	})
@@ -159,7 +159,7 @@ func TestQuota_ARecreatedTopicStopsAndCountsOnRequest(t *testing.T) {
 	f.send(t, many("c", "u", 50, now)...)
 	log := &kafkatest.Transcript{}
 	stop = f.count(t, quotaConsumer{log: log.Logger()})
-	eventually(t, "the partition to stop", func() bool { return log.Has("topic_recreated") })
+	enginetest.Await(t, "the partition to stop", func() bool { return log.Has("topic_recreated") })
 	if got := f.calls(t, "v", now); got != "<nil> <nil>" {
 		t.Errorf("events of another log are counted: %s", got)
 	}
@@ -287,7 +287,7 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 		_, _, rebuilding, err := store.Read(t.Context(), []string{"u"}, now)
 		return err == nil && !rebuilding
 	}
-	eventually(t, "the flag to be taken back", settled)
+	enginetest.Await(t, "the flag to be taken back", settled)
 	if err := f.client.Save(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -316,8 +316,8 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 		}
 		return c[0].APICalls
 	}
-	eventually(t, "the older state", func() bool { read(); return short > 0 })
+	enginetest.Await(t, "the older state", func() bool { read(); return short > 0 })
 	f.count(t, quotaConsumer{rows: 10})
-	eventually(t, "all to be counted", func() bool { return read() == 2000 })
-	eventually(t, "the flag to be taken back", settled)
+	enginetest.Await(t, "all to be counted", func() bool { return read() == 2000 })
+	enginetest.Await(t, "the flag to be taken back", settled)
 }

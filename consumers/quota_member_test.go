@@ -13,6 +13,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/directory"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/sinks/dragonfly"
 )
@@ -102,7 +103,7 @@ func (f *quotaFixture) progress(t testing.TB) (offset, until int64) {
 
 func (f *quotaFixture) eventuallyProgress(t testing.TB, want int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("the progress to be %d", want), func() bool {
+	enginetest.Await(t, fmt.Sprintf("the progress to be %d", want), func() bool {
 		got, _ := f.progress(t)
 		return got == want
 	})

@@ -158,7 +158,7 @@ func TestAFlushedStoreHealsByItselfWithTrafficAndWithout(t *testing.T) {
 		}
 	}})
 	f.publish(t, messages[:6000])
-	eventually(t, "some batches", func() bool { return batches.Load() > 10 })
+	enginetest.Await(t, "some batches", func() bool { return batches.Load() > 10 })
 	f.flush(t) // in the middle
 	f.publish(t, messages[6000:])
 	f.flush(t)
@@ -188,7 +188,7 @@ func TestAKilledStoreLosesNothingWhateverItRemembers(t *testing.T) {
 			f.know(want, 80)
 			f.count(t, quotaConsumer{rows: 100})
 			// A snapshot without any progress is a lost store, of whose earlier days nothing is recounted.
-			eventually(t, "the counting to begin", func() bool {
+			enginetest.Await(t, "the counting to begin", func() bool {
 				fields, err := f.client.HLen(t.Context(), dragonfly.SentinelKey(7)).Result()
 				return err == nil && fields == int64(f.Partitions)+1
 			})

@@ -85,7 +85,7 @@ func (f *fixture) verifyAfter(t *testing.T, want model.Expected, steps ...server
 	stop := f.start(t, faulty(1000)) // the totals are compared beside the consumer
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	eventually(t, "the totals to be corrected", func() bool {
+	enginetest.Await(t, "the totals to be corrected", func() bool {
 		<-tick.C
 		return len(f.differences(t, want)) == 0
 	})
@@ -142,7 +142,7 @@ func TestUsage_AServerThatFailsAtAStepLosesNothing(t *testing.T) {
 				} else {
 					stop = b.start(t, c)
 				}
-				eventually(t, "the server's step", func() bool { return b.faults.Struck(t) })
+				enginetest.Await(t, "the server's step", func() bool { return b.faults.Struck(t) })
 				if step.error == 0 {
 					kafkatest.Await(t, "the server to die", b.server.Exited())
 					b.restart(t)

@@ -92,7 +92,7 @@ func TestBlocked_NeighboursGoOnAndItCatchesUpInOrder(t *testing.T) {
 	}
 	// None of the locks is released before this.
 	f.awaitConsumed(t)
-	eventually(t, "the neighbours to be done", func() bool {
+	enginetest.Await(t, "the neighbours to be done", func() bool {
 		return f.query(t, "SELECT count(*) FROM subscriptions WHERE tier = 'pro' AND company_id LIKE '"+id+"-n%'")[0] == fmt.Sprintf("(%d)", neighbours)
 	})
 	if got := f.query(t, "SELECT count(*), count(*) FILTER (WHERE state = 'waiting') FROM inbox WHERE company_id LIKE '"+id+"-locked%'"); got[0] != fmt.Sprintf("(%d,%d)", 3*locked, 2*locked) {
@@ -101,7 +101,7 @@ func TestBlocked_NeighboursGoOnAndItCatchesUpInOrder(t *testing.T) {
 	if got := f.query(t, "SELECT state FROM inbox WHERE event_id IN ('"+broken+"-schema', '"+broken+"-config') ORDER BY seq"); fmt.Sprint(got) != "[(rejected) (done)]" {
 		t.Errorf("of the company without a schema: %v", got)
 	}
-	eventually(t, "readiness to name them", func() bool {
+	enginetest.Await(t, "readiness to name them", func() bool {
 		text, _ := note.Load().(string)
 		for _, c := range append([]string{missing}, companies...) {
 			if !strings.Contains(text, "company "+c+" can't go on") {
@@ -115,7 +115,7 @@ func TestBlocked_NeighboursGoOnAndItCatchesUpInOrder(t *testing.T) {
 		free()
 	}
 	f.exec(t, "INSERT INTO subscriptions (company_id, tier, period_start, period_end, price_minor, limits) SELECT * FROM kept")
-	eventually(t, "all to catch up", func() bool {
+	enginetest.Await(t, "all to catch up", func() bool {
 		return f.query(t, "SELECT count(*) FROM inbox WHERE state = 'waiting'")[0] == "(0)"
 	})
 	for _, c := range companies {
@@ -126,7 +126,7 @@ func TestBlocked_NeighboursGoOnAndItCatchesUpInOrder(t *testing.T) {
 	if got := f.query(t, "SELECT string_agg(action, ' ' ORDER BY seq) FROM audit_log WHERE company_id = '"+missing+"'"); got[0] != `("company.created subscription.upgraded subscription.downgrade_scheduled")` {
 		t.Errorf("%s: %v", missing, got)
 	}
-	eventually(t, "readiness to name nothing", func() bool { return note.Load() == "" })
+	enginetest.Await(t, "readiness to name nothing", func() bool { return note.Load() == "" })
 	f.awaitPublished(t)
 	f.checkAudit(t)
 	if err := stop(); err != nil {
@@ -148,7 +148,7 @@ func TestBlocked_AnEventOfNoYearStopsNothing(t *testing.T) {
 	}
 	f.send(t, bad, far, tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.Add(time.Minute)), registration(id, now))
 	f.awaitConsumed(t)
-	eventually(t, "the upgrade", func() bool { return len(f.query(t, "SELECT FROM subscriptions WHERE tier = 'pro'")) == 1 })
+	enginetest.Await(t, "the upgrade", func() bool { return len(f.query(t, "SELECT FROM subscriptions WHERE tier = 'pro'")) == 1 })
 	if got := f.log(events.TopicSubscription).Letters(t); got[events.TimestampTooOld] != 1 || got[events.InvalidData] != 1 || len(got) != 2 {
 		t.Errorf("dead letters: %v", got)
 	}

@@ -150,7 +150,7 @@ func TestTwoMembersAndRebalancesChangeNoCompany(t *testing.T) {
 	f.send(t, messages[:third]...)
 	stop := f.start(t, tenantService{})
 	f.send(t, messages[third:2*third]...)
-	eventually(t, "something to be done by the two", func() bool {
+	enginetest.Await(t, "something to be done by the two", func() bool {
 		return f.query(t, "SELECT count(*) > 20 FROM inbox")[0] == "(t)"
 	})
 	if err := stop(); err != nil {
@@ -169,7 +169,7 @@ func TestAPostgresThatIsKilledUnderLoadChangesNoCompany(t *testing.T) {
 	f.start(t, tenantService{})
 	for part := range 3 {
 		f.send(t, messages[part*len(messages)/3:(part+1)*len(messages)/3]...)
-		eventually(t, "load", func() bool {
+		enginetest.Await(t, "load", func() bool {
 			return f.query(t, fmt.Sprintf("SELECT count(*) > %d FROM inbox", 10+part*40))[0] == "(t)"
 		})
 		if err := server.StopImmediate(); err != nil {

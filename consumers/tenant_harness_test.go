@@ -295,7 +295,7 @@ func (f *tenantFixture) results(t testing.TB) map[string]published {
 // awaitPublished waits until all that is done is published and noted, and nothing is set aside.
 func (f *tenantFixture) awaitPublished(t testing.TB) {
 	t.Helper()
-	eventually(t, "all results to be published", func() bool {
+	enginetest.Await(t, "all results to be published", func() bool {
 		// A company that waits for the lock of a process that was killed goes on when it is tried again.
 		left := f.query(t, "SELECT count(*) FROM inbox WHERE state IN ('done', 'rejected') AND published_at IS NULL OR company_id IN (SELECT company_id FROM company_blocks)")
 		return left[0] == "(0)"

@@ -84,7 +84,7 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 		event(1, events.TypePaymentFailed, pay, began.AddDate(0, 0, 1)),
 		event(2, events.TypeUpgradeRequested, `"new_tier":"enterprise"`, began),
 		event(2, events.TypeDowngradeRequested, `"new_tier":"pro"`, began.AddDate(0, 0, 5)))
-	eventually(t, "what is due to be published and done", func() bool { return live.query(t, ended)[0] == "(3)" })
+	enginetest.Await(t, "what is due to be published and done", func() bool { return live.query(t, ended)[0] == "(3)" })
 	third := time.Now().UTC().AddDate(0, 0, -1).Truncate(time.Second)
 	live.send(t,
 		event(0, events.TypeRenewed, renewal, due.AddDate(0, 0, 1)),
@@ -143,7 +143,7 @@ func TestDue_GoesToThePartitionOfTheLastEvent(t *testing.T) {
 	f.exec(t, "UPDATE subscriptions SET event_partition = (event_partition + 1) % 3, renewal_until = now() - interval '1 hour'")
 	partition := f.query(t, "SELECT event_partition FROM subscriptions")[0]
 	f.start(t, tenantService{})
-	eventually(t, "the expiry", func() bool { return f.query(t, "SELECT status FROM subscriptions")[0] == "(expired)" })
+	enginetest.Await(t, "the expiry", func() bool { return f.query(t, "SELECT status FROM subscriptions")[0] == "(expired)" })
 	ends, err := kafka.Ends(t.Context(), f.client, f.prefix+events.TopicSubscription)
 	if err != nil {
 		t.Fatal(err)

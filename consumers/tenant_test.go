@@ -65,7 +65,7 @@ func TestAnotherNumberOfPartitionsStopsTheConsumersUntilItIsAccepted(t *testing.
 	stop := f.start(t, tenantService{})
 	f.send(t, registration(id, now))
 	f.awaitConsumed(t)
-	eventually(t, "the number of partitions to be noted", func() bool {
+	enginetest.Await(t, "the number of partitions to be noted", func() bool {
 		return f.query(t, "SELECT count(*) FROM topic_partitions")[0] == "(2)"
 	})
 	if err := stop(); err != nil {
@@ -76,10 +76,10 @@ func TestAnotherNumberOfPartitionsStopsTheConsumersUntilItIsAccepted(t *testing.
 		tenantEvent(id+"-config", events.TypeConfigUpdated, id, `"config":{"a":1}`, now.Add(time.Minute)))
 	tracker := health.New(time.Minute, slog.New(slog.DiscardHandler), events.TopicSubscription, events.TopicCompany)
 	stop = f.start(t, tenantService{health: tracker})
-	eventually(t, "readiness to say it", func() bool {
+	enginetest.Await(t, "readiness to say it", func() bool {
 		return strings.Contains(fmt.Sprintf("%+v", tracker.Readiness()), "tenant partitions --accept")
 	})
-	eventually(t, "the other consumer to go on", func() bool {
+	enginetest.Await(t, "the other consumer to go on", func() bool {
 		return f.query(t, "SELECT count(*) FROM inbox")[0] == "(2)"
 	})
 	if err := stop(); err != nil {

@@ -21,12 +21,12 @@ func TestAnEventIsNotRefusedWhileItsRegistrationIsUnread(t *testing.T) {
 	}
 	// The service is away for longer than events wait.
 	f.send(t, registration(id, now))
-	eventually(t, "the time to wait to be over", func() bool {
+	enginetest.Await(t, "the time to wait to be over", func() bool {
 		return f.query(t, "SELECT count(*) FROM inbox WHERE state = 'waiting' AND wait_until < now()")[0] == "(2)"
 	})
 	f.start(t, tenantService{wait: time.Second})
 	f.awaitConsumed(t)
-	eventually(t, "both events to be at their end", func() bool {
+	enginetest.Await(t, "both events to be at their end", func() bool {
 		return f.query(t, "SELECT count(*) FROM inbox WHERE state = 'waiting'")[0] == "(0)"
 	})
 	if got := f.query(t, "SELECT company_id = '"+id+"', state FROM inbox WHERE type LIKE 'subscription.%' ORDER BY 1"); got[0] != "(f,rejected)" || got[1] != "(t,done)" {

@@ -51,7 +51,7 @@ func TestTrace_AnEventsResultsContinueItsTrace(t *testing.T) {
 		}
 		return receiver.Spans(func(s tracetest.Span) bool { return s.Trace == traceOfHeader })
 	}
-	eventually(t, "the sweeper to publish again", func() bool { return len(records(t, f, created, company+"-registered")) >= 2 })
+	enginetest.Await(t, "the sweeper to publish again", func() bool { return len(records(t, f, created, company+"-registered")) >= 2 })
 
 	spans := flushed()
 	var applied *tracetest.Span

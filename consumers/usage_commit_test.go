@@ -20,7 +20,7 @@ func TestMembersThatComeAndGoUnderLoadLoseAndDoubleNothing(t *testing.T) {
 		for round := range rounds {
 			f.publish(t, messages[round*portion:(round+1)*portion])
 			guest := f.Join(t, f.usage(t), kafkatest.Brisk)
-			eventually(t, "the guest gets partitions", func() bool { return guest.Partitions() > 0 })
+			enginetest.Await(t, "the guest gets partitions", func() bool { return guest.Partitions() > 0 })
 			if err := guest.Stop(); err != nil { // under load: the portion is not consumed yet, or just so
 				t.Fatal(err)
 			}
@@ -82,7 +82,7 @@ func TestCommit_UnansweredEndsTheGeneration(t *testing.T) {
 func (f *fixture) settled(t *testing.T) {
 	t.Helper()
 	quiet := time.Now().Add(2 * time.Second)
-	eventually(t, "the inserts to be over", func() bool {
+	enginetest.Await(t, "the inserts to be over", func() bool {
 		if f.count(t, "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO usage_tracking%'") > 0 {
 			quiet = time.Now().Add(2 * time.Second)
 		}

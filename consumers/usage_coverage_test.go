@@ -22,7 +22,7 @@ func (f *fixture) addPartitionsAndKnow(t *testing.T, count int) {
 	t.Helper()
 	f.AddPartitions(t, count)
 	f.RenewClient(t)
-	eventually(t, "the new partitions have leaders", func() bool { return f.Leaders(t) == count })
+	enginetest.Await(t, "the new partitions have leaders", func() bool { return f.Leaders(t) == count })
 }
 
 // publishTo publishes messages as a producer does that knows of some partitions of the topic only.
@@ -96,7 +96,7 @@ func TestUsage_StaleProducersAfterPartitionsWereAdded(t *testing.T) {
 	f.publish(t, before)
 	f.AwaitConsumed(t)
 	f.addPartitionsAndKnow(t, 7)
-	eventually(t, "the group to own the new partitions", func() bool { return report().Partitions == 7 })
+	enginetest.Await(t, "the group to own the new partitions", func() bool { return report().Partitions == 7 })
 
 	messages, want := traffic(t, model.Config{Seed: 63, Count: 60, Start: time.Now()})
 	stale.publishTo(t, messages, 4)
@@ -158,7 +158,7 @@ func TestUsage_ASecondGroupOnOneTopicIsRefused(t *testing.T) {
 	second.Group += ".second"
 	c, report := tracked(faulty(1000))
 	stopSecond := second.start(t, c)
-	eventually(t, "the second group to be refused", func() bool {
+	enginetest.Await(t, "the second group to be refused", func() bool {
 		return strings.Contains(report().Reason, "two groups would store every event twice")
 	})
 	f.publish(t, messages[50:])

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tenantflow/internal/engine"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/kafka/kafkatest"
@@ -47,11 +48,11 @@ func TestARecreatedTopicIsNoticedAndNothingOfItIsStored(t *testing.T) {
 				if now.kept {
 					f.CommitOutside(t, map[int]int64{0: 400})
 				} else {
-					eventually(t, "the offsets to be deleted", func() bool { return deleteOffsets(t.Context(), f) == nil }) // while the group is emptying it refuses
+					enginetest.Await(t, "the offsets to be deleted", func() bool { return deleteOffsets(t.Context(), f) == nil }) // while the group is emptying it refuses
 				}
 
 				m = f.Join(t, f.usage(t))
-				eventually(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
+				enginetest.Await(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
 				kind := ""
 				for _, k := range now.kinds {
 					if m.Metric(t, "tenantflow_partition_stopped", map[string]string{"topic": f.Topic, "partition": "0", "kind": k}) == 1 {
@@ -113,11 +114,11 @@ func TestATopicRecreatedUnderARunningServiceIsNoticed(t *testing.T) {
 		})
 		f.AwaitConsumed(t)
 		f.Recreate(t, broker, func() {
-			eventually(t, "readiness says that the topic is away", func() bool { return m.Report().State != health.Ready })
+			enginetest.Await(t, "readiness says that the topic is away", func() bool { return m.Report().State != health.Ready })
 		})
 		others, _ := traffic(t, model.Config{Seed: 9, Count: 700})
 		f.publish(t, others)
-		eventually(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
+		enginetest.Await(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
 		f.verify(t, want)
 	})
 }
@@ -132,8 +133,8 @@ func TestTransaction_OpenOneHoldsUpNoTakeover(t *testing.T) {
 		f.publish(t, messages[50:55])
 		open := f.OpenTransaction(t)
 		m := f.Join(t, f.usage(t))
-		eventually(t, "what came before the transaction is stored", func() bool { return f.count(t, "SELECT count() FROM usage_tracking") == 55 })
-		eventually(t, "there is nothing to do", func() bool { return m.Report().Lag == 0 })
+		enginetest.Await(t, "what came before the transaction is stored", func() bool { return f.count(t, "SELECT count() FROM usage_tracking") == 55 })
+		enginetest.Await(t, "there is nothing to do", func() bool { return m.Report().Lag == 0 })
 		if n := m.Metric(t, "tenantflow_partition_lag", map[string]string{"topic": f.Topic, "partition": "0"}); n == 0 {
 			t.Error("the lag does not show the record of the open transaction")
 		}

@@ -8,6 +8,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 )
 
@@ -125,7 +126,7 @@ func TestUsage_ATableThatRefusesAllStopsThePartition(t *testing.T) {
 			f.publish(t, messages)
 			c, report := tracked(consumer{rows: rows})
 			stop := f.start(t, c)
-			eventually(t, "the partition to stop", func() bool {
+			enginetest.Await(t, "the partition to stop", func() bool {
 				return strings.Contains(report().Reason, "accepted none")
 			})
 			if err := stop(); err != nil {

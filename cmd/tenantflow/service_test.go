@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -155,9 +154,5 @@ func TestRun_ASecondSignalEndsTheProcess(t *testing.T) {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, condition); err != nil {
-		t.Fatalf("it did not happen within %s", enginetest.Patience)
-	}
+	enginetest.Await(t, "what is expected", condition)
 }

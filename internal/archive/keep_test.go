@@ -80,15 +80,6 @@ func (k *keeper) metric(t *testing.T, name, topic string) float64 {
 	return -1
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, ok); err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-}
-
 func TestKeep_ArchivesWhatComes(t *testing.T) {
 	t.Parallel()
 	l := newLog(t, enginetest.SharedKafka(t), 2)
@@ -96,9 +87,9 @@ func TestKeep_ArchivesWhatComes(t *testing.T) {
 	began := float64(time.Now().Unix())
 	k := l.keep(t)
 	total := func(n float64) func() bool { return func() bool { return k.metric(t, "records_total", l.topic) == n } }
-	eventually(t, "the first records are archived", total(20))
+	enginetest.Await(t, "the first records are archived", total(20))
 	l.grow(t, 30)
-	eventually(t, "the next ones are archived", total(50))
+	enginetest.Await(t, "the next ones are archived", total(50))
 	for name, ok := range map[string]func(float64) bool{
 		"last_success_timestamp_seconds": func(v float64) bool { return v >= began },
 		"up_to_timestamp_seconds":        func(v float64) bool { return v >= began },
@@ -106,7 +97,7 @@ func TestKeep_ArchivesWhatComes(t *testing.T) {
 		"failures_total":                 func(v float64) bool { return v == 0 },
 		"retention_seconds":              func(v float64) bool { return v == 7*24*3600 }, // the brokers' default
 	} {
-		eventually(t, name, func() bool { return ok(k.metric(t, name, l.topic)) })
+		enginetest.Await(t, name, func() bool { return ok(k.metric(t, name, l.topic)) })
 	}
 	k.stop()
 	same(t, "archive", l.archived(t), l.logged(t))
@@ -129,15 +120,15 @@ func TestKeep_OneOfTwoWorksAndTheOtherTakesOver(t *testing.T) {
 	})
 	<-inside
 	b := l.keep(t)
-	eventually(t, "the second one shows what is archived", func() bool { return b.metric(t, "up_to_timestamp_seconds", l.topic) > 0 })
+	enginetest.Await(t, "the second one shows what is archived", func() bool { return b.metric(t, "up_to_timestamp_seconds", l.topic) > 0 })
 	if n := b.metric(t, "last_success_timestamp_seconds", l.topic); n != 0 {
 		t.Errorf("the second one says it succeeded at %v", n)
 	}
 	close(leave)
-	eventually(t, "the first one has archived", func() bool { return a.metric(t, "records_total", l.topic) == 10 })
+	enginetest.Await(t, "the first one has archived", func() bool { return a.metric(t, "records_total", l.topic) == 10 })
 	a.stop()
 	l.grow(t, 5)
-	eventually(t, "the second one goes on", func() bool { return b.metric(t, "last_success_timestamp_seconds", l.topic) > 0 })
+	enginetest.Await(t, "the second one goes on", func() bool { return b.metric(t, "last_success_timestamp_seconds", l.topic) > 0 })
 	b.stop()
 	if n := a.metric(t, "failures_total", l.topic) + b.metric(t, "failures_total", l.topic); n != 0 {
 		t.Errorf("%v failures were counted", n)
@@ -152,7 +143,7 @@ func TestKeep_CountsFailuresAndGoesOn(t *testing.T) {
 	l.grow(t, 10)
 	l.deleteBefore(t, 0, 15)
 	k := l.keep(t)
-	eventually(t, "failures are counted", func() bool { return k.metric(t, "failures_total", l.topic) >= 2 })
+	enginetest.Await(t, "failures are counted", func() bool { return k.metric(t, "failures_total", l.topic) >= 2 })
 	if said := k.log.String(); !strings.Contains(said, "offsets 10 to 14") || !strings.Contains(said, "--accept-gap") {
 		t.Errorf("the log says: %s", said)
 	}
@@ -160,11 +151,11 @@ func TestKeep_CountsFailuresAndGoesOn(t *testing.T) {
 		t.Errorf("it succeeded at %v", n)
 	}
 	// What an operator accepts elsewhere is enough.
-	eventually(t, "the gap is accepted", func() bool {
+	enginetest.Await(t, "the gap is accepted", func() bool {
 		cfg := l.config()
 		cfg.AcceptGap = true
 		_, err := archive.Run(t.Context(), cfg)
 		return err == nil
 	})
-	eventually(t, "it goes on", func() bool { return k.metric(t, "last_success_timestamp_seconds", l.topic) > 0 })
+	enginetest.Await(t, "it goes on", func() bool { return k.metric(t, "last_success_timestamp_seconds", l.topic) > 0 })
 }

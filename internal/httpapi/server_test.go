@@ -69,11 +69,7 @@ func answerOf(status int, header http.Header, body []byte) answer {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, condition); err != nil {
-		t.Fatal(err)
-	}
+	enginetest.Await(t, "what is expected", condition)
 }
 
 func (f fixture) do(t *testing.T, method, path string) answer {

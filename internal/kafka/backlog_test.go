@@ -39,7 +39,7 @@ func TestInABacklogPartitionsTakeTurnsSoThatBatchesAreFull(t *testing.T) {
 	m := f.Join(t, metered, func(c *kafka.Config) {
 		c.Budget, c.BatchRows, c.BatchInterval = budget, full, time.Millisecond
 	})
-	kafkatest.Eventually(t, "everything is consumed", func() bool { return s.written.Load() == partitions*rows })
+	enginetest.Await(t, "everything is consumed", func() bool { return s.written.Load() == partitions*rows })
 	f.AwaitConsumed(t)
 	if err := m.Stop(); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ func TestAMemberComesBackAtOnceAfterItsBrokerWasKilled(t *testing.T) {
 	var taken kafkatest.Journal
 	const session = enginetest.Patience / 2
 	m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.SessionTimeout, c.RebalanceTimeout = session, session })
-	kafkatest.Eventually(t, "the member has its partitions", func() bool { return m.Partitions() == 2 })
+	enginetest.Await(t, "the member has its partitions", func() bool { return m.Partitions() == 2 })
 	// A broker that fails while it takes the member in again may know it under an id that it has told to none. So it may take a session
 	// once, but not each time.
 	soon := false
@@ -30,16 +30,16 @@ func TestAMemberComesBackAtOnceAfterItsBrokerWasKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		// It notices, and fails to say goodbye.
-		kafkatest.Eventually(t, "the member has no partitions", func() bool { return m.Partitions() == 0 })
+		enginetest.Await(t, "the member has no partitions", func() bool { return m.Partitions() == 0 })
 		if err := broker.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		back := time.Now()
-		kafkatest.Eventually(t, "the member has its partitions again", func() bool { return m.Partitions() == 2 })
+		enginetest.Await(t, "the member has its partitions again", func() bool { return m.Partitions() == 2 })
 		soon = time.Since(back) < session/2
 		t.Logf("it had its partitions again %s after the broker was back", time.Since(back).Round(100*time.Millisecond))
 	}
 	f.RenewClient(t)
 	f.Produce(t, kafkatest.Numbered(1, 10)...)
-	kafkatest.Eventually(t, "all is taken", func() bool { return taken.Count() == 10 })
+	enginetest.Await(t, "all is taken", func() bool { return taken.Count() == 10 })
 }

@@ -108,7 +108,7 @@ func TestMemoryIsBoundedByTheBudgetWhateverTheNumberOfPartitions(t *testing.T) {
 			// Nothing is written, so all partitions take what they can get, and then wait.
 			var before int64
 			var since time.Time
-			kafkatest.Eventually(t, "the readers wait for the budget", func() bool {
+			enginetest.Await(t, "the readers wait for the budget", func() bool {
 				if held := s.held.Load(); held == 0 || held != before {
 					before, since = held, time.Now()
 					return false
@@ -117,7 +117,7 @@ func TestMemoryIsBoundedByTheBudgetWhateverTheNumberOfPartitions(t *testing.T) {
 			})
 			close(s.gate)
 			total := int64(load.partitions * load.count)
-			kafkatest.Eventually(t, "everything is consumed", func() bool { return s.written.Load() == total })
+			enginetest.Await(t, "everything is consumed", func() bool { return s.written.Load() == total })
 			f.AwaitConsumed(t)
 			if err := m.Stop(); err != nil {
 				t.Fatal(err)

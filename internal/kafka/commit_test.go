@@ -59,7 +59,7 @@ func TestCommit_GivenUpIsNotTakenLater(t *testing.T) {
 			c.SessionTimeout, c.RebalanceTimeout, c.Drain, c.CommitTimeout = 20*time.Second, 20*time.Second, 500*time.Millisecond, time.Minute
 		}
 		leader := f.Join(t, kafkatest.EachEvent(&taken), patient)
-		kafkatest.Eventually(t, "the leader has both partitions", func() bool { return leader.Partitions() == 2 })
+		enginetest.Await(t, "the leader has both partitions", func() bool { return leader.Partitions() == 2 })
 		late := kafkatest.NewLateRequest(kafkatest.OfDone(f.Topic))
 		var place membership
 		follower := f.Join(t, kafkatest.EachEvent(&taken), patient, func(c *kafka.Config) {
@@ -67,7 +67,7 @@ func TestCommit_GivenUpIsNotTakenLater(t *testing.T) {
 			c.Dialer = &kafkago.Dialer{Timeout: 10 * time.Second, DialFunc: place.dial}
 			c.Logger = log.Logger()
 		})
-		kafkatest.Eventually(t, "each has one partition", func() bool { return leader.Partitions() == 1 && follower.Partitions() == 1 })
+		enginetest.Await(t, "each has one partition", func() bool { return leader.Partitions() == 1 && follower.Partitions() == 1 })
 		f.Produce(t, append(kafkatest.Numbered(0, 10), kafkatest.Numbered(1, 10)...)...)
 		kafkatest.Await(t, "the follower's commit to be held", late.Caught)
 		place.cut()
@@ -120,7 +120,7 @@ func TestCommit_MetadataTooLargeStopsThePartition(t *testing.T) {
 	f := kafkatest.NewLog(t, enginetest.SharedApacheKafka(t), 1)
 	f.Produce(t, kafkatest.Numbered(0, 3)...)
 	m := f.Join(t, &talkative{})
-	kafkatest.Eventually(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
+	enginetest.Await(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
 	for _, word := range []string{f.Topic + "/0", " bytes of metadata", "offset.metadata.max.bytes"} {
 		if r := m.Report(); !strings.Contains(r.Reason, word) {
 			t.Errorf("the reason does not name %q: %s", word, r.Reason)

@@ -57,8 +57,8 @@ func TestAnEventWhoseStoreIsAwayIsTriedAgainBeforeAnyOtherOfItsPartition(t *test
 		}
 		return taken.Handle(ctx, r)
 	})))
-	kafkatest.Eventually(t, "the event is tried again", func() bool { return tries.Load() >= 3 })
-	kafkatest.Eventually(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 20 })
+	enginetest.Await(t, "the event is tried again", func() bool { return tries.Load() >= 3 })
+	enginetest.Await(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 20 })
 	if got := taken.Of(0); len(got) != 7 {
 		t.Errorf("partition 0 has handled %v before the event that waits", got)
 	}
@@ -67,7 +67,7 @@ func TestAnEventWhoseStoreIsAwayIsTriedAgainBeforeAnyOtherOfItsPartition(t *test
 	}
 	away.Store(false)
 	f.AwaitConsumed(t)
-	kafkatest.Eventually(t, "it is ready again", func() bool { return m.Report().State == health.Ready })
+	enginetest.Await(t, "it is ready again", func() bool { return m.Report().State == health.Ready })
 	if got, want := taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 20)); !slices.Equal(got, want) {
 		t.Errorf("handled %v", got)
 	}
@@ -125,10 +125,10 @@ func TestAStopErrorStopsItsPartitionAndNoOther(t *testing.T) {
 		return taken.Handle(ctx, r)
 	})))
 	stopped := map[string]string{"topic": f.Topic, "partition": "0", "kind": "drained"}
-	kafkatest.Eventually(t, "the partition is stopped", func() bool { return m.Metric(t, "tenantflow_partition_stopped", stopped) == 1 })
+	enginetest.Await(t, "the partition is stopped", func() bool { return m.Metric(t, "tenantflow_partition_stopped", stopped) == 1 })
 	f.Produce(t, kafkatest.Values(1, "later")...)
-	kafkatest.Eventually(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 11 })
-	kafkatest.Eventually(t, "its offset is committed", func() bool { return f.Positions(t)[1].Committed == 11 })
+	enginetest.Await(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 11 })
+	enginetest.Await(t, "its offset is committed", func() bool { return f.Positions(t)[1].Committed == 11 })
 	if got := len(taken.Of(0)); got != 4 {
 		t.Errorf("%d events of the stopped partition were handled, want 4", got)
 	}
@@ -196,7 +196,7 @@ func TestAnEventComesAgainAfterItsOwnerDiedBeforeTheCommit(t *testing.T) {
 	dying := f.Join(t, handler(before, 30), func(c *kafka.Config) {
 		c.SessionTimeout, c.RebalanceTimeout, c.Drain = 2*time.Second, 4*time.Second, time.Second
 	})
-	kafkatest.Eventually(t, "30 events are handled", func() bool { mu.Lock(); defer mu.Unlock(); return len(before) == 30 })
+	enginetest.Await(t, "30 events are handled", func() bool { mu.Lock(); defer mu.Unlock(); return len(before) == 30 })
 	committed := max(0, f.Positions(t)[0].Committed)
 	if committed > 30 {
 		t.Fatalf("offset %d is committed before its events were handled", committed)

@@ -114,7 +114,7 @@ func TestAMemberThatStopsGivesItsPartitionsAwayAtOnce(t *testing.T) {
 		var taken kafkatest.Journal
 		one := f.Join(t, kafkatest.EachEvent(&taken), patient)
 		two := f.Join(t, kafkatest.EachEvent(&taken), patient)
-		kafkatest.Eventually(t, "both have two partitions", func() bool { return one.Partitions() == 2 && two.Partitions() == 2 })
+		enginetest.Await(t, "both have two partitions", func() bool { return one.Partitions() == 2 && two.Partitions() == 2 })
 		if err := one.Stop(); err != nil {
 			t.Fatalf("Run after a clean stop: %v", err)
 		}
@@ -135,7 +135,7 @@ func TestWithoutABrokerTheConsumerKeepsTryingAndReadinessSaysWhy(t *testing.T) {
 	f := kafkatest.NewLog(t, enginetest.SharedKafka(t), 1)
 	var taken kafkatest.Journal
 	m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.Brokers = []string{closed} })
-	kafkatest.Eventually(t, "readiness says why", func() bool {
+	enginetest.Await(t, "readiness says why", func() bool {
 		r := m.Report()
 		return r.State == health.Failing && strings.Contains(r.Reason, f.Group) && strings.Contains(r.Reason, closed)
 	})
@@ -157,7 +157,7 @@ func TestReadinessSaysThatTheTopicDoesNotExistUntilItDoes(t *testing.T) {
 	f.Topic += ".later"
 	var taken kafkatest.Journal
 	m := f.Join(t, kafkatest.EachEvent(&taken))
-	kafkatest.Eventually(t, "readiness says why", func() bool {
+	enginetest.Await(t, "readiness says why", func() bool {
 		r := m.Report()
 		if r.State == health.Ready {
 			t.Fatal("it is ready without a topic")
@@ -166,8 +166,8 @@ func TestReadinessSaysThatTheTopicDoesNotExistUntilItDoes(t *testing.T) {
 	})
 	enginetest.CreateTopic(t, broker, f.Topic, 1)
 	f.Produce(t, kafkatest.Numbered(0, 5)...)
-	kafkatest.Eventually(t, "the events are handled", func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
-	kafkatest.Eventually(t, "it is ready", func() bool { return m.Report().State == health.Ready })
+	enginetest.Await(t, "the events are handled", func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
+	enginetest.Await(t, "it is ready", func() bool { return m.Report().State == health.Ready })
 }
 
 // A cluster that was just made has no coordinator for a while; a broker may also lose it at any time.
@@ -195,10 +195,10 @@ func TestTheFirstJoinOfANewClusterIsTriedUntilThereIsACoordinator(t *testing.T) 
 	f.Produce(t, kafkatest.Numbered(0, 5)...)
 	var taken kafkatest.Journal
 	m := f.Join(t, kafkatest.EachEvent(&taken))
-	kafkatest.Eventually(t, "readiness says what is missing", func() bool { return strings.Contains(m.Report().Reason, "Coordinator Not Available") })
+	enginetest.Await(t, "readiness says what is missing", func() bool { return strings.Contains(m.Report().Reason, "Coordinator Not Available") })
 	seen.Store(true)
-	kafkatest.Eventually(t, "the events are handled", func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
-	kafkatest.Eventually(t, "it is ready", func() bool { return m.Report().State == health.Ready })
+	enginetest.Await(t, "the events are handled", func() bool { return slices.Equal(taken.Of(0), kafkatest.Texts(kafkatest.Numbered(0, 5))) })
+	enginetest.Await(t, "it is ready", func() bool { return m.Report().State == health.Ready })
 }
 
 // It looks at all goroutines there are, so no other test may run beside it. Those that are parallel wait until the others
@@ -214,7 +214,7 @@ func TestRunLeavesNoGoroutineBehind(t *testing.T) {
 	var taken kafkatest.Journal
 	for range 3 {
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		kafkatest.Eventually(t, "it works", func() bool { return m.Partitions() == 4 && taken.Count() >= 800 })
+		enginetest.Await(t, "it works", func() bool { return m.Partitions() == 4 && taken.Count() >= 800 })
 		if err := m.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +240,7 @@ func TestReadiness_LagGoesOnWhileAPartFails(t *testing.T) {
 	lagging := func(n int64) func() bool {
 		return func() bool { r := m.Report(); return r.State == health.Failing && r.Lag == n }
 	}
-	kafkatest.Eventually(t, "the first events lag", lagging(5))
+	enginetest.Await(t, "the first events lag", lagging(5))
 	f.Produce(t, kafkatest.Numbered(0, 7)...)
-	kafkatest.Eventually(t, "the others lag as well", lagging(12))
+	enginetest.Await(t, "the others lag as well", lagging(12))
 }

@@ -25,17 +25,17 @@ func TestGroup_StopInterruptsAJoin(t *testing.T) {
 			var m *kafkatest.Member
 			if !first {
 				m = f.Join(t, kafkatest.EachEvent(&taken), patient)
-				kafkatest.Eventually(t, "it has the partitions", func() bool { return m.Partitions() == 2 })
+				enginetest.Await(t, "it has the partitions", func() bool { return m.Partitions() == 2 })
 			}
 			joinAndFreeze(t, f)
 			if first {
 				m = f.Join(t, kafkatest.EachEvent(&taken), patient)
 			} else {
-				kafkatest.Eventually(t, "it has lost one", func() bool { return m.Partitions() == 1 })
+				enginetest.Await(t, "it has lost one", func() bool { return m.Partitions() == 1 })
 				third := f.Join(t, kafkatest.EachEvent(&taken), patient)
 				defer func() { _ = third.Stop() }()
 			}
-			kafkatest.Eventually(t, "a rebalance waits for the frozen member", func() bool {
+			enginetest.Await(t, "a rebalance waits for the frozen member", func() bool {
 				return groupState(t, f) == "PreparingRebalance" && m.Partitions() == 0
 			})
 			m.Cancel()

@@ -43,7 +43,7 @@ func wantAge(t *testing.T, f *kafkatest.Log, m *kafkatest.Member, partition int,
 	t.Helper()
 	const exact = time.Second
 	seen, wrong := 0, 0
-	kafkatest.Eventually(t, "the age is shown", func() bool {
+	enginetest.Await(t, "the age is shown", func() bool {
 		least := time.Since(record.to)
 		got, there := lagSeconds(t, m, partition)
 		most := time.Since(record.from)
@@ -71,7 +71,7 @@ func wantAge(t *testing.T, f *kafkatest.Log, m *kafkatest.Member, partition int,
 // wantNoLag waits until a member shows that a partition has no lag.
 func wantNoLag(t *testing.T, m *kafkatest.Member, partition int) {
 	t.Helper()
-	kafkatest.Eventually(t, "the partition is caught up", func() bool {
+	enginetest.Await(t, "the partition is caught up", func() bool {
 		got, there := lagSeconds(t, m, partition)
 		return there && got == 0
 	})
@@ -149,11 +149,11 @@ func TestLagSeconds_OfATrimmedLogIsThatOfWhatIsLeft(t *testing.T) {
 		f.Produce(t, kafkatest.Values(0, "a", "b", "c")...)
 		gone := produce(t, f, 0, "d")
 		f.CommitOutside(t, map[int]int64{0: 1})
-		kafkatest.Eventually(t, "the next record is clearly younger", func() bool { return gone.age() > 2500*time.Millisecond })
+		enginetest.Await(t, "the next record is clearly younger", func() bool { return gone.age() > 2500*time.Millisecond })
 		left := produce(t, f, 0, "e")
 		f.Truncate(t, 0, 4)
 		m := f.Join(t, kafkatest.EachEvent(failing{}))
-		kafkatest.Eventually(t, "the partition is stopped", func() bool {
+		enginetest.Await(t, "the partition is stopped", func() bool {
 			return m.Metric(t, "tenantflow_partition_stopped", map[string]string{"kind": "offset_out_of_range"}) == 1
 		})
 		wantAge(t, f, m, 0, left, left.age()+2*time.Second)
@@ -171,7 +171,7 @@ func TestLagSeconds_CountsAnOpenTransactionAndNoAbortedOne(t *testing.T) {
 		begun := appended{from: time.Now()}
 		open := f.OpenTransaction(t)
 		begun.to = time.Now()
-		kafkatest.Eventually(t, "the transaction holds the partition back", func() bool {
+		enginetest.Await(t, "the transaction holds the partition back", func() bool {
 			got, there := lagSeconds(t, m, 0)
 			return there && got > 0
 		})
@@ -202,7 +202,7 @@ func TestLagSeconds_OfAPartitionThatWaitsForMemory(t *testing.T) {
 	for range 40 {
 		f.Produce(t, kafkatest.Values(0, value)...)
 	}
-	kafkatest.Eventually(t, "the lag of the first partition is known", func() bool {
+	enginetest.Await(t, "the lag of the first partition is known", func() bool {
 		got, there := lagSeconds(t, m, 0)
 		return there && got > 0
 	})
@@ -234,7 +234,7 @@ func TestLagSeconds_FallsWhileABacklogIsConsumed(t *testing.T) {
 	})), func(c *kafka.Config) { c.BatchRows = 200 })
 	for batch := range 10 {
 		at := appended{records[batch*200].Timestamp, records[batch*200].Timestamp}
-		kafkatest.Eventually(t, "the age is that of the batch", func() bool {
+		enginetest.Await(t, "the age is that of the batch", func() bool {
 			got, there := lagSeconds(t, m, 0)
 			return there && got > at.age()-time.Second && got < at.age()+time.Second
 		})

@@ -40,9 +40,9 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 
 				m = f.Join(t, kafkatest.EachEvent(&taken))
 				stopped := map[string]string{"topic": f.Topic, "partition": "0", "kind": "offset_out_of_range"}
-				kafkatest.Eventually(t, "the metric names the partition", func() bool { return m.Metric(t, "tenantflow_partition_stopped", stopped) == 1 })
-				kafkatest.Eventually(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 40 })
-				kafkatest.Eventually(t, "the other partition is committed", func() bool { return f.Positions(t)[1].Committed == 40 })
+				enginetest.Await(t, "the metric names the partition", func() bool { return m.Metric(t, "tenantflow_partition_stopped", stopped) == 1 })
+				enginetest.Await(t, "the other partition goes on", func() bool { return len(taken.Of(1)) == 40 })
+				enginetest.Await(t, "the other partition is committed", func() bool { return f.Positions(t)[1].Committed == 40 })
 				if n := m.Metric(t, "tenantflow_offset_out_of_range_total", map[string]string{"topic": f.Topic}); n != 1 {
 					t.Errorf("the metric counts %v offsets out of range", n)
 				}
@@ -66,7 +66,7 @@ func TestATruncatedPartitionStopsAndSaysSo(t *testing.T) {
 				m = f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) {
 					c.OutOfRange, c.Logger = choice.policy, log.Logger()
 				})
-				kafkatest.Eventually(t, "it is counted", func() bool {
+				enginetest.Await(t, "it is counted", func() bool {
 					return m.Metric(t, "tenantflow_offset_out_of_range_total", map[string]string{"topic": f.Topic}) == 1
 				})
 				f.Produce(t, kafkatest.Values(0, "after")...)
@@ -95,7 +95,7 @@ func TestALogThatEndsBeforeTheCommittedOffsetIsReadAsTheOperatorSays(t *testing.
 			f.CommitOutside(t, map[int]int64{0: 1000})
 			var taken kafkatest.Journal
 			m := f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.OutOfRange = policy })
-			kafkatest.Eventually(t, "the new place is committed", func() bool { return f.Positions(t)[0].Committed == 20 })
+			enginetest.Await(t, "the new place is committed", func() bool { return f.Positions(t)[0].Committed == 20 })
 			f.Produce(t, kafkatest.Values(0, "after")...)
 			f.AwaitConsumed(t)
 			if got := taken.Of(0); !slices.Equal(got, want) {
@@ -117,7 +117,7 @@ func TestPartitionsAddedWhileRunningAreConsumed(t *testing.T) {
 		f.Produce(t, kafkatest.Numbered(0, 10)...)
 		var taken kafkatest.Journal
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		kafkatest.Eventually(t, "the first partition is consumed", func() bool { return len(taken.Of(0)) == 10 })
+		enginetest.Await(t, "the first partition is consumed", func() bool { return len(taken.Of(0)) == 10 })
 
 		res, err := f.Client.CreatePartitions(t.Context(), &kafkago.CreatePartitionsRequest{Topics: []kafkago.TopicPartitionsConfig{{Name: f.Topic, Count: 3,
 			TopicPartitionAssignments: []kafkago.TopicPartitionAssignment{{BrokerIDs: f.BrokerIDs(t)}, {BrokerIDs: f.BrokerIDs(t)}}}}})
@@ -128,9 +128,9 @@ func TestPartitionsAddedWhileRunningAreConsumed(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Partitions = 3
-		kafkatest.Eventually(t, "the new partitions have leaders", func() bool { return len(f.Positions(t)) == 3 && f.Leaders(t) == 3 })
+		enginetest.Await(t, "the new partitions have leaders", func() bool { return len(f.Positions(t)) == 3 && f.Leaders(t) == 3 })
 		f.Produce(t, slices.Concat(kafkatest.Numbered(1, 10), kafkatest.Numbered(2, 10))...)
-		kafkatest.Eventually(t, "the member owns the new partitions", func() bool { return m.Partitions() == 3 })
+		enginetest.Await(t, "the member owns the new partitions", func() bool { return m.Partitions() == 3 })
 		f.AwaitConsumed(t)
 		for p := range 3 {
 			// Redelivery is no error of this shape; skipping is.
@@ -151,7 +151,7 @@ func TestATopicCreatedAfterTheGroupHasJoinedIsConsumed(t *testing.T) {
 		}
 		var taken kafkatest.Journal
 		m := f.Join(t, kafkatest.EachEvent(&taken))
-		kafkatest.Eventually(t, "it has joined", func() bool { return m.Metric(t, "tenantflow_rebalances_total", nil) > 0 })
+		enginetest.Await(t, "it has joined", func() bool { return m.Metric(t, "tenantflow_rebalances_total", nil) > 0 })
 		enginetest.CreateTopic(t, broker, f.Topic, 2)
 		f.RenewClient(t)
 		f.Produce(t, slices.Concat(kafkatest.Numbered(0, 10), kafkatest.Numbered(1, 10))...)

@@ -55,7 +55,7 @@ func rawMetadata(t *testing.T, f *kafkatest.Log) string {
 func commitRaw(t *testing.T, f *kafkatest.Log, offset int64, metadata string) {
 	t.Helper()
 	var res *kafkago.OffsetCommitResponse
-	kafkatest.Eventually(t, "the broker takes the commit", func() bool {
+	enginetest.Await(t, "the broker takes the commit", func() bool {
 		var err error
 		res, err = f.Client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: f.Group, GenerationID: -1,
 			Topics: map[string][]kafkago.OffsetCommit{f.Topic: {{Partition: 0, Offset: offset, Metadata: metadata}}}})
@@ -77,14 +77,14 @@ func notAtOnce(t *testing.T) func() {
 	began := time.Now()
 	return func() {
 		t.Helper()
-		kafkatest.Eventually(t, "the topic to be away for a while", func() bool { return time.Since(began) > time.Second })
+		enginetest.Await(t, "the topic to be away for a while", func() bool { return time.Since(began) > time.Second })
 	}
 }
 
 // stopsAsRecreated waits until the partition is stopped because the log is another one.
 func stopsAsRecreated(t *testing.T, f *kafkatest.Log, m *kafkatest.Member) {
 	t.Helper()
-	kafkatest.Eventually(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
+	enginetest.Await(t, "the partition stops", func() bool { return m.Report().State == health.Stopped })
 	r := m.Report()
 	if n := m.Metric(t, "tenantflow_partition_stopped", map[string]string{"topic": f.Topic, "partition": "0", "kind": "topic_recreated"}); n != 1 {
 		t.Errorf("stopped for another reason: %s", r.Reason)

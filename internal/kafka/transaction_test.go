@@ -102,7 +102,7 @@ func TestAnOpenTransactionHoldsBackNothingThatCameBeforeIt(t *testing.T) {
 		}
 		var taken kafkatest.Journal
 		f.Join(t, kafkatest.EachEvent(&taken), func(c *kafka.Config) { c.BatchRows = 100_000 })
-		kafkatest.Eventually(t, "what came before the transaction is handled", func() bool {
+		enginetest.Await(t, "what came before the transaction is handled", func() bool {
 			return slices.Equal(taken.Of(0), []string{"before-a", "before-b"})
 		})
 		if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {

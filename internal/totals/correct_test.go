@@ -78,7 +78,7 @@ func TestCorrect_StatementAfterItsDeadlineIsRefused(t *testing.T) {
 		case err := <-ended:
 			t.Fatalf("%s was not sent: %v", statement, err)
 		}
-		eventually(t, "the deadline to pass", func() bool { return f.number(t, "SELECT toUnixTimestamp64Milli(now64(3))") > began+6000 })
+		enginetest.Await(t, "the deadline to pass", func() bool { return f.number(t, "SELECT toUnixTimestamp64Milli(now64(3))") > began+6000 })
 		held.Release()
 		if err := <-ended; err != nil {
 			t.Fatal(err)

@@ -120,9 +120,3 @@ func (f *fixture) store(t *testing.T) *clickhouse.Store {
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	enginetest.Await(t, what, condition)
-}

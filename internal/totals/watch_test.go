@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -80,12 +81,12 @@ func TestWatcher_CompletesTheTotalsOfARange(t *testing.T) {
 	f.commit(t, 80, "")
 	metric := f.watch(t, store)
 	f.queue(t, store, 50, 80, clickhouse.RecheckRowsFound)
-	eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
+	enginetest.Await(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
 	f.right(t)
 	if n := metric("tenantflow_usage_totals_corrected_total"); n < 20 {
 		t.Errorf("%v totals are said to be corrected, want 20", n)
 	}
-	eventually(t, "the metric of pending entries to be 0", func() bool { return metric("tenantflow_usage_rechecks_pending") == 0 })
+	enginetest.Await(t, "the metric of pending entries to be 0", func() bool { return metric("tenantflow_usage_rechecks_pending") == 0 })
 }
 
 func TestWatcher_WaitsUntilTheRangeIsCommitted(t *testing.T) {
@@ -96,11 +97,11 @@ func TestWatcher_WaitsUntilTheRangeIsCommitted(t *testing.T) {
 	f.watch(t, store)
 	f.queue(t, store, 10, 20, clickhouse.RecheckUnknown)
 	f.queue(t, store, 0, 10, clickhouse.RecheckUnknown) // without any row
-	eventually(t, "the committed entry to be done", func() bool { return f.pending(t, store) == 1 })
+	enginetest.Await(t, "the committed entry to be done", func() bool { return f.pending(t, store) == 1 })
 	f.rows(t, 10, 20)
 	f.exec(t, "TRUNCATE TABLE usage_hourly_store")
 	f.commit(t, 20, "")
-	eventually(t, "the other one to be done", func() bool { return f.pending(t, store) == 0 })
+	enginetest.Await(t, "the other one to be done", func() bool { return f.pending(t, store) == 0 })
 	f.right(t)
 }
 
@@ -122,12 +123,12 @@ func TestWatcher_LowersOnlyWhatWasCountedTwice(t *testing.T) {
 			}
 			f.watch(t, store)
 			f.queue(t, store, 10, 20, clickhouse.RecheckRowsFound) // other rows, of the same keys
-			eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
+			enginetest.Await(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
 			if n := len(f.wrong(t)); n != 21 {
 				t.Errorf("%d totals are wrong, want 21: rows may be missing", n)
 			}
 			f.queue(t, store, 20, 30, reason)
-			eventually(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
+			enginetest.Await(t, "the entry to be done", func() bool { return f.pending(t, store) == 0 })
 			f.right(t)
 		})
 	}

@@ -240,9 +240,5 @@ func TestTracer_ADeadCollectorCostsOnlySpans(t *testing.T) {
 
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, condition); err != nil {
-		t.Fatal("it did not happen")
-	}
+	enginetest.Await(t, "what is expected", condition)
 }

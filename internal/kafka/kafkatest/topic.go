@@ -44,7 +44,7 @@ func (f *Log) Recreate(t *testing.T, broker *engine.Kafka, between func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, "the topic is deleted", func() bool {
+	enginetest.Await(t, "the topic is deleted", func() bool {
 		meta, err := f.Client.Metadata(t.Context(), &kafkago.MetadataRequest{Topics: []string{f.Topic}})
 		return err == nil && len(meta.Topics) == 1 && meta.Topics[0].Error != nil
 	})
@@ -82,7 +82,7 @@ func (f *Log) AddPartitions(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }() // it was only asked
-	Eventually(t, "the broker knows the new partitions", func() bool {
+	enginetest.Await(t, "the broker knows the new partitions", func() bool {
 		all, err := conn.ReadPartitions(f.Topic)
 		return err == nil && len(all) == n
 	})
@@ -141,7 +141,7 @@ func CommitOutside(t testing.TB, client *kafkago.Client, group, topic string, of
 	for p, offset := range offsets {
 		commits = append(commits, kafkago.OffsetCommit{Partition: p, Offset: offset, Metadata: metadata})
 	}
-	Eventually(t, "the offsets to be set", func() bool { // while the group is emptying it refuses
+	enginetest.Await(t, "the offsets to be set", func() bool { // while the group is emptying it refuses
 		res, err := client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
 			GroupID: group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: commits}})
 		if err != nil {

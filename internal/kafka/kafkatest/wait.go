@@ -26,12 +26,6 @@ func OnBothBrokers(t *testing.T, test func(t *testing.T, broker *engine.Kafka)) 
 	})
 }
 
-// Eventually waits for a condition.
-func Eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	enginetest.Await(t, what, condition)
-}
-
 // Await waits for a channel to be closed, or to hold something.
 func Await[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
