@@ -1,7 +1,7 @@
 package main
 
 import (
-	"crypto/tls"
+	"net"
 	"strings"
 	"testing"
 
@@ -14,24 +14,7 @@ func TestConfigCheck_SaysWhatIsWrongWithACertificate(t *testing.T) {
 	t.Parallel()
 	a, stranger := certstest.NewAuthority(t, "authority"), certstest.NewAuthority(t, "a stranger")
 	trusted := certstest.Files(t, a, certstest.Pair{})
-	l, err := tls.Listen("tcp", "127.0.0.1:0", certs.New(certs.Peer{}, certstest.Files(t, stranger, stranger.Issue("server"))).Server())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = c.Read(make([]byte, 1))
-				_ = c.Close()
-			}()
-		}
-	}()
-	addr := l.Addr().String()
+	addr := certstest.Serve(t, certs.New(certs.Peer{}, certstest.Files(t, stranger, stranger.Issue("server"))).Server(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) })
 	out, errOut, code := tenantflow(t, []string{
 		"TENANTFLOW_KAFKA_BROKERS=" + addr, "TENANTFLOW_KAFKA_TLS=true", "TENANTFLOW_KAFKA_CA_FILE=" + trusted.CA,
 		"TENANTFLOW_CLICKHOUSE_DSN=https://" + addr + "?secure=true", "TENANTFLOW_CLICKHOUSE_CA_FILE=" + trusted.CA,

@@ -24,24 +24,7 @@ var peer = certs.Peer{Name: "Peer", CA: "PEER_CA_FILE", Pair: "PEER_CERT_FILE an
 // serve answers each connection with a byte, with the certificate of a source.
 func serve(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = c.Write([]byte("x"))
-				_ = c.Close()
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return certstest.Serve(t, config, func(c net.Conn) { _, _ = c.Write([]byte("x")) })
 }
 
 // ask connects and reads what serve answers.
@@ -140,7 +123,7 @@ func TestDial_RefusalAfterTheHandshakeIsExplained(t *testing.T) {
 
 func TestDial_SaysWhatAServerDoesThatSpeaksNoTLS(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +150,7 @@ func TestDial_SaysWhatAServerDoesThatSpeaksNoTLS(t *testing.T) {
 
 func TestDial_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

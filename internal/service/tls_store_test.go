@@ -44,6 +44,17 @@ type secured struct {
 	using  func(certs.Files) map[string]string         // the settings
 }
 
+// opening opens a store and closes it again.
+func opening[S io.Closer](open func(context.Context, *config.Config, *slog.Logger) (S, error)) func(context.Context, *config.Config) error {
+	return func(ctx context.Context, cfg *config.Config) error {
+		store, err := open(ctx, cfg, quiet())
+		if err == nil {
+			err = store.Close()
+		}
+		return err
+	}
+}
+
 // answered asks until the server says what it refuses: its alert is lost now and then, when it closes the connection at once.
 func answered(t *testing.T, ask func() error) (err error) {
 	t.Helper()
@@ -270,11 +281,10 @@ func TestTLS_Dragonfly(t *testing.T) {
 			do("CONFIG", "SET", "tls-auth-clients", map[bool]string{true: "yes", false: "no"}[on])
 		},
 		ask: func(ctx context.Context, cfg *config.Config) error {
-			store, err := service.OpenCounters(ctx, cfg, quiet())
-			if err == nil {
-				err = errors.Join(store.Close(), service.PingDragonfly(ctx, cfg))
+			if err := opening(service.OpenCounters)(ctx, cfg); err != nil {
+				return err
 			}
-			return err
+			return service.PingDragonfly(ctx, cfg)
 		},
 		using: func(f certs.Files) map[string]string {
 			all := files("DRAGONFLY", f)
@@ -318,13 +328,7 @@ func TestTLS_ClickHouse(t *testing.T) {
 			now.Store(&c)
 		},
 		mutual: mutual.Store,
-		ask: func(ctx context.Context, cfg *config.Config) error {
-			store, err := service.OpenClickHouse(ctx, cfg, quiet())
-			if err == nil {
-				err = store.Close()
-			}
-			return err
-		},
+		ask:    opening(service.OpenClickHouse),
 		using: func(f certs.Files) map[string]string {
 			all := files("CLICKHOUSE", f)
 			all["CLICKHOUSE_DSN"] = "https://default@" + listener.Addr().String() + "/tenantflow?secure=true"

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -120,4 +121,28 @@ func Files(t testing.TB, trusted *Authority, p Pair) certs.Files {
 		Write(t, f.Key, p.Key)
 	}
 	return f
+}
+
+// Serve gives each connection to a new TLS port of this machine to a function, and closes it after that. It returns the HOST:PORT.
+func Serve(t testing.TB, config *tls.Config, each func(net.Conn)) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = tls.NewListener(l, config)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				each(c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	return l.Addr().String()
 }
