@@ -167,9 +167,9 @@ func awaitNoLock(t *testing.T, d *tenantDB) {
 	awaitWaiting(t, d, false)
 }
 
-func awaitWaiting(t *testing.T, d *tenantDB, somebody bool) {
+func awaitWaiting(t *testing.T, d *tenantDB, waiting bool) {
 	t.Helper()
-	enginetest.Await(t, fmt.Sprintf("somebody is to wait for a lock: %t", somebody), func() bool {
-		return (d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") != "0") == somebody
+	enginetest.Await(t, fmt.Sprintf("a session waits for a lock: %t", waiting), func() bool {
+		return (d.one("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") != "0") == waiting
 	})
 }

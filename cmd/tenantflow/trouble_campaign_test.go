@@ -178,7 +178,7 @@ type recovery struct {
 }
 
 // Everything that may happen to a store happens, again and again, to a service with usage, company and subscription events. Each time
-// it comes back by itself, and in the end nothing is lost: verify finds everything proven. TENANTFLOW_TEST_TROUBLE_ROUNDS says how often,
+// it comes back without help, and in the end nothing is lost: verify finds everything proven. TENANTFLOW_TEST_TROUBLE_ROUNDS says how often,
 // TENANTFLOW_TEST_TROUBLE_SECONDS how long each lasts, TENANTFLOW_TEST_TROUBLE_ONLY which ("make trouble": each twenty times). Without them
 // those happen once that readiness must name in a store's own words.
 func TestRun_NothingIsLostInTrouble(t *testing.T) {

@@ -140,7 +140,7 @@ func (c *Config) DragonflyOptions() (*redis.Options, error) {
 		if timeout == 0 {
 			timeout = dialTimeout
 		}
-		// As go-redis dials by itself, but for the certificates.
+		// As go-redis dials, but with our certificates.
 		dial := c.certs.dragonfly.Dial((&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext, options.TLSConfig)
 		options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -161,7 +161,7 @@ func TestTLS_Postgres(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The server reads its files again when it is told to, a little later.
+	// The server reads its files again a little after it is told to.
 	reload := func() {
 		t.Helper()
 		const loaded = "SELECT pg_conf_load_time()::text"

@@ -8,7 +8,7 @@ import (
 
 func TestLockPatience_IsSpentAndRegained(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, spendAndRegain) // no time passes by itself
+	synctest.Test(t, spendAndRegain) // time passes only while all wait
 }
 
 func spendAndRegain(t *testing.T) {

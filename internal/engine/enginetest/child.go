@@ -98,7 +98,7 @@ func (c *Child) Kill(t testing.TB) {
 	t.Helper()
 	_ = c.cmd.Process.Kill() // an error means that it has ended before
 	if <-c.ended; !c.killed() {
-		t.Fatalf("the child has ended by itself: %v", c.err)
+		t.Fatalf("the child ended before it was killed: %v", c.err)
 	}
 }
 
