@@ -17,7 +17,7 @@ import (
 // watch when there should be another generation.
 func (g *Group) startGeneration(ctx context.Context, gen *kafkago.Generation) {
 	g.metrics.rebalances.Inc()
-	g.last = gen
+	g.haunted.Store(false)
 	if g.unanswered == (generation{gen.ID, gen.MemberID}) {
 		// The broker gives a follower that comes back unchanged the same generation again, and kafka-go keeps the member's id.
 		g.log.WarnContext(ctx, "joined the generation again in which a commit got no answer; leaving it", slog.Int("generation", int(gen.ID)))

@@ -15,10 +15,11 @@ package kafka
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -147,12 +148,8 @@ type Group struct {
 	// need no lock.
 	unanswered generation
 
-	// last is the generation that was joined last; nil: none was.
-	last *kafkago.Generation
-
-	// forgotten is the last generation as whose member this one will not come back. What tells the broker so is forgetting.
-	forgotten  *kafkago.Generation
-	forgetting sync.WaitGroup
+	clientID string      // of the membership's connections, and of no others
+	haunted  atomic.Bool // a join has failed since the last generation, and may have left a ghost
 
 	read marks
 }
@@ -177,6 +174,7 @@ func NewGroup(cfg Config, handler BatchHandler) *Group {
 		metrics:  cfg.Metrics,
 		state:    newState(cfg.Name, cfg.Health, cfg.Metrics),
 		log:      log,
+		clientID: fmt.Sprintf("tenantflow-%s-%s", cfg.Name, rand.Text()[:12]),
 	}
 }
 
@@ -186,7 +184,8 @@ func (g *Group) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	g.stop = func(err error) { cancel(err) }
-	dialer, joining := newJoining(g.cfg.Dialer)
+	dialer, joining := newJoining(g.cfg.Dialer, g.beforeJoin)
+	dialer.ClientID = g.clientID
 	membership, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
 		ID:                g.cfg.Group,
 		Brokers:           g.cfg.Brokers,
@@ -219,7 +218,6 @@ func (g *Group) Run(ctx context.Context) error {
 	runErr := g.runGenerations(ctx, membership)
 	cancel(runErr)
 	<-ended
-	g.forgetting.Wait()
 	g.goodbye(context.WithoutCancel(ctx))
 	if c, ok := g.handler.(Closer); ok {
 		closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -260,7 +258,7 @@ func (g *Group) runGenerations(ctx context.Context, membership *kafkago.Consumer
 			g.state.joining(fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err))
 			g.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: joinFailed, Err: err})
 			if !errors.Is(err, kafkago.RebalanceInProgress) { // then it keeps its id
-				g.forget(ctx)
+				g.haunted.Store(true)
 			}
 			continue
 		}

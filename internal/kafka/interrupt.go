@@ -16,20 +16,25 @@ const leaveTimeout = 2 * time.Second
 // rebalance timeout, and kafka-go's Close waits for the answer. After interrupt no request over these connections, or over
 // later ones, lasts longer than leaveTimeout.
 type joining struct {
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	before func(context.Context) error // before a connection is used
+	over   context.Context             // ends with interrupt
+	end    context.CancelFunc
 
 	mu    sync.Mutex
 	conns map[*joinConn]struct{}
 	until time.Time // the latest deadline that a connection may have; zero: any
 }
 
-// newJoining returns a dialer that does what the given one does (nil: kafka-go's default), and the connections that it makes.
-func newJoining(d *kafkago.Dialer) (*kafkago.Dialer, *joining) {
+// newJoining returns a dialer that does what the given one does (nil: kafka-go's default), and the connections that it makes. None is
+// used before the given function has returned nil; after interrupt it is not called.
+func newJoining(d *kafkago.Dialer, before func(context.Context) error) (*kafkago.Dialer, *joining) {
 	if d == nil {
 		d = kafkago.DefaultDialer
 	}
 	own := *d
-	j := &joining{dial: d.DialFunc, conns: map[*joinConn]struct{}{}}
+	j := &joining{dial: d.DialFunc, before: before, conns: map[*joinConn]struct{}{}}
+	j.over, j.end = context.WithCancel(context.Background())
 	if j.dial == nil {
 		j.dial = (&net.Dialer{LocalAddr: d.LocalAddr, FallbackDelay: d.FallbackDelay, KeepAlive: d.KeepAlive}).DialContext
 	}
@@ -42,6 +47,10 @@ func (j *joining) connect(ctx context.Context, network, address string) (net.Con
 	if err != nil {
 		return nil, err
 	}
+	if err := j.ready(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
 	c := &joinConn{Conn: conn, of: j}
 	j.mu.Lock()
 	j.conns[c] = struct{}{}
@@ -49,8 +58,20 @@ func (j *joining) connect(ctx context.Context, network, address string) (net.Con
 	return c, nil
 }
 
+// ready calls the function to call before a connection is used.
+func (j *joining) ready(ctx context.Context) error {
+	if j.over.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(j.over, cancel)() //nolint:contextcheck // it ends with either
+	return j.before(ctx)
+}
+
 // interrupt bounds what is under way and all that follows.
 func (j *joining) interrupt() {
+	j.end()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.until = time.Now().Add(leaveTimeout)

@@ -27,7 +27,7 @@ func TestGroup_StopInterruptsAJoin(t *testing.T) {
 				m = f.Join(t, kafkatest.EachEvent(&taken), patient)
 				enginetest.Await(t, "it has the partitions", func() bool { return m.Partitions() == 2 })
 			}
-			joinAndFreeze(t, f)
+			joinAndFreeze(t, f, "frozen")
 			if first {
 				m = f.Join(t, kafkatest.EachEvent(&taken), patient)
 			} else {
@@ -52,9 +52,9 @@ func TestGroup_StopInterruptsAJoin(t *testing.T) {
 }
 
 // joinAndFreeze joins the group with a member that does not notice, for most of a long session, that the others rejoin.
-func joinAndFreeze(t *testing.T, f *kafkatest.Log) {
+func joinAndFreeze(t *testing.T, f *kafkatest.Log, clientID string) {
 	t.Helper()
-	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{ID: f.Group, Brokers: []string{f.Brokers}, Topics: []string{f.Topic},
+	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{ID: f.Group, Brokers: []string{f.Brokers}, Topics: []string{f.Topic}, Dialer: &kafkago.Dialer{ClientID: clientID},
 		SessionTimeout: longSession, RebalanceTimeout: longSession, HeartbeatInterval: longSession - 5*time.Second, JoinGroupBackoff: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)

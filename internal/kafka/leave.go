@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -18,16 +19,16 @@ const leaveFailed = "leaving the group failed; trying again"
 // generation is over. A member that comes back with the same id has another generation, or is sent away again.
 func (g *Group) leave(over context.Context, gen *kafkago.Generation) {
 	// Often, because the group waits for it.
-	_ = retry.DoBetween(over, 100*time.Millisecond, time.Second, func() error { return g.askToLeave(over, gen) }, func(err error) error {
+	_ = retry.DoBetween(over, 100*time.Millisecond, time.Second, func() error { return g.askToLeave(over, gen.MemberID) }, func(err error) error {
 		g.troubles.Say(over, logs.Trouble{Level: slog.LevelWarn, Message: leaveFailed, Err: err})
 		return over.Err()
 	})
 	g.troubles.Over(over, leaveFailed, "")
 }
 
-// askToLeave has the broker forget the member, which it may have done already.
-func (g *Group) askToLeave(ctx context.Context, gen *kafkago.Generation) error {
-	res, err := g.client.LeaveGroup(ctx, &kafkago.LeaveGroupRequest{GroupID: gen.GroupID, Members: []kafkago.LeaveGroupRequestMember{{ID: gen.MemberID}}})
+// askToLeave has the broker forget a member, which it may have done already.
+func (g *Group) askToLeave(ctx context.Context, memberID string) error {
+	res, err := g.client.LeaveGroup(ctx, &kafkago.LeaveGroupRequest{GroupID: g.cfg.Group, Members: []kafkago.LeaveGroupRequestMember{{ID: memberID}}})
 	if err != nil {
 		return err
 	}
@@ -41,27 +42,57 @@ func (g *Group) askToLeave(ctx context.Context, gen *kafkago.Generation) error {
 	return err
 }
 
-// goodbye has the broker forget the member, whose interrupted join kafka-go takes for the end of a membership that it need not leave.
-// Otherwise the others would wait for it until its session has timed out.
-func (g *Group) goodbye(ctx context.Context) {
-	if g.last == nil {
-		return
+// A ghost is a member of the group that this one was and will not be again: the group waits for it until its session has timed
+// out. Two leave one behind. kafka-go says only once that it leaves, to a broker that may be down, and joins under another id from then
+// on. And a broker that fails in the middle of a join may know the member by an id that it has told to none. So the client id of
+// the membership is its own, and who bears it while no join is under way is a ghost.
+
+// leaveGhosts has the broker forget the ghosts. It must not be called while a member or a join of this one is alive.
+func (g *Group) leaveGhosts(ctx context.Context) error {
+	res, err := g.client.DescribeGroups(ctx, &kafkago.DescribeGroupsRequest{GroupIDs: []string{g.cfg.Group}})
+	if err != nil {
+		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	if err := g.askToLeave(ctx, g.last); err != nil {
-		g.log.InfoContext(ctx, "leaving the group got no answer; it goes on without this member when the session has timed out", slog.Any("reason", err))
+	for _, group := range res.Groups {
+		if group.Error != nil {
+			return group.Error
+		}
+		for _, m := range group.Members {
+			if m.ClientID != g.clientID {
+				continue
+			}
+			if err := g.askToLeave(ctx, m.MemberID); err != nil {
+				return err
+			}
+			g.log.InfoContext(ctx, "left the group as a member that was left behind", slog.String("member", m.MemberID))
+		}
 	}
+	return nil
 }
 
-// forget has the broker forget, as soon as it answers, who the member was before a join failed. kafka-go has said that it leaves,
-// once, to a broker that may not have heard it, and joins under another id from then on. A broker that was killed still knows the
-// old one, and the join waits for it until its session has timed out.
-func (g *Group) forget(ctx context.Context) {
-	gen := g.last
-	if gen == nil || gen == g.forgotten {
-		return
+// beforeJoin is called before each connection of the membership is used. After a join that failed, it leaves the ghosts. Its
+// error is why the next join fails.
+func (g *Group) beforeJoin(ctx context.Context) error {
+	if !g.haunted.Load() {
+		return nil
 	}
-	g.forgotten = gen
-	g.forgetting.Go(func() { g.leave(ctx, gen) })
+	err := g.leaveGhosts(ctx)
+	if err != nil && kafkaTransient(err) {
+		return fmt.Errorf("leave the group as the member that it was: %w", err)
+	}
+	if err != nil {
+		g.log.WarnContext(ctx, "can't look for members of this process that were left behind in the group; "+
+			"if there is one, its partitions wait until its session has timed out", slog.Any("reason", err))
+	}
+	g.haunted.Store(false)
+	return nil
+}
+
+// goodbye leaves the ghosts of a membership that has ended: kafka-go takes an interrupted join for an end that needs no leave.
+func (g *Group) goodbye(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	if err := g.leaveGhosts(ctx); err != nil {
+		g.log.InfoContext(ctx, "leaving the group got no answer; it goes on without this member when the session has timed out", slog.Any("reason", err))
+	}
 }
