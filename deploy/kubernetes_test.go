@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tenantflow/events"
+	"tenantflow/internal/certs/certstest"
 	"tenantflow/internal/config"
 	running "tenantflow/internal/service"
 )
@@ -108,7 +109,7 @@ type podSpec struct {
 // secrets are values as the Secrets of docs/kubernetes.md have them, by key.
 var secrets = map[string]string{
 	"clickhouse-dsn": "https://tenantflow:secret@clickhouse.clickhouse.svc:8443/tenantflow?secure=true", "postgres-dsn": "postgres://tenantflow:secret@192.0.2.17:5432/tenantflow",
-	"dragonfly-url": "rediss://:secret@dragonfly.dragonfly.svc:6379/0", "kafka-sasl-password": "secret", "tokens.json": "",
+	"dragonfly-url": "rediss://:secret@dragonfly.dragonfly.svc:6379/0", "kafka-sasl-password": "secret", "tokens.json": "", "ca.crt": "",
 }
 
 // eachRendering runs a test with the objects of base and of the overlay.
@@ -178,8 +179,11 @@ func (m *manifest) environ(t *testing.T, objects []manifest) []string {
 				if !known {
 					t.Errorf("%s: the key %q of Secret %s is not documented", m.Metadata.Name, item.Key, v.Secret.SecretName)
 				}
-				if item.Key == "tokens.json" {
+				switch item.Key {
+				case "tokens.json":
 					value = readFile(t, "tokens.json")
+				case "ca.crt":
+					value = string(certstest.NewAuthority(t, "the cluster's").PEM)
 				}
 				path := filepath.Join(root, v.Name+"-"+item.Path)
 				if err := os.WriteFile(path, []byte(value+"\n"), 0o600); err != nil {
@@ -206,14 +210,17 @@ func (m *manifest) environ(t *testing.T, objects []manifest) []string {
 		values[v.Name] = v.Value
 	}
 	var environ []string
+	named := map[string]bool{}
 	for k, v := range values {
 		if path, ok := files[v]; ok {
-			v = path
-			delete(files, values[k])
+			named[v], v = true, path
 		}
 		environ = append(environ, k+"="+v)
 	}
 	for path := range files {
+		if named[path] {
+			continue
+		}
 		t.Errorf("%s is mounted into %s, and no setting names it", path, m.Metadata.Name)
 	}
 	return environ

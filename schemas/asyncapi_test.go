@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"go.yaml.in/yaml/v3"
 
 	"tenantflow/events"
@@ -318,10 +319,13 @@ func TestTheHeadersAreThoseThatAreWritten(t *testing.T) {
 	_, least := bare.EncodeBinary()
 	_, most := full.EncodeBinary()
 
+	// While tracing is on, the record has those of its span as well.
+	traced := propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}).Fields()
+
 	// A tombstone's dead letter has every header there is; only dlq-null is not always there.
 	withoutNull := slices.DeleteFunc(names(letter), func(name string) bool { return name == events.HeaderNull })
 	for schema, want := range map[string]struct{ always, ever []string }{
-		"outputHeaders":     {names(least), names(most)},
+		"outputHeaders":     {names(least), slices.Sorted(slices.Values(append(names(most), traced...)))},
 		"deadLetterHeaders": {withoutNull, names(letter)},
 	} {
 		required := slices.Sorted(slices.Values(all[schema].Required))

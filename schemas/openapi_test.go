@@ -2,38 +2,28 @@ package schemas_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"mime"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 
-	"tenantflow/internal/directory"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
 	"tenantflow/internal/telemetry"
-	"tenantflow/internal/tenant"
-	"tenantflow/internal/tier"
-	"tenantflow/internal/token"
-	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
 )
 
 // An openAPI is the document as the value of a JSON text, and the compiler that knows it.
@@ -166,184 +156,6 @@ func (d openAPI) hold(t *testing.T, seen map[string]bool, path, method string, a
 	if err := d.judge(t, pointer, value); err != nil {
 		t.Errorf("%s: %s\n%v", name, body, err)
 	}
-}
-
-// platform is what the stores of the served interface hold.
-type platform struct {
-	users     map[string]*directory.Subscription
-	companies map[string]postgres.CompanySubscription
-	rebuilds  bool
-	away      error
-	asked     atomic.Int64
-	hang      chan struct{} // look-ups of users wait until it is closed; nil: they don't
-}
-
-func (p *platform) User(_ context.Context, id string) (*directory.Subscription, error) {
-	p.asked.Add(1)
-	if p.hang != nil {
-		<-p.hang
-	}
-	if s := p.users[id]; s != nil || p.away != nil {
-		return s, p.away
-	}
-	return nil, directory.ErrUnknown
-}
-
-func (p *platform) UserIn(ctx context.Context, id string, scope directory.Scope) (*directory.Subscription, error) {
-	s, err := p.User(ctx, id)
-	if err == nil && !scope.Allows(s.CompanyID) {
-		return nil, directory.ErrUnknown
-	}
-	return s, err
-}
-
-func (p *platform) Counters(context.Context, string, time.Time) (dragonfly.Counters, error) {
-	return dragonfly.Counters{APICalls: 333, DataPoints: 4}, p.away
-}
-
-func (p *platform) Rebuilding(context.Context) (bool, error) { return p.rebuilds, p.away }
-
-func (p *platform) CompanyConfig(_ context.Context, company string) (*directory.CompanyConfig, error) {
-	c, ok := p.companies[company]
-	switch {
-	case p.away != nil:
-		return nil, p.away
-	case !ok:
-		return nil, directory.ErrUnknown
-	}
-	return &directory.CompanyConfig{CompanyID: company, Tier: c.Tier, MaxUsers: c.Limits.MaxUsers, BillingEmail: "b@x", FeaturesEnabled: c.Limits.Features, SupportLevel: "email",
-		Version: 3, CachedAt: time.Now(), Settings: map[string]json.RawMessage{"theme": json.RawMessage(`["any"]`)}}, nil
-}
-
-func (p *platform) Subscription(_ context.Context, company string) (postgres.CompanySubscription, error) {
-	c, ok := p.companies[company]
-	switch {
-	case p.away != nil:
-		return c, p.away
-	case !ok:
-		return c, directory.ErrUnknown
-	}
-	return c, nil
-}
-
-func newPlatform() *platform {
-	p := &platform{users: map[string]*directory.Subscription{}, companies: map[string]postgres.CompanySubscription{}}
-	now := time.Now()
-	for _, c := range []struct{ id, tier, company, status string }{
-		{"free", "free", "active", "cancelled"}, {"pro", "pro", "active", "past_due"}, {"enterprise", "enterprise", "active", "active"}, {"closed", "pro", "closed", "active"},
-	} {
-		of, _ := tier.Default().Tier(c.tier)
-		s := postgres.CompanySubscription{CompanyID: c.id, CompanyStatus: c.company, ActiveUsers: 3, Subscription: tenant.Subscription{Status: c.status, Currency: "USD",
-			Term: tenant.Term{Tier: c.tier, PriceMinor: of.PriceMinor, PeriodStart: now, PeriodEnd: now.AddDate(0, 1, 0), Months: 1, Limits: of.Limits,
-				Benefits: map[string]any{"a": []any{1}}}}}
-		switch c.id {
-		case "free":
-			s.Expired = &tenant.Term{Tier: "pro"}
-		case "enterprise":
-			next := s.PeriodEnd.AddDate(1, 0, 0)
-			s.RenewalUntil, s.Renewal = &next, &tenant.Renewal{Start: s.PeriodEnd, End: next}
-		case "pro":
-			end, grace := s.PeriodEnd, now.AddDate(0, 0, 7)
-			s.PendingTier, s.PendingAt, s.CancelAtEnd, s.GraceUntil = "free", &end, true, &grace
-		}
-		p.companies[c.id] = s
-	}
-	for name, status := range map[string]string{"free": "active", "pro": "past_due", "enterprise": "active"} {
-		of, _ := tier.Default().Tier(name)
-		p.users[name] = &directory.Subscription{UserID: name, CompanyID: "acme", Tier: name, Status: "active", BillingStatus: status, Limits: of.Limits, StartDate: &now}
-	}
-	for name, s := range map[string]directory.Subscription{
-		"suspended": {Status: "suspended", BillingStatus: "active"},
-		"cancelled": {Status: "active", BillingStatus: "cancelled", EndDate: &now},
-		"expired":   {Status: "active", BillingStatus: "expired"},
-		"closed":    {Status: "active", BillingStatus: "closed"},
-		"unpaid":    {Status: "active", BillingStatus: "expired", Tier: "pro"},
-		"bare":      {Status: "active"},
-		"odd":       {Status: "active", BillingStatus: "frozen"},
-	} {
-		s.UserID, s.CompanyID, s.Limits = name, "acme", p.users["free"].Limits
-		if s.Tier == "" {
-			s.Tier = "free"
-		}
-		p.users[name] = &s
-	}
-	low := *p.users["free"]
-	low.UserID, low.Limits.DailyAPICalls = "low", 7
-	p.users["low"] = &low
-	return p
-}
-
-// served is the service's own server with a platform behind it.
-type served struct {
-	*platform
-	options httpapi.Options
-	url     string
-	part    string
-}
-
-func serve(t *testing.T, tokens *token.File) served {
-	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	build := telemetry.Build{Version: "v1", Commit: "c", Date: "unknown", Go: "go1", OS: "linux", Arch: "amd64"}
-	s := served{platform: newPlatform(), part: "usage"}
-	s.options = httpapi.Options{Addr: "127.0.0.1:0", Health: health.New(time.Nanosecond, log, s.part), Metrics: telemetry.NewRegistry(build), Build: build, Log: log, API: httpapi.NewAPI(tokens, log)}
-	server := httpapi.New(s.options)
-	if err := server.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Configs: s.platform, Companies: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
-	s.url = "http://" + server.Addr().String()
-	return s
-}
-
-func noTokens(t *testing.T) *token.File {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "tokens.json")
-	if err := os.WriteFile(path, []byte("[]"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tokens, err := token.Open(path, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tokens
-}
-
-// An answer is what a request got.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-func send(t *testing.T, method, target string, header ...string) answer {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, target, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	a, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Body.Close()
-	body, err := io.ReadAll(a.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{a.StatusCode, a.Header, body}
 }
 
 func TestTheHTTPDocumentHasTheRoutesOfTheHandlerAndNoOther(t *testing.T) {
