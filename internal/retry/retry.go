@@ -1,6 +1,6 @@
 // Package retry repeats calls whose failure may be temporary: a store that restarts, a broker that elects a leader.
 //
-// Every wait of the service is one of these: 100 ms at first, half as long again with each try, 5 s at most, and each drawn at
+// Every wait of the service is one of these: 100 ms at first, half as long again with each try, 2 s at most, and each drawn at
 // random from half to one and a half of that, so that processes which failed together do not come back together. Tries never
 // run out: what waits says so in readiness, and ends with its context.
 //
@@ -14,10 +14,11 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// The first delay and the longest.
+// The first delay and the longest. After an outage most of what recovery takes is the wait of the last partition to try again, so the
+// longest is short; a try that fails at once costs a store next to nothing, and one that hangs has a deadline of its own.
 const (
 	first = 100 * time.Millisecond
-	most  = 5 * time.Second
+	most  = 2 * time.Second
 )
 
 // A Backoff is how long to wait before the next try. It is for one goroutine.

@@ -28,8 +28,8 @@ func TestDo_TriesUntilItWorks(t *testing.T) {
 		if err != nil || tries != 30 || noted != 29 {
 			t.Errorf("%v after %d tries and %d notes, want nil, 30 and 29", err, tries, noted)
 		}
-		// Nine delays grow from 100 ms to 5 s, and twenty are about 5 s each.
-		if took := time.Since(began); took < 40*time.Second || took > 200*time.Second {
+		// Eight delays grow from 100 ms to 2 s, and twenty-one are about 2 s each.
+		if took := time.Since(began); took < 20*time.Second || took > 80*time.Second {
 			t.Errorf("it took %s", took)
 		}
 	})
