@@ -14,6 +14,7 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/consumers"
@@ -47,8 +48,9 @@ type world struct {
 	Partitions int
 	Chunk      int // records of a chunk of a replay in a child; 0: those of small
 
-	shipped   bool // the consumer and the lag have the settings of the product, not those of quick tests
-	batchRows int  // of the consumer; 0: 500
+	shipped   bool                 // the consumer and the lag have the settings of the product, not those of quick tests
+	registry  *prometheus.Registry // where the consumers show their metrics; nil: nowhere
+	batchRows int                  // of the consumer; 0: 500
 	client    *kafkago.Client
 	db        driver.Conn
 	pool      *pgxpool.Pool
@@ -284,6 +286,9 @@ func (w *world) consume(t testing.TB, lose func(uint64) bool) (stop func() map[s
 		BatchRows: cmp.Or(w.batchRows, 500), BatchInterval: 50 * time.Millisecond, CommitIdle: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	}
 	filter := int64(8 << 20)
+	if w.registry != nil {
+		cfg.Metrics = kafka.NewMetrics(w.registry, "usage")
+	}
 	if w.shipped {
 		cfg.BatchRows, cfg.BatchInterval, cfg.CommitIdle, filter = 0, 0, 0, 0
 	}
