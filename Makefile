@@ -60,7 +60,7 @@ verify-live: ## verify 40 times while the whole service is killed 20 times: noth
 	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
 
 .PHONY: trouble
-trouble: ## everything that may happen to a store happens to a running service, and nothing is lost (an hour and a half; TROUBLE_ROUNDS=20 times each)
+trouble: ## everything that may happen to a store happens to a running service, and nothing is lost (over two hours; TROUBLE_ROUNDS=20 times each)
 	TENANTFLOW_TEST_TROUBLE_ROUNDS=$(TROUBLE_ROUNDS) TENANTFLOW_TEST_TROUBLE_SECONDS=15 go test -timeout 4h -count 1 -v -run TestRun_NothingIsLostInTrouble ./cmd/tenantflow
 
 .PHONY: backfill
