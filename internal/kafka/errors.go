@@ -86,10 +86,14 @@ func kafkaTransient(err error) bool {
 		}
 		return true // the rest: elections, loading coordinators, an unknown topic that may yet be created
 	}
+	return connectionFailed(err) || !errors.Is(err, context.Canceled)
+}
+
+// connectionFailed reports whether an error says that a connection can't be made, has ended, or has given no answer in time.
+func connectionFailed(err error) bool {
 	var netErr net.Error
 	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) ||
-		!errors.Is(err, context.Canceled)
+		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
 }
 
 // fatal wraps an error that ends the consumer.

@@ -77,15 +77,25 @@ func (g *Group) beforeJoin(ctx context.Context) error {
 		return nil
 	}
 	err := g.leaveGhosts(ctx)
-	if err != nil && kafkaTransient(err) {
+	switch {
+	case err != nil && (ctx.Err() != nil || hindersJoins(err)):
 		return fmt.Errorf("leave the group as the member that it was: %w", err)
-	}
-	if err != nil {
+	case err != nil:
 		g.log.WarnContext(ctx, "can't look for members of this process that were left behind in the group; "+
 			"if there is one, its partitions wait until its session has timed out", slog.Any("reason", err))
 	}
 	g.haunted.Store(false)
 	return nil
+}
+
+// hindersJoins reports whether a join would fail by the same error: then it can wait. Others concern only those who look, such as a right
+// to describe the group that is missing, or a member whose metadata can't be read.
+func hindersJoins(err error) bool {
+	var code kafkago.Error
+	if errors.As(err, &code) {
+		return kafkaTransient(err)
+	}
+	return connectionFailed(err)
 }
 
 // goodbye leaves the ghosts of a membership that has ended: kafka-go takes an interrupted join for an end that needs no leave.
