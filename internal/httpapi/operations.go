@@ -202,7 +202,8 @@ func (a *API) signOut(w http.ResponseWriter, r *http.Request) {
 	seeOther(w)
 }
 
-// session is the cookie. No script reads it, no other site's request brings it, and over TLS it goes nowhere else.
+// session is the cookie. No script reads it, no other site's request brings it, and over TLS it goes to no connection without. Ports don't
+// separate cookies: other services of the same host name get it from the browser.
 func session(r *http.Request, value string, maxAge int) *http.Cookie {
 	secure := r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 	return &http.Cookie{Name: sessionCookie, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode}
@@ -243,7 +244,7 @@ func writePage(w http.ResponseWriter, status int, page *bytes.Buffer) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", operations.ContentSecurityPolicy())
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin") // with no-referrer the form would come with "Origin: null", and be refused where no Sec-Fetch-Site says better
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")

@@ -94,7 +94,7 @@ func TestOperations_PageHasStrictHeaders(t *testing.T) {
 	for _, change := range []func(*http.Request){withToken(everyToken), withToken("x")} {
 		w := f.send(http.MethodGet, "/", nil, change)
 		for name, want := range map[string]string{
-			"Content-Security-Policy": "default-src 'none'; style-src 'sha256-", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+			"Content-Security-Policy": "default-src 'none'; style-src 'sha256-", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
 			"Cache-Control": "no-store", "X-Frame-Options": "DENY", "Content-Type": "text/html; charset=utf-8",
 		} {
 			if got := w.Header().Get(name); !strings.HasPrefix(got, want) {
