@@ -282,7 +282,7 @@ func (c *resultCheck) recorded(r *postgres.Recorded) []absentResult {
 
 // of is the partition of a key.
 func (t *resultTopic) of(key string) int {
-	return (&kafkago.Hash{}).Balance(kafkago.Message{Key: []byte(key)}, t.ids...)
+	return kafka.Partitioner{}.Balance(kafkago.Message{Key: []byte(key)}, t.ids...)
 }
 
 // lookAgain says which results are missing. A run that begins to read late may have passed over a record that was long noted as published
