@@ -62,10 +62,10 @@ func (m *matcher) takes(l *Letter) bool {
 	return named(m.Companies, l.Company) && named(m.Users, l.User) && named(m.IDs, l.ID)
 }
 
-// holdsAny is false if the letter's bytes hold none of the names. Bytes with an escape of JSON may hold a name that is written in
-// another way.
+// holdsAny is false if the letter's bytes hold none of the names. Bytes with an escape of JSON, or with data in base64, may hold a name
+// that is written in another way.
 func (l *Letter) holdsAny(names []string) bool {
-	return slices.ContainsFunc(names, l.contains) || bytes.IndexByte(l.Value, '\\') >= 0
+	return slices.ContainsFunc(names, l.contains) || bytes.IndexByte(l.Value, '\\') >= 0 || bytes.Contains(l.Value, []byte("data_base64"))
 }
 
 func named(wanted []string, name string) bool {

@@ -2,6 +2,7 @@ package deadletter_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -189,6 +190,30 @@ func TestPage_Filters(t *testing.T) {
 				t.Errorf("All gives %d letters, the pages %d", len(all), len(got))
 			}
 		})
+	}
+}
+
+// Data in base64 does not hold the names as they are.
+func TestPage_FiltersLookIntoBase64(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, 1)
+	data := base64.StdEncoding.EncodeToString([]byte(`{"company_id":"acme","user_id":"u-1"}`))
+	rec := &events.Record{Topic: b.topic, Key: []byte("any"), Value: fmt.Appendf(nil,
+		`{"specversion":"1.0","id":"e-1","source":"/app","type":%q,"time":"2026-11-20T00:00:00Z","data_base64":%q}`, events.TypeUsageRecorded, data),
+		Headers: []events.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}}
+	key, value, headers := events.NewDeadLetter(rec, "g/x.usage", events.Reject(events.TenantMismatch, "x"), 1, begun())
+	m := kafka.Message{Key: key, Value: value}
+	for _, h := range headers {
+		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+	}
+	b.write(t, []kafka.Message{m})
+	for _, filter := range []deadletter.Filter{{}, {Companies: []string{"acme"}}, {Users: []string{"u-1"}}} {
+		if got, _ := b.pages(t, deadletter.Query{Filter: filter, Limit: 40}); len(got) != 1 {
+			t.Errorf("%+v: %d letters, want 1", filter, len(got))
+		}
+	}
+	if got, _ := b.pages(t, deadletter.Query{Filter: deadletter.Filter{Companies: []string{"other"}}, Limit: 40}); len(got) != 0 {
+		t.Errorf("another company has %d letters", len(got))
 	}
 }
 
