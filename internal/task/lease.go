@@ -144,6 +144,21 @@ func (l *Lease) advanceWith(ctx context.Context, args []any, also func(context.C
 	return state, nil
 }
 
+// forgotten is how many identities are deleted at a time.
+const forgotten = 5000
+
+// Forget deletes some of the identities that the task has published, and says whether there may be more. It is for a task that has
+// decided about everything.
+func (l *Lease) Forget(ctx context.Context) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tag, err := l.store.pool.Exec(ctx, statement("forget"), l.Task.ID, l.fence, forgotten)
+	if err != nil {
+		return true, explain("forget what a task has published", err)
+	}
+	return tag.RowsAffected() == forgotten, nil
+}
+
 // Finish ends the task in a state: Done, Stopped or Failed.
 func (l *Lease) Finish(ctx context.Context, state State, message string) error {
 	t, err := l.store.one(ctx, "finish", l.Task.ID, l.fence, state, message)

@@ -367,7 +367,7 @@ func (s *shift) run(ctx context.Context) error {
 				return err
 			}
 			if c == nil {
-				return nil
+				return s.forget(ctx)
 			}
 			s.cfg.OnStep(StepDecided)
 			if c.Publish != nil {
@@ -381,6 +381,22 @@ func (s *shift) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// forget deletes what is kept of a task only until everything is decided.
+func (s *shift) forget(ctx context.Context) error {
+	for more := true; more; {
+		if s.asked() {
+			return errStop
+		}
+		if err := s.retry(ctx, func() (err error) {
+			more, err = s.lease.Forget(ctx)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // carryOut publishes a chunk and accounts for it.

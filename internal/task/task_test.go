@@ -429,6 +429,39 @@ func TestTask_WhatItPublishedIsKnownUntilItIsDone(t *testing.T) {
 	}
 }
 
+// A replay may have published millions of events. What is kept of them goes in pieces: one statement for all would not end in time, and the
+// task never.
+func TestTask_ForgetsWhatItPublishedInPieces(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.New(t)
+	s := openStore(t, dsn, "a", 0)
+	made := create(t, s, "t", spec(1))
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, statement := range []string{
+		`CREATE FUNCTION few() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF (SELECT count(*) FROM gone) > 5000 THEN RAISE EXCEPTION 'too many at a time'; END IF;
+			RETURN NULL;
+		END $$`,
+		"CREATE TRIGGER few AFTER DELETE ON task_identities REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION few()",
+		"INSERT INTO task_identities (task_id, identity) SELECT '" + made.ID + "', decode(md5(i::text), 'hex') FROM generate_series(1, 12000) i",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := (&numbers{}).runner(s, nil).Run(t.Context(), made.ID); err != nil || got.State != task.Done {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	var left int
+	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM task_identities").Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d identities are left, %v", left, err)
+	}
+}
+
 // seeing decides by what is published already, as a replay does by what is stored.
 type seeing struct{ *numbers }
 
