@@ -54,12 +54,12 @@ func (s *fileSource) Read(ctx context.Context, r Range, each func(*events.Record
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		line, err := in.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read events from %s: %w", s.file.Name(), err)
-		}
-		if len(line) > longestLine {
+		line, err := readLine(in)
+		switch {
+		case errors.Is(err, bufio.ErrTooLong):
 			return task.Fatalf("read events from %s: the line at byte %d is longer than %d bytes", s.file.Name(), at, longestLine)
+		case err != nil && !errors.Is(err, io.EOF):
+			return fmt.Errorf("read events from %s: %w", s.file.Name(), err)
 		}
 		offset := at
 		at += int64(len(line))
@@ -78,6 +78,21 @@ func (s *fileSource) Read(ctx context.Context, r Range, each func(*events.Record
 		}
 	}
 	return nil
+}
+
+// readLine reads a line with its end. The error is bufio.ErrTooLong where it is longer than longestLine, of which no more is read.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		if len(line)+len(part) > longestLine {
+			return nil, bufio.ErrTooLong
+		}
+		line = append(line, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+	}
 }
 
 // Close implements Source.
