@@ -255,11 +255,11 @@ func (g *Group) runGenerations(ctx context.Context, membership *kafkago.Consumer
 			return fatal("join consumer group %s: %w", g.cfg.Group, err)
 		case err != nil:
 			// A new cluster has no coordinator for a while; a broker may be down. The membership tries again.
+			if !errors.Is(err, kafkago.RebalanceInProgress) { // then it keeps its id
+				g.haunted.Store(true) // first of all, because the next join is not far
+			}
 			g.state.joining(fmt.Errorf("join consumer group %s: %w", g.cfg.Group, err))
 			g.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: joinFailed, Err: err})
-			if !errors.Is(err, kafkago.RebalanceInProgress) { // then it keeps its id
-				g.haunted.Store(true)
-			}
 			continue
 		}
 		g.troubles.Over(ctx, joinFailed, "")

@@ -43,11 +43,13 @@ func newJoining(d *kafkago.Dialer, before func(context.Context) error) (*kafkago
 }
 
 func (j *joining) connect(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := j.dial(ctx, network, address)
+	dialing, cancel := j.dialing(ctx)
+	conn, err := j.dial(dialing, network, address)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
-	if err := j.ready(ctx); err != nil {
+	if err := j.ready(); err != nil { //nolint:contextcheck // the time for a dial would be too short for it
 		_ = conn.Close()
 		return nil, err
 	}
@@ -58,15 +60,25 @@ func (j *joining) connect(ctx context.Context, network, address string) (net.Con
 	return c, nil
 }
 
+// dialing bounds a dial as an interrupt bounds requests.
+func (j *joining) dialing(ctx context.Context) (context.Context, context.CancelFunc) {
+	j.mu.Lock()
+	until := j.until
+	j.mu.Unlock()
+	if !until.IsZero() {
+		return context.WithDeadline(ctx, until)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(j.over, func() { time.AfterFunc(leaveTimeout, cancel) }) //nolint:contextcheck // it ends with either
+	return ctx, func() { stop(); cancel() }
+}
+
 // ready calls the function to call before a connection is used.
-func (j *joining) ready(ctx context.Context) error {
+func (j *joining) ready() error {
 	if j.over.Err() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(j.over, cancel)() //nolint:contextcheck // it ends with either
-	return j.before(ctx)
+	return j.before(j.over)
 }
 
 // interrupt bounds what is under way and all that follows.

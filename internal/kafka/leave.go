@@ -70,15 +70,20 @@ func (g *Group) leaveGhosts(ctx context.Context) error {
 	return nil
 }
 
+// ghostTimeout bounds a look for ghosts. A broker that is so slow may still take a join.
+const ghostTimeout = 20 * time.Second
+
 // beforeJoin is called before each connection of the membership is used. After a join that failed, it leaves the ghosts. Its
 // error is why the next join fails.
 func (g *Group) beforeJoin(ctx context.Context) error {
 	if !g.haunted.Load() {
 		return nil
 	}
-	err := g.leaveGhosts(ctx)
+	looking, cancel := context.WithTimeout(ctx, ghostTimeout)
+	defer cancel()
+	err := g.leaveGhosts(looking)
 	switch {
-	case err != nil && (ctx.Err() != nil || hindersJoins(err)):
+	case err != nil && (ctx.Err() != nil || looking.Err() == nil && hindersJoins(err)):
 		return fmt.Errorf("leave the group as the member that it was: %w", err)
 	case err != nil:
 		g.log.WarnContext(ctx, "can't look for members of this process that were left behind in the group; "+
