@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"tenantflow/internal/health"
 )
@@ -35,13 +36,10 @@ func attention(r *Report) []string {
 	if len(failing) > 0 {
 		say("Waiting and trying again: %s.", strings.Join(failing, ", "))
 	}
-	for _, l := range r.Lag {
-		const late = 60.0 // seconds; what is less comes and goes
-		switch {
-		case l.Data.Seconds != nil && *l.Data.Seconds > late:
-			say("Consumer %s is %s behind.", l.Data.Consumer, age(*l.Data.Seconds))
-		case l.Stale && l.TakenAt.IsZero() && l.Problem != "" && !slices.Contains(all, "Kafka does not answer."):
-			say("How far consumer %s is behind is not known.", l.Data.Consumer)
+	silent := slices.Contains(all, "Kafka does not answer.")
+	for i := range r.Lag {
+		if words := behind(&r.Lag[i], r.Time, silent); words != "" {
+			say("%s", words)
 		}
 	}
 	if n := len(r.Drift.Data.Differences); n > 0 {
@@ -53,6 +51,30 @@ func attention(r *Report) []string {
 		}
 	}
 	return all
+}
+
+// behind says in words that a consumer is behind, or that it is not known whether it is; empty: it is not. silent: it is said already
+// that Kafka does not answer.
+func behind(l *Panel[Lag], now time.Time, silent bool) string {
+	const late = time.Minute // what is less comes and goes
+	most := l.Data.atLeast()
+	unknown := slices.ContainsFunc(l.Data.Partitions, func(p PartitionLag) bool { return p.Seconds == nil && p.Records > 0 })
+	old := now.Sub(l.TakenAt)
+	switch {
+	case l.Stale && l.Problem != "" && old > late:
+		if silent {
+			return ""
+		}
+		if l.TakenAt.IsZero() {
+			return fmt.Sprintf("How far consumer %s is behind is not known.", l.Data.Consumer)
+		}
+		return fmt.Sprintf("How far consumer %s is behind has not been known for %s.", l.Data.Consumer, age(old.Seconds()))
+	case most > late.Seconds():
+		return fmt.Sprintf("Consumer %s is %s behind.", l.Data.Consumer, age(most))
+	case unknown:
+		return fmt.Sprintf("Consumer %s has records before it, and how long they have waited is not known.", l.Data.Consumer)
+	}
+	return ""
 }
 
 // age is a number of seconds as a person says it.

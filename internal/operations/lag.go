@@ -29,10 +29,7 @@ func (b *Board) lagOf(g Group) *gatherer[Lag] {
 			l.Partitions[i] = PartitionLag{Partition: gap.Partition, Records: gap.Records, Committed: gap.Committed, End: gap.End, oldest: gap.Oldest}
 		}
 		l.age(time.Now())
-		sample := LagSample{At: time.Now().UTC(), Records: l.Records}
-		if l.Seconds != nil {
-			sample.Seconds = *l.Seconds
-		}
+		sample := LagSample{At: time.Now().UTC(), Records: l.Records, Seconds: l.atLeast()}
 		history = append(history, sample)
 		history = history[max(0, len(history)-lagHistory):]
 		l.History = slices.Clone(history)
@@ -59,9 +56,23 @@ func (l *Lag) age(now time.Time) {
 		p.Seconds = &seconds
 		most = max(most, seconds)
 	}
-	if known || most > 0 {
+	if known { // an unknown one may be older
 		l.Seconds = &most
 	}
+}
+
+// atLeast is how old the oldest record is at least, in seconds: there may be an older one in a partition of which that is not known.
+func (l *Lag) atLeast() float64 {
+	most := 0.0
+	if l.Seconds != nil {
+		most = *l.Seconds
+	}
+	for _, p := range l.Partitions {
+		if p.Seconds != nil {
+			most = max(most, *p.Seconds)
+		}
+	}
+	return most
 }
 
 // lagNow moves the ages on: while nothing has its effects, they grow.
