@@ -138,6 +138,12 @@ func TestUsage_AServerThatFailsAtAStepLosesNothing(t *testing.T) {
 						if !b.crashAt(t, crash{Step: consumers.StepUnknown, Nth: 1}) {
 							t.Fatal("the service never came to an insert of unknown outcome")
 						}
+						// The insert may still be under way, and be struck: a server that has died lets no heir come so far.
+						enginetest.Await(t, "the insert to end, or the server's step", func() bool {
+							var inserts uint64
+							err := b.db.QueryRow(t.Context(), "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO usage_tracking%'").Scan(&inserts)
+							return b.faults.Struck(t) || err == nil && inserts == 0
+						})
 					}
 				} else {
 					stop = b.start(t, c)

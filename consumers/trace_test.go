@@ -53,7 +53,17 @@ func TestTrace_AnEventsResultsContinueItsTrace(t *testing.T) {
 	}
 	enginetest.Await(t, "the sweeper to publish again", func() bool { return len(records(t, f, created, company+"-registered")) >= 2 })
 
-	spans := flushed()
+	results := records(t, f, created, company+"-registered")
+	var spans []tracetest.Span
+	publishedBy := func(r events.Record) int {
+		return slices.IndexFunc(spans, func(s tracetest.Span) bool {
+			return s.GetName() == "publish "+created && strings.Contains(headerOf(r, "traceparent"), s.Trace+"-"+s.ID)
+		})
+	}
+	enginetest.Await(t, "the spans that published the results to be sent, which end after their records are there", func() bool {
+		spans = flushed()
+		return !slices.ContainsFunc(results, func(r events.Record) bool { return publishedBy(r) < 0 })
+	})
 	var applied *tracetest.Span
 	for i, s := range spans {
 		if s.GetName() == "apply "+events.TypeCompanyRegistered {
@@ -72,15 +82,8 @@ func TestTrace_AnEventsResultsContinueItsTrace(t *testing.T) {
 	}) {
 		t.Errorf("the batch is not linked to the publisher, or the event not to the batch: %v", batches)
 	}
-	for i, r := range records(t, f, created, company+"-registered") {
-		place := headerOf(r, "traceparent")
-		at := slices.IndexFunc(spans, func(s tracetest.Span) bool {
-			return s.GetName() == "publish "+created && strings.Contains(place, s.Trace+"-"+s.ID)
-		})
-		if at < 0 {
-			t.Errorf("record %d names %q, where no span was published", i, place)
-		}
-		if i == 0 && at >= 0 && spans[at].Parent != applied.ID {
+	for i, r := range results {
+		if at := publishedBy(r); i == 0 && spans[at].Parent != applied.ID {
 			t.Errorf("the result was published by %s", spans[at].Parent)
 		}
 		if extension := headerOf(r, "ce_traceparent"); extension != inHeader {

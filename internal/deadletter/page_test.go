@@ -30,7 +30,7 @@ func newBox(t testing.TB, partitions int) *box {
 	broker := enginetest.SharedKafka(t)
 	b := &box{topic: enginetest.NewTopic(t, 1)}
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(b.topic), partitions, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
 	b.client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
 	b.reader = &deadletter.Reader{Client: b.client, Topics: []string{b.topic}}

@@ -86,7 +86,7 @@ func (k *SecuredKafka) addUser(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: Patience}
 	defer transport.CloseIdleConnections()
 	c := &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport}
 	for mechanism, key := range map[kafka.ScramMechanism][]byte{kafka.ScramMechanismSha256: short, kafka.ScramMechanismSha512: long} {

@@ -188,7 +188,7 @@ func CreateTopic(t testing.TB, k *engine.Kafka, name string, partitions int, con
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: Patience}
 	defer transport.CloseIdleConnections()
 	// Without a time of its own the client gives the broker two seconds for the work.
 	c := &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: Patience}

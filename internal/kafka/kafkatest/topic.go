@@ -55,7 +55,7 @@ func (f *Log) Recreate(t *testing.T, broker *engine.Kafka, between func()) {
 
 // RenewClient makes another client, which does not remember the topic as it was.
 func (f *Log) RenewClient(t testing.TB) {
-	transport := &kafkago.Transport{}
+	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
 	// Without a time of its own the client gives the broker two seconds for a topic.
 	f.Client = &kafkago.Client{Addr: kafkago.TCP(f.Brokers), Transport: transport, Timeout: enginetest.Patience}
