@@ -49,7 +49,7 @@ func (j *joining) connect(ctx context.Context, network, address string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	if err := j.ready(); err != nil { //nolint:contextcheck // the time for a dial would be too short for it
+	if err := j.ready(); err != nil { // not bound by ctx: the time for a dial would be too short for it
 		_ = conn.Close()
 		return nil, err
 	}
@@ -69,14 +69,14 @@ func (j *joining) dialing(ctx context.Context) (context.Context, context.CancelF
 		return context.WithDeadline(ctx, until)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(j.over, func() { time.AfterFunc(leaveTimeout, cancel) }) //nolint:contextcheck // it ends with either
+	stop := context.AfterFunc(j.over, func() { time.AfterFunc(leaveTimeout, cancel) })
 	return ctx, func() { stop(); cancel() }
 }
 
 // ready calls the function to call before a connection is used.
 func (j *joining) ready() error {
 	if j.over.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // then it is not called
 	}
 	return j.before(j.over)
 }
