@@ -159,7 +159,7 @@ func (l *Lease) Forget(ctx context.Context) (more bool, err error) {
 	return tag.RowsAffected() == forgotten, nil
 }
 
-// Finish ends the task in a state: Done, Stopped or Failed.
+// Finish ends the task in a state: Done, after Forget, Stopped or Failed.
 func (l *Lease) Finish(ctx context.Context, state State, message string) error {
 	t, err := l.store.one(ctx, "finish", l.Task.ID, l.fence, state, message)
 	if errors.Is(err, pgx.ErrNoRows) {

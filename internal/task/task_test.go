@@ -415,6 +415,9 @@ func TestTask_WhatItPublishedIsKnownUntilItIsDone(t *testing.T) {
 	if err != nil || !known[string(one)] || known[string(two)] {
 		t.Errorf("known: %v, %v", known, err)
 	}
+	if more, err := l.Forget(t.Context()); err != nil || more {
+		t.Fatalf("more to forget: %t, %v", more, err)
+	}
 	if err := l.Finish(t.Context(), task.Done, ""); err != nil {
 		t.Fatal(err)
 	}
