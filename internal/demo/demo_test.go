@@ -2,23 +2,34 @@ package demo
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"tenantflow/events"
 	"tenantflow/internal/model"
 )
 
-func TestASmallDemoPasses(t *testing.T) {
+// A real Prometheus scrapes the service, killed and started again, and every query of every panel of the dashboard has data.
+func TestASmallDemoPassesAndEveryPanelOfTheDashboardHasData(t *testing.T) {
 	t.Parallel()
 	var out, log bytes.Buffer
 	dir := t.TempDir()
-	err := Run(t.Context(), Config{Events: 40_000, Seed: 7, Dir: filepath.Join(dir, "demo"), Build: filepath.Join(dir, "tenantflow"), Out: &out, Log: &log})
-	if err != nil {
+	began := time.Now()
+	p := startPrometheus(t, dir)
+	c := Config{Events: 40_000, Seed: 7, Dir: filepath.Join(dir, "demo"), Build: filepath.Join(dir, "tenantflow"), Out: &out, Log: &log}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	followed := make(chan error, 1)
+	go func() { followed <- p.follow(ctx, filepath.Join(c.Dir, "tenantflow.log")) }()
+	err := Run(t.Context(), c)
+	stop()
+	if err := errors.Join(err, <-followed); err != nil {
 		t.Fatalf("%v\n%s%s", err, &log, &out)
 	}
 	for _, want := range []string{"40,000", "dead letters", "counters", "near the limit: GET /v1/users/c0", `"exceeded":true`, "verify: passed", "PASSED"} {
@@ -26,6 +37,7 @@ func TestASmallDemoPasses(t *testing.T) {
 			t.Errorf("the report does not say %q:\n%s", want, &out)
 		}
 	}
+	p.checkPanels(t, began)
 }
 
 func TestTheReportNamesWhatIsNotAsPredicted(t *testing.T) {
