@@ -141,7 +141,7 @@ func TestUsage_AServerThatFailsAtAStepLosesNothing(t *testing.T) {
 						// The insert may still be under way, and be struck: a server that has died lets no heir come so far.
 						enginetest.Await(t, "the insert to end, or the server's step", func() bool {
 							var inserts uint64
-							err := b.db.QueryRow(t.Context(), "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO usage_tracking%'").Scan(&inserts)
+							err := b.db.QueryRow(t.Context(), insertsUnderWay).Scan(&inserts)
 							return b.faults.Struck(t) || err == nil && inserts == 0
 						})
 					}

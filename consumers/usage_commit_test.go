@@ -78,12 +78,15 @@ func TestCommit_UnansweredEndsTheGeneration(t *testing.T) {
 	})
 }
 
+// insertsUnderWay asks ClickHouse how many inserts it works on.
+const insertsUnderWay = "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO usage_tracking%'"
+
 // settled waits until ClickHouse runs no insert any more.
 func (f *fixture) settled(t *testing.T) {
 	t.Helper()
 	quiet := time.Now().Add(2 * time.Second)
 	enginetest.Await(t, "the inserts to be over", func() bool {
-		if f.count(t, "SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO usage_tracking%'") > 0 {
+		if f.count(t, insertsUnderWay) > 0 {
 			quiet = time.Now().Add(2 * time.Second)
 		}
 		return time.Now().After(quiet)

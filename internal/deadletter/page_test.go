@@ -48,7 +48,12 @@ func (b *box) letter(n int) kafka.Message {
 		Value: fmt.Appendf(nil, `{"company_id":%q,"user_id":"u-%d","padding":"................................"}`, company, n%7),
 		Headers: []events.Header{{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_id", Value: []byte(id)}, {Key: "ce_source", Value: []byte("/app")},
 			{Key: "ce_type", Value: []byte(events.TypeUsageRecorded)}, {Key: "ce_time", Value: []byte("2026-11-20T00:00:00Z")}}}
-	key, value, headers := events.NewDeadLetter(rec, "g/x.usage", events.Reject(reasons[n%3], "number %d", n), 1, begun().Add(time.Duration(n)*time.Second))
+	return published(rec, events.Reject(reasons[n%3], "number %d", n), begun().Add(time.Duration(n)*time.Second))
+}
+
+// published makes the letter of a record, as it is published.
+func published(rec *events.Record, why *events.Rejection, at time.Time) kafka.Message {
+	key, value, headers := events.NewDeadLetter(rec, "g/x.usage", why, 1, at)
 	m := kafka.Message{Key: key, Value: value}
 	for _, h := range headers {
 		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
@@ -201,12 +206,7 @@ func TestPage_FiltersLookIntoBase64(t *testing.T) {
 	rec := &events.Record{Topic: b.topic, Key: []byte("any"), Value: fmt.Appendf(nil,
 		`{"specversion":"1.0","id":"e-1","source":"/app","type":%q,"time":"2026-11-20T00:00:00Z","data_base64":%q}`, events.TypeUsageRecorded, data),
 		Headers: []events.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}}
-	key, value, headers := events.NewDeadLetter(rec, "g/x.usage", events.Reject(events.TenantMismatch, "x"), 1, begun())
-	m := kafka.Message{Key: key, Value: value}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
-	}
-	b.write(t, []kafka.Message{m})
+	b.write(t, []kafka.Message{published(rec, events.Reject(events.TenantMismatch, "x"), begun())})
 	for _, filter := range []deadletter.Filter{{}, {Companies: []string{"acme"}}, {Users: []string{"u-1"}}} {
 		if got, _ := b.pages(t, deadletter.Query{Filter: filter, Limit: 40}); len(got) != 1 {
 			t.Errorf("%+v: %d letters, want 1", filter, len(got))

@@ -40,7 +40,7 @@ func TestAMemberComesBackAtOnceAfterItsBrokerWasKilled(t *testing.T) {
 		took := time.Since(back)
 		t.Logf("it had its partitions again %s after the broker was back", took.Round(100*time.Millisecond))
 		if took > session/2 {
-			t.Error("it waited for a member that nobody is")
+			t.Error("it waited for a member that is gone")
 		}
 		f.RenewClient(t)
 	}

@@ -40,7 +40,7 @@ func (b *Board) lagOf(g Group) *gatherer[Lag] {
 // age says how old the oldest records are at a time.
 func (l *Lag) age(now time.Time) {
 	l.Records, l.Seconds = 0, nil
-	known, most := true, 0.0
+	known := true
 	for i := range l.Partitions {
 		p := &l.Partitions[i]
 		l.Records += p.Records
@@ -54,9 +54,9 @@ func (l *Lag) age(now time.Time) {
 			seconds = tenths(max(0, now.Sub(p.oldest)))
 		}
 		p.Seconds = &seconds
-		most = max(most, seconds)
 	}
 	if known { // an unknown one may be older
+		most := l.atLeast()
 		l.Seconds = &most
 	}
 }

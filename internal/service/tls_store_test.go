@@ -161,7 +161,7 @@ func TestTLS_Postgres(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The server reads its files again a little after it is told to.
+	// The server reads its files again a little after the signal.
 	reload := func() {
 		t.Helper()
 		const loaded = "SELECT pg_conf_load_time()::text"
