@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"tenantflow/events"
@@ -147,4 +148,38 @@ func TestArchive_DoesNotGoOnBehindADamagedTail(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	sameFiles(t, files(t, l.dir()), before)
+}
+
+// A file that the archiver replaces while the archive is read is no damage.
+func TestArchive_IsWholeWhileItIsContinued(t *testing.T) {
+	t.Parallel()
+	l := newLog(t, enginetest.SharedKafka(t), 2)
+	l.grow(t, 24) // two files that are not full
+	l.archive(t)
+	before := l.open(t)
+	goOn := func() { // other files instead of those
+		was := files(t, l.dir())
+		l.grow(t, 4)
+		l.archive(t)
+		for name := range files(t, l.dir()) {
+			delete(was, name)
+		}
+		if len(was) < 2 {
+			t.Fatalf("only %d files were replaced", len(was))
+		}
+	}
+	goOn()
+	if err := before.Check(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	l.grow(t, 16)
+	l.archive(t)
+	once := sync.OnceFunc(goOn)
+	v, err := archive.Verify(t.Context(), l.root, l.topic, func(int64, int64) { once() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Problems) > 0 || len(v.Notes) > 0 {
+		t.Errorf("problems %v, notes %v", v.Problems, v.Notes)
+	}
 }

@@ -83,26 +83,74 @@ func (a *Archive) Manifest() *Manifest { return a.manifest }
 // Check compares the size and the SHA-256 of every file with the manifest. After it, all that Read shows is what was written,
 // unless the files change meanwhile, which Read finds. The error is a *DamagedError for the first file that differs.
 func (a *Archive) Check(ctx context.Context, progress func(done, total int64)) error {
-	var done, total int64
+	count := a.counter(progress)
 	for _, p := range a.manifest.Partitions {
-		for _, f := range p.Files {
-			total += f.Bytes
-		}
-	}
-	for _, p := range a.manifest.Partitions {
-		for _, f := range p.Files {
+		err := a.walk(p.Partition, kafka.Range{From: p.From, To: p.To}, func(f File) error {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
 			}
 			if err := checkFile(a.dir, f); err != nil {
 				return err
 			}
-			if done += f.Bytes; progress != nil {
-				progress(done, total)
-			}
+			count(f)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// counter says how many bytes of all are done. A file that was replaced meanwhile may be larger than the one that was counted on.
+func (a *Archive) counter(progress func(done, total int64)) func(File) {
+	var done, total int64
+	for _, p := range a.manifest.Partitions {
+		for _, f := range p.Files {
+			total += f.Bytes
+		}
+	}
+	return func(f File) {
+		if done = min(done+f.Bytes, total); progress != nil {
+			progress(done, total)
+		}
+	}
+}
+
+// walk calls each for the files of a partition that hold offsets of r, in order. Where each finds a file missing that the archiver
+// has replaced meanwhile, it is called for the one that holds the same offsets now. Any other error of each ends it.
+func (a *Archive) walk(partition int, r kafka.Range, each func(File) error) error {
+	m := a.manifest
+	for r.From < r.To {
+		f := m.fileBehind(partition, r.From)
+		if f == nil || f.From >= r.To {
+			return nil
+		}
+		err := each(*f)
+		if missing(err) {
+			now, readErr := readManifest(a.dir)
+			if readErr != nil {
+				return readErr
+			}
+			if now.Topic != m.Topic {
+				return refuse("%s holds the archive of another topic now, %s", a.dir, now.Topic)
+			}
+			if g := now.fileBehind(partition, r.From); g != nil && g.Name != f.Name {
+				m = now
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		r.From = f.To
+	}
+	return nil
+}
+
+// missing reports whether an error says that a file is not there.
+func missing(err error) bool {
+	return errors.As(err, new(*DamagedError)) && errors.Is(err, fs.ErrNotExist)
 }
 
 // checkFile compares size and SHA-256.
@@ -110,7 +158,7 @@ func checkFile(dir string, want File) error {
 	path := filepath.Join(dir, want.Name)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &DamagedError{path, errors.New("the file is missing")}
+		return &DamagedError{path, fmt.Errorf("the file is missing: %w", err)}
 	}
 	if err != nil {
 		return fmt.Errorf("read the archive: %w", err)
@@ -149,14 +197,9 @@ func (a *Archive) Read(ctx context.Context, partition int, r kafka.Range, each f
 		return err
 	}
 	defer files.close()
-	m := a.manifest
-	for renewed := false; r.From < r.To; {
-		f := m.fileBehind(partition, r.From)
-		if f == nil || f.From >= r.To {
-			return nil
-		}
-		stop := errors.New("enough")
-		err := files.read(partition, *f, r.From, func(rec *events.Record) error {
+	at, stop := r.From, errors.New("enough")
+	err = a.walk(partition, r, func(f File) error {
+		return files.read(partition, f, at, func(rec *events.Record) error {
 			switch {
 			case rec.Offset >= r.To:
 				return stop
@@ -166,27 +209,14 @@ func (a *Archive) Read(ctx context.Context, partition int, r kafka.Range, each f
 			if err := each(rec); err != nil {
 				return err
 			}
-			r.From = rec.Offset + 1
+			at = rec.Offset + 1
 			return nil
 		})
-		switch {
-		case errors.Is(err, stop):
-			return nil
-		case errors.As(err, new(*DamagedError)) && errors.Is(err, fs.ErrNotExist) && !renewed:
-			renewed = true
-			if m, err = readManifest(a.dir); err != nil {
-				return err
-			}
-			if m.Topic != a.manifest.Topic {
-				return refuse("%s holds the archive of another topic now, %s", a.dir, m.Topic)
-			}
-			continue
-		case err != nil:
-			return err
-		}
-		r.From, renewed = max(r.From, f.To), false
+	})
+	if errors.Is(err, stop) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // OffsetAt is the offset of the first record of a partition that is not older than a time, or where the partition's archive

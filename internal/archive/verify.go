@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"tenantflow/events"
+	"tenantflow/internal/kafka"
 )
 
 // A Verification says what is in an archive, and what is wrong with it.
@@ -34,23 +36,31 @@ func Verify(ctx context.Context, root, topic string, progress func(done, total i
 		return nil, err
 	}
 	defer files.close()
-	var done, total int64
-	for _, p := range a.manifest.Partitions {
-		for _, f := range p.Files {
-			total += f.Bytes
-		}
-	}
+	count := a.counter(progress)
 	for i := range a.manifest.Partitions {
 		p := &a.manifest.Partitions[i]
-		for _, f := range p.Files {
-			if err := ctx.Err(); err != nil {
-				return nil, context.Cause(ctx)
-			}
-			if err := a.verifyFile(ctx, files, p.Partition, f); err != nil {
+		for r := (kafka.Range{From: p.From, To: p.To}); r.From < r.To; {
+			var looked File
+			err := a.walk(p.Partition, r, func(f File) error {
+				if err := ctx.Err(); err != nil {
+					return context.Cause(ctx)
+				}
+				looked = f
+				if err := a.verifyFile(ctx, files, p.Partition, f); err != nil {
+					return err
+				}
+				count(f)
+				return nil
+			})
+			switch {
+			case err == nil:
+				r.From = r.To
+			case ctx.Err() != nil, errors.As(err, new(*RefusedError)):
+				return nil, err
+			default:
 				v.Problems = append(v.Problems, words(err))
-			}
-			if done += f.Bytes; progress != nil {
-				progress(done, total)
+				count(looked)
+				r.From = looked.To
 			}
 		}
 		v.Partitions = append(v.Partitions, reportOf(p))
@@ -68,7 +78,7 @@ func Verify(ctx context.Context, root, topic string, progress func(done, total i
 // verifyFile checks one file in both ways: as the bytes that were written, and as records.
 func (a *Archive) verifyFile(ctx context.Context, files *fileReader, partition int, f File) error {
 	err := checkFile(a.dir, f)
-	if err != nil && errors.Is(err, os.ErrNotExist) {
+	if missing(err) {
 		return err
 	}
 	got := File{TooLarge: 0}
@@ -102,14 +112,18 @@ func (a *Archive) verifyFile(ctx context.Context, files *fileReader, partition i
 	return err
 }
 
-// strangers names files that the manifest does not. While an archiver is at work there are some.
+// strangers names files that neither the manifest that was read nor the one of now does. While an archiver is at work there are some.
 func (v *Verification) strangers(a *Archive) error {
 	entries, err := os.ReadDir(a.dir)
 	if err != nil {
 		return err
 	}
+	now, err := readManifest(a.dir)
+	if err != nil {
+		return err
+	}
 	known := map[string]bool{manifestName: true, lockName: true}
-	for _, p := range a.manifest.Partitions {
+	for _, p := range slices.Concat(a.manifest.Partitions, now.Partitions) {
 		for _, f := range p.Files {
 			known[f.Name] = true
 		}
