@@ -45,8 +45,9 @@ const (
 	otherData // another event of the same identity has
 )
 
-// decide gives the letters' verdicts. records has what is to be published of those that are Published, and nil for the others.
-func (j *judge) decide(ctx context.Context, letters []*deadletter.Letter) (verdicts []Verdict, records []*events.Record, err error) {
+// decide gives the letters' verdicts. records has what is to be published of those that are Published, and nil for the others; of whose
+// events these are.
+func (j *judge) decide(ctx context.Context, letters []*deadletter.Letter) (verdicts []Verdict, records []*events.Record, of []*event, err error) {
 	verdicts, records = make([]Verdict, len(letters)), make([]*events.Record, len(letters))
 	origins := make([]events.Origin, len(letters))
 	for i, l := range letters {
@@ -54,7 +55,7 @@ func (j *judge) decide(ctx context.Context, letters []*deadletter.Letter) (verdi
 	}
 	changes, err := j.letters.LetterChanges(ctx, origins)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	all, original := make([]*event, len(letters)), make([]*event, len(letters))
 	for i, l := range letters {
@@ -67,11 +68,11 @@ func (j *judge) decide(ctx context.Context, letters []*deadletter.Letter) (verdi
 		}
 	}
 	if err := j.leaveOut(ctx, verdicts, all); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	had, err := j.effects.look(ctx, all, original)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for i, l := range letters {
 		if all[i] != nil {
@@ -81,7 +82,7 @@ func (j *judge) decide(ctx context.Context, letters []*deadletter.Letter) (verdi
 			records[i] = nil
 		}
 	}
-	return verdicts, records, nil
+	return verdicts, records, all, nil
 }
 
 // understand patches and decodes the event of a letter.
@@ -110,6 +111,23 @@ func (j *judge) understand(l *deadletter.Letter) (v Verdict, r *events.Record, o
 
 // leaveOut takes out events of users who asked to be erased, and of purged companies.
 func (j *judge) leaveOut(ctx context.Context, verdicts []Verdict, all []*event) error {
+	forgotten, err := j.forgotten(ctx, all)
+	if err != nil {
+		return err
+	}
+	for i, e := range all {
+		if e == nil {
+			continue
+		}
+		if v, ok := forgotten(e); ok {
+			verdicts[i], all[i] = v, nil
+		}
+	}
+	return nil
+}
+
+// forgotten asks whose events, of some, must not come back. The answer has the verdict of such a one. Events may be nil.
+func (j *judge) forgotten(ctx context.Context, all []*event) (func(*event) (Verdict, bool), error) {
 	var companies []string
 	seen := map[string]bool{}
 	for _, e := range all {
@@ -119,22 +137,21 @@ func (j *judge) leaveOut(ctx context.Context, verdicts []Verdict, all []*event) 
 		}
 	}
 	if len(companies) == 0 {
-		return nil
+		return func(*event) (Verdict, bool) { return Verdict{}, false }, nil
 	}
 	out, err := j.letters.LeftOut(ctx, companies)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for i, e := range all {
+	return func(e *event) (Verdict, bool) {
 		switch {
-		case e == nil:
 		case out.Purged(e.company):
-			verdicts[i], all[i] = Verdict{Purged, "company " + e.company + " is purged"}, nil
+			return Verdict{Purged, "company " + e.company + " is purged"}, true
 		case e.user != "" && out.Erased(e.company, e.user):
-			verdicts[i], all[i] = Verdict{Erased, "the user has asked to be erased"}, nil
+			return Verdict{Erased, "the user has asked to be erased"}, true
 		}
-	}
-	return nil
+		return Verdict{}, false
+	}, nil
 }
 
 // judged is the verdict about an event that can be published.

@@ -366,3 +366,28 @@ func TestRedrive_RefusesAWrongRequest(t *testing.T) {
 		}
 	}
 }
+
+// What was decided before a user asked to be erased is not done after it, whoever comes to do it.
+func TestRedrive_LeavesOutWhoIsForgottenBeforeADecisionIsCarriedOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email, status) VALUES ('acme', '', '', 'active')")
+	letters := events.DeadLetterTopic(w.usage())
+	for i, user := range []string{"u-x", "u-y"} {
+		w.write(t, letters, letter(message("f-"+user, events.TypeUsageRecorded, "k", usageData("acme", user, "")), w.group(), w.usage(), 0, int64(i), events.RejectedByStore))
+	}
+	s := w.station(t)
+	id := s.create(t, redrive.Request{})
+	w.crashAt(t, id, task.StepProposed, 1)
+	w.exec(t, `INSERT INTO inbox (source, event_id, type, company_id, state, fingerprint, event) VALUES
+		('/s', 'e', 'company.user_erasure_requested.v1', 'acme', 'held', '', '{"data": {"company_id": "acme", "user_id": "u-x"}}')`)
+	if got, want := s.run(t, id).Counts, (task.Counts{"erased": 1, "published": 1}); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got, want := w.states(t), map[string]int64{"redriven": 1}; !maps.Equal(got, want) {
+		t.Errorf("the letters are %v, want %v and the other one open", got, want)
+	}
+	if n := len(slices.Concat(slices.Collect(maps.Values(w.read(t, w.usage())))...)); n != 1 {
+		t.Errorf("%d records are published, want 1", n)
+	}
+}

@@ -143,7 +143,7 @@ func (k *Kind) decide(ctx context.Context, j *judge, task string, effects []stri
 		return nil, err
 	}
 	here := slices.DeleteFunc(slices.Clone(letters), func(l *deadletter.Letter) bool { return l == nil })
-	verdicts, records, err := j.decide(ctx, here)
+	verdicts, records, of, err := j.decide(ctx, here)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (k *Kind) decide(ctx context.Context, j *judge, task string, effects []stri
 		v := Verdict{Failed, "the letter has left the log"}
 		if l != nil {
 			if v = verdicts[at]; v.Outcome == Published {
-				m := k.message(l, records[at], task, effects)
+				m := k.message(l, records[at], of[at], task, effects)
 				if fits(&m) {
 					d.messages = append(d.messages, m)
 				} else {
@@ -170,8 +170,14 @@ func (k *Kind) decide(ctx context.Context, j *judge, task string, effects []stri
 	return d, nil
 }
 
+// A subject is what a message that is to be published is about.
+type subject struct {
+	of     *event
+	letter postgres.LetterRef
+}
+
 // message makes the record that is published. One with another key goes where that key belongs.
-func (k *Kind) message(l *deadletter.Letter, r *events.Record, task string, effects []string) replay.Message {
+func (k *Kind) message(l *deadletter.Letter, r *events.Record, of *event, task string, effects []string) replay.Message {
 	e, err := events.ParseEnvelope(r)
 	if err != nil {
 		e = &events.Envelope{} // it was decoded before
@@ -179,7 +185,7 @@ func (k *Kind) message(l *deadletter.Letter, r *events.Record, task string, effe
 	original := slices.DeleteFunc(slices.Clone(r.Headers), func(h events.Header) bool { return h.Key == events.HeaderReplayOf })
 	headers := k.cfg.Key.ReplayHeaders(original, task, effects, e.Source, e.ID)
 	headers = append(headers, events.Header{Key: events.HeaderReplayOf, Value: []byte(deadletter.FormatOrigin(l.Origin))})
-	m := replay.Message{Partition: l.Partition, Key: r.Key, Value: r.Value, Headers: headers}
+	m := replay.Message{Partition: l.Partition, Key: r.Key, Value: r.Value, Headers: headers, Subject: subject{of, l.Ref()}}
 	if string(r.Key) != string(l.Key) {
 		m.Partition = replay.AnyPartition
 	}
@@ -199,6 +205,9 @@ type work struct {
 	// The chunk decided last, so that its letters need not be read again.
 	decided  *task.Chunk
 	messages []replay.Message
+
+	// What was decided and not done by the Publish that was last: the letters stay as they are.
+	withheld map[events.Origin]Verdict
 }
 
 // Open implements task.Kind.
@@ -217,7 +226,7 @@ func (k *Kind) Open(ctx context.Context, l *task.Lease) (task.Work, error) {
 	if w.spec.Rate > 0 {
 		w.most = max(1, min(w.most, int(2*w.spec.Rate))) // about two seconds' worth, so that a stop need not wait
 	}
-	w.publisher, err = replay.NewPublisher(ctx, replay.PublisherConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Rate: w.spec.Rate, Waiting: l.Waiting})
+	w.publisher, err = replay.NewPublisher(ctx, replay.PublisherConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Rate: w.spec.Rate, Keep: w.keep, Waiting: l.Waiting})
 	if err != nil {
 		return nil, err
 	}
@@ -303,55 +312,92 @@ func (d *decision) counts() task.Counts {
 
 // Publish implements task.Work.
 func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) {
-	messages, changed := w.messages, task.Counts(nil)
+	messages := w.messages
+	w.withheld = map[events.Origin]Verdict{}
 	if c != w.decided {
 		var err error
-		if messages, changed, err = w.again(ctx, c); err != nil {
+		if messages, err = w.again(ctx, c); err != nil {
 			return nil, err
 		}
 	}
-	return changed, w.publisher.Publish(ctx, messages)
+	// Those that are withheld leave the list, and it may be published once more.
+	if err := w.publisher.Publish(ctx, slices.Clone(messages)); err != nil {
+		return nil, err
+	}
+	change := task.Counts{}
+	for _, v := range w.withheld {
+		change[v.Outcome.String()]++
+		change[Published.String()]--
+	}
+	return change, nil
+}
+
+// keep withholds the events whose company or user was forgotten since it was decided to publish them.
+func (w *work) keep(ctx context.Context, some []replay.Message) ([]replay.Message, error) {
+	of := make([]*event, len(some))
+	for i := range some {
+		s, _ := some[i].Subject.(subject)
+		of[i] = s.of
+	}
+	forgotten, err := w.judge.forgotten(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	kept := some[:0]
+	for i, m := range some {
+		s, _ := m.Subject.(subject)
+		if v, ok := forgotten(of[i]); ok {
+			w.withhold(s.letter.Origin, v)
+			continue
+		}
+		kept = append(kept, m)
+	}
+	return kept, nil
+}
+
+func (w *work) withhold(o events.Origin, v Verdict) {
+	w.withheld[o] = v
+	w.kind.cfg.Refused(o, v)
 }
 
 // again makes the messages of a chunk that an earlier owner has decided. The same patch makes the same event of the same letter.
-func (w *work) again(ctx context.Context, c *task.Chunk) ([]replay.Message, task.Counts, error) {
+func (w *work) again(ctx context.Context, c *task.Chunk) ([]replay.Message, error) {
 	var s sending
 	if err := json.Unmarshal(c.Publish, &s); err != nil {
-		return nil, nil, task.Fatalf("read what is to be published by task %s: %w", w.lease.Task.ID, err)
+		return nil, task.Fatalf("read what is to be published by task %s: %w", w.lease.Task.ID, err)
 	}
 	places := make([]deadletter.Place, len(s.Publish))
 	for i, one := range s.Publish {
 		places[i] = one.Place
 	}
 	read := map[deadletter.Place]replay.Message{}
+	unfit := map[deadletter.Place]Verdict{}
 	if err := w.kind.reader(w.choices.topic).At(ctx, places, func(l *deadletter.Letter) error {
 		l = l.Clone()
-		r := l.Original()
-		if w.judge.fix != nil {
-			var err error
-			if r, err = w.judge.fix.Apply(l); err != nil {
-				return task.Fatalf("patch the letter %s: it could be patched before: %w", deadletter.FormatOrigin(l.Origin), err)
-			}
+		v, r, of, _ := w.judge.understand(l)
+		if v.Outcome != Published {
+			unfit[l.Place] = Verdict{Failed, "it could be published when that was decided, and can't any more: " + v.Why}
+			return nil
 		}
-		read[l.Place] = w.kind.message(l, r, w.lease.Task.ID, w.spec.Effects)
+		read[l.Place] = w.kind.message(l, r, of, w.lease.Task.ID, w.spec.Effects)
 		return nil
 	}); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var messages []replay.Message
-	lost := int64(0)
-	for _, place := range places {
-		m, here := read[place]
+	for _, one := range s.Publish {
+		m, here := read[one.Place]
 		if !here {
-			lost++
+			v, known := unfit[one.Place]
+			if !known {
+				v = Verdict{Failed, "the letter has left the log"}
+			}
+			w.withhold(one.Ref.Origin, v)
 			continue
 		}
 		messages = append(messages, m)
 	}
-	if lost > 0 {
-		return messages, task.Counts{Published.String(): -lost, Failed.String(): lost}, nil
-	}
-	return messages, nil, nil
+	return messages, nil
 }
 
 // Account implements task.Accounting: the letters' states move with the position.
@@ -363,9 +409,11 @@ func (w *work) Account(ctx context.Context, tx pgx.Tx, c *task.Chunk) error {
 	if err := json.Unmarshal(c.Publish, &s); err != nil {
 		return task.Fatalf("read what was published by task %s: %w", w.lease.Task.ID, err)
 	}
-	refs := make([]postgres.LetterRef, len(s.Publish))
-	for i, one := range s.Publish {
-		refs[i] = one.Ref
+	var refs []postgres.LetterRef
+	for _, one := range s.Publish {
+		if _, not := w.withheld[one.Ref.Origin]; !not {
+			refs = append(refs, one.Ref)
+		}
 	}
 	why := "published again as it was"
 	if w.judge.fix != nil {

@@ -46,8 +46,12 @@ func (s *archiveSource) Ranges(context.Context) ([]Range, error) {
 	return all, nil
 }
 
-// Read implements Source.
+// Read implements Source. An archive only grows, so one that does not hold the range is not the one that was planned with.
 func (s *archiveSource) Read(ctx context.Context, r Range, each func(*events.Record) error) error {
+	if held := s.archive.Bounds()[r.Partition]; r.From < held.From || r.To > held.To {
+		return task.Fatalf("read offsets %d to %d of partition %d from the archive in %s: it holds %d to %d. It is not the archive that was planned "+
+			"with; give this process the same one, and `tenantflow task resume` the task", r.From, r.To-1, r.Partition, s.archive.Dir(), held.From, held.To-1)
+	}
 	return unusable(s.archive.Read(ctx, r.Partition, kafka.Range{From: r.From, To: r.To}, each))
 }
 

@@ -105,23 +105,7 @@ func TestReplay_FromAnArchiveIntoARecreatedTopic(t *testing.T) {
 	root := w.archived(t)
 	before := w.perPartition(t)
 
-	res, err := w.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{w.topic()}})
-	if err == nil {
-		err = res.Errors[w.topic()]
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, func() bool {
-		_, err := kafka.Ends(ctx, w.client, w.topic())
-		return kafka.NoTopic(err)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	enginetest.CreateTopic(t, enginetest.SharedKafka(t), w.topic(), 2)
-	w.Partitions = 2
+	w.recreate(t, 2)
 	w.consume(t, nil)
 
 	s := w.station(t, archives)
@@ -139,6 +123,24 @@ func TestReplay_FromAnArchiveIntoARecreatedTopic(t *testing.T) {
 			}
 		}
 	}
+}
+
+// recreate deletes the topic and makes it again, empty.
+func (w *world) recreate(t testing.TB, partitions int) {
+	t.Helper()
+	res, err := w.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{w.topic()}})
+	if err == nil {
+		err = res.Errors[w.topic()]
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Await(t, "the topic is gone", func() bool {
+		_, err := kafka.Ends(t.Context(), w.client, w.topic())
+		return kafka.NoTopic(err)
+	})
+	enginetest.CreateTopic(t, enginetest.SharedKafka(t), w.topic(), partitions)
+	w.Partitions = partitions
 }
 
 // perPartition are the values of the records, by partition.

@@ -20,16 +20,31 @@ type judge interface {
 	held() int64
 	// decide gives the records' verdicts, in the order in which they were added.
 	decide(ctx context.Context) ([]verdict, error)
+	// forgotten asks who of some owners must not come back. The answer says Purged or Erased of those, and Published of the others.
+	forgotten(ctx context.Context, owners []owner) (func(owner) Outcome, error)
+	// owner says whose event a record holds that was published by decide. The error says why it is none any more.
+	owner(r *events.Record) (owner, error)
 	// stillCounted counts those of the records, by their number in the order of add, that the totals count although their rows are missing.
 	stillCounted(ctx context.Context, records []int) (int64, error)
 }
 
 // A verdict is what becomes of a record.
 type verdict struct {
-	offset  int64
-	outcome Outcome // Published: it is missing
-	event   *Event  // of one that is missing
+	offset         int64
+	outcome        Outcome // Published: it is missing
+	content, large content // what its dead letter would hold
+	event          *Event  // of one that is missing
 }
+
+// verdictOn is the verdict on a record, until more is known.
+func verdictOn(r *events.Record, outcome Outcome) verdict {
+	v := verdict{offset: r.Offset, outcome: outcome}
+	v.content, v.large = contentOf(r)
+	return v
+}
+
+// An owner is the company of an event, and its user; empty: it is about none.
+type owner struct{ company, user string }
 
 // An Event names an event that is missing.
 type Event struct {
@@ -67,30 +82,22 @@ func (r *rules) leave(ctx context.Context, candidates []*verdict, same func(i, j
 	if len(candidates) == 0 {
 		return nil
 	}
-	var companies []string
-	seen := map[string]bool{}
-	for _, c := range candidates {
-		if !seen[c.event.Company] {
-			seen[c.event.Company] = true
-			companies = append(companies, c.event.Company)
-		}
+	owners := make([]owner, len(candidates))
+	for i, c := range candidates {
+		owners[i] = owner{c.event.Company, c.event.User}
 	}
-	out, err := r.store.LeftOut(ctx, companies)
+	forgotten, err := r.forgotten(ctx, owners)
 	if err != nil {
 		return err
 	}
 	firsts := map[string]int{}
 	var identities [][]byte
 	for i, c := range candidates {
-		switch {
-		case out.Purged(c.event.Company):
-			c.outcome = Purged
-			continue
-		case c.event.User != "" && out.Erased(c.event.Company, c.event.User):
-			c.outcome = Erased
+		if outcome := forgotten(owners[i]); outcome != Published {
+			c.outcome = outcome
 			continue
 		}
-		reason, written, err := r.letters.of(ctx, c.event.Partition, c.offset)
+		reason, written, err := r.letters.of(ctx, c.event.Partition, c)
 		switch {
 		case err != nil:
 			return err
@@ -125,4 +132,29 @@ func (r *rules) leave(ctx context.Context, candidates []*verdict, same func(i, j
 		}
 	}
 	return nil
+}
+
+// forgotten implements judge.
+func (r *rules) forgotten(ctx context.Context, owners []owner) (func(owner) Outcome, error) {
+	var companies []string
+	seen := map[string]bool{}
+	for _, o := range owners {
+		if !seen[o.company] {
+			seen[o.company] = true
+			companies = append(companies, o.company)
+		}
+	}
+	out, err := r.store.LeftOut(ctx, companies)
+	if err != nil {
+		return nil, err
+	}
+	return func(o owner) Outcome {
+		switch {
+		case out.Purged(o.company):
+			return Purged
+		case o.user != "" && out.Erased(o.company, o.user):
+			return Erased
+		}
+		return Published
+	}, nil
 }

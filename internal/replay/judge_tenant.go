@@ -30,7 +30,7 @@ func (j *tenantJudge) reset(partition int) {
 func (j *tenantJudge) held() int64 { return j.bytes }
 
 func (j *tenantJudge) add(r *events.Record) {
-	v := verdict{offset: r.Offset, outcome: AlreadyThere}
+	v := verdictOn(r, AlreadyThere)
 	copied := copyOf(r)
 	e, err := j.decoder.Decode(&copied)
 	switch {
@@ -65,6 +65,15 @@ func copyOf(r *events.Record) events.Record {
 		c.Headers[i] = events.Header{Key: h.Key, Value: bytes.Clone(h.Value)}
 	}
 	return c
+}
+
+func (j *tenantJudge) owner(r *events.Record) (owner, error) {
+	copied := copyOf(r)
+	e, err := j.decoder.Decode(&copied)
+	if err != nil {
+		return owner{}, err
+	}
+	return owner{e.Key, e.UserID()}, nil
 }
 
 func (j *tenantJudge) decide(ctx context.Context) ([]verdict, error) {

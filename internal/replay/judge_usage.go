@@ -72,8 +72,15 @@ func (j *usageJudge) add(r *events.Record) {
 		j.block.Append(u, u.IdentityHash(), r.Offset)
 		j.of = append(j.of, len(j.records))
 	}
-	j.records = append(j.records, verdict{offset: r.Offset, outcome: outcome})
+	j.records = append(j.records, verdictOn(r, outcome))
 	j.rows = append(j.rows, row)
+}
+
+func (j *usageJudge) owner(r *events.Record) (owner, error) {
+	if err := j.decoder.Decode(r, r.Time, &j.scratch); err != nil {
+		return owner{}, err
+	}
+	return owner{string(j.scratch.CompanyID), string(j.scratch.UserID)}, nil
 }
 
 func (j *usageJudge) decide(ctx context.Context) ([]verdict, error) {

@@ -11,6 +11,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/task"
 	"tenantflow/internal/totals"
 )
 
@@ -36,26 +37,24 @@ func (s *logSource) Ranges(ctx context.Context) ([]Range, error) {
 
 // Read implements Source.
 func (s *logSource) Read(ctx context.Context, r Range, each func(*events.Record) error) error {
-	for at := r.From; at < r.To; {
-		err := kafka.ReadLog(ctx, s.client, s.topic, r.Partition, kafka.Range{From: at, To: r.To}, func(rec *events.Record) error {
-			if err := each(rec); err != nil {
-				return err
-			}
-			at = rec.Offset + 1
-			return nil
-		})
-		if err != nil {
+	at := kafka.Cursor{Next: r.From}
+	for at.Next < r.To {
+		err := kafka.ReadLogFrom(ctx, s.client, s.topic, r.Partition, &at, r.To, each)
+		if at.Next >= r.To || err != nil && !errors.Is(err, kafkago.OffsetOutOfRange) {
 			return err
 		}
-		// ReadLog ends where retention cuts the log under it. What is left behind the cut is still to be read.
-		log, err := kafka.Bounds(ctx, s.client, s.topic, r.Partition)
-		if err != nil {
-			return err
+		log, boundsErr := kafka.Bounds(ctx, s.client, s.topic, r.Partition)
+		switch {
+		case boundsErr != nil:
+			return boundsErr
+		case log.To < r.To:
+			return task.Fatalf("read %s/%d up to offset %d: the log ends at %d. It is not the log that was planned for: the topic was created again, "+
+				"or the broker has lost records; ask for a new replay", s.topic, r.Partition, r.To, log.To)
+		case log.From > at.Next:
+			return &GoneError{at.Next, min(log.From, r.To)}
+		case err == nil:
+			return fmt.Errorf("read %s/%d up to offset %d: a transaction is open at %d", s.topic, r.Partition, r.To, at.Next)
 		}
-		if log.From <= at {
-			return nil
-		}
-		at = log.From
 	}
 	return nil
 }
@@ -126,58 +125,4 @@ func consumed(ctx context.Context, client *kafkago.Client, group, topic string, 
 		cut = append(cut, r)
 	}
 	return cut, left, nil
-}
-
-// letters are the origins of the dead letters that a group has written for the records of a topic.
-type letters struct {
-	client       *kafkago.Client
-	topic, group string
-
-	loaded  bool
-	reasons map[int]map[int64]events.Reason // by partition and offset
-}
-
-// of reads the dead letters when it is first asked: most replays find nothing missing that has one, and need not read the topic.
-func (l *letters) of(ctx context.Context, partition int, offset int64) (events.Reason, bool, error) {
-	if !l.loaded {
-		if err := l.load(ctx); err != nil {
-			return "", false, err
-		}
-		l.loaded = true
-	}
-	reason, ok := l.reasons[partition][offset]
-	return reason, ok, nil
-}
-
-func (l *letters) load(ctx context.Context) error {
-	l.reasons = map[int]map[int64]events.Reason{}
-	from := events.DeadLetterTopic(l.topic)
-	ends, err := kafka.Ends(ctx, l.client, from)
-	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	known := map[events.Reason]events.Reason{} // one string for each reason
-	for id, r := range ends {
-		err := kafka.ReadLog(ctx, l.client, from, id, r, func(rec *events.Record) error {
-			d, err := events.ParseDeadLetter(rec)
-			if err != nil || d.Topic != l.topic || d.Group != l.group {
-				return nil //nolint:nilerr // a record that is no dead letter of this group says nothing
-			}
-			if _, ok := known[d.Reason]; !ok {
-				known[d.Reason] = d.Reason
-			}
-			if l.reasons[d.Partition] == nil {
-				l.reasons[d.Partition] = map[int64]events.Reason{}
-			}
-			l.reasons[d.Partition][d.Offset] = known[d.Reason]
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("read the dead letters of %s: %w", l.topic, err)
-		}
-	}
-	return nil
 }

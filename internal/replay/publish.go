@@ -22,6 +22,7 @@ type Message struct {
 	Key       []byte
 	Value     []byte
 	Headers   []events.Header
+	Subject   any // the caller's own, for PublisherConfig.Keep
 }
 
 // A Brake says when to publish less, see [LagBrake].
@@ -40,6 +41,10 @@ type PublisherConfig struct {
 
 	// Brake, if set, is asked before each portion of events.
 	Brake Brake
+
+	// Keep, if set, is asked right before each try to send some messages, and returns those that are still to be sent: between a
+	// decision and its publication a user may have asked to be erased. It may change the slice. An error ends the Publish.
+	Keep func(ctx context.Context, some []Message) ([]Message, error)
 
 	// Waiting, if set, is called with what a Publish waits for; empty: nothing any more.
 	Waiting func(string)
@@ -126,16 +131,22 @@ func (p *Publisher) Publish(ctx context.Context, messages []Message) error {
 
 // send writes messages until the brokers have them all.
 func (p *Publisher) send(ctx context.Context, messages []Message) error {
-	out := make([]kafka.Message, len(messages))
-	for i := range messages {
-		m := &messages[i]
-		out[i] = kafka.Message{Key: m.Key, Value: m.Value, WriterData: m.Partition, Headers: make([]kafka.Header, len(m.Headers))}
-		for j, h := range m.Headers {
-			out[i].Headers[j] = kafka.Header{Key: h.Key, Value: h.Value}
-		}
-	}
 	delays := retry.New()
 	for {
+		if p.cfg.Keep != nil {
+			var err error
+			if messages, err = p.cfg.Keep(ctx, messages); err != nil {
+				return err
+			}
+		}
+		out := make([]kafka.Message, len(messages))
+		for i := range messages {
+			m := &messages[i]
+			out[i] = kafka.Message{Key: m.Key, Value: m.Value, WriterData: m.Partition, Headers: make([]kafka.Header, len(m.Headers))}
+			for j, h := range m.Headers {
+				out[i].Headers[j] = kafka.Header{Key: h.Key, Value: h.Value}
+			}
+		}
 		err := p.writer.WriteMessages(ctx, out...)
 		if err == nil {
 			p.cfg.Waiting("")

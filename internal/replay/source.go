@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"fmt"
 
 	"tenantflow/events"
 )
@@ -15,15 +16,24 @@ type Source interface {
 
 	// Read calls each for the records of r that the source holds, in the order of their offsets. A record's topic, partition,
 	// offset, time, key, value and headers are those that it had in the log, byte for byte; where it never was in one,
-	// Partition is AnyPartition and Offset its place in the source. Offsets that it does not hold are passed over. The record is
-	// valid during the call only; an error of each ends the reading and is returned as it is. The same range, read again, gives
-	// the same records.
+	// Partition is AnyPartition and Offset its place in the source. Offsets that never were records (transaction markers, what
+	// compaction has taken) are passed over. The record is valid during the call only; an error of each ends the reading and is
+	// returned as it is. The same range, read again, gives the same records.
 	//
-	// Errors: a *task.FatalError where reading again would not help (a damaged archive), anything else is transient.
+	// Errors: a *GoneError where the next records were there and are deleted, a *task.FatalError where reading again would not help
+	// (a damaged archive, or one that does not hold the range), anything else is transient.
 	Read(ctx context.Context, r Range, each func(*events.Record) error) error
 
 	// Close closes what is open.
 	Close() error
+}
+
+// A GoneError says that retention has deleted records of a range before they were read: those with offsets [From, To). What is behind
+// them can still be read.
+type GoneError struct{ From, To int64 }
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("retention has deleted the records from offset %d to %d", e.From, e.To-1)
 }
 
 // AnyPartition is the partition of records that were never in the log: their key decides where they go.

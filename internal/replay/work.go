@@ -21,6 +21,8 @@ type work struct {
 
 	size int // records of the next chunk
 	most int // events published in a chunk
+
+	withheld tally // of what was to be published: those whose company or user was forgotten meanwhile
 }
 
 // heldBytes bounds what a chunk keeps in memory, and sendBytes the messages that are handed to the publisher at once.
@@ -85,11 +87,11 @@ func (w *work) Decide(ctx context.Context) (*task.Chunk, error) {
 		return nil, nil //nolint:nilnil // nothing is left
 	}
 	r := w.spec.Ranges[i]
-	to, verdicts, err := read(ctx, w.source, w.judge, Range{r.Partition, p.At[i], r.To}, w.size)
+	to, verdicts, gone, err := read(ctx, w.source, w.judge, Range{r.Partition, p.At[i], r.To}, w.size)
 	if err != nil {
 		return nil, err
 	}
-	var counted tally
+	counted := tally{Failed: gone}
 	s := sending{Partition: r.Partition}
 	c := &task.Chunk{}
 	var published []int
@@ -146,8 +148,9 @@ func (w *work) resize(read, published int) {
 	w.size = max(min(w.size, read/2), min(w.most, w.kind.cfg.ChunkRecords))
 }
 
-// read takes up to size records of a range and has them judged. to is the offset behind them.
-func read(ctx context.Context, source Source, j judge, r Range, size int) (to int64, verdicts []verdict, err error) {
+// read takes up to size records of a range and has them judged. to is the offset behind them. Where the range begins with records that
+// retention has deleted, gone says how many offsets they had, and nothing else is read.
+func read(ctx context.Context, source Source, j judge, r Range, size int) (to int64, verdicts []verdict, gone int64, err error) {
 	j.reset(r.Partition)
 	to = r.To
 	n := 0
@@ -160,11 +163,17 @@ func read(ctx context.Context, source Source, j judge, r Range, size int) (to in
 		n++
 		return nil
 	})
-	if err != nil && !errors.Is(err, errFull) {
-		return 0, nil, err
+	var cut *GoneError
+	switch {
+	case errors.As(err, &cut) && n > 0:
+		to = cut.From
+	case errors.As(err, &cut):
+		return cut.To, nil, cut.To - cut.From, nil
+	case err != nil && !errors.Is(err, errFull):
+		return 0, nil, 0, err
 	}
 	verdicts, err = j.decide(ctx)
-	return to, verdicts, err
+	return to, verdicts, 0, err
 }
 
 // Publish implements task.Work. The records are read again: a decision is a few bytes a record, so it fits into the row.
@@ -177,6 +186,7 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	for _, p := range s.Places {
 		wanted += p[1] - p[0]
 	}
+	w.withheld = tally{}
 	var messages []Message
 	held := 0
 	flush := func() error {
@@ -185,8 +195,7 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 		return err
 	}
 	at := 0
-	first, last := s.Places[0][0], s.Places[len(s.Places)-1][1]
-	err := w.source.Read(ctx, Range{s.Partition, first, last}, func(rec *events.Record) error {
+	take := func(rec *events.Record) error {
 		for at < len(s.Places) && s.Places[at][1] <= rec.Offset {
 			at++
 		}
@@ -206,17 +215,46 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 			return nil
 		}
 		return flush()
-	})
+	}
+	r := Range{s.Partition, s.Places[0][0], s.Places[len(s.Places)-1][1]}
+	err := w.source.Read(ctx, r, take)
+	for gone := (*GoneError)(nil); errors.As(err, &gone); { // what is deleted is not sent
+		r.From = gone.To
+		err = w.source.Read(ctx, r, take)
+	}
 	if err == nil {
 		err = flush()
 	}
 	if err != nil {
 		return nil, err
 	}
-	if lost := wanted - sent; lost > 0 {
-		return task.Counts{Published.String(): -lost, Failed.String(): lost}, nil
+	change := w.withheld
+	change[Failed] += wanted - sent
+	for _, n := range change {
+		change[Published] -= n
 	}
-	return nil, nil
+	return change.counts(), nil
+}
+
+// keep withholds those of some messages whose company or user was forgotten since it was decided to publish them.
+func (w *work) keep(ctx context.Context, some []Message) ([]Message, error) {
+	owners := make([]owner, len(some))
+	for i := range some {
+		owners[i], _ = some[i].Subject.(owner)
+	}
+	forgotten, err := w.judge.forgotten(ctx, owners)
+	if err != nil {
+		return nil, err
+	}
+	kept := some[:0]
+	for i, m := range some {
+		if outcome := forgotten(owners[i]); outcome != Published {
+			w.withheld[outcome]++
+			continue
+		}
+		kept = append(kept, m)
+	}
+	return kept, nil
 }
 
 // message makes the record that is published: the original bytes, key and headers, and those of the replay.
@@ -225,9 +263,13 @@ func (w *work) message(rec *events.Record) (Message, error) {
 	if err != nil {
 		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
 	}
+	whose, err := w.judge.owner(rec)
+	if err != nil {
+		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
+	}
 	c := copyOf(rec)
 	headers := w.kind.cfg.Key.ReplayHeaders(c.Headers, w.lease.Task.ID, w.spec.Effects, envelope.Source, envelope.ID)
-	return Message{Partition: rec.Partition, Key: c.Key, Value: c.Value, Headers: headers}, nil
+	return Message{Partition: rec.Partition, Key: c.Key, Value: c.Value, Headers: headers, Subject: whose}, nil
 }
 
 // Close implements task.Work.

@@ -30,8 +30,8 @@ type Work interface {
 	Decide(ctx context.Context) (*Chunk, error)
 
 	// Publish carries a decision out. It may be called again for a chunk that was published before, in whole or in part, by
-	// this process or another one. What it returns is added to the counts of the chunk: it must be the same each time. Its
-	// context ends when the task is asked to stop and does not come to the end of the chunk soon.
+	// this process or another one. What it returns, of the call that is the last, is added to the counts of the chunk; their sum does
+	// not change by it. Its context ends when the task is asked to stop and does not come to the end of the chunk soon.
 	Publish(ctx context.Context, c *Chunk) (Counts, error)
 
 	// Progress is how much of the work lies behind the position, in a measure of the kind's own, and how much there is in all;

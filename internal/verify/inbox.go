@@ -150,16 +150,10 @@ func (c *inboxCheck) readLetters(ctx context.Context, group string) error {
 			if held++; held > c.v.cfg.Letters {
 				return unproven("%s holds more than %d dead letters: %s is not compared with the inbox", topic, c.v.cfg.Letters, c.topic)
 			}
-			l := letter{partition: d.Partition, offset: d.Offset, reason: d.Reason}
-			if d.Large != nil {
-				l.large, l.bytes = true, largeOf(d.Large.KeySHA256, d.Large.ValueSHA256)
-			} else {
-				l.bytes = bytesOf(d.Key, d.Value, d.Headers)
-			}
 			if c.letters[d.Partition] == nil {
 				c.letters[d.Partition] = map[int64][]letter{}
 			}
-			c.letters[d.Partition][d.Offset] = append(c.letters[d.Partition][d.Offset], l)
+			c.letters[d.Partition][d.Offset] = append(c.letters[d.Partition][d.Offset], letterOf(d))
 			return nil
 		})
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,7 +20,7 @@ import (
 type letter struct {
 	partition int
 	offset    int64
-	bytes     uint64 // bytesOf or largeOf
+	bytes     uint64 // events.ContentHash or largeOf
 	large     bool   // it stands for bytes that fit into no dead letter
 	reason    events.Reason
 	matched   bool // the log holds these bytes at its origin
@@ -112,12 +111,7 @@ func (l *letters) take(r *events.Record, from letter) {
 	if r := l.at.partitions[p].judged(); d.Offset < r.From || d.Offset >= r.To {
 		return
 	}
-	n := letter{partition: d.Partition, offset: d.Offset, reason: d.Reason}
-	if d.Large != nil {
-		n.large, n.bytes = true, largeOf(d.Large.KeySHA256, d.Large.ValueSHA256)
-	} else {
-		n.bytes = bytesOf(d.Key, d.Value, d.Headers)
-	}
+	n := letterOf(d)
 	if n.compare(from) < 0 || l.horizon != nil && n.compare(*l.horizon) >= 0 {
 		return
 	}
@@ -177,6 +171,16 @@ func (l *letters) of(partition int, from, to int64) []letter {
 	return l.held[find(from):find(to)]
 }
 
+func letterOf(d *events.DeadLetter) letter {
+	l := letter{partition: d.Partition, offset: d.Offset, reason: d.Reason, large: d.Large != nil}
+	if l.large {
+		l.bytes = largeOf(d.Large.KeySHA256, d.Large.ValueSHA256)
+	} else {
+		l.bytes = events.ContentHash(d.Key, d.Value, d.Headers)
+	}
+	return l
+}
+
 // preserves reports whether a letter holds the very bytes of a record, or their hashes.
 func (l *letter) preserves(r *events.Record) bool {
 	if r.Large != nil {
@@ -186,27 +190,7 @@ func (l *letter) preserves(r *events.Record) bool {
 		key, value := sha256.Sum256(r.Key), sha256.Sum256(r.Value)
 		return l.bytes == largeOf(hex.EncodeToString(key[:]), hex.EncodeToString(value[:]))
 	}
-	return l.bytes == bytesOf(r.Key, r.Value, r.Headers)
+	return l.bytes == events.ContentHash(r.Key, r.Value, r.Headers)
 }
 
 func largeOf(key, value string) uint64 { return xxhash.Sum64String(key + value) }
-
-// bytesOf hashes everything that a dead letter preserves. Absent and empty bytes count as the same: not every client
-// keeps them apart.
-func bytesOf(key, value []byte, headers []events.Header) uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	part := func(b []byte) {
-		var length [8]byte
-		binary.LittleEndian.PutUint64(length[:], uint64(len(b)))
-		_, _ = d.Write(length[:]) // never fails
-		_, _ = d.Write(b)
-	}
-	part(key)
-	part(value)
-	for _, h := range headers {
-		part([]byte(h.Key))
-		part(h.Value)
-	}
-	return d.Sum64()
-}
