@@ -99,15 +99,17 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 	return stale, nil
 }
 
-// publishedConfigs reads the topic of configurations to its end.
+// publishedConfigs reads the topic of configurations to its end. What a reader of the topic has of a company is the last record, whatever
+// its version. Records of a company lie in one partition, unless the topic has got more of them since: then the highest version counts.
 func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedConfig, error) {
 	topic := v.cfg.ConfigTopic
 	ids, err := totals.PartitionsOf(ctx, v.cfg.Client, topic)
 	if err != nil {
 		return nil, err
 	}
-	last := map[string]publishedConfig{}
+	all := map[string]publishedConfig{}
 	for _, id := range ids {
+		last := map[string]publishedConfig{}
 		bounds, err := kafka.Bounds(ctx, v.cfg.Client, topic, id)
 		if err != nil {
 			return nil, err
@@ -123,7 +125,7 @@ func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedCo
 				Config  json.RawMessage `json:"config"`
 			}
 			// What is no configuration is for its readers to pass over; the company then has none that was published.
-			if json.Unmarshal(r.Value, &data) == nil && data.Version >= last[company].version {
+			if json.Unmarshal(r.Value, &data) == nil {
 				last[company] = publishedConfig{data.Version, sumOf(data.Config)}
 			}
 			return nil
@@ -131,8 +133,13 @@ func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedCo
 		if err != nil {
 			return nil, err
 		}
+		for company, c := range last {
+			if c.version >= all[company].version {
+				all[company] = c
+			}
+		}
 	}
-	return last, nil
+	return all, nil
 }
 
 // sumOf is a hash of what a JSON text says, however it is written.
@@ -148,32 +155,54 @@ func sumOf(text []byte) [sha256.Size]byte {
 	return sha256.Sum256(text)
 }
 
-// publishConfigs publishes configurations as they are, and a tombstone for a company that has none. The ids are made of company and
-// version, so doing it twice is harmless.
-func (v *Verifier) publishConfigs(ctx context.Context, configs []postgres.CompanyConfig) (int64, error) {
-	if len(configs) == 0 {
+// publishConfigs publishes the configurations that some companies have by now, and a tombstone for a company that has none. The service
+// may publish a newer one at the same time, and that must be the last: so the configurations are read again behind the publication, and
+// what has changed is published once more. The ids are made of company and version, so doing it twice is harmless.
+func (v *Verifier) publishConfigs(ctx context.Context, stale []postgres.CompanyConfig) (int64, error) {
+	if len(stale) == 0 {
 		return 0, nil
 	}
 	publisher := kafka.NewResults(v.cfg.Client)
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
-	results := make([]kafka.Result, 0, len(configs))
-	for _, c := range configs {
-		if c.Config == nil {
-			results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID})
-			continue
-		}
-		data, err := json.Marshal(map[string]any{"company_id": c.CompanyID, "version": c.Version, "config": c.Config})
+	published := map[string]int64{}          // the versions; of a tombstone -1
+	for _, c := range stale {
+		published[c.CompanyID] = 0
+	}
+	for {
+		now, err := v.cfg.Tenants.ConfigsOf(ctx, slices.Sorted(maps.Keys(published)))
 		if err != nil {
-			return 0, fmt.Errorf("publish the configuration of company %s: %w", c.CompanyID, err)
+			return 0, err
 		}
-		cause := &events.Envelope{Source: events.SourceOf("verify"), ID: fmt.Sprintf("config:%s:%d", c.CompanyID, c.Version)}
-		results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
-			Event: events.NewResult("verify", cause, events.TypeConfigChanged, 0, c.UpdatedAt, data)})
+		version := maps.Clone(published)
+		for company := range version {
+			version[company] = -1
+		}
+		var results []kafka.Result
+		for _, c := range now {
+			if version[c.CompanyID] = c.Version; published[c.CompanyID] == c.Version {
+				continue
+			}
+			data, err := json.Marshal(map[string]any{"company_id": c.CompanyID, "version": c.Version, "config": c.Config})
+			if err != nil {
+				return 0, fmt.Errorf("publish the configuration of company %s: %w", c.CompanyID, err)
+			}
+			cause := &events.Envelope{Source: events.SourceOf("verify"), ID: fmt.Sprintf("config:%s:%d", c.CompanyID, c.Version)}
+			results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
+				Event: events.NewResult("verify", cause, events.TypeConfigChanged, 0, c.UpdatedAt, data)})
+		}
+		for _, company := range slices.Sorted(maps.Keys(version)) {
+			if version[company] < 0 && published[company] >= 0 {
+				results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: company})
+			}
+		}
+		if len(results) == 0 {
+			return int64(len(stale)), nil
+		}
+		if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
+			return 0, err
+		}
+		published = version
 	}
-	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
-		return 0, err
-	}
-	return int64(len(results)), nil
 }
 
 // publishResults publishes results once more, as they are stored. They have the ids they had, so doing it twice is harmless.

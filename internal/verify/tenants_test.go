@@ -146,6 +146,79 @@ func TestAConfigurationThatWasNotPublishedIsFoundAndPublished(t *testing.T) {
 	}
 }
 
+// What a reader of the topic has is the last record: an older configuration behind a newer one is stale.
+func TestAnOlderConfigurationBehindANewerOneIsFoundAndMended(t *testing.T) {
+	t.Parallel()
+	in := install(t, 1)
+	cfg, _, ids := in.withTenants(t, 2)
+	ends, err := kafka.Ends(t.Context(), in.client, cfg.ConfigTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var oldest *events.Record
+	for id, r := range ends {
+		if err := kafka.ReadLog(t.Context(), in.client, cfg.ConfigTopic, id, r, func(r *events.Record) error {
+			if string(r.Key) == ids[0] && oldest == nil {
+				c := kafka.CopyRecord(r)
+				oldest = &c
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writer := enginetest.Writer(in.client)
+	writer.Topic, writer.Balancer = cfg.ConfigTopic, kafkago.Murmur2Balancer{}
+	defer func() { _ = writer.Close() }()
+	if err := writer.WriteMessages(t.Context(), kafkago.Message{Key: oldest.Key, Value: oldest.Value}); err != nil {
+		t.Fatal(err)
+	}
+	if r := runTenants(t, cfg, false); r.Findings.Count(verify.StaleConfig) != 1 {
+		t.Errorf("findings %+v", r.Findings)
+	}
+	if r := runTenants(t, cfg, true); r.Differences() != 0 || r.Repairs.Configs != 1 {
+		t.Errorf("after the repair: %+v, %+v", r.Findings, r.Repairs)
+	}
+}
+
+// Between the look and the repair lies the operator's answer, and meanwhile the service goes on.
+func TestARepairDoesNotBringAnOlderConfigurationBack(t *testing.T) {
+	t.Parallel()
+	in := install(t, 1)
+	cfg, conn, ids := in.withTenants(t, 3)
+	change := func(sql string) {
+		t.Helper()
+		execTenants(t, conn, "ALTER TABLE company_config DISABLE TRIGGER version", sql, "ALTER TABLE company_config ENABLE TRIGGER version")
+	}
+	change(`UPDATE company_config SET config = config || '{"theme":"blue"}', version = version + 1 WHERE company_id = '` + ids[0] + "'")
+	change(`UPDATE company_config SET config = config || '{"theme":"blue"}', version = version + 1 WHERE company_id = '` + ids[1] + "'")
+	asked := 0
+	cfg.Approve = func(verify.Plan) (bool, error) {
+		if asked++; asked == 1 {
+			change(`UPDATE company_config SET config = config || '{"theme":"green"}', version = version + 1 WHERE company_id = '` + ids[0] + "'")
+			execTenants(t, conn, "UPDATE companies SET status = 'purged' WHERE company_id = '"+ids[1]+"'")
+		}
+		return true, nil
+	}
+	runTenants(t, cfg, true)
+	last := map[string]string{}
+	ends, err := kafka.Ends(t.Context(), in.client, cfg.ConfigTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, r := range ends {
+		if err := kafka.ReadLog(t.Context(), in.client, cfg.ConfigTopic, id, r, func(r *events.Record) error {
+			last[string(r.Key)] = string(r.Value)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(last[ids[0]], "green") || last[ids[1]] != "" || !strings.Contains(last[ids[2]], "light") {
+		t.Errorf("the topic has %v", last)
+	}
+}
+
 func TestAConfigurationThatOutlivesItsCompanyIsFoundAndRemoved(t *testing.T) {
 	t.Parallel()
 	in := install(t, 1)

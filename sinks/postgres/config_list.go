@@ -30,7 +30,12 @@ type CompanyConfig struct {
 // Configs returns up to limit configurations of companies that are not purged, those behind a company, in the order of their ids. begun
 // is a time by Postgres' clock before which the caller had not read anything of what was published.
 func (s *Store) Configs(ctx context.Context, after string, limit int, begun time.Time) ([]CompanyConfig, error) {
-	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit, begun)
+	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit, begun, nil)
+}
+
+// ConfigsOf returns the configurations of those of some companies that have one and are not purged. Quiet says nothing.
+func (s *Store) ConfigsOf(ctx context.Context, companies []string) ([]CompanyConfig, error) {
+	return collect(ctx, s, "read configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, "", len(companies), time.Time{}, companies)
 }
 
 // Purged returns those of some companies that are purged, for half a minute or longer, and of which everything was published before
