@@ -140,6 +140,9 @@ type Outcome struct {
 	Error       string         `json:"error,omitempty"`
 }
 
+// open reports whether the run has left something to be looked at again.
+func (o *Outcome) open() bool { return len(o.Differences) > 0 || len(o.Unproven) > 0 }
+
 // isDrift reports whether what a run has found is a difference between log and stores. That nothing was consumed is none: nothing was
 // proven, as on the first day of an installation.
 func isDrift(k Kind) bool { return !k.Information() && k != NotConsumed }
@@ -162,11 +165,15 @@ func (s *Schedule) once(ctx context.Context) error {
 		}
 	}
 	if taken {
-		since := now.Add(-s.cfg.Interval)
+		since := now.Add(-s.cfg.Interval - overlap)
 		if last != nil {
-			since = last.Started // after an outage, everything since
+			since = last.Started.Add(-overlap) // after an outage, everything since
+			// What differed is looked at until it is mended, and what could not be judged until it can be.
+			if o, err := outcomeOf(last); err == nil && o.open() && o.Since.Before(since) {
+				since = o.Since
+			}
 		}
-		if err := s.work(ctx, slot, since.Add(-overlap)); err != nil {
+		if err := s.work(ctx, slot, since); err != nil {
 			return err
 		}
 		if last, err = s.cfg.Slots.LastSlot(ctx, Job); err != nil {

@@ -3,6 +3,7 @@ package verify_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,6 +117,49 @@ func drift(t *testing.T, registry *prometheus.Registry, kind string) float64 {
 		}
 	}
 	return -1
+}
+
+// What a run has found, or could not judge, is looked at by the next ones until it is mended: a difference does not leave the metric by itself.
+func TestSchedule_LooksAgainAtWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: postgrestest.New(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	var mu sync.Mutex
+	var looks []time.Time
+	run := func(ctx context.Context, since time.Time) (*verify.Report, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		looks = append(looks, since)
+		r := &verify.Report{Partitions: []verify.Partition{{Judged: 7}}}
+		switch len(looks) {
+		case 2:
+			r.Findings = verify.Findings{{Kind: verify.WrongTotal, Count: 3}}
+		case 3:
+			r.Findings = verify.Findings{{Kind: verify.WrongTotal, Count: 3}}
+			r.Unproven = []string{"a partition did not answer"}
+		}
+		return r, ctx.Err()
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	s := verify.NewSchedule(verify.ScheduleConfig{Interval: time.Second, Poll: 100 * time.Millisecond, Slots: store, Verify: run})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(ctx)
+	}()
+	enginetest.Await(t, "there were five runs", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(looks) >= 5
+	})
+	stop()
+	<-ended
+	if !looks[2].Equal(looks[1]) || !looks[3].Equal(looks[1]) || !looks[1].After(looks[0]) || !looks[4].After(looks[1]) {
+		t.Errorf("the runs looked back to %v; the second and third left something open", looks)
+	}
 }
 
 // A process that dies gives its job up when its lease ends, and a slot is taken once.
