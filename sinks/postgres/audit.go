@@ -74,13 +74,13 @@ func (s *Store) VerifyAudit(ctx context.Context, company string) ([]AuditFault, 
 	rows, _ := s.pool.Query(ctx, auditCompaniesSQL, company) // its error comes with the rows
 	companies, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, explain("list the companies of the audit log", err)
+		return nil, s.explain("list the companies of the audit log", err)
 	}
 	var faults []AuditFault
 	for _, id := range companies {
 		own, err := s.verifyChain(ctx, id)
 		if err != nil {
-			return faults, explain("read the audit log of company "+id, err)
+			return faults, s.explain("read the audit log of company "+id, err)
 		}
 		faults = append(faults, own[:min(len(own), auditFaults)]...)
 	}

@@ -118,11 +118,11 @@ func (s *Store) BookedCompanies(ctx context.Context, after string, limit int, si
 	defer cancel()
 	rows, err := s.pool.Query(ctx, booksCompaniesSQL, after, limit, pgtype.Timestamptz{Time: since, Valid: !since.IsZero()})
 	if err != nil {
-		return nil, explain("list companies", err)
+		return nil, s.explain("list companies", err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, explain("list companies", err)
+		return nil, s.explain("list companies", err)
 	}
 	return found, nil
 }
@@ -145,7 +145,7 @@ func (s *Store) booksOnce(ctx context.Context, company string) (*Books, error) {
 	doing := "read the books of company " + company
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return nil, explain(doing, err)
+		return nil, s.explain(doing, err)
 	}
 	// Given back in the middle of a transaction, a connection is closed, which ends the transaction.
 	defer conn.Release()
@@ -160,15 +160,15 @@ func (s *Store) booksOnce(ctx context.Context, company string) (*Books, error) {
 	queueRows(batch, &b.History, booksHistorySQL, company)
 	queueRows(batch, &b.Directory, booksDirectorySQL, company)
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, explain(doing, err)
+		return nil, s.explain(doing, err)
 	}
 	if b.HasSchema {
 		if err := b.readUsers(ctx, conn.Conn()); err != nil {
-			return nil, explain(doing, err)
+			return nil, s.explain(doing, err)
 		}
 	}
 	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
-		return nil, explain(doing, err)
+		return nil, s.explain(doing, err)
 	}
 	return b, nil
 }

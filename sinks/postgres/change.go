@@ -42,12 +42,12 @@ func (s *Store) Changes(ctx context.Context, since directory.Position) (director
 	// Both statements on one connection: it is one server's, whatever the address leads to meanwhile.
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return directory.Feed{}, explain("read the changes", err)
+		return directory.Feed{}, s.explain("read the changes", err)
 	}
 	defer conn.Release()
 	var origin, now string
 	if err := conn.QueryRow(ctx, "SELECT coalesce(public.data_origin(), ''), pg_current_snapshot()::text").Scan(&origin, &now); err != nil {
-		return directory.Feed{}, explain("read the changes", err)
+		return directory.Feed{}, s.explain("read the changes", err)
 	}
 	if origin == "" {
 		return directory.Feed{}, errors.New("read the changes in Postgres: the server is a standby, which may be behind the primary")
@@ -63,7 +63,7 @@ func (s *Store) Changes(ctx context.Context, since directory.Position) (director
 		at.Target = now
 	}
 	if feed.Changes, feed.More, err = s.page(ctx, conn.Conn(), &at); err != nil {
-		return directory.Feed{}, explain("read the changes", err)
+		return directory.Feed{}, s.explain("read the changes", err)
 	}
 	feed.Next, err = at.position()
 	return feed, err

@@ -63,7 +63,7 @@ func (s *Store) HandledLetters(ctx context.Context) (map[LetterKind]int64, error
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `SELECT origin_topic, reason, count(*) FROM public.dead_letters WHERE state <> 'open' GROUP BY origin_topic, reason`)
 	if err != nil {
-		return nil, explain("count the dead letters that were dealt with", err)
+		return nil, s.explain("count the dead letters that were dealt with", err)
 	}
 	counts := map[LetterKind]int64{}
 	var kind LetterKind
@@ -72,7 +72,7 @@ func (s *Store) HandledLetters(ctx context.Context) (map[LetterKind]int64, error
 		counts[kind] = n
 		return nil
 	}); err != nil {
-		return nil, explain("count the dead letters that were dealt with", err)
+		return nil, s.explain("count the dead letters that were dealt with", err)
 	}
 	return counts, nil
 }
@@ -90,7 +90,7 @@ func (s *Store) LetterChanges(ctx context.Context, origins []events.Origin) (map
 		FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[]) AS o (origin_group, origin_topic, origin_partition, origin_offset)
 		JOIN public.dead_letters AS d USING (origin_topic, origin_partition, origin_offset, origin_group)`, a.groups, a.topics, a.partitions, a.offsets)
 	if err != nil {
-		return nil, explain("read the states of dead letters", err)
+		return nil, s.explain("read the states of dead letters", err)
 	}
 	found := map[events.Origin]LetterChange{}
 	var o events.Origin
@@ -101,7 +101,7 @@ func (s *Store) LetterChanges(ctx context.Context, origins []events.Origin) (map
 		return nil
 	})
 	if err != nil {
-		return nil, explain("read the states of dead letters", err)
+		return nil, s.explain("read the states of dead letters", err)
 	}
 	return found, nil
 }
@@ -174,7 +174,7 @@ func (s *Store) DropLetters(ctx context.Context, letters []LetterRef, d Drop) (i
 		return nil
 	})
 	if err != nil {
-		return 0, explain("drop dead letters", err)
+		return 0, s.explain("drop dead letters", err)
 	}
 	return dropped, nil
 }

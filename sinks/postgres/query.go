@@ -13,7 +13,7 @@ func collect[T any](ctx context.Context, s *Store, doing string, read pgx.RowToF
 	rows, _ := s.pool.Query(ctx, query, args...) // its error comes with the rows
 	found, err := pgx.CollectRows(rows, read)
 	if err != nil {
-		return nil, explain(doing, err)
+		return nil, s.explain(doing, err)
 	}
 	return found, nil
 }
@@ -25,7 +25,7 @@ func collectOne[T any](ctx context.Context, s *Store, doing string, read pgx.Row
 	rows, _ := s.pool.Query(ctx, query, args...) // its error comes with the rows
 	found, err := pgx.CollectExactlyOneRow(rows, read)
 	if err != nil {
-		return found, explain(doing, err)
+		return found, s.explain(doing, err)
 	}
 	return found, nil
 }
@@ -36,7 +36,7 @@ func (s *Store) exec(ctx context.Context, doing, statement string, args ...any) 
 	defer cancel()
 	tag, err := s.pool.Exec(ctx, statement, args...)
 	if err != nil {
-		return 0, explain(doing, err)
+		return 0, s.explain(doing, err)
 	}
 	return tag.RowsAffected(), nil
 }

@@ -48,7 +48,7 @@ func (s *Store) Now(ctx context.Context) (now time.Time, err error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	if err := s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
-		return now, explain("read the clock", err)
+		return now, s.explain("read the clock", err)
 	}
 	return now, nil
 }
@@ -97,7 +97,7 @@ func (s *Store) recorded(ctx context.Context, sql string, args ...any) ([]Record
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, explain("list the events of the inbox", err)
+		return nil, s.explain("list the events of the inbox", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Recorded, err error) {
 		var text []byte
@@ -120,7 +120,7 @@ func (s *Store) recorded(ctx context.Context, sql string, args ...any) ([]Record
 		return r, nil
 	})
 	if err != nil {
-		return nil, explain("list the events of the inbox", err)
+		return nil, s.explain("list the events of the inbox", err)
 	}
 	return found, nil
 }
@@ -159,7 +159,7 @@ func (s *Store) Know(ctx context.Context, all []*events.Event) ([]KnownAs, error
 		})
 	}
 	if err != nil {
-		return nil, explain("look for events in the inbox", err)
+		return nil, s.explain("look for events in the inbox", err)
 	}
 	return known, nil
 }

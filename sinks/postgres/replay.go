@@ -31,7 +31,7 @@ func (s *Store) LeftOut(ctx context.Context, companies []string) (*LeftOut, erro
 	found := &LeftOut{purged: map[string]bool{}, erased: map[[2]string]bool{}}
 	rows, err := s.pool.Query(ctx, leftOutSQL, companies)
 	if err != nil {
-		return nil, explain("look whose events must not come back", err)
+		return nil, s.explain("look whose events must not come back", err)
 	}
 	var company, user string
 	if _, err := pgx.ForEachRow(rows, []any{&company, &user}, func() error {
@@ -42,7 +42,7 @@ func (s *Store) LeftOut(ctx context.Context, companies []string) (*LeftOut, erro
 		}
 		return nil
 	}); err != nil {
-		return nil, explain("look whose events must not come back", err)
+		return nil, s.explain("look whose events must not come back", err)
 	}
 	return found, nil
 }
@@ -85,7 +85,7 @@ func (s *Store) KnownEvents(ctx context.Context, all []*events.Event) ([]Known, 
 		})
 	}
 	if err != nil {
-		return nil, explain("look for events in the inbox", err)
+		return nil, s.explain("look for events in the inbox", err)
 	}
 	return known, nil
 }
@@ -96,7 +96,7 @@ func (s *Store) ReplayKey(ctx context.Context) (events.ReplayKey, error) {
 	defer cancel()
 	var key []byte
 	if err := s.pool.QueryRow(ctx, "SELECT key FROM public.replay_key").Scan(&key); err != nil {
-		return nil, explain("read the key of replays", err)
+		return nil, s.explain("read the key of replays", err)
 	}
 	return key, nil
 }

@@ -155,7 +155,7 @@ func (t *Tenants) block(ctx context.Context, why *BlockedError, queued *pgx.Batc
 	queued.Queue(blockPutSQL, why.Company, why.Reason, why.Err.Error(), why.By).QueryRow(func(row pgx.Row) error { return row.Scan(&tries) })
 	err := pgx.BeginFunc(ctx, t.store.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, queued).Close() })
 	if err != nil {
-		return explain("set an event aside", err)
+		return t.store.explain("set an event aside", err)
 	}
 	if tries%logBlockedEvery == 1 {
 		t.store.log.WarnContext(ctx, "a company can't go on; its events are set aside in the inbox", "company_id", why.Company,

@@ -51,7 +51,7 @@ func (s *Store) BeginSlot(ctx context.Context, job string, slot time.Time, lease
 		return tx.SendBatch(ctx, b).Close()
 	})
 	if err != nil {
-		return false, explain(doing, err)
+		return false, s.explain(doing, err)
 	}
 	return taken, nil
 }
@@ -63,7 +63,7 @@ func (s *Store) RenewSlot(ctx context.Context, job string, slot time.Time, lease
 	tag, err := s.pool.Exec(ctx, `UPDATE public.job_slots SET lease_until = clock_timestamp() + $3::interval
 		WHERE job = $1 AND slot = $2 AND state = 'running'`, job, slot, lease)
 	if err != nil {
-		return false, explain("keep a slot of a job", err)
+		return false, s.explain("keep a slot of a job", err)
 	}
 	return tag.RowsAffected() == 1, nil
 }
@@ -79,7 +79,7 @@ func (s *Store) FinishSlot(ctx context.Context, job string, slot time.Time, done
 	_, err := s.pool.Exec(ctx, `UPDATE public.job_slots SET state = $3, result = $4, finished_at = clock_timestamp()
 		WHERE job = $1 AND slot = $2 AND state = 'running'`, job, slot, state, result)
 	if err != nil {
-		return explain("finish a slot of a job", err)
+		return s.explain("finish a slot of a job", err)
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (s *Store) LastSlot(ctx context.Context, job string) (*Slot, error) {
 		return nil, nil //nolint:nilnil // there is none
 	}
 	if err != nil {
-		return nil, explain("read the last slot of a job", err)
+		return nil, s.explain("read the last slot of a job", err)
 	}
 	return &one, nil
 }

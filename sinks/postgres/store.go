@@ -54,6 +54,7 @@ type Store struct {
 	pool    *pgxpool.Pool
 	timeout time.Duration
 	log     *slog.Logger
+	dials   *dials
 
 	// prunable is the oldest transaction at the time of the last PruneChanges: every reader has read up to it by now.
 	prunable    atomic.Uint64
@@ -87,11 +88,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if options.AfterRelease == nil {
 		options.AfterRelease = func(conn *pgx.Conn) bool { return !worn(conn) }
 	}
+	watched := watchDials(options.ConnConfig)
 	pool, err := pgxpool.NewWithConfig(ctx, options)
 	if err != nil {
 		return nil, explain("open the tables", err)
 	}
-	s := &Store{pool: pool, timeout: cfg.Timeout, log: cfg.Logger, changesPage: cfg.ChangesPage}
+	s := &Store{pool: pool, timeout: cfg.Timeout, log: cfg.Logger, dials: watched, changesPage: cfg.ChangesPage}
 	if err := s.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, err
@@ -125,7 +127,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	if err := s.pool.Ping(ctx); err != nil {
-		return explain("ping", err)
+		return s.explain("ping", err)
 	}
 	return nil
 }

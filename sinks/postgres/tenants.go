@@ -287,7 +287,7 @@ func (t *Tenants) transaction(ctx context.Context, c *tenant.Cause, patience *lo
 	doing := fmt.Sprintf("apply %s of company %s", c.Event.Type, c.Event.Key)
 	conn, err := t.store.pool.Acquire(ctx)
 	if err != nil {
-		return explain(doing, err)
+		return t.store.explain(doing, err)
 	}
 	defer func() {
 		// Given back in the middle of a transaction, a connection is closed, which ends the transaction. After a wait for a lock in vain

@@ -66,7 +66,7 @@ func (s *Store) SyncTiers(ctx context.Context, catalogue *tier.Catalogue) ([]str
 		return err
 	})
 	if err != nil {
-		return nil, explain("write the catalogue of tiers", err)
+		return nil, s.explain("write the catalogue of tiers", err)
 	}
 	return names, nil
 }
@@ -81,7 +81,7 @@ func (s *Store) TiersThatDiffer(ctx context.Context, catalogue *tier.Catalogue) 
 	defer cancel()
 	names, err := tierNames(s.pool.Query(ctx, tiersDifferSQL, rows))
 	if err != nil {
-		return nil, explain("compare the catalogue of tiers", err)
+		return nil, s.explain("compare the catalogue of tiers", err)
 	}
 	return names, nil
 }

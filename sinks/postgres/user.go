@@ -144,7 +144,7 @@ func (s *Store) Company(ctx context.Context, id string) (directory.Company, erro
 	c.Period = r.Period
 	if err == nil {
 		if c.Limits, err = (limitsReader{}).read(r.Limits); err != nil {
-			err = explain("look a company up", err)
+			err = s.explain("look a company up", err)
 		}
 	}
 	if err != nil {
