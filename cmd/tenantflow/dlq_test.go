@@ -59,7 +59,13 @@ func TestDLQ_ListShowDropRedrive(t *testing.T) {
 	origins := writeLetters(t, environ, reasons, bad, binary, "large", goodUsage)
 	run := func(want int, args ...string) (string, string) {
 		t.Helper()
-		out, errOut, code := tenantflow(t, environ, append([]string{"dlq"}, args...)...)
+		var out, errOut string
+		var code int
+		// A list and a letter wait two seconds for the states, and a Postgres that is busy may take longer.
+		enginetest.Await(t, "the states of letters", func() bool {
+			out, errOut, code = tenantflow(t, environ, append([]string{"dlq"}, args...)...)
+			return !strings.Contains(out, `"states_unknown"`) && !strings.Contains(out, " unknown: ") && !strings.Contains(errOut, "--state needs Postgres")
+		})
 		if code != want {
 			t.Fatalf("dlq %v: exit code %d, want %d: %s%s", args, code, want, out, errOut)
 		}

@@ -98,21 +98,14 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 				if !named {
 					return false
 				}
+				// The others were gathered since, and are fresh, so they do not wait for this one. One of them may be silent for a
+				// moment, too, where the machine stands still for longer than a look may take.
 				for _, at := range sources(r) {
-					if at.of != name && (at.age == nil || *at.age > fresh || at.problem != "") {
-						t.Errorf("%s: %s of %s is %v s old: %s", trouble.what, at.panel, at.of, at.age, at.problem)
+					if at.of != name && (at.age == nil || *at.age > min(fresh, time.Since(began).Seconds()) || at.problem != "") {
+						return false
 					}
 				}
-				if len(r.Attention) == 0 || !strings.Contains(r.Attention[0], name) {
-					t.Errorf("%s: first to look at are %q", trouble.what, r.Attention)
-				}
-				// The others were gathered since, so they do not wait for this one.
-				for _, at := range sources(r) {
-					if at.of != name && at.age != nil && *at.age > time.Since(began).Seconds() {
-						return t.Failed()
-					}
-				}
-				return true
+				return len(r.Attention) > 0 && strings.Contains(r.Attention[0], name)
 			})
 			if status, body := get(t, p.url+"/"); status != http.StatusOK || !strings.Contains(body, name+" does not answer.") {
 				t.Errorf("%s: the page is %d: %s", trouble.what, status, body)
@@ -134,27 +127,27 @@ func TestRun_OperationsPageWhileAStoreIsAway(t *testing.T) {
 	}
 }
 
-// A source is one panel and the store that it comes from.
+// A source is how one panel is, and the store that it comes from.
 type source struct {
-	panel, of string
-	age       *float64
-	stale     bool
-	problem   string
+	of      string
+	age     *float64
+	stale   bool
+	problem string
 }
 
 func sources(r *operations.Report) []source {
 	all := []source{
-		{"dead letters", "Kafka", r.DeadLetters.AgeSeconds, r.DeadLetters.Stale, r.DeadLetters.Problem},
-		{"quotas", "Kafka", r.Quotas.AgeSeconds, r.Quotas.Stale, r.Quotas.Problem},
-		{"rejections", "Kafka", r.Rejections.AgeSeconds, r.Rejections.Stale, r.Rejections.Problem},
-		{"tasks", "Postgres", r.Tasks.AgeSeconds, r.Tasks.Stale, r.Tasks.Problem},
-		{"drift", "Postgres", r.Drift.AgeSeconds, r.Drift.Stale, r.Drift.Problem},
+		{"Kafka", r.DeadLetters.AgeSeconds, r.DeadLetters.Stale, r.DeadLetters.Problem},
+		{"Kafka", r.Quotas.AgeSeconds, r.Quotas.Stale, r.Quotas.Problem},
+		{"Kafka", r.Rejections.AgeSeconds, r.Rejections.Stale, r.Rejections.Problem},
+		{"Postgres", r.Tasks.AgeSeconds, r.Tasks.Stale, r.Tasks.Problem},
+		{"Postgres", r.Drift.AgeSeconds, r.Drift.Stale, r.Drift.Problem},
 	}
 	for _, l := range r.Lag {
-		all = append(all, source{"lag of " + l.Data.Consumer, "Kafka", l.AgeSeconds, l.Stale, l.Problem})
+		all = append(all, source{"Kafka", l.AgeSeconds, l.Stale, l.Problem})
 	}
 	for _, s := range r.Stores {
-		all = append(all, source{"state", s.Data.Store, s.AgeSeconds, s.Stale, s.Problem})
+		all = append(all, source{s.Data.Store, s.AgeSeconds, s.Stale, s.Problem})
 	}
 	return all
 }

@@ -151,6 +151,23 @@ func TestRun_ASecondSignalEndsTheProcess(t *testing.T) {
 	}
 }
 
+// looked runs a command that only looks at stores, until it is done. It gives each of them a few seconds, and one on a busy machine may need
+// more.
+func looked(t *testing.T, environ []string, args ...string) (stdout string) {
+	t.Helper()
+	said := ""
+	enginetest.Await(t, strings.Join(args, " "), func() bool {
+		out, errOut, code := tenantflow(t, environ, args...)
+		if code != exitDone && errOut != said {
+			said = errOut
+			t.Logf("%q: exit code %d\n%s%s", args, code, out, errOut)
+		}
+		stdout = out
+		return code == exitDone
+	})
+	return stdout
+}
+
 // eventually waits until the condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()

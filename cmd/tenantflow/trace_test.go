@@ -28,7 +28,7 @@ func TestRun_TracesByTheStandardVariables(t *testing.T) {
 	}
 	p := start(t, "tenantflow", append(environ, "OTEL_EXPORTER_OTLP_ENDPOINT="+receiver.URL, "OTEL_SERVICE_NAME=here", "OTEL_BSP_SCHEDULE_DELAY=100"), "run")
 	_, broker, _ := strings.Cut(environ[0], "=")
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 	defer transport.CloseIdleConnections()
 	publish := func(eventType, data string) (trace string) {
 		header, trace, _ := producer.Publish(t)
@@ -38,7 +38,8 @@ func TestRun_TracesByTheStandardVariables(t *testing.T) {
 		for _, h := range head {
 			m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
 		}
-		w := &kafka.Writer{Addr: kafka.TCP(broker), Transport: transport, Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond}
+		w := enginetest.Writer(&kafka.Client{Addr: kafka.TCP(broker), Transport: transport}) // an event sent twice would be two links
+		w.Balancer, w.BatchTimeout = &kafka.Hash{}, time.Millisecond
 		defer func() { _ = w.Close() }()
 		if err := w.WriteMessages(t.Context(), m); err != nil {
 			t.Fatal(err)
@@ -73,15 +74,14 @@ func TestRun_TracesByTheStandardVariables(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = response.Body.Close()
+	// A service that stops gives its last spans two seconds, which a busy machine may need for something else.
+	eventually(t, func() bool { return has(receiver.Spans(in(asked)), "GET /v1/users/{user_id}/subscription") })
 	if _, body := get(t, p.url+"/metrics"); !strings.Contains(body, `tenantflow_trace_spans_total{state="sent"}`) {
 		t.Error("the metrics say nothing of spans")
 	}
 	p.signal(t, syscall.SIGTERM)
 	if log, code := p.wait(t); code != exitDone || strings.Contains(log, `"level":"WARN","msg":"the last spans`) {
 		t.Errorf("exit code %d; log:\n%s", code, log)
-	}
-	if all := receiver.Spans(in(asked)); !has(all, "GET /v1/users/{user_id}/subscription") {
-		t.Errorf("the request is not in its caller's trace: %v", all)
 	}
 	if all := receiver.Spans(func(s tracetest.Span) bool {
 		return strings.Contains(s.GetName(), "/metrics") || strings.Contains(s.GetName(), "ada")

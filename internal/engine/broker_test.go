@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -19,6 +20,7 @@ import (
 // member is one member of a consumer group, without the loop that a client would run.
 type member struct {
 	c          *kafka.Client
+	silence    time.Duration // what it may be silent for; 0: a session
 	topic      string
 	group      string
 	id         string
@@ -30,10 +32,13 @@ type member struct {
 // it waits for that.
 const session = 15 * time.Second
 
+// stays is the session of a member that must not be thrown out, however long the machine stands still meanwhile.
+const stays = 4 * time.Minute
+
 // join joins or rejoins the group, and returns when the broker has let all members in.
 func (m *member) join(ctx context.Context) error {
 	for {
-		r, err := m.c.JoinGroup(ctx, &kafka.JoinGroupRequest{GroupID: m.group, MemberID: m.id, SessionTimeout: session,
+		r, err := m.c.JoinGroup(ctx, &kafka.JoinGroupRequest{GroupID: m.group, MemberID: m.id, SessionTimeout: cmp.Or(m.silence, session),
 			RebalanceTimeout: 2 * session, ProtocolType: "consumer",
 			Protocols: []kafka.GroupProtocol{{Name: "range", Metadata: kafka.GroupProtocolSubscription{Topics: []string{m.topic}}}}})
 		if err != nil {
@@ -145,7 +150,7 @@ func TestOffsetsAndTheirMetadataOutliveTheBroker(t *testing.T) {
 	t.Parallel()
 	onOwnBrokers(t, func(t *testing.T, k *engine.Kafka) {
 		topic := enginetest.NewTopicOn(t, k, 1)
-		m := &member{c: client(t, k), topic: topic, group: topic + ".group"}
+		m := &member{c: client(t, k), topic: topic, group: topic + ".group", silence: stays} // the broker is away for a part of it
 		if err := m.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +275,7 @@ func TestAMemberThatDiesWhileItJoinsIsThrownOut(t *testing.T) {
 	onBothBrokers(t, func(t *testing.T, k *engine.Kafka) {
 		topic := enginetest.NewTopicOn(t, k, 1)
 		c := client(t, k)
-		first := &member{c: c, topic: topic, group: topic + ".group"}
+		first := &member{c: c, topic: topic, group: topic + ".group", silence: stays}
 		if err := first.join(t.Context()); err != nil {
 			t.Fatal(err)
 		}

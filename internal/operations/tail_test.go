@@ -23,13 +23,15 @@ type logs struct {
 func setup(t *testing.T) *logs {
 	t.Helper()
 	broker := enginetest.SharedKafka(t)
-	transport := &kafkago.Transport{}
+	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
-	l := &logs{writer: &kafkago.Writer{Addr: kafkago.TCP(broker.Addr()), Transport: transport, RequiredAcks: kafkago.RequireAll, BatchTimeout: time.Millisecond}}
+	client := &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport}
+	l := &logs{writer: enginetest.Writer(client)} // what is sent twice is counted twice
+	l.writer.BatchTimeout = time.Millisecond
 	t.Cleanup(func() { _ = l.writer.Close() })
 	input := enginetest.NewTopic(t, 1)
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(input), 2)
-	l.Kafka = &kafkago.Client{Addr: l.writer.Addr, Transport: transport}
+	l.Kafka = client
 	l.Inputs, l.QuotaTopic, l.ResultTopics = []string{input, input + ".missing"}, enginetest.NewTopic(t, 2), []string{enginetest.NewTopic(t, 2)}
 	return l
 }
@@ -45,6 +47,21 @@ func (l *logs) write(t *testing.T, topic string, messages ...kafkago.Message) {
 		t.Fatal(err)
 	}
 }
+
+// whole looks until a look has come to the end of the log: one takes a few seconds at most, and leaves the rest to the next.
+func whole[T any](t *testing.T, take func(context.Context) (T, error), complete func(T) bool) (got T) {
+	t.Helper()
+	enginetest.Await(t, "a look that comes to the end of the log", func() (done bool) {
+		var err error
+		if got, err = take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return complete(got)
+	})
+	return got
+}
+
+func wholeLetters(l Letters) bool { return l.Complete }
 
 func (l *logs) letter(offset int64, reason events.Reason, detail string, failed time.Time) kafkago.Message {
 	rec := &events.Record{Topic: l.Inputs[0], Offset: offset, Key: []byte("k"), Value: []byte("v")}
@@ -64,16 +81,16 @@ func TestLetters_AreCountedByReasonAsTheyCome(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	l := newLetters(f.Config)
-	if got, err := l.take(t.Context()); err != nil || !got.Complete || got.Total != 0 {
-		t.Fatalf("without letters: %+v, %v", got, err)
+	if got := whole(t, l.take, wholeLetters); got.Total != 0 {
+		t.Fatalf("without letters: %+v", got)
 	}
 	now := time.Now().Truncate(time.Millisecond)
 	f.write(t, events.DeadLetterTopic(f.Inputs[0]),
 		f.letter(1, events.Conflict, "old", now.Add(-50*time.Hour)), f.letter(2, events.InvalidData, "an older one", now.Add(-time.Minute)),
 		f.letter(3, events.InvalidData, "the newest", now), f.letter(4, "made_up", "no reason of the list", now), kafkago.Message{Value: []byte("no letter")})
-	got, err := l.take(t.Context())
-	if err != nil || !got.Complete || got.Total != 3 || len(got.Reasons) != 2 {
-		t.Fatalf("%+v, %v", got, err)
+	got := whole(t, l.take, wholeLetters)
+	if got.Total != 3 || len(got.Reasons) != 2 {
+		t.Fatalf("%+v", got)
 	}
 	want := LetterCount{Topic: f.Inputs[0], Reason: "invalid_data", Count: 2, LastDay: 2, Newest: now.UTC(), Error: "the newest",
 		Command: "tenantflow dlq ls --topic " + f.Inputs[0] + " --reason invalid_data --state open"}
@@ -84,8 +101,8 @@ func TestLetters_AreCountedByReasonAsTheyCome(t *testing.T) {
 		t.Errorf("of one from the day before yesterday: %+v", c)
 	}
 	f.write(t, events.DeadLetterTopic(f.Inputs[0]), f.letter(5, events.Conflict, "again", now))
-	if got, err = l.take(t.Context()); err != nil || got.Total != 4 {
-		t.Errorf("after one more: %+v, %v", got, err)
+	if got = whole(t, l.take, wholeLetters); got.Total != 4 {
+		t.Errorf("after one more: %+v", got)
 	}
 }
 
@@ -105,9 +122,9 @@ func TestQuotas_TheHighestThresholdOfTodayCounts(t *testing.T) {
 		event("other.v1", "{}"), event(events.TypeQuotaExceeded, "no JSON"))
 	q := newQuotas(f.Config)
 	q.now = func() time.Time { return noonToday }
-	got, err := q.take(t.Context())
-	if err != nil || !got.Complete || got.Date != today || got.Exceeded != 1 || got.Near != 1 || len(got.Users) != 2 {
-		t.Fatalf("%+v, %v", got, err)
+	got := whole(t, q.take, func(q Quotas) bool { return q.Complete })
+	if got.Date != today || got.Exceeded != 1 || got.Near != 1 || len(got.Users) != 2 {
+		t.Fatalf("%+v", got)
 	}
 	if u := got.Users[0]; u.UserID != "u-1" || u.Percentage != 100 || u.Usage != 1001 || u.Limit != 1000 || u.Command != "tenantflow quota show u-1" {
 		t.Errorf("the first is %+v", u)
@@ -125,9 +142,9 @@ func TestRejections_TheNewestAreShown(t *testing.T) {
 	}
 	all = append(all, event(events.TypeCompanyCreated, `{"code":"none"}`))
 	f.write(t, f.ResultTopics[0], all...)
-	got, err := newRejections(f.Config).take(t.Context())
-	if err != nil || !got.Complete || got.LastDay != rejectionsShown+5 || got.Codes["user_exists"] != rejectionsShown+5 || len(got.Newest) != rejectionsShown {
-		t.Fatalf("%+v, %v", got, err)
+	got := whole(t, newRejections(f.Config).take, func(r Rejections) bool { return r.Complete })
+	if got.LastDay != rejectionsShown+5 || got.Codes["user_exists"] != rejectionsShown+5 || len(got.Newest) != rejectionsShown {
+		t.Fatalf("%+v", got)
 	}
 	for i, r := range got.Newest {
 		if want := fmt.Sprintf("c-%d", rejectionsShown+4-i); r.CompanyID != want {

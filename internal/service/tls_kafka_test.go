@@ -113,7 +113,8 @@ func TestTLS_Kafka(t *testing.T) {
 	}
 	t.Run("plain port", func(t *testing.T) {
 		t.Parallel()
-		err := askKafka(t.Context(), settings(t, map[string]string{"KAFKA_BROKERS": k.Addr(), "KAFKA_TLS": "true"}, files("KAFKA", trusted)))
+		cfg := settings(t, map[string]string{"KAFKA_BROKERS": k.Addr(), "KAFKA_TLS": "true"}, files("KAFKA", trusted))
+		err := inTime(t, func() error { return askKafka(t.Context(), cfg) })
 		if err == nil || !strings.Contains(err.Error(), "speak") || !strings.Contains(err.Error(), "TLS") {
 			t.Errorf("got %v", err)
 		}
@@ -131,7 +132,7 @@ func TestTLS_Kafka(t *testing.T) {
 			_, err := client.Metadata(t.Context(), &kafka.MetadataRequest{})
 			return err
 		}
-		if err := metadata(); err == nil || !strings.Contains(err.Error(), "not trusted") {
+		if err := answered(t, metadata); err == nil || !strings.Contains(err.Error(), "not trusted") {
 			t.Fatalf("got %v", err)
 		}
 		good := k.Authority.Issue("tenantflow")
@@ -146,7 +147,7 @@ func TestTLS_Kafka(t *testing.T) {
 		}
 		// A key of another pair changes nothing.
 		certstest.Write(t, f.Key, stranger.Issue("tenantflow").Key)
-		if err := askKafka(t.Context(), cfg); err != nil {
+		if err := answered(t, func() error { return askKafka(t.Context(), cfg) }); err != nil {
 			t.Fatal(err)
 		}
 		// But a whole new pair is taken.

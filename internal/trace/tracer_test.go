@@ -226,7 +226,8 @@ func TestTracer_ADeadCollectorCostsOnlySpans(t *testing.T) {
 		eventually(t, func() bool { return value(t, tracer, "failed") > 0 })
 		closing := time.Now()
 		_ = tracer.Close(context.Background())
-		if took > 20*time.Second || time.Since(closing) > 4*time.Second {
+		// Had each span waited for the collector, it would be minutes. The rest is for a machine that stands still meanwhile.
+		if took > time.Minute || time.Since(closing) > 30*time.Second {
 			t.Errorf("%s: %d spans took %s, and closing %s", name, spans, took, time.Since(closing))
 		}
 		if value(t, tracer, "ended") != spans || value(t, tracer, "failed") > spans/2 || value(t, tracer, "sent") != 0 {

@@ -27,7 +27,7 @@ func TestAnInsertWhoseFirstMonthLandedIsNeverTakenForUnsent(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The way to the server is gone when the first month has landed.
-	s, err := Open(t.Context(), Config{Options: options, OnPart: func(int) { _ = proxy.Close() }})
+	s, err := Open(t.Context(), Config{Options: options, InsertTimeout: enginetest.Patience, OnPart: func(int) { _ = proxy.Close() }})
 	if err != nil {
 		t.Fatal(err)
 	}

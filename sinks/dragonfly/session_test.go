@@ -411,11 +411,7 @@ func TestAServerThatEvictsIsRefused(t *testing.T) {
 	if err := client.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err(); err != nil {
 		t.Fatal(err)
 	}
-	o, err := redis.ParseURL(r.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = dragonfly.Open(t.Context(), dragonfly.Config{Options: o, Topic: "usage.events"})
+	_, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: enginetest.RedisOptions(t, r.URL()), Topic: "usage.events"})
 	if err == nil || dragonfly.Classify(err) != dragonfly.Fatal || !strings.Contains(err.Error(), "allkeys-lru") {
 		t.Errorf("%v", err)
 	}

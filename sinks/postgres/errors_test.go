@@ -139,7 +139,13 @@ func TestALookUpThatTakesTooLongIsTransient(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool.MaxConns = 1
-	store := open(t, postgres.Config{Pool: pool, Timeout: 200 * time.Millisecond})
+	var store *postgres.Store
+	// A server that is busy may need several tries, before anything is locked.
+	enginetest.Await(t, "the store to be opened", func() bool {
+		store, err = postgres.Open(t.Context(), postgres.Config{Pool: pool, Timeout: 200 * time.Millisecond})
+		return err == nil
+	})
+	t.Cleanup(store.Close)
 	w.exec(t, "BEGIN", "LOCK TABLE companies IN ACCESS EXCLUSIVE MODE")
 	_, err = store.Company(t.Context(), "acme")
 	expect(t, "a table that is locked", err, postgres.Transient, "deadline exceeded")
