@@ -26,7 +26,8 @@ type crash struct {
 
 func (c crash) run() error {
 	_, err := archive.Run(context.Background(), archive.Config{
-		Client: &kafkago.Client{Addr: kafkago.TCP(c.Broker), Transport: &kafkago.Transport{}}, Topic: c.Topic, Root: c.Root, SegmentBytes: c.SegmentBytes,
+		Client: &kafkago.Client{Addr: kafkago.TCP(c.Broker), Transport: &kafkago.Transport{DialTimeout: enginetest.Patience}},
+		Topic:  c.Topic, Root: c.Root, SegmentBytes: c.SegmentBytes,
 		OnStep: enginetest.KillAt(c.Step, c.Nth),
 	})
 	return err

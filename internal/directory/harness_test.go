@@ -116,7 +116,7 @@ func (w *world) start(change ...func(*directory.Config)) *node {
 // make makes a directory that does not follow the changes until follow is called.
 func (w *world) make(change ...func(*directory.Config)) *node {
 	w.t.Helper()
-	store, err := postgres.Open(w.t.Context(), postgres.Config{DSN: w.dsn})
+	store, err := postgres.Open(w.t.Context(), postgres.Config{DSN: w.dsn, Timeout: time.Minute})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -21,7 +21,8 @@ func TestResolveAnswersInTheOrderOfTheUsers(t *testing.T) {
 	users := []string{w.user(4), "nobody-" + w.id, w.user(1), w.user(4), "no}id", "", w.user(3)}
 	out := make([]*directory.Subscription, len(users))
 	out[1] = &directory.Subscription{} // left over from before
-	for range 2 {                      // from Postgres, then from memory
+	began := time.Now()
+	for range 2 { // from Postgres, then from memory
 		if err := n.Resolve(t.Context(), users, out); err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +33,9 @@ func TestResolveAnswersInTheOrderOfTheUsers(t *testing.T) {
 			}
 		}
 	}
-	if n.queries.Load() != 1 || n.asked.Load() != 4 {
+	// Who is unknown is asked for again after a second, which may pass between the two on a busy machine.
+	again := n.queries.Load() - 1
+	if again < 0 || again > int64(time.Since(began)/time.Second) || n.asked.Load() != 4+again {
 		t.Errorf("it took %d queries for %d users; ids that can't be any must not be asked for", n.queries.Load(), n.asked.Load())
 	}
 	if err := n.Resolve(t.Context(), users, out[:1]); err == nil {

@@ -27,7 +27,7 @@ func brokers(t *testing.T) map[string]*engine.Kafka {
 
 func clientOf(t *testing.T, k *engine.Kafka) *kafka.Client {
 	t.Helper()
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport}
 }

@@ -21,7 +21,7 @@ func TestTheTimeIsTheBrokersWhereTheTopicSaysSo(t *testing.T) {
 		broker bool
 	}{{"CreateTime", false}, {"LogAppendTime", true}} {
 		topic := enginetest.NewTopicOn(t, broker, 1, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: c.kind})
-		transport := &kafka.Transport{}
+		transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 		t.Cleanup(transport.CloseIdleConnections)
 		client := &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
 		w := enginetest.Writer(client)

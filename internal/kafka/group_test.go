@@ -28,7 +28,8 @@ import (
 func generation(t *testing.T, f *kafkatest.Log) (*kafkago.ConsumerGroup, *kafkago.Generation) {
 	t.Helper()
 	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{ID: f.Group, Brokers: []string{f.Brokers}, Topics: []string{f.Topic},
-		SessionTimeout: 45 * time.Second, RebalanceTimeout: 90 * time.Second, HeartbeatInterval: 200 * time.Millisecond, JoinGroupBackoff: 100 * time.Millisecond})
+		SessionTimeout: 45 * time.Second, RebalanceTimeout: 90 * time.Second, HeartbeatInterval: 200 * time.Millisecond, JoinGroupBackoff: 100 * time.Millisecond,
+		Timeout: enginetest.Patience}) // a heartbeat that is answered late must not end a generation
 	if err != nil {
 		t.Fatal(err)
 	}

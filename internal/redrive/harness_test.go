@@ -107,12 +107,12 @@ type station struct {
 
 // open makes a station. onStep may be nil.
 func (w *world) open(ctx context.Context, lease time.Duration, onStep func(task.Step)) (*station, error) {
-	transport := &kafkago.Transport{}
+	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
 	if err != nil {
 		return nil, err
 	}
-	letters, err := postgres.Open(ctx, postgres.Config{DSN: w.Postgres})
+	letters, err := postgres.Open(ctx, postgres.Config{DSN: w.Postgres, Timeout: time.Minute})
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,8 @@ func TestReplay_BackfillUnderKills(t *testing.T) {
 	broker, store := enginetest.ApacheKafka(t), enginetest.Postgres(t)
 	w := newWorldOn(t, broker, postgrestest.On(t, store.DSN()), 4)
 	step := 5 * time.Hour / time.Duration(count) // from six hours ago to one: the model knows no future
-	w.Chunk = max(100, count/kills/4)
+	// Small ones, because a child that is left alone for some seconds must not come to the end.
+	w.Chunk = max(50, count/kills/20)
 	w.batchRows = max(500, count/100)
 	g := generator(t, model.Config{Seed: seed, Count: count, Step: step, Companies: 40, UsersPerCompany: 20, Resends: 0.05, Late: 0.05, Malformed: 0.005, Structured: 0.1})
 	began := time.Now()

@@ -123,13 +123,13 @@ type station struct {
 
 // open makes a station. onStep may be nil.
 func (w *world) open(ctx context.Context, lease time.Duration, onStep func(task.Step), change ...func(*replay.Config)) (*station, error) {
-	transport := &kafkago.Transport{}
+	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	client := &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
 	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
 	if err != nil {
 		return nil, err
 	}
-	tenants, err := postgres.Open(ctx, postgres.Config{DSN: w.Postgres})
+	tenants, err := postgres.Open(ctx, postgres.Config{DSN: w.Postgres, Timeout: time.Minute})
 	if err != nil {
 		return nil, err
 	}

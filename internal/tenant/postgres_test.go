@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 func TestBooks_OfPostgresAreThoseOfTheLog(t *testing.T) {
 	t.Parallel()
 	dsn := postgrestest.New(t)
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func onBothBrokers(t *testing.T, test func(t *testing.T, client *kafka.Client, p
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			transport := &kafka.Transport{}
+			transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 			t.Cleanup(transport.CloseIdleConnections)
 			test(t, &kafka.Client{Addr: kafka.TCP(broker(t).Addr()), Transport: transport, Timeout: enginetest.Patience}, strings.ReplaceAll(t.Name(), "/", ".")+".")
 		})

@@ -19,7 +19,7 @@ func (in *installation) append(t *testing.T, partition int, records ...*events.R
 	t.Helper()
 	first := int64(-1)
 	// Not the client's transport: that remembers for seconds that it could not get the metadata on a busy machine.
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 	defer transport.CloseIdleConnections()
 	w := enginetest.Writer(in.client)
 	w.Transport, w.Topic, w.BatchTimeout = transport, in.topic, time.Millisecond

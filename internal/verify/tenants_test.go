@@ -27,7 +27,7 @@ func (in *installation) withTenants(t *testing.T, companies int) (verify.Config,
 	broker := enginetest.SharedKafka(t)
 	topic := enginetest.NewTopicOn(t, broker, 2)
 	dsn := postgrestest.New(t)
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,29 +46,36 @@ func (l *LateRequest) Dial(ctx context.Context, network, address string) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	return &lateConn{Conn: c, late: l}, nil
+	return &lateConn{Conn: c, late: l, gaveUp: make(chan struct{})}, nil
 }
 
 type lateConn struct {
 	net.Conn
-	late *LateRequest
-	mu   sync.Mutex
-	held bool
+	late   *LateRequest
+	mu     sync.Mutex
+	held   bool
+	over   bool          // its deadline was over when it was set
+	gaveUp chan struct{} // closed when the sender waits for the answer no more
+	once   sync.Once
+}
+
+func (c *lateConn) giveUp() { c.once.Do(func() { close(c.gaveUp) }) }
+
+// hold reports whether the request that is to be sent now is the one that is held back.
+func (c *lateConn) hold() (held bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.late.once.Do(func() { c.held, held = true, true })
+	}
+	return held
 }
 
 func (c *lateConn) Write(b []byte) (int, error) {
 	l := c.late
-	if !l.match(b) {
+	if !l.match(b) || !c.hold() {
 		return c.Conn.Write(b)
 	}
-	first := false
-	l.once.Do(func() { first = true })
-	if !first {
-		return c.Conn.Write(b)
-	}
-	c.mu.Lock()
-	c.held = true
-	c.mu.Unlock()
 	b = bytes.Clone(b)
 	close(l.Caught)
 	go func() {
@@ -82,14 +89,18 @@ func (c *lateConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// SetDeadline does not reach a connection whose request is held.
+// SetDeadline does not reach a connection whose request is held. One that is over ends the wait for the answer.
 func (c *lateConn) SetDeadline(at time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.held {
-		return nil
+	c.over = !at.IsZero() && !at.After(time.Now())
+	if !c.held {
+		return c.Conn.SetDeadline(at)
 	}
-	return c.Conn.SetDeadline(at)
+	if c.over {
+		c.giveUp()
+	}
+	return nil
 }
 
 func (c *lateConn) Read(b []byte) (int, error) {
@@ -99,7 +110,7 @@ func (c *lateConn) Read(b []byte) (int, error) {
 	if held { // no answer comes before the request arrives; its sender does not wait that long
 		select {
 		case <-c.late.Sent:
-		case <-time.After(3 * time.Second):
+		case <-c.gaveUp:
 		}
 		return 0, net.ErrClosed
 	}
@@ -110,6 +121,7 @@ func (c *lateConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held {
+		c.giveUp()
 		return nil
 	}
 	return c.Conn.Close()

@@ -77,7 +77,8 @@ func (f *Log) AddPartitions(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	f.Partitions = n
-	conn, err := kafkago.DialContext(t.Context(), "tcp", f.Brokers)
+	dialer := kafkago.Dialer{Timeout: enginetest.Patience}
+	conn, err := dialer.DialContext(t.Context(), "tcp", f.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
