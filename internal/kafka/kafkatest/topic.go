@@ -77,7 +77,7 @@ func (f *Log) AddPartitions(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	f.Partitions = n
-	conn, err := kafkago.DialContext(t.Context(), "tcp", f.Brokers)
+	conn, err := (&kafkago.Dialer{Timeout: enginetest.Patience}).DialContext(t.Context(), "tcp", f.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
