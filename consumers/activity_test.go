@@ -16,7 +16,6 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/sinks/dragonfly"
-	"tenantflow/sinks/postgres"
 )
 
 // An activityFixture is users in Postgres, which is behind a proxy, and a consumer that counts what they use.
@@ -54,10 +53,7 @@ func newActivityFixture(t *testing.T, most int, users ...string) *activityFixtur
 	}
 	f.proxy = enginetest.Proxy(t, address.Host)
 	address.Host = f.proxy.Addr()
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: address.String()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := openTables(t, address.String())
 	t.Cleanup(store.Close)
 	activity := consumers.NewActivity(consumers.ActivityConfig{Store: store, Every: 20 * time.Millisecond, Users: most, Registry: f.registry})
 	counters := f.count(t, quotaConsumer{activity: activity})
@@ -134,6 +130,8 @@ func TestUsersLastActivityIsKeptFromWhatIsCounted(t *testing.T) {
 	await(says("u1", at) + ", " + says("u2", at.Add(2*time.Hour)))
 	event("acme", "u1", at.Add(61*time.Minute))
 	await(says("u1", at.Add(61*time.Minute)) + ", " + says("u2", at.Add(2*time.Hour)))
+	// It is noted when Postgres has answered, which is after its rows can be read.
+	enginetest.Await(t, "all writes to be noted", func() bool { return f.metric(t, "written_total") >= 3 })
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +166,8 @@ func TestCountingGoesOnWhilePostgresIsAway(t *testing.T) {
 	late := at.Add(2 * time.Minute)
 	three := "u1" + late.Format(" 02 15:04") + ", u2" + late.Format(" 02 15:04") + ", u3" + late.Format(" 02 15:04")
 	enginetest.Await(t, "what waited is written", func() bool { return f.active(t) == three })
+	// Until the answer of Postgres is there they wait, and nothing makes room for the user who comes now.
+	enginetest.Await(t, "the users wait no more", func() bool { return f.metric(t, "waiting_users") == 0 })
 	f.send(t, used("again", "acme", "u4", late))
 	enginetest.Await(t, "the next event makes up for what was dropped", func() bool { return f.active(t) == three+", u4"+late.Format(" 02 15:04") })
 	if err := f.stop(); err != nil {

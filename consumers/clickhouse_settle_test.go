@@ -182,6 +182,7 @@ func TestRowsThatLandTwiceAfterALostDeduplicationLogAreDeleted(t *testing.T) {
 			}}
 			service := faulty(400)
 			service.insertTimeout = unhurried // the insert whose answer is lost must have landed
+			service.uncorrected = true        // the views are to show what was counted twice
 			service.dsn = via(t, f.dsn, proxy.Addr())
 			service.store = func(s consumers.UsageStore) consumers.UsageStore { store.UsageStore = s; return store }
 			stop := f.start(t, service)

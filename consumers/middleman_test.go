@@ -124,8 +124,13 @@ func TestUsage_ARefusalThatIsCutRejectsNothing(t *testing.T) {
 						hand(w, c.pass())
 						return
 					}
-					// Longer than the server takes it, shorter than its sender waits.
-					c.hold(faultInsert + 200*time.Millisecond)
+					// Longer than the server takes it, shorter than its sender waits: a second longer than the server does. After one that
+					// had no answer in time, as on a busy machine, it gives the next one more time.
+					seconds, err := strconv.Atoi(c.request.URL.Query().Get("max_execution_time")) // rounded down
+					if err != nil {
+						t.Errorf("an insert does not say how long it may take: %v", err)
+					}
+					c.hold(time.Duration(seconds+1) * time.Second)
 					cut(w, c.pass(), bytes)
 				})
 				c := faulty(1000)

@@ -182,8 +182,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 		c.interval = 5 * time.Millisecond
 	}
 	if c.session == 0 {
-		// A member that stands still for a while on a busy machine keeps its partitions, and publishes nothing a second time.
-		c.session = 45 * time.Second
+		c.session = undisturbed // it publishes nothing a second time
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -236,7 +235,7 @@ func (f *quotaFixture) count(t testing.TB, c quotaConsumer) (stop func() error) 
 	if url == "" {
 		url = f.url
 	}
-	o := redisOptions(t, url)
+	o := enginetest.RedisOptions(t, url) // what is sent again because an answer was late may be published a second time
 	return background(t, func(ctx context.Context) error { return c.run(ctx, f, o) })
 }
 

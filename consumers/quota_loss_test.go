@@ -278,7 +278,7 @@ func TestQuota_AnOlderStateIsServedAsRebuilding(t *testing.T) {
 	stop := f.count(t, quotaConsumer{})
 	f.send(t, messages[:900]...)
 	f.AwaitConsumed(t)
-	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: redisOptions(t, f.url), Topic: f.Topic})
+	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: enginetest.RedisOptions(t, f.url), Topic: f.Topic})
 	if err != nil {
 		t.Fatal(err)
 	}

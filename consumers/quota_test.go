@@ -59,7 +59,7 @@ func (c quotaCrash) run() error {
 	o, err := redis.ParseURL(c.URL)
 	if err == nil {
 		users := &changing{users: c.Members}
-		err = quotaConsumer{rows: 100, session: crashSession, users: users, onStep: func(s consumers.QuotaStep) {
+		err = quotaConsumer{rows: 100, session: crashSession, users: users, deferFor: longAfter, onStep: func(s consumers.QuotaStep) {
 			if s == c.Step {
 				kill()
 			}

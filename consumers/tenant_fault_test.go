@@ -23,10 +23,7 @@ import (
 // checkAudit sees that every company's chain is whole, and ends where its head says.
 func (f *tenantFixture) checkAudit(t testing.TB) {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: f.dsn})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := openTables(t, f.dsn)
 	defer store.Close()
 	faults, err := store.VerifyAudit(t.Context(), "")
 	if err != nil || len(faults) > 0 {

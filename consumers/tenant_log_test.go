@@ -137,6 +137,7 @@ func TestDue_GoesToThePartitionOfTheLastEvent(t *testing.T) {
 	stop := f.start(t, tenantService{})
 	f.send(t, registration(id, now.AddDate(0, 0, -60)), tenantEvent(id+"-up", events.TypeUpgradeRequested, id, `"new_tier":"pro"`, now.AddDate(0, 0, -20)))
 	f.awaitConsumed(t)
+	f.awaitPublished(t) // the upgrade is set aside where the registration takes long
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func (f *Log) ReadAll(t testing.TB, topic string, each func(*events.Record)) {
 	if end == 0 {
 		return
 	}
-	dialer := kafkago.Dialer{Timeout: enginetest.Patience}
+	dialer := &kafkago.Dialer{Timeout: enginetest.Patience} // by default it gives up after ten seconds
 	conn, err := dialer.DialLeader(t.Context(), "tcp", f.Brokers, topic, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -77,8 +77,7 @@ func (f *Log) AddPartitions(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	f.Partitions = n
-	dialer := kafkago.Dialer{Timeout: enginetest.Patience}
-	conn, err := dialer.DialContext(t.Context(), "tcp", f.Brokers)
+	conn, err := (&kafkago.Dialer{Timeout: enginetest.Patience}).DialContext(t.Context(), "tcp", f.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
@@ -53,7 +54,8 @@ func NewReceiver(t testing.TB) *Receiver {
 // Tracer returns a tracer that sends to the receiver, and is closed with the test.
 func (r *Receiver) Tracer(t testing.TB, sampler sdktrace.Sampler) *trace.Tracer {
 	t.Helper()
-	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(r.URL+"/v1/traces"))
+	// Spans that are not taken in time are dropped. By default that is ten seconds, for which a busy machine may stand still.
+	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(r.URL+"/v1/traces"), otlptracehttp.WithTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func On(t testing.TB, dsn string) string {
 	if _, err := tables.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn, Timeout: enginetest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
