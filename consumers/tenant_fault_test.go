@@ -45,7 +45,7 @@ type tenantCrash struct {
 func (c tenantCrash) run() error {
 	step := enginetest.KillAt(c.Step, c.Nth)
 	f := &tenantFixture{brokers: c.Brokers, prefix: c.Prefix, dsn: c.DSN, partitions: c.Partitions}
-	transport := &kafkago.Transport{}
+	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
 	return tenantService{session: crashSession,
 		storeStep: func(s postgres.TenantStep) { step(string(s)) }, step: func(s consumers.TenantStep) { step(string(s)) },

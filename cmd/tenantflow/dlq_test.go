@@ -22,11 +22,9 @@ func writeLetters(t *testing.T, environ []string, reasons []events.Reason, value
 	t.Helper()
 	_, broker, _ := strings.Cut(environ[0], "=")
 	topic := t.Name() + "." + events.TopicUsage
-	transport := &kafka.Transport{}
 	// A transport of its own: the one that all share may not know the topic yet.
-	w := enginetest.Writer(&kafka.Client{Addr: kafka.TCP(broker), Transport: transport})
+	w := enginetest.Writer(enginetest.KafkaClient(t, broker))
 	w.Topic, w.Balancer, w.BatchTimeout = events.DeadLetterTopic(topic), &kafka.Hash{}, time.Millisecond
-	defer transport.CloseIdleConnections()
 	defer func() { _ = w.Close() }()
 	for i, value := range values {
 		e := &events.Envelope{ID: fmt.Sprint("e-", i), Source: "/app", Type: events.TypeUsageRecorded, Time: time.Now().Add(-time.Minute), Data: []byte(value)}
@@ -168,10 +166,8 @@ func TestDLQ_ListShowDropRedrive(t *testing.T) {
 		t.Error(out)
 	}
 	_, broker, _ := strings.Cut(environ[0], "=")
-	transport := &kafka.Transport{}
-	defer transport.CloseIdleConnections()
 	var read [][]byte
-	if err := model.ReadTopic(t.Context(), &kafka.Client{Addr: kafka.TCP(broker), Transport: transport}, t.Name()+".usage.events", func(r *events.Record) error {
+	if err := model.ReadTopic(t.Context(), enginetest.KafkaClient(t, broker), t.Name()+".usage.events", func(r *events.Record) error {
 		read = append(read, bytes.Clone(r.Value))
 		return nil
 	}); err != nil {

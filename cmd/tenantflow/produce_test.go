@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
 )
 
@@ -246,9 +245,7 @@ type published struct {
 func readUsage(t *testing.T, environ []string) []published {
 	t.Helper()
 	_, broker, _ := strings.Cut(environ[0], "=")
-	transport := &kafka.Transport{}
-	defer transport.CloseIdleConnections()
-	client := &kafka.Client{Addr: kafka.TCP(broker), Transport: transport}
+	client := enginetest.KafkaClient(t, broker)
 	decoder := events.NewUsageDecoder(events.UsageLimits{})
 	var all []published
 	err := model.ReadTopic(t.Context(), client, t.Name()+".usage.events", func(r *events.Record) error {

@@ -99,7 +99,7 @@ func TestVerifyTellsDifferencesByItsExitCodeAndRepairsThem(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	client := &kafka.Client{Addr: kafka.TCP(cfg.KafkaBrokers...)}
+	client := enginetest.KafkaClient(t, cfg.KafkaBrokers[0])
 	if _, err := client.Produce(t.Context(), &kafka.ProduceRequest{Topic: topic, RequiredAcks: kafka.RequireAll,
 		Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes([]byte("the event of that row"))})}); err != nil {
 		t.Fatal(err)

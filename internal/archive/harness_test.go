@@ -55,9 +55,7 @@ func newLog(t testing.TB, broker *engine.Kafka, partitions int) *topicLog {
 	t.Helper()
 	l := &topicLog{broker: broker, partitions: partitions, root: t.TempDir()}
 	l.topic = enginetest.NewTopicOn(t, broker, partitions, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
-	transport := &kafkago.Transport{MetadataTTL: 50 * time.Millisecond, DialTimeout: enginetest.Patience} // topics come and go
-	t.Cleanup(transport.CloseIdleConnections)
-	l.client = &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport, Timeout: enginetest.Patience}
+	l.client = enginetest.KafkaClient(t, broker.Addr())
 	return l
 }
 

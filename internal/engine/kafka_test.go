@@ -39,7 +39,7 @@ func onOwnBrokers(t *testing.T, test func(t *testing.T, k *engine.Kafka)) {
 
 func client(t *testing.T, k *engine.Kafka) *kafka.Client {
 	t.Helper()
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport, Timeout: enginetest.Patience}
 }
@@ -115,7 +115,7 @@ func TestClientsOfABrokerBehindAProxyGoThroughIt(t *testing.T) {
 	t.Parallel()
 	k, proxy := enginetest.ApacheKafkaBehindProxy(t)
 	enginetest.CreateTopic(t, k, "t", 1)
-	transport := &kafka.Transport{}
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
 	defer transport.CloseIdleConnections()
 	patient := enginetest.Writer(&kafka.Client{Addr: kafka.TCP(proxy.Addr()), Transport: transport})
 	patient.Topic = "t"

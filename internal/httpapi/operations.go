@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"cmp"
-	"encoding/base64"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -23,10 +22,10 @@ type Operations interface {
 // Show gives the API what its operations page shows.
 func (a *API) Show(o Operations) { a.operations.Store(&o) }
 
-// sessionCookie holds the token of a browser that has signed in. It is taken for the page only: /v1 takes no cookies.
+// sessionCookie holds the session of a browser that has signed in. It is taken for the page only: /v1 takes no cookies.
 const sessionCookie = "tenantflow_operations"
 
-// sessionAge is how long a browser keeps the token.
+// sessionAge is how long a browser is signed in.
 const sessionAge = 12 * time.Hour
 
 // What the page says to a token that may not see it.
@@ -146,11 +145,7 @@ func (a *API) reader(r *http.Request) (grant *token.Grant, signed, ok bool) {
 	if err != nil {
 		return nil, false, false
 	}
-	text, err := base64.RawURLEncoding.DecodeString(c.Value)
-	if err != nil {
-		return nil, true, false
-	}
-	grant, ok = a.tokens.Find(string(text))
+	grant, ok = a.tokens.FindSession(c.Value, a.now())
 	return grant, true, ok
 }
 
@@ -172,7 +167,7 @@ func viewOf(r *http.Request) (view operations.View, wrong string) {
 	return view, ""
 }
 
-// signIn puts a token into the browser's cookie.
+// signIn puts a session of a token into the browser's cookie.
 func (a *API) signIn(w http.ResponseWriter, r *http.Request) {
 	if a.tokens == nil {
 		WriteProblem(w, r, Problem{Status: http.StatusNotFound, Detail: "without a tokens file there is nothing to sign in to"})
@@ -192,18 +187,18 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) {
 		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies.")
 		return
 	}
-	http.SetCookie(w, session(r, base64.RawURLEncoding.EncodeToString([]byte(text)), int(sessionAge/time.Second)))
+	http.SetCookie(w, session(r, a.tokens.Session(text, a.now().Add(sessionAge)), int(sessionAge/time.Second)))
 	seeOther(w)
 }
 
-// signOut takes the token out of the browser's cookie.
+// signOut takes the session out of the browser's cookie.
 func (a *API) signOut(w http.ResponseWriter, r *http.Request) {
 	http.SetCookie(w, session(r, "", -1))
 	seeOther(w)
 }
 
 // session is the cookie. No script reads it, no other site's request brings it, and over TLS it goes to no connection without. Ports don't
-// separate cookies: other services of the same host name get it from the browser.
+// separate cookies: other services of the same host name get it from the browser, which is why it is no token.
 func session(r *http.Request, value string, maxAge int) *http.Cookie {
 	secure := r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 	return &http.Cookie{Name: sessionCookie, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode}

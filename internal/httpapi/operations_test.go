@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -151,7 +152,14 @@ func TestOperations_ABrowserSignsIn(t *testing.T) {
 			t.Errorf("%s with a cookie: %d", target, w.Code)
 		}
 	}
-	for _, wrong := range []string{"!", "eA"} {
+	// It is no token, and a token is no session: browsers send cookies to every port of a host name.
+	if decoded, _ := base64.RawURLEncoding.DecodeString(c.Value); strings.Contains(c.Value+string(decoded), everyToken) {
+		t.Errorf("the cookie %q holds the token", c.Value)
+	}
+	if w := f.send(http.MethodGet, "/v1/operations", nil, withToken(c.Value)); w.Code != 401 {
+		t.Errorf("the session as a token: %d", w.Code)
+	}
+	for _, wrong := range []string{"!", "eA", base64.RawURLEncoding.EncodeToString([]byte(everyToken))} {
 		if w := f.send(http.MethodGet, "/", nil, withCookie(wrong)); w.Code != 401 || !strings.Contains(w.Body.String(), "not valid any more") {
 			t.Errorf("cookie %q: %d", wrong, w.Code)
 		}

@@ -34,12 +34,12 @@ func (g *Group) startGeneration(ctx context.Context, gen *kafkago.Generation) {
 	if len(places) == 0 {
 		missing = g.missing(ctx)
 	}
-	g.state.assigned(places, missing)
+	number := g.state.assigned(places, missing)
 	g.log.InfoContext(ctx, "joined the consumer group", slog.Int("generation", int(gen.ID)), slog.Int("partitions", len(places)))
 	started := make(chan struct{})
 	gen.Start(func(over context.Context) {
 		close(started)
-		defer g.state.left()
+		defer g.state.left(number)
 		g.runGeneration(over, gen, places)
 		g.log.InfoContext(ctx, "generation ended", slog.Int("generation", int(gen.ID)))
 	})

@@ -189,7 +189,7 @@ func TestTheFirstJoinOfANewClusterIsTriedUntilThereIsACoordinator(t *testing.T) 
 		res.ErrorCode = kerr.CoordinatorNotAvailable.Code
 		return res, nil, true
 	})
-	transport := &kafkago.Transport{}
+	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
 	address := cluster.ListenAddrs()[0]
 	f := &kafkatest.Log{Brokers: address, Topic: "events", Group: "g", Partitions: 1, Client: &kafkago.Client{Addr: kafkago.TCP(address), Transport: transport}}

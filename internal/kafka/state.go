@@ -18,6 +18,7 @@ type state struct {
 	metrics *Metrics
 
 	mu         sync.Mutex
+	generation int // of this process: how many there were
 	joined     bool
 	groupError error
 	partitions map[place]*condition
@@ -60,10 +61,12 @@ func newState(part string, tracker *health.Tracker, metrics *Metrics) *state {
 	return s
 }
 
-// assigned begins a generation with these partitions. Missing says what keeps the group from having any.
-func (s *state) assigned(places []place, missing error) {
+// assigned begins a generation with these partitions, and returns its number for left. Missing says what keeps the group from having
+// any.
+func (s *state) assigned(places []place, missing error) (generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.generation++
 	s.metrics.stopped.Reset()
 	s.metrics.lag.Reset()
 	s.partitions = map[place]*condition{}
@@ -73,6 +76,7 @@ func (s *state) assigned(places []place, missing error) {
 	s.joined, s.groupError = true, missing
 	s.metrics.assigned.Set(float64(len(places)))
 	s.report()
+	return s.generation
 }
 
 // count is the number of partitions assigned.
@@ -82,10 +86,14 @@ func (s *state) count() int {
 	return len(s.partitions)
 }
 
-// left ends a generation. Between two, nothing is assigned.
-func (s *state) left() {
+// left ends a generation. Between two, nothing is assigned. kafka-go does not wait for what is started in a generation that is over
+// already, so it may come when the next one has begun: then it changes nothing.
+func (s *state) left(generation int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if generation != s.generation {
+		return
+	}
 	s.partitions = map[place]*condition{}
 	s.joined = false
 	s.metrics.assigned.Set(0)

@@ -14,8 +14,15 @@ import (
 func attention(r *Report) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	silent := false // Kafka; then it says enough that nothing is known of it
 	for _, s := range r.Stores {
-		if s.Data.State == Down || s.Data.State != Unset && s.Problem != "" {
+		if s.Data.State != Down && (s.Data.State == Unset || s.Problem == "") {
+			continue
+		}
+		silent = silent || s.Data.Store == "Kafka"
+		if answered(s.Problem) {
+			say("%s can't be used: %s.", s.Data.Store, strings.TrimSuffix(shortened(s.Problem), "."))
+		} else {
 			say("%s does not answer.", s.Data.Store)
 		}
 	}
@@ -36,7 +43,6 @@ func attention(r *Report) []string {
 	if len(failing) > 0 {
 		say("Waiting and trying again: %s.", strings.Join(failing, ", "))
 	}
-	silent := slices.Contains(all, "Kafka does not answer.")
 	for i := range r.Lag {
 		if words := behind(&r.Lag[i], r.Time, silent); words != "" {
 			say("%s", words)
@@ -54,7 +60,7 @@ func attention(r *Report) []string {
 }
 
 // behind says in words that a consumer is behind, or that it is not known whether it is; empty: it is not. silent: it is said already
-// that Kafka does not answer.
+// that Kafka does not answer, or can't be used.
 func behind(l *Panel[Lag], now time.Time, silent bool) string {
 	const late = time.Minute // what is less comes and goes
 	most := l.Data.atLeast()

@@ -174,6 +174,26 @@ func TestPage_AStoreThatHangsIsNamedAndTheOthersStay(t *testing.T) {
 	}
 }
 
+func TestPage_AStoreThatAnswersWithAnErrorIsNotSaidToBeSilent(t *testing.T) {
+	t.Parallel()
+	b := sample(t, 4, 5)
+	b.down("Postgres")
+	for i, g := range b.stores {
+		if b.cfg.Stores[i].Name == "Postgres" {
+			g.problem = `ping in Postgres: FATAL: password authentication failed for user "t" (SQLSTATE 28P01)`
+		}
+	}
+	got := page(t, b, View{})
+	for _, want := range []string{"<li>Postgres can&#39;t be used: ping in Postgres: FATAL: password authentication failed", "can&#39;t be used</span>"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page has no %q", want)
+		}
+	}
+	if strings.Contains(got, "does not answer") {
+		t.Error("it is said not to answer")
+	}
+}
+
 func TestPage_BeforeAnythingIsGathered(t *testing.T) {
 	t.Parallel()
 	h := health.New(time.Minute, slog.New(slog.DiscardHandler), "api")

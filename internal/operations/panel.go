@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -82,6 +83,12 @@ func timedOut(err error) bool {
 
 func (g *gatherer[T]) silent() string {
 	return fmt.Sprintf("%s did not answer within %s", g.from, g.timeout)
+}
+
+// answered reports whether a problem is an answer, or at least no silence: a login that is refused, a store that is still loading, a
+// port on which nothing listens.
+func answered(problem string) bool {
+	return problem != "" && !strings.Contains(problem, " did not answer within ") && !strings.Contains(problem, " has not answered for ")
 }
 
 // show returns what was gathered last.

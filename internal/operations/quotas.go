@@ -16,6 +16,8 @@ const (
 	quotaShown = 10
 	// quotaKept bounds the users that are remembered. More than so many at their limits is a problem of another kind.
 	quotaKept = 100_000
+	// longestID bounds what is remembered of one: the contract has no longer id of a user.
+	longestID = 50
 )
 
 // quotas follows the thresholds that users reach.
@@ -23,16 +25,20 @@ type quotas struct {
 	tail tail
 	now  func() time.Time
 	date string
-	by   map[string]QuotaUser
+	by   map[string]QuotaUser // of the date
+	next map[string]QuotaUser // of the day behind it: an event may come before this process's midnight
 }
 
 func newQuotas(cfg Config) *quotas {
-	return &quotas{by: map[string]QuotaUser{}, now: time.Now, tail: tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}}
+	return &quotas{by: map[string]QuotaUser{}, next: map[string]QuotaUser{}, now: time.Now, tail: tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}}
 }
 
 func (q *quotas) take(ctx context.Context) (Quotas, error) {
 	if today := q.now().UTC().Format(time.DateOnly); q.date != today {
-		q.date, q.by = today, map[string]QuotaUser{}
+		if q.date == "" || today != q.tomorrow() {
+			q.next = map[string]QuotaUser{}
+		}
+		q.date, q.by, q.next = today, q.next, map[string]QuotaUser{}
 	}
 	complete, err := q.tail.follow(ctx, tailPatience, q.add)
 	if err != nil {
@@ -57,6 +63,15 @@ func (q *quotas) take(ctx context.Context) (Quotas, error) {
 	return out, nil
 }
 
+// tomorrow is the day behind the date.
+func (q *quotas) tomorrow() string {
+	date, err := time.Parse(time.DateOnly, q.date)
+	if err != nil {
+		return "" // there is no date yet
+	}
+	return date.AddDate(0, 0, 1).Format(time.DateOnly)
+}
+
 func (q *quotas) add(rec *events.Record) {
 	if t := string(events.LastHeader(rec.Headers, "ce_type")); t != events.TypeQuotaThresholdReached && t != events.TypeQuotaExceeded {
 		return
@@ -69,12 +84,20 @@ func (q *quotas) add(rec *events.Record) {
 		CurrentUsage int64  `json:"current_usage"`
 		DailyLimit   int64  `json:"daily_limit"`
 	}
-	if json.Unmarshal(rec.Value, &e) != nil || e.Date != q.date {
+	if json.Unmarshal(rec.Value, &e) != nil || len(e.UserID) > longestID {
 		return
 	}
-	before, known := q.by[e.UserID]
-	if known && before.Percentage >= e.Percentage || !known && len(q.by) >= quotaKept {
+	day := q.by
+	switch e.Date {
+	case q.date:
+	case q.tomorrow():
+		day = q.next
+	default:
 		return
 	}
-	q.by[e.UserID] = QuotaUser{CompanyID: shortened(e.CompanyID), UserID: shortened(e.UserID), Percentage: e.Percentage, Usage: e.CurrentUsage, Limit: e.DailyLimit, ReachedAt: rec.Time.UTC()}
+	before, known := day[e.UserID]
+	if known && before.Percentage >= e.Percentage || !known && len(day) >= quotaKept {
+		return
+	}
+	day[e.UserID] = QuotaUser{CompanyID: shortened(e.CompanyID), UserID: shortened(e.UserID), Percentage: e.Percentage, Usage: e.CurrentUsage, Limit: e.DailyLimit, ReachedAt: rec.Time.UTC()}
 }

@@ -77,7 +77,13 @@ func (t *tail) follow(ctx context.Context, patience time.Duration, each func(*ev
 // A days counts by the hour, and forgets what is older than a day.
 type days map[int64]int64
 
-func (d days) add(at time.Time) { d[at.Unix()/3600]++ }
+// add counts one. A time is what a producer says: one that is still to come counts as now.
+func (d days) add(at time.Time) {
+	if now := time.Now(); at.After(now) {
+		at = now
+	}
+	d[at.Unix()/3600]++
+}
 
 // since counts what came in the last 24 hours, to the hour.
 func (d days) since(now time.Time) (n int64) {

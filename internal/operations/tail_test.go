@@ -3,6 +3,7 @@ package operations
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,7 +119,9 @@ func TestQuotas_TheHighestThresholdOfTodayCounts(t *testing.T) {
 		}
 		return event(kind, fmt.Sprintf(`{"company_id":"acme","user_id":%q,"date":%q,"threshold_percentage":%d,"current_usage":%d,"daily_limit":1000}`, user, date, percent, usage))
 	}
+	tomorrow := noonToday.Add(24 * time.Hour).Format(time.DateOnly)
 	f.write(t, f.QuotaTopic, of("u-1", today, 80, 800), of("u-1", today, 100, 1001), of("u-2", today, 80, 810), of("u-3", yesterday, 100, 1000),
+		of("u-4", tomorrow, 80, 800), of(strings.Repeat("u", 1000), today, 100, 1000), of("u-5", noonToday.Add(48*time.Hour).Format(time.DateOnly), 80, 800),
 		event("other.v1", "{}"), event(events.TypeQuotaExceeded, "no JSON"))
 	q := newQuotas(f.Config)
 	q.now = func() time.Time { return noonToday }
@@ -128,6 +131,30 @@ func TestQuotas_TheHighestThresholdOfTodayCounts(t *testing.T) {
 	}
 	if u := got.Users[0]; u.UserID != "u-1" || u.Percentage != 100 || u.Usage != 1001 || u.Limit != 1000 || u.Command != "tenantflow quota show u-1" {
 		t.Errorf("the first is %+v", u)
+	}
+	// What was read before midnight counts behind it.
+	q.now = func() time.Time { return noonToday.Add(24 * time.Hour) }
+	got = whole(t, q.take, func(q Quotas) bool { return q.Complete })
+	if got.Date != tomorrow || got.Exceeded != 0 || got.Near != 1 || len(got.Users) != 1 || got.Users[0].UserID != "u-4" {
+		t.Errorf("the next day: %+v", got)
+	}
+	q.now = func() time.Time { return noonToday.Add(72 * time.Hour) }
+	if got = whole(t, q.take, func(q Quotas) bool { return q.Complete }); len(got.Users) != 0 {
+		t.Errorf("two days later: %+v", got)
+	}
+}
+
+func TestDays_ATimeToComeIsNow(t *testing.T) {
+	t.Parallel()
+	d, now := days{}, time.Now()
+	d.add(now.Add(1000 * time.Hour))
+	d.add(now.Add(-time.Hour))
+	d.add(now.Add(-30 * time.Hour))
+	if n := d.since(time.Now()); n != 2 {
+		t.Errorf("%d of the last day, want 2", n)
+	}
+	if n := d.since(now.Add(48 * time.Hour)); n != 0 || len(d) != 0 {
+		t.Errorf("two days later: %d, and %v is kept", n, d)
 	}
 }
 

@@ -73,9 +73,7 @@ func newWorld(t testing.TB) *world {
 	if _, err := tables.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	transport := &kafkago.Transport{MetadataTTL: 100 * time.Millisecond, DialTimeout: enginetest.Patience}
-	t.Cleanup(transport.CloseIdleConnections)
-	w.client = &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport, Timeout: enginetest.Patience}
+	w.client = enginetest.KafkaClient(t, w.Brokers)
 	if w.db, err = chgo.Open(options); err != nil {
 		t.Fatal(err)
 	}

@@ -30,9 +30,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{topic: enginetest.NewTopic(t, 1)}
-	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond, DialTimeout: enginetest.Patience}
-	t.Cleanup(transport.CloseIdleConnections)
-	f.client = &kafka.Client{Addr: kafka.TCP(enginetest.SharedKafka(t).Addr()), Transport: transport}
+	f.client = enginetest.KafkaClient(t, enginetest.SharedKafka(t).Addr())
 	var err error
 	if f.options, err = chgo.ParseDSN(enginetest.NewDatabase(t)); err != nil {
 		t.Fatal(err)

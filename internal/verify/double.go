@@ -185,6 +185,7 @@ func (v *Verifier) reportDouble(report *Report, earlier []twin, d *double) {
 func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *Repairs, removed totals.Sums) error {
 	dead := kafka.NewDeadLetters(v.cfg.Client, v.cfg.Group, v.log, nil)
 	var rows []twin
+	alike := false // the row that stays has place and deadline of one that goes
 	for i := range doubles {
 		d := &doubles[i]
 		if !d.sameContent() {
@@ -202,6 +203,7 @@ func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *
 			mended.DeadLetters++
 		}
 		rows = append(rows, d.later)
+		alike = alike || d.first.samePlace(&d.later) && d.first.insertBy == d.later.insertBy
 	}
 	if err := dead.Close(); err != nil {
 		return fmt.Errorf("publish dead letters: %w", err)
@@ -213,7 +215,7 @@ func (v *Verifier) removeDoubles(ctx context.Context, doubles []double, mended *
 	if err := v.store.QueueRechecks(ctx, v.rechecksOf(doubles)); err != nil {
 		return err
 	}
-	return v.removeRows(ctx, rows, mended, removed)
+	return v.removeRows(ctx, rows, alike, mended, removed)
 }
 
 // conflict makes the dead letter of a row that carries a known identity with other data. It is nil when the log does not

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,13 +147,7 @@ func copiedRow(t *testing.T, in *installation, g *model.Generator) {
 
 func equalCopies(t *testing.T, in *installation, g *model.Generator) {
 	t.Helper()
-	partition, offset := in.aRow(t, 4)
-	// A partition attached a second time makes such copies, without the views taking notice.
-	in.exec(t, "CREATE TABLE twin AS usage_tracking")
-	in.exec(t, "ALTER TABLE twin DROP CONSTRAINT in_time")
-	in.exec(t, fmt.Sprintf("INSERT INTO twin SELECT * FROM usage_tracking WHERE _partition = %d AND _offset = %d", partition, offset))
-	in.exec(t, "ALTER TABLE usage_tracking DROP CONSTRAINT in_time")
-	in.exec(t, "ALTER TABLE usage_tracking ATTACH PARTITION ALL FROM twin")
+	in.attachCopies(t, 1)
 	want(t, in.verify(t, false), map[verify.Kind]int64{verify.DoubledRow: 1, verify.WrongTotal: 3})
 	r := in.verify(t, true)
 	clean(t, r, g.Expected())
@@ -160,6 +155,36 @@ func equalCopies(t *testing.T, in *installation, g *model.Generator) {
 		t.Errorf("repaired %+v", r.Repairs)
 	}
 	in.matchesModel(t, g)
+}
+
+// equalCopiesFewer has another repair remove one of three copies when this one has counted them: the last one stays.
+func equalCopiesFewer(t *testing.T, in *installation, g *model.Generator) {
+	t.Helper()
+	in.attachCopies(t, 2)
+	in.verify(t, true, func(c *verify.Config) {
+		var once sync.Once
+		c.Approve = func(verify.Plan) (bool, error) {
+			once.Do(func() {
+				in.exec(t, `ALTER TABLE usage_tracking DELETE WHERE (_part, _part_offset) IN (SELECT max((_part, _part_offset)) FROM usage_tracking
+					WHERE (_partition, _offset, _insert_by) IN (SELECT DISTINCT _partition, _offset, _insert_by FROM twin)) SETTINGS mutations_sync = 2`)
+			})
+			return true, nil
+		}
+	})
+	in.matchesModel(t, g)
+}
+
+// attachCopies attaches a partition that holds a row once more. That makes copies equal in everything, without the views taking notice.
+func (in *installation) attachCopies(t *testing.T, copies int) {
+	t.Helper()
+	partition, offset := in.aRow(t, 4)
+	in.exec(t, "CREATE TABLE twin AS usage_tracking")
+	in.exec(t, "ALTER TABLE twin DROP CONSTRAINT in_time")
+	in.exec(t, fmt.Sprintf("INSERT INTO twin SELECT * FROM usage_tracking WHERE _partition = %d AND _offset = %d", partition, offset))
+	in.exec(t, "ALTER TABLE usage_tracking DROP CONSTRAINT in_time")
+	for range copies {
+		in.exec(t, "ALTER TABLE usage_tracking ATTACH PARTITION ALL FROM twin")
+	}
 }
 
 func foreignRow(t *testing.T, in *installation, _ *model.Generator) {

@@ -43,10 +43,7 @@ func install(t testing.TB, partitions int) *installation {
 	in := &installation{partitions: partitions, topic: enginetest.NewTopic(t, partitions)}
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(in.topic), 2)
 	in.group = in.topic + ".usage"
-	transport := &kafkago.Transport{MetadataTTL: 50 * time.Millisecond, DialTimeout: enginetest.Patience} // topics come and go
-	t.Cleanup(transport.CloseIdleConnections)
-	in.client = &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport, Timeout: enginetest.Patience}
-
+	in.client = enginetest.KafkaClient(t, broker.Addr())
 	in.database(t)
 	return in
 }

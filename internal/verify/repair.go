@@ -160,20 +160,21 @@ func (v *Verifier) rechecksOf(doubles []double) []clickhouse.Recheck {
 // removeRows deletes rows, all in one mutation: each mutation rewrites the parts it touches. What they add up to goes to
 // removed.
 //
-// Place and deadline name a row, unless copies are equal in these as well, as when a partition was attached twice. Then
+// Place and deadline name a row, unless copies are equal in these as well (alike), as when a partition was attached twice. Then
 // rows are named by their part and number in it. A merge gives rows another part; then nothing is deleted, and the next
-// round finds them there.
+// round finds them there. That there are as many rows of those places as are to go proves nothing: another repair may have
+// removed one meanwhile.
 //
 // The mutation has a deadline. One that is held up on its way, and arrives when the row that was to stay has been
 // removed by hand, deletes nothing.
-func (v *Verifier) removeRows(ctx context.Context, rows []twin, mended *Repairs, removed totals.Sums) error {
+func (v *Verifier) removeRows(ctx context.Context, rows []twin, alike bool, mended *Repairs, removed totals.Sums) error {
 	condition, args := placesOf(rows)
 	before, err := v.countRows(ctx, condition, args)
 	if err != nil {
 		return err
 	}
 	remove, removeArgs := "("+condition+")", args[:len(args):len(args)]
-	if before != int64(len(rows)) {
+	if alike || before != int64(len(rows)) {
 		var exact []string
 		for i := range rows[:min(len(rows), maxExact)] {
 			exact = append(exact, "(?, ?)")

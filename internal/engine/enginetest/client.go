@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
@@ -17,6 +18,23 @@ import (
 // Patience is over: kafka-go's writer can't tell a record that was written from one that was not.
 func Writer(c *kafka.Client) *kafka.Writer {
 	return &kafka.Writer{Addr: c.Addr, Transport: c.Transport, RequiredAcks: kafka.RequireAll, ReadTimeout: Patience, WriteTimeout: Patience}
+}
+
+// KafkaClient is a client of a broker that waits for as long as Patience allows. What it knows of topics is a tenth of a second old at most: in
+// tests they come and go.
+//
+// kafka-go gives the first look at a cluster that long as well, and has every call fail until the next one if that was not enough; so it is
+// handed out when it has had its first look.
+func KafkaClient(t testing.TB, address string) *kafka.Client {
+	t.Helper()
+	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond, DialTimeout: Patience}
+	t.Cleanup(transport.CloseIdleConnections)
+	c := &kafka.Client{Addr: kafka.TCP(address), Transport: transport, Timeout: Patience}
+	Await(t, "the cluster of "+address+" is known", func() bool {
+		_, err := c.Metadata(t.Context(), &kafka.MetadataRequest{})
+		return err == nil
+	})
+	return c
 }
 
 // RedisOptions are those of a client of a Redis that waits for an answer for as long as Patience allows.
