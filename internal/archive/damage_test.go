@@ -14,6 +14,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 )
 
 // use does what a replay does before it publishes: open, check.
@@ -181,5 +182,27 @@ func TestArchive_IsWholeWhileItIsContinued(t *testing.T) {
 	}
 	if len(v.Problems) > 0 || len(v.Notes) > 0 {
 		t.Errorf("problems %v, notes %v", v.Problems, v.Notes)
+	}
+}
+
+// Another archive of the topic in the place of the one that was opened is not the same one continued.
+func TestArchive_AnotherOneInItsPlaceIsNoContinuation(t *testing.T) {
+	t.Parallel()
+	l := newLog(t, enginetest.SharedKafka(t), 1)
+	l.grow(t, 40)
+	l.archive(t)
+	before := l.open(t)
+	if err := os.RemoveAll(l.dir()); err != nil {
+		t.Fatal(err)
+	}
+	l.deleteBefore(t, 0, 25)
+	l.archive(t)
+	read := 0
+	err := before.Read(t.Context(), 0, kafka.Range{From: 0, To: 20}, func(*events.Record) error { read++; return nil })
+	if !errors.As(err, new(*archive.DamagedError)) || read != 0 {
+		t.Errorf("%d records, %v", read, err)
+	}
+	if err := before.Check(t.Context(), nil); !errors.As(err, new(*archive.DamagedError)) {
+		t.Errorf("%v", err)
 	}
 }

@@ -135,7 +135,8 @@ func (a *Archive) walk(partition int, r kafka.Range, each func(File) error) erro
 			if now.Topic != m.Topic {
 				return refuse("%s holds the archive of another topic now, %s", a.dir, now.Topic)
 			}
-			if g := now.fileBehind(partition, r.From); g != nil && g.Name != f.Name {
+			// One that replaces another begins with it and goes on behind it. Another archive of the topic may begin anywhere.
+			if g := now.fileBehind(partition, r.From); g != nil && g.Name != f.Name && g.From == f.From && g.To >= f.To {
 				m = now
 				continue
 			}

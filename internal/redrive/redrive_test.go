@@ -391,3 +391,29 @@ func TestRedrive_LeavesOutWhoIsForgottenBeforeADecisionIsCarriedOut(t *testing.T
 		t.Errorf("%d records are published, want 1", n)
 	}
 }
+
+// An event by which its user is forgotten is not withheld because it has had its effect when its publication is tried again.
+func TestRedrive_AnErasureThatIsPublishedAgainIsNotWithheld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(t, "INSERT INTO companies (company_id, name, billing_email, status) VALUES ('acme', '', '', 'active')")
+	company := w.Prefix + events.TopicCompany
+	for i, m := range []kafka.Message{
+		message("added", events.TypeUserAdded, "acme", `{"company_id":"acme","user_id":"u-x","email":"a@b.example"}`),
+		message("erased", events.TypeUserErasureRequested, "acme", `{"company_id":"acme","user_id":"u-x"}`),
+	} {
+		w.write(t, events.DeadLetterTopic(company), letter(m, w.Prefix+"g.company", company, 1, int64(i), events.RejectedByStore))
+	}
+	s := w.station(t)
+	id := s.create(t, redrive.Request{Topic: events.TopicCompany})
+	w.crashAt(t, id, task.StepPublished, 1)
+	// The consumer has taken both meanwhile.
+	w.exec(t, `INSERT INTO inbox (source, event_id, type, company_id, state, fingerprint, event) VALUES
+		('/app', 'erased', 'company.user_erasure_requested.v1', 'acme', 'held', '', '{"data": {"company_id": "acme", "user_id": "u-x"}}')`)
+	if got, want := s.run(t, id).Counts, (task.Counts{"published": 2}); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got, want := w.states(t), map[string]int64{"redriven": 2}; !maps.Equal(got, want) {
+		t.Errorf("the letters are %v, want %v", got, want)
+	}
+}

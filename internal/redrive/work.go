@@ -208,6 +208,7 @@ type work struct {
 
 	// What was decided and not done by the Publish that was last: the letters stay as they are.
 	withheld map[events.Origin]Verdict
+	own      map[[2]string]bool // the company and user who are forgotten by an event of the chunk itself; without a user: the company
 }
 
 // Open implements task.Kind.
@@ -320,6 +321,13 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 			return nil, err
 		}
 	}
+	w.own = map[[2]string]bool{}
+	for i := range messages {
+		s, _ := messages[i].Subject.(subject)
+		if e := s.of; e != nil && e.tenant != nil && (e.tenant.Type == events.TypeUserErasureRequested || e.tenant.Type == events.TypeCompanyClosed) {
+			w.own[[2]string{e.company, e.user}] = true
+		}
+	}
 	// Those that are withheld leave the list, and it may be published once more.
 	if err := w.publisher.Publish(ctx, slices.Clone(messages)); err != nil {
 		return nil, err
@@ -332,7 +340,8 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	return change, nil
 }
 
-// keep withholds the events whose company or user was forgotten since it was decided to publish them.
+// keep withholds the events whose company or user was forgotten since it was decided to publish them. That an event of this very chunk has
+// done that, in a try before, is no reason: all of them were decided together.
 func (w *work) keep(ctx context.Context, some []replay.Message) ([]replay.Message, error) {
 	of := make([]*event, len(some))
 	for i := range some {
@@ -346,7 +355,7 @@ func (w *work) keep(ctx context.Context, some []replay.Message) ([]replay.Messag
 	kept := some[:0]
 	for i, m := range some {
 		s, _ := m.Subject.(subject)
-		if v, ok := forgotten(of[i]); ok {
+		if v, ok := forgotten(of[i]); ok && !w.own[[2]string{s.of.company, s.of.user}] && !w.own[[2]string{s.of.company, ""}] {
 			w.withhold(s.letter.Origin, v)
 			continue
 		}

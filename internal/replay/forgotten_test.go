@@ -149,3 +149,18 @@ func TestReplay_OfAnotherArchiveThanThePlannedOneFails(t *testing.T) {
 		t.Errorf("%s: %q, %v", done.State, done.Message, done.Counts)
 	}
 }
+
+// A process with another tolerance may not take for an event what the one before it has decided to publish.
+func TestReplay_WhatThisProcessDoesNotTakeForAnEventFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.unstored(t, model.Config{Seed: 37, Count: 50, Companies: 1, UsersPerCompany: 3, Start: time.Now().Add(20 * time.Minute), Step: time.Millisecond})
+	made := w.station(t, small).create(t, everything())
+	if !w.crashAt(t, made.ID, task.StepProposed, 1) {
+		t.Fatal("the child never proposed")
+	}
+	strict := w.station(t, func(c *replay.Config) { c.FutureTolerance = time.Minute })
+	if done := strict.run(t, made.ID); done.State != task.Done || done.Counts["failed"] != 10 || done.Counts["settled"] != 40 || replay.Read(done.Counts) != 50 {
+		t.Errorf("%s: %q, %v", done.State, done.Message, done.Counts)
+	}
+}

@@ -22,8 +22,11 @@ type judge interface {
 	decide(ctx context.Context) ([]verdict, error)
 	// forgotten asks who of some owners must not come back. The answer says Purged or Erased of those, and Published of the others.
 	forgotten(ctx context.Context, owners []owner) (func(owner) Outcome, error)
-	// owner says whose event a record holds that was published by decide. The error says why it is none any more.
-	owner(r *events.Record) (owner, error)
+	// owner says whose event a record holds that is to be published, and whether it is one by which its owner is forgotten. The error is a
+	// *events.Rejection where this process does not take it for an event.
+	owner(r *events.Record) (o owner, forgets bool, err error)
+	// mayForget reports whether there are events of that kind at all.
+	mayForget() bool
 	// stillCounted counts those of the records, by their number in the order of add, that the totals count although their rows are missing.
 	stillCounted(ctx context.Context, records []int) (int64, error)
 }

@@ -67,14 +67,16 @@ func copyOf(r *events.Record) events.Record {
 	return c
 }
 
-func (j *tenantJudge) owner(r *events.Record) (owner, error) {
+func (j *tenantJudge) owner(r *events.Record) (o owner, forgets bool, err error) {
 	copied := copyOf(r)
 	e, err := j.decoder.Decode(&copied)
 	if err != nil {
-		return owner{}, err
+		return owner{}, false, err
 	}
-	return owner{e.Key, e.UserID()}, nil
+	return owner{e.Key, e.UserID()}, e.Type == events.TypeUserErasureRequested || e.Type == events.TypeCompanyClosed, nil
 }
+
+func (j *tenantJudge) mayForget() bool { return true }
 
 func (j *tenantJudge) decide(ctx context.Context) ([]verdict, error) {
 	known, err := j.store.KnownEvents(ctx, j.events)

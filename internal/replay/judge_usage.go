@@ -76,12 +76,14 @@ func (j *usageJudge) add(r *events.Record) {
 	j.rows = append(j.rows, row)
 }
 
-func (j *usageJudge) owner(r *events.Record) (owner, error) {
+func (j *usageJudge) owner(r *events.Record) (o owner, forgets bool, err error) {
 	if err := j.decoder.Decode(r, r.Time, &j.scratch); err != nil {
-		return owner{}, err
+		return owner{}, false, err
 	}
-	return owner{string(j.scratch.CompanyID), string(j.scratch.UserID)}, nil
+	return owner{string(j.scratch.CompanyID), string(j.scratch.UserID)}, false, nil
 }
+
+func (j *usageJudge) mayForget() bool { return false }
 
 func (j *usageJudge) decide(ctx context.Context) ([]verdict, error) {
 	elsewhere, err := j.notAtTheirPlace(ctx)

@@ -22,7 +22,8 @@ type work struct {
 	size int // records of the next chunk
 	most int // events published in a chunk
 
-	withheld tally // of what was to be published: those whose company or user was forgotten meanwhile
+	withheld tally          // of what was to be published: those whose company or user was forgotten meanwhile
+	own      map[owner]bool // who is forgotten by an event of the chunk itself; without a user: the company
 }
 
 // heldBytes bounds what a chunk keeps in memory, and sendBytes the messages that are handed to the publisher at once.
@@ -186,7 +187,17 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	for _, p := range s.Places {
 		wanted += p[1] - p[0]
 	}
-	w.withheld = tally{}
+	w.withheld, w.own = tally{}, map[owner]bool{}
+	if w.judge.mayForget() {
+		if err := w.eachOf(ctx, &s, func(rec *events.Record) error {
+			if o, forgets, err := w.judge.owner(rec); err == nil && forgets {
+				w.own[o] = true
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
 	var messages []Message
 	held := 0
 	flush := func() error {
@@ -194,20 +205,13 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 		messages, held = nil, 0
 		return err
 	}
-	at := 0
-	take := func(rec *events.Record) error {
-		for at < len(s.Places) && s.Places[at][1] <= rec.Offset {
-			at++
-		}
-		if at == len(s.Places) || rec.Offset < s.Places[at][0] {
+	err := w.eachOf(ctx, &s, func(rec *events.Record) error {
+		m, err := w.message(rec)
+		if errors.As(err, new(*events.Rejection)) || err == nil && !w.publisher.Fits(&m) {
 			return nil
 		}
-		m, err := w.message(rec)
 		if err != nil {
 			return err
-		}
-		if !w.publisher.Fits(&m) {
-			return nil
 		}
 		sent++
 		messages = append(messages, m)
@@ -215,13 +219,7 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 			return nil
 		}
 		return flush()
-	}
-	r := Range{s.Partition, s.Places[0][0], s.Places[len(s.Places)-1][1]}
-	err := w.source.Read(ctx, r, take)
-	for gone := (*GoneError)(nil); errors.As(err, &gone); { // what is deleted is not sent
-		r.From = gone.To
-		err = w.source.Read(ctx, r, take)
-	}
+	})
 	if err == nil {
 		err = flush()
 	}
@@ -236,7 +234,29 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	return change.counts(), nil
 }
 
-// keep withholds those of some messages whose company or user was forgotten since it was decided to publish them.
+// eachOf calls take for the records of the places that the log still holds.
+func (w *work) eachOf(ctx context.Context, s *sending, take func(*events.Record) error) error {
+	at := 0
+	of := func(rec *events.Record) error {
+		for at < len(s.Places) && s.Places[at][1] <= rec.Offset {
+			at++
+		}
+		if at == len(s.Places) || rec.Offset < s.Places[at][0] {
+			return nil
+		}
+		return take(rec)
+	}
+	r := Range{s.Partition, s.Places[0][0], s.Places[len(s.Places)-1][1]}
+	err := w.source.Read(ctx, r, of)
+	for gone := (*GoneError)(nil); errors.As(err, &gone); {
+		r.From = gone.To
+		err = w.source.Read(ctx, r, of)
+	}
+	return err
+}
+
+// keep withholds those of some messages whose company or user was forgotten since it was decided to publish them. That an event of this very
+// chunk has done that, in a try before, is no reason: all of them were decided together.
 func (w *work) keep(ctx context.Context, some []Message) ([]Message, error) {
 	owners := make([]owner, len(some))
 	for i := range some {
@@ -248,7 +268,8 @@ func (w *work) keep(ctx context.Context, some []Message) ([]Message, error) {
 	}
 	kept := some[:0]
 	for i, m := range some {
-		if outcome := forgotten(owners[i]); outcome != Published {
+		own := w.own[owners[i]] || w.own[owner{company: owners[i].company}]
+		if outcome := forgotten(owners[i]); outcome != Published && !own {
 			w.withheld[outcome]++
 			continue
 		}
@@ -263,9 +284,9 @@ func (w *work) message(rec *events.Record) (Message, error) {
 	if err != nil {
 		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
 	}
-	whose, err := w.judge.owner(rec)
+	whose, _, err := w.judge.owner(rec)
 	if err != nil {
-		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
+		return Message{}, err
 	}
 	c := copyOf(rec)
 	headers := w.kind.cfg.Key.ReplayHeaders(c.Headers, w.lease.Task.ID, w.spec.Effects, envelope.Source, envelope.ID)

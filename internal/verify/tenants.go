@@ -37,7 +37,7 @@ func (v *Verifier) checkTenants(ctx context.Context, report *Report, todo *todo)
 	return err
 }
 
-// publishedConfig is the last record of a company in the topic of configurations.
+// publishedConfig is what a reader of the topic of configurations has of a company, which takes no version that is not higher than its own.
 type publishedConfig struct {
 	version int64
 	sum     [sha256.Size]byte
@@ -99,17 +99,15 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 	return stale, nil
 }
 
-// publishedConfigs reads the topic of configurations to its end. What a reader of the topic has of a company is the last record, whatever
-// its version. Records of a company lie in one partition, unless the topic has got more of them since: then the highest version counts.
+// publishedConfigs reads the topic of configurations to its end.
 func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedConfig, error) {
 	topic := v.cfg.ConfigTopic
 	ids, err := totals.PartitionsOf(ctx, v.cfg.Client, topic)
 	if err != nil {
 		return nil, err
 	}
-	all := map[string]publishedConfig{}
+	last := map[string]publishedConfig{}
 	for _, id := range ids {
-		last := map[string]publishedConfig{}
 		bounds, err := kafka.Bounds(ctx, v.cfg.Client, topic, id)
 		if err != nil {
 			return nil, err
@@ -125,7 +123,7 @@ func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedCo
 				Config  json.RawMessage `json:"config"`
 			}
 			// What is no configuration is for its readers to pass over; the company then has none that was published.
-			if json.Unmarshal(r.Value, &data) == nil {
+			if json.Unmarshal(r.Value, &data) == nil && data.Version >= last[company].version {
 				last[company] = publishedConfig{data.Version, sumOf(data.Config)}
 			}
 			return nil
@@ -133,13 +131,8 @@ func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedCo
 		if err != nil {
 			return nil, err
 		}
-		for company, c := range last {
-			if c.version >= all[company].version {
-				all[company] = c
-			}
-		}
 	}
-	return all, nil
+	return last, nil
 }
 
 // sumOf is a hash of what a JSON text says, however it is written.

@@ -146,41 +146,6 @@ func TestAConfigurationThatWasNotPublishedIsFoundAndPublished(t *testing.T) {
 	}
 }
 
-// What a reader of the topic has is the last record: an older configuration behind a newer one is stale.
-func TestAnOlderConfigurationBehindANewerOneIsFoundAndMended(t *testing.T) {
-	t.Parallel()
-	in := install(t, 1)
-	cfg, _, ids := in.withTenants(t, 2)
-	ends, err := kafka.Ends(t.Context(), in.client, cfg.ConfigTopic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var oldest *events.Record
-	for id, r := range ends {
-		if err := kafka.ReadLog(t.Context(), in.client, cfg.ConfigTopic, id, r, func(r *events.Record) error {
-			if string(r.Key) == ids[0] && oldest == nil {
-				c := kafka.CopyRecord(r)
-				oldest = &c
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	writer := enginetest.Writer(in.client)
-	writer.Topic, writer.Balancer = cfg.ConfigTopic, kafkago.Murmur2Balancer{}
-	defer func() { _ = writer.Close() }()
-	if err := writer.WriteMessages(t.Context(), kafkago.Message{Key: oldest.Key, Value: oldest.Value}); err != nil {
-		t.Fatal(err)
-	}
-	if r := runTenants(t, cfg, false); r.Findings.Count(verify.StaleConfig) != 1 {
-		t.Errorf("findings %+v", r.Findings)
-	}
-	if r := runTenants(t, cfg, true); r.Differences() != 0 || r.Repairs.Configs != 1 {
-		t.Errorf("after the repair: %+v, %+v", r.Findings, r.Repairs)
-	}
-}
-
 // Between the look and the repair lies the operator's answer, and meanwhile the service goes on.
 func TestARepairDoesNotBringAnOlderConfigurationBack(t *testing.T) {
 	t.Parallel()
