@@ -79,8 +79,14 @@ func (s *lostAnswer) Insert(ctx context.Context, in *clickhouse.Intent, b *click
 // crashAt runs a child until it has killed itself. It reports whether it did, or consumed everything before.
 func (f *fixture) crashAt(t *testing.T, c crash) bool {
 	t.Helper()
+	return f.crashAtUnless(t, c, func() bool { return f.Consumed(t) })
+}
+
+// crashAtUnless is crashAt for a child that is killed in any place, and false returned, when done says so.
+func (f *fixture) crashAtUnless(t *testing.T, c crash, done func() bool) bool {
+	t.Helper()
 	c.Brokers, c.Topic, c.Group, c.DSN, c.Partitions = f.Brokers, f.Topic, f.Group, f.dsn, f.Partitions
-	return enginetest.StartChild(t, childEnv, c).UntilKilled(t, string(c.Step), func() bool { return f.Consumed(t) })
+	return enginetest.StartChild(t, childEnv, c).UntilKilled(t, string(c.Step), done)
 }
 
 // crashes are the borders of the usage path, with what it takes to come by them.
