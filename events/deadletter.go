@@ -2,7 +2,6 @@ package events
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // Headers of a dead letter, added behind the original ones.
@@ -155,25 +152,11 @@ type DeadLetter struct {
 	Large   *LargeRecord
 }
 
-// ContentHash hashes everything of a record that its dead letter preserves: a letter names the record at its origin only if the bytes
-// are the same, for a topic that was created again has other records at the same offsets. Absent and empty bytes count as the same: not
-// every client keeps them apart.
-func ContentHash(key, value []byte, headers []Header) uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	part := func(n int, write func()) {
-		var length [8]byte
-		binary.LittleEndian.PutUint64(length[:], uint64(n))
-		_, _ = d.Write(length[:]) // never fails
-		write()
-	}
-	part(len(key), func() { _, _ = d.Write(key) })
-	part(len(value), func() { _, _ = d.Write(value) })
-	for _, h := range headers {
-		part(len(h.Key), func() { _, _ = d.WriteString(h.Key) })
-		part(len(h.Value), func() { _, _ = d.Write(h.Value) })
-	}
-	return d.Sum64()
+// ContentHash is [Record.ContentHash] of the original record, if its bytes are there. A letter names the record at its origin only if that
+// is the same: a topic that was created again has other records at the same offsets.
+func (d *DeadLetter) ContentHash() uint64 {
+	r := Record{Key: d.Key, Value: d.Value, Headers: d.Headers}
+	return r.ContentHash()
 }
 
 // Redrivable reports whether the original bytes are there to be sent again.

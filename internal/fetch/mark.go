@@ -2,12 +2,10 @@ package fetch
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
@@ -23,29 +21,8 @@ type Mark struct {
 // IsZero reports whether the mark names no record.
 func (m Mark) IsZero() bool { return m == Mark{} }
 
-// MarkOf is the mark of a record. Absent and empty bytes count as the same.
-func MarkOf(r *events.Record) Mark {
-	var d xxhash.Digest
-	d.Reset()
-	var length [8]byte
-	part := func(b []byte) {
-		binary.LittleEndian.PutUint64(length[:], uint64(len(b)))
-		d.Write(length[:])
-		d.Write(b)
-	}
-	part(r.Key)
-	part(r.Value)
-	for _, h := range r.Headers {
-		binary.LittleEndian.PutUint64(length[:], uint64(len(h.Key)))
-		d.Write(length[:])
-		_, _ = d.WriteString(h.Key) // never fails
-		part(h.Value)
-	}
-	if l := r.Large; l != nil {
-		_, _ = d.WriteString(l.KeySHA256 + l.ValueSHA256) // never fails
-	}
-	return Mark{Offset: r.Offset, Hash: d.Sum64()}
-}
+// MarkOf is the mark of a record.
+func MarkOf(r *events.Record) Mark { return Mark{Offset: r.Offset, Hash: r.ContentHash()} }
 
 // A ChangedError says that a log holds another record at an offset than it did: the topic was deleted and created again, or
 // the log lost its end and has grown since.

@@ -28,14 +28,14 @@ type origin struct {
 	content   content
 }
 
-// content stands for the bytes of a record: events.ContentHash, and of one whose letter has no room for them their sizes.
+// content stands for the bytes of a record: its ContentHash, and of one whose letter has no room for them their sizes.
 type content struct {
 	hash  uint64
 	sizes [2]int // of key and value; zero: hash counts
 }
 
 func contentOf(r *events.Record) (whole, large content) {
-	return content{hash: events.ContentHash(r.Key, r.Value, r.Headers)}, content{sizes: [2]int{len(r.Key), len(r.Value)}}
+	return content{hash: r.ContentHash()}, content{sizes: [2]int{len(r.Key), len(r.Value)}}
 }
 
 // of reads the dead letters when it is first asked: most replays find nothing missing that has one, and need not read the topic.
@@ -74,7 +74,7 @@ func (l *letters) load(ctx context.Context) error {
 			if _, ok := known[d.Reason]; !ok {
 				known[d.Reason] = d.Reason
 			}
-			c := content{hash: events.ContentHash(d.Key, d.Value, d.Headers)}
+			c := content{hash: d.ContentHash()}
 			if d.Large != nil {
 				c = content{sizes: [2]int{d.Large.KeyBytes, d.Large.ValueBytes}}
 			}

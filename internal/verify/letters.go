@@ -20,7 +20,7 @@ import (
 type letter struct {
 	partition int
 	offset    int64
-	bytes     uint64 // events.ContentHash or largeOf
+	bytes     uint64 // its ContentHash, or largeOf
 	large     bool   // it stands for bytes that fit into no dead letter
 	reason    events.Reason
 	matched   bool // the log holds these bytes at its origin
@@ -176,7 +176,7 @@ func letterOf(d *events.DeadLetter) letter {
 	if l.large {
 		l.bytes = largeOf(d.Large.KeySHA256, d.Large.ValueSHA256)
 	} else {
-		l.bytes = events.ContentHash(d.Key, d.Value, d.Headers)
+		l.bytes = d.ContentHash()
 	}
 	return l
 }
@@ -190,7 +190,7 @@ func (l *letter) preserves(r *events.Record) bool {
 		key, value := sha256.Sum256(r.Key), sha256.Sum256(r.Value)
 		return l.bytes == largeOf(hex.EncodeToString(key[:]), hex.EncodeToString(value[:]))
 	}
-	return l.bytes == events.ContentHash(r.Key, r.Value, r.Headers)
+	return l.bytes == r.ContentHash()
 }
 
 func largeOf(key, value string) uint64 { return xxhash.Sum64String(key + value) }
