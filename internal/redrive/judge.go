@@ -8,6 +8,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/deadletter"
+	"tenantflow/internal/replay"
 	"tenantflow/sinks/postgres"
 )
 
@@ -29,8 +30,8 @@ type effects interface {
 
 // An event is one that can be understood.
 type event struct {
-	source, id    string
-	company, user string
+	source, id string
+	owner      replay.Owner
 
 	usage  *events.Record // of a usage event
 	tenant *events.Event  // of another one
@@ -111,7 +112,13 @@ func (j *judge) understand(l *deadletter.Letter) (v Verdict, r *events.Record, o
 
 // leaveOut takes out events of users who asked to be erased, and of purged companies.
 func (j *judge) leaveOut(ctx context.Context, verdicts []Verdict, all []*event) error {
-	forgotten, err := j.forgotten(ctx, all)
+	var owners []replay.Owner
+	for _, e := range all {
+		if e != nil {
+			owners = append(owners, e.owner)
+		}
+	}
+	forgotten, err := replay.Forgotten(ctx, j.letters, owners)
 	if err != nil {
 		return err
 	}
@@ -119,39 +126,19 @@ func (j *judge) leaveOut(ctx context.Context, verdicts []Verdict, all []*event) 
 		if e == nil {
 			continue
 		}
-		if v, ok := forgotten(e); ok {
-			verdicts[i], all[i] = v, nil
+		if why := forgotten(e.owner); why != replay.Published {
+			verdicts[i], all[i] = leftOut(e.owner, why), nil
 		}
 	}
 	return nil
 }
 
-// forgotten asks whose events, of some, must not come back. The answer has the verdict of such a one. Events may be nil.
-func (j *judge) forgotten(ctx context.Context, all []*event) (func(*event) (Verdict, bool), error) {
-	var companies []string
-	seen := map[string]bool{}
-	for _, e := range all {
-		if e != nil && !seen[e.company] {
-			seen[e.company] = true
-			companies = append(companies, e.company)
-		}
+// leftOut is the verdict about an event whose owner is forgotten.
+func leftOut(o replay.Owner, why replay.Outcome) Verdict {
+	if why == replay.Purged {
+		return Verdict{Purged, "company " + o.Company + " is purged"}
 	}
-	if len(companies) == 0 {
-		return func(*event) (Verdict, bool) { return Verdict{}, false }, nil
-	}
-	out, err := j.letters.LeftOut(ctx, companies)
-	if err != nil {
-		return nil, err
-	}
-	return func(e *event) (Verdict, bool) {
-		switch {
-		case out.Purged(e.company):
-			return Verdict{Purged, "company " + e.company + " is purged"}, true
-		case e.user != "" && out.Erased(e.company, e.user):
-			return Verdict{Erased, "the user has asked to be erased"}, true
-		}
-		return Verdict{}, false
-	}, nil
+	return Verdict{Erased, "the user has asked to be erased"}
 }
 
 // judged is the verdict about an event that can be published.
@@ -187,7 +174,7 @@ func (t *tenantEffects) decode(r *events.Record) (*event, error) {
 	if _, err := e.Payload(); err != nil {
 		return nil, err
 	}
-	return &event{source: e.Source, id: e.ID, company: e.Key, user: e.UserID(), tenant: e}, nil
+	return &event{source: e.Source, id: e.ID, owner: replay.Owner{Company: e.Key, User: e.UserID()}, tenant: e}, nil
 }
 
 func (t *tenantEffects) look(ctx context.Context, all, _ []*event) ([]effect, error) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/replay"
 	"tenantflow/sinks/clickhouse"
 )
 
@@ -24,7 +25,7 @@ func (u *usageEffects) decode(r *events.Record) (*event, error) {
 	if err := u.decoder.Decode(r, time.Now(), &one); err != nil {
 		return nil, err
 	}
-	return &event{source: string(one.Source), id: string(one.ID), company: string(one.CompanyID), user: string(one.UserID), usage: r}, nil
+	return &event{source: string(one.Source), id: string(one.ID), owner: replay.Owner{Company: string(one.CompanyID), User: string(one.UserID)}, usage: r}, nil
 }
 
 // look finds the rows of the events and, where a patch has made another event of one, of the original: both have one identity, and the

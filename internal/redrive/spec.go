@@ -21,7 +21,7 @@ import (
 // A LetterStore knows what was done about letters, companies, users and the inbox: *postgres.Store.
 type LetterStore interface {
 	LetterChanges(ctx context.Context, origins []events.Origin) (map[events.Origin]postgres.LetterChange, error)
-	LeftOut(ctx context.Context, companies []string) (*postgres.LeftOut, error)
+	replay.ForgottenStore
 	KnownEvents(ctx context.Context, all []*events.Event) ([]postgres.Known, error)
 }
 

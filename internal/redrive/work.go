@@ -173,7 +173,13 @@ func (k *Kind) decide(ctx context.Context, j *judge, task string, effects []stri
 // A subject is what a message that is to be published is about.
 type subject struct {
 	of     *event
-	letter postgres.LetterRef
+	origin events.Origin
+}
+
+// subjectOf is what message has said of a message.
+func subjectOf(m *replay.Message) subject {
+	s, _ := m.Subject.(subject) // message makes all of them
+	return s
 }
 
 // message makes the record that is published. One with another key goes where that key belongs.
@@ -185,7 +191,7 @@ func (k *Kind) message(l *deadletter.Letter, r *events.Record, of *event, task s
 	original := slices.DeleteFunc(slices.Clone(r.Headers), func(h events.Header) bool { return h.Key == events.HeaderReplayOf })
 	headers := k.cfg.Key.ReplayHeaders(original, task, effects, e.Source, e.ID)
 	headers = append(headers, events.Header{Key: events.HeaderReplayOf, Value: []byte(deadletter.FormatOrigin(l.Origin))})
-	m := replay.Message{Partition: l.Partition, Key: r.Key, Value: r.Value, Headers: headers, Subject: subject{of, l.Ref()}}
+	m := replay.Message{Partition: l.Partition, Key: r.Key, Value: r.Value, Headers: headers, Owner: of.owner, Subject: subject{of, l.Origin}}
 	if string(r.Key) != string(l.Key) {
 		m.Partition = replay.AnyPartition
 	}
@@ -208,7 +214,7 @@ type work struct {
 
 	// What was decided and not done by the Publish that was last: the letters stay as they are.
 	withheld map[events.Origin]Verdict
-	own      map[[2]string]bool // the company and user who are forgotten by an event of the chunk itself; without a user: the company
+	guard    *replay.Guard
 }
 
 // Open implements task.Kind.
@@ -227,7 +233,8 @@ func (k *Kind) Open(ctx context.Context, l *task.Lease) (task.Work, error) {
 	if w.spec.Rate > 0 {
 		w.most = max(1, min(w.most, int(2*w.spec.Rate))) // about two seconds' worth, so that a stop need not wait
 	}
-	w.publisher, err = replay.NewPublisher(ctx, replay.PublisherConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Rate: w.spec.Rate, Keep: w.keep, Waiting: l.Waiting})
+	w.guard = &replay.Guard{Store: k.cfg.Letters, Withheld: func(m *replay.Message, why replay.Outcome) { w.withhold(subjectOf(m).origin, leftOut(m.Owner, why)) }}
+	w.publisher, err = replay.NewPublisher(ctx, replay.PublisherConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Rate: w.spec.Rate, Keep: w.guard.Keep, Waiting: l.Waiting})
 	if err != nil {
 		return nil, err
 	}
@@ -321,13 +328,13 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 			return nil, err
 		}
 	}
-	w.own = map[[2]string]bool{}
+	own := map[replay.Owner]bool{}
 	for i := range messages {
-		s, _ := messages[i].Subject.(subject)
-		if e := s.of; e != nil && e.tenant != nil && (e.tenant.Type == events.TypeUserErasureRequested || e.tenant.Type == events.TypeCompanyClosed) {
-			w.own[[2]string{e.company, e.user}] = true
+		if e := subjectOf(&messages[i]).of; e.tenant != nil && replay.Forgets(e.tenant.Type) {
+			own[e.owner] = true
 		}
 	}
+	w.guard.Begin(own)
 	// Those that are withheld leave the list, and it may be published once more.
 	if err := w.publisher.Publish(ctx, slices.Clone(messages)); err != nil {
 		return nil, err
@@ -338,30 +345,6 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 		change[Published.String()]--
 	}
 	return change, nil
-}
-
-// keep withholds the events whose company or user was forgotten since it was decided to publish them. That an event of this very chunk has
-// done that, in a try before, is no reason: all of them were decided together.
-func (w *work) keep(ctx context.Context, some []replay.Message) ([]replay.Message, error) {
-	of := make([]*event, len(some))
-	for i := range some {
-		s, _ := some[i].Subject.(subject)
-		of[i] = s.of
-	}
-	forgotten, err := w.judge.forgotten(ctx, of)
-	if err != nil {
-		return nil, err
-	}
-	kept := some[:0]
-	for i, m := range some {
-		s, _ := m.Subject.(subject)
-		if v, ok := forgotten(of[i]); ok && !w.own[[2]string{s.of.company, s.of.user}] && !w.own[[2]string{s.of.company, ""}] {
-			w.withhold(s.letter.Origin, v)
-			continue
-		}
-		kept = append(kept, m)
-	}
-	return kept, nil
 }
 
 func (w *work) withhold(o events.Origin, v Verdict) {

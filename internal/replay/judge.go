@@ -20,11 +20,9 @@ type judge interface {
 	held() int64
 	// decide gives the records' verdicts, in the order in which they were added.
 	decide(ctx context.Context) ([]verdict, error)
-	// forgotten asks who of some owners must not come back. The answer says Purged or Erased of those, and Published of the others.
-	forgotten(ctx context.Context, owners []owner) (func(owner) Outcome, error)
 	// owner says whose event a record holds that is to be published, and whether it is one by which its owner is forgotten. The error is a
 	// *events.Rejection where this process does not take it for an event.
-	owner(r *events.Record) (o owner, forgets bool, err error)
+	owner(r *events.Record) (o Owner, forgets bool, err error)
 	// mayForget reports whether there are events of that kind at all.
 	mayForget() bool
 	// stillCounted counts those of the records, by their number in the order of add, that the totals count although their rows are missing.
@@ -46,9 +44,6 @@ func verdictOn(r *events.Record, outcome Outcome) verdict {
 	return v
 }
 
-// An owner is the company of an event, and its user; empty: it is about none.
-type owner struct{ company, user string }
-
 // An Event names an event that is missing.
 type Event struct {
 	Source    string    `json:"source"`
@@ -65,7 +60,7 @@ func (e *Event) Day() string { return e.Time.UTC().Format(time.DateOnly) }
 
 // A companyStore knows companies, users and the inbox: *postgres.Store.
 type companyStore interface {
-	LeftOut(ctx context.Context, companies []string) (*postgres.LeftOut, error)
+	ForgottenStore
 	KnownEvents(ctx context.Context, all []*events.Event) ([]postgres.Known, error)
 }
 
@@ -85,11 +80,11 @@ func (r *rules) leave(ctx context.Context, candidates []*verdict, same func(i, j
 	if len(candidates) == 0 {
 		return nil
 	}
-	owners := make([]owner, len(candidates))
+	owners := make([]Owner, len(candidates))
 	for i, c := range candidates {
-		owners[i] = owner{c.event.Company, c.event.User}
+		owners[i] = Owner{c.event.Company, c.event.User}
 	}
-	forgotten, err := r.forgotten(ctx, owners)
+	forgotten, err := Forgotten(ctx, r.store, owners)
 	if err != nil {
 		return err
 	}
@@ -135,29 +130,4 @@ func (r *rules) leave(ctx context.Context, candidates []*verdict, same func(i, j
 		}
 	}
 	return nil
-}
-
-// forgotten implements judge.
-func (r *rules) forgotten(ctx context.Context, owners []owner) (func(owner) Outcome, error) {
-	var companies []string
-	seen := map[string]bool{}
-	for _, o := range owners {
-		if !seen[o.company] {
-			seen[o.company] = true
-			companies = append(companies, o.company)
-		}
-	}
-	out, err := r.store.LeftOut(ctx, companies)
-	if err != nil {
-		return nil, err
-	}
-	return func(o owner) Outcome {
-		switch {
-		case out.Purged(o.company):
-			return Purged
-		case o.user != "" && out.Erased(o.company, o.user):
-			return Erased
-		}
-		return Published
-	}, nil
 }

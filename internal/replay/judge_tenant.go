@@ -67,13 +67,13 @@ func copyOf(r *events.Record) events.Record {
 	return c
 }
 
-func (j *tenantJudge) owner(r *events.Record) (o owner, forgets bool, err error) {
+func (j *tenantJudge) owner(r *events.Record) (o Owner, forgets bool, err error) {
 	copied := copyOf(r)
 	e, err := j.decoder.Decode(&copied)
 	if err != nil {
-		return owner{}, false, err
+		return Owner{}, false, err
 	}
-	return owner{e.Key, e.UserID()}, e.Type == events.TypeUserErasureRequested || e.Type == events.TypeCompanyClosed, nil
+	return Owner{e.Key, e.UserID()}, Forgets(e.Type), nil
 }
 
 func (j *tenantJudge) mayForget() bool { return true }

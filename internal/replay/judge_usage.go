@@ -76,11 +76,11 @@ func (j *usageJudge) add(r *events.Record) {
 	j.rows = append(j.rows, row)
 }
 
-func (j *usageJudge) owner(r *events.Record) (o owner, forgets bool, err error) {
+func (j *usageJudge) owner(r *events.Record) (o Owner, forgets bool, err error) {
 	if err := j.decoder.Decode(r, r.Time, &j.scratch); err != nil {
-		return owner{}, false, err
+		return Owner{}, false, err
 	}
-	return owner{string(j.scratch.CompanyID), string(j.scratch.UserID)}, false, nil
+	return Owner{string(j.scratch.CompanyID), string(j.scratch.UserID)}, false, nil
 }
 
 func (j *usageJudge) mayForget() bool { return false }

@@ -22,7 +22,8 @@ type Message struct {
 	Key       []byte
 	Value     []byte
 	Headers   []events.Header
-	Subject   any // the caller's own, for PublisherConfig.Keep
+	Owner     Owner // for a Guard
+	Subject   any   // what the caller knows it by
 }
 
 // A Brake says when to publish less, see [LagBrake].

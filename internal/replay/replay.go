@@ -230,7 +230,8 @@ func (k *Kind) Open(ctx context.Context, l *task.Lease) (task.Work, error) {
 	}
 	topic := strings.TrimPrefix(l.Task.Topic, k.cfg.TopicPrefix)
 	brake := NewLagBrake(LagConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Group: k.group(topic), MaxLag: time.Duration(w.spec.MaxLag), Batching: k.cfg.BatchInterval})
-	w.publisher, err = NewPublisher(ctx, PublisherConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Rate: w.spec.Rate, Brake: brake, Keep: w.keep, Waiting: l.Waiting})
+	w.guard = &Guard{Store: k.cfg.Tenants, Withheld: func(_ *Message, why Outcome) { w.withheld[why]++ }}
+	w.publisher, err = NewPublisher(ctx, PublisherConfig{Client: k.cfg.Client, Topic: l.Task.Topic, Rate: w.spec.Rate, Brake: brake, Keep: w.guard.Keep, Waiting: l.Waiting})
 	if err != nil {
 		return nil, errors.Join(err, w.source.Close())
 	}

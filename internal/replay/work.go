@@ -22,8 +22,8 @@ type work struct {
 	size int // records of the next chunk
 	most int // events published in a chunk
 
-	withheld tally          // of what was to be published: those whose company or user was forgotten meanwhile
-	own      map[owner]bool // who is forgotten by an event of the chunk itself; without a user: the company
+	guard    *Guard
+	withheld tally // by the guard, of the chunk
 }
 
 // heldBytes bounds what a chunk keeps in memory, and sendBytes the messages that are handed to the publisher at once.
@@ -187,17 +187,19 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	for _, p := range s.Places {
 		wanted += p[1] - p[0]
 	}
-	w.withheld, w.own = tally{}, map[owner]bool{}
+	own := map[Owner]bool{}
 	if w.judge.mayForget() {
 		if err := w.eachOf(ctx, &s, func(rec *events.Record) error {
 			if o, forgets, err := w.judge.owner(rec); err == nil && forgets {
-				w.own[o] = true
+				own[o] = true
 			}
 			return nil
 		}); err != nil {
 			return nil, err
 		}
 	}
+	w.guard.Begin(own)
+	w.withheld = tally{}
 	var messages []Message
 	held := 0
 	flush := func() error {
@@ -255,29 +257,6 @@ func (w *work) eachOf(ctx context.Context, s *sending, take func(*events.Record)
 	return err
 }
 
-// keep withholds those of some messages whose company or user was forgotten since it was decided to publish them. That an event of this very
-// chunk has done that, in a try before, is no reason: all of them were decided together.
-func (w *work) keep(ctx context.Context, some []Message) ([]Message, error) {
-	owners := make([]owner, len(some))
-	for i := range some {
-		owners[i], _ = some[i].Subject.(owner)
-	}
-	forgotten, err := w.judge.forgotten(ctx, owners)
-	if err != nil {
-		return nil, err
-	}
-	kept := some[:0]
-	for i, m := range some {
-		own := w.own[owners[i]] || w.own[owner{company: owners[i].company}]
-		if outcome := forgotten(owners[i]); outcome != Published && !own {
-			w.withheld[outcome]++
-			continue
-		}
-		kept = append(kept, m)
-	}
-	return kept, nil
-}
-
 // message makes the record that is published: the original bytes, key and headers, and those of the replay.
 func (w *work) message(rec *events.Record) (Message, error) {
 	envelope, err := events.ParseEnvelope(rec)
@@ -290,7 +269,7 @@ func (w *work) message(rec *events.Record) (Message, error) {
 	}
 	c := copyOf(rec)
 	headers := w.kind.cfg.Key.ReplayHeaders(c.Headers, w.lease.Task.ID, w.spec.Effects, envelope.Source, envelope.ID)
-	return Message{Partition: rec.Partition, Key: c.Key, Value: c.Value, Headers: headers, Subject: whose}, nil
+	return Message{Partition: rec.Partition, Key: c.Key, Value: c.Value, Headers: headers, Owner: whose}, nil
 }
 
 // Close implements task.Work.
