@@ -85,10 +85,7 @@ func (a *Archive) Manifest() *Manifest { return a.manifest }
 func (a *Archive) Check(ctx context.Context, progress func(done, total int64)) error {
 	count := a.counter(progress)
 	for _, p := range a.manifest.Partitions {
-		err := a.walk(p.Partition, kafka.Range{From: p.From, To: p.To}, func(f File) error {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
-			}
+		err := a.walk(ctx, p.Partition, kafka.Range{From: p.From, To: p.To}, func(f File) error {
 			if err := checkFile(a.dir, f); err != nil {
 				return err
 			}
@@ -119,9 +116,12 @@ func (a *Archive) counter(progress func(done, total int64)) func(File) {
 
 // walk calls each for the files of a partition that hold offsets of r, in order. Where each finds a file missing that the archiver
 // has replaced meanwhile, it is called for the one that holds the same offsets now. Any other error of each ends it.
-func (a *Archive) walk(partition int, r kafka.Range, each func(File) error) error {
+func (a *Archive) walk(ctx context.Context, partition int, r kafka.Range, each func(File) error) error {
 	m := a.manifest
 	for r.From < r.To {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		f := m.fileBehind(partition, r.From)
 		if f == nil || f.From >= r.To {
 			return nil
@@ -199,7 +199,7 @@ func (a *Archive) Read(ctx context.Context, partition int, r kafka.Range, each f
 	}
 	defer files.close()
 	at, stop := r.From, errors.New("enough")
-	err = a.walk(partition, r, func(f File) error {
+	err = a.walk(ctx, partition, r, func(f File) error {
 		return files.read(partition, f, at, func(rec *events.Record) error {
 			switch {
 			case rec.Offset >= r.To:

@@ -41,10 +41,7 @@ func Verify(ctx context.Context, root, topic string, progress func(done, total i
 		p := &a.manifest.Partitions[i]
 		for r := (kafka.Range{From: p.From, To: p.To}); r.From < r.To; {
 			var looked File
-			err := a.walk(p.Partition, r, func(f File) error {
-				if err := ctx.Err(); err != nil {
-					return context.Cause(ctx)
-				}
+			err := a.walk(ctx, p.Partition, r, func(f File) error {
 				looked = f
 				if err := a.verifyFile(ctx, files, p.Partition, f); err != nil {
 					return err

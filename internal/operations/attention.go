@@ -20,7 +20,7 @@ func attention(r *Report) []string {
 			continue
 		}
 		silent = silent || s.Data.Store == "Kafka"
-		if answered(s.Problem) {
+		if s.answered() {
 			say("%s can't be used: %s.", s.Data.Store, strings.TrimSuffix(shortened(s.Problem), "."))
 		} else {
 			say("%s does not answer.", s.Data.Store)

@@ -103,7 +103,7 @@ func storeMark(p Panel[Store]) mark {
 	switch {
 	case p.Data.State == Unset:
 		return mark{"quiet", "–", "no address is set here"}
-	case answered(p.Problem):
+	case p.answered():
 		return mark{"bad", "✕", "can't be used"}
 	case p.Data.State == Down || p.Problem != "":
 		return mark{"bad", "✕", "does not answer"}

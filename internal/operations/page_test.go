@@ -108,7 +108,7 @@ func sampleLag(g Group, partitions, i int) Lag {
 func (b *Board) down(name string) {
 	for i, g := range b.stores {
 		if b.cfg.Stores[i].Name == name {
-			g.problem = g.silent()
+			g.unanswered()
 			g.data.State, g.data.LatencyMS, g.data.Since = Down, nil, noon.Add(-95*time.Second)
 			for n := pingHistory - 19; n < pingHistory; n++ {
 				g.data.History[n] = nil
@@ -119,9 +119,10 @@ func (b *Board) down(name string) {
 		return
 	}
 	late := noon.Add(-102 * time.Second)
-	b.tasks.problem, b.tasks.taken = b.tasks.silent(), late
-	b.drift.problem, b.drift.taken = b.drift.silent(), late
-	b.handled.problem, b.handled.taken = b.handled.silent(), late
+	b.tasks.unanswered()
+	b.drift.unanswered()
+	b.handled.unanswered()
+	b.tasks.taken, b.drift.taken, b.handled.taken = late, late, late
 	for _, part := range []string{"quota", "subscription", "company"} {
 		b.cfg.Health.Set(part, health.Failing, "look up companies in Postgres: no answer within 5s (trying again)")
 	}
@@ -180,7 +181,7 @@ func TestPage_AStoreThatAnswersWithAnErrorIsNotSaidToBeSilent(t *testing.T) {
 	b.down("Postgres")
 	for i, g := range b.stores {
 		if b.cfg.Stores[i].Name == "Postgres" {
-			g.problem = `ping in Postgres: FATAL: password authentication failed for user "t" (SQLSTATE 28P01)`
+			g.problem, g.silent = `ping in Postgres: FATAL: password authentication failed for user "t" (SQLSTATE 28P01)`, false
 		}
 	}
 	got := page(t, b, View{})

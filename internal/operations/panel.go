@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 )
@@ -21,6 +20,8 @@ type Panel[T any] struct {
 	// Problem is why there is nothing newer, in words for a person.
 	Problem string `json:"problem,omitempty"`
 	Data    T      `json:"data"`
+
+	silent bool // the problem is that there was no answer, and not a bad one
 }
 
 // A gatherer gathers the data of one panel, again and again.
@@ -34,6 +35,7 @@ type gatherer[T any] struct {
 	data    T
 	taken   time.Time // zero: never
 	problem string    // of the last look; empty: there was none
+	silent  bool      // the problem is that nothing came in time
 	asked   time.Time // when the look under way began; zero: none is
 }
 
@@ -69,9 +71,9 @@ func (g *gatherer[T]) once(ctx context.Context) {
 	case err == nil:
 		g.data, g.taken, g.problem = data, time.Now(), ""
 	case late || timedOut(err):
-		g.problem = g.silent()
+		g.unanswered()
 	default:
-		g.problem = err.Error()
+		g.problem, g.silent = err.Error(), false
 	}
 }
 
@@ -81,21 +83,20 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout()
 }
 
-func (g *gatherer[T]) silent() string {
-	return fmt.Sprintf("%s did not answer within %s", g.from, g.timeout)
+// unanswered notes that nothing came in time.
+func (g *gatherer[T]) unanswered() {
+	g.problem, g.silent = fmt.Sprintf("%s did not answer within %s", g.from, g.timeout), true
 }
 
-// answered reports whether a problem is an answer, or at least no silence: a login that is refused, a store that is still loading, a
-// port on which nothing listens.
-func answered(problem string) bool {
-	return problem != "" && !strings.Contains(problem, " did not answer within ") && !strings.Contains(problem, " has not answered for ")
-}
+// answered reports whether there is a problem that is an answer, or at least no silence: a login that is refused, a store that is still
+// loading, a port on which nothing listens.
+func (p *Panel[T]) answered() bool { return p.Problem != "" && !p.silent }
 
 // show returns what was gathered last.
 func (g *gatherer[T]) show(now time.Time) Panel[T] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := Panel[T]{TakenAt: g.taken.UTC(), Stale: true, Problem: g.problem, Data: g.data}
+	p := Panel[T]{TakenAt: g.taken.UTC(), Stale: true, Problem: g.problem, Data: g.data, silent: g.silent}
 	if !g.taken.IsZero() {
 		age := max(0, now.Sub(g.taken))
 		seconds := tenths(age)
@@ -103,7 +104,7 @@ func (g *gatherer[T]) show(now time.Time) Panel[T] {
 		p.Stale = age > 2*g.every+g.timeout
 	}
 	if !g.asked.IsZero() && now.Sub(g.asked) > g.timeout+time.Second {
-		p.Problem = fmt.Sprintf("%s has not answered for %s", g.from, now.Sub(g.asked).Round(time.Second))
+		p.Problem, p.silent = fmt.Sprintf("%s has not answered for %s", g.from, now.Sub(g.asked).Round(time.Second)), true
 	}
 	if p.Problem != "" {
 		p.Stale = true

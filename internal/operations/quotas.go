@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,28 +25,27 @@ const (
 type quotas struct {
 	tail tail
 	now  func() time.Time
-	date string
-	by   map[string]QuotaUser // of the date
-	next map[string]QuotaUser // of the day behind it: an event may come before this process's midnight
+
+	// An event of tomorrow may come before this process's midnight.
+	today, tomorrow string
+	by              map[string]map[string]QuotaUser // by date and user, of these two days
 }
 
 func newQuotas(cfg Config) *quotas {
-	return &quotas{by: map[string]QuotaUser{}, next: map[string]QuotaUser{}, now: time.Now, tail: tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}}
+	return &quotas{by: map[string]map[string]QuotaUser{}, now: time.Now, tail: tail{client: cfg.Kafka, topics: []string{cfg.QuotaTopic}, depth: quotasDepth}}
 }
 
 func (q *quotas) take(ctx context.Context) (Quotas, error) {
-	if today := q.now().UTC().Format(time.DateOnly); q.date != today {
-		if q.date == "" || today != q.tomorrow() {
-			q.next = map[string]QuotaUser{}
-		}
-		q.date, q.by, q.next = today, q.next, map[string]QuotaUser{}
-	}
+	now := q.now().UTC()
+	q.today, q.tomorrow = now.Format(time.DateOnly), now.AddDate(0, 0, 1).Format(time.DateOnly)
+	maps.DeleteFunc(q.by, func(date string, _ map[string]QuotaUser) bool { return date != q.today && date != q.tomorrow })
 	complete, err := q.tail.follow(ctx, tailPatience, q.add)
 	if err != nil {
 		return Quotas{}, err
 	}
-	out := Quotas{Date: q.date, Complete: complete && len(q.by) < quotaKept, Users: make([]QuotaUser, 0, len(q.by))}
-	for _, u := range q.by {
+	users := q.by[q.today]
+	out := Quotas{Date: q.today, Complete: complete && len(users) < quotaKept, Users: make([]QuotaUser, 0, len(users))}
+	for _, u := range users {
 		if u.Percentage >= 100 {
 			out.Exceeded++
 		} else {
@@ -63,15 +63,6 @@ func (q *quotas) take(ctx context.Context) (Quotas, error) {
 	return out, nil
 }
 
-// tomorrow is the day behind the date.
-func (q *quotas) tomorrow() string {
-	date, err := time.Parse(time.DateOnly, q.date)
-	if err != nil {
-		return "" // there is no date yet
-	}
-	return date.AddDate(0, 0, 1).Format(time.DateOnly)
-}
-
 func (q *quotas) add(rec *events.Record) {
 	if t := string(events.LastHeader(rec.Headers, "ce_type")); t != events.TypeQuotaThresholdReached && t != events.TypeQuotaExceeded {
 		return
@@ -84,16 +75,13 @@ func (q *quotas) add(rec *events.Record) {
 		CurrentUsage int64  `json:"current_usage"`
 		DailyLimit   int64  `json:"daily_limit"`
 	}
-	if json.Unmarshal(rec.Value, &e) != nil || len(e.UserID) > longestID {
+	if json.Unmarshal(rec.Value, &e) != nil || len(e.UserID) > longestID || e.Date != q.today && e.Date != q.tomorrow {
 		return
 	}
-	day := q.by
-	switch e.Date {
-	case q.date:
-	case q.tomorrow():
-		day = q.next
-	default:
-		return
+	day := q.by[e.Date]
+	if day == nil {
+		day = map[string]QuotaUser{}
+		q.by[e.Date] = day
 	}
 	before, known := day[e.UserID]
 	if known && before.Percentage >= e.Percentage || !known && len(day) >= quotaKept {

@@ -11,6 +11,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 )
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
@@ -24,16 +25,14 @@ type logs struct {
 func setup(t *testing.T) *logs {
 	t.Helper()
 	broker := enginetest.SharedKafka(t)
-	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
-	t.Cleanup(transport.CloseIdleConnections)
-	client := &kafkago.Client{Addr: kafkago.TCP(broker.Addr()), Transport: transport}
-	l := &logs{writer: enginetest.Writer(client)} // what is sent twice is counted twice
-	l.writer.BatchTimeout = time.Millisecond
-	t.Cleanup(func() { _ = l.writer.Close() })
+	l := &logs{}
 	input := enginetest.NewTopic(t, 1)
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(input), 2)
-	l.Kafka = client
 	l.Inputs, l.QuotaTopic, l.ResultTopics = []string{input, input + ".missing"}, enginetest.NewTopic(t, 2), []string{enginetest.NewTopic(t, 2)}
+	l.Kafka = enginetest.KafkaClient(t, broker.Addr()) // when there are all topics
+	l.writer = enginetest.Writer(l.Kafka)              // what is sent twice is counted twice
+	l.writer.BatchTimeout = time.Millisecond
+	t.Cleanup(func() { _ = l.writer.Close() })
 	return l
 }
 
@@ -66,12 +65,7 @@ func wholeLetters(l Letters) bool { return l.Complete }
 
 func (l *logs) letter(offset int64, reason events.Reason, detail string, failed time.Time) kafkago.Message {
 	rec := &events.Record{Topic: l.Inputs[0], Offset: offset, Key: []byte("k"), Value: []byte("v")}
-	key, value, headers := events.NewDeadLetter(rec, "g", events.Reject(reason, "%s", detail), 1, failed)
-	m := kafkago.Message{Key: key, Value: value}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-	}
-	return m
+	return kafkatest.Letter(rec, "g", events.Reject(reason, "%s", detail), failed)
 }
 
 func event(kind, data string) kafkago.Message {

@@ -140,9 +140,6 @@ type Outcome struct {
 	Error       string         `json:"error,omitempty"`
 }
 
-// open reports whether the run has left something to be looked at again.
-func (o *Outcome) open() bool { return len(o.Differences) > 0 || len(o.Unproven) > 0 }
-
 // isDrift reports whether what a run has found is a difference between log and stores. That nothing was consumed is none: nothing was
 // proven, as on the first day of an installation.
 func isDrift(k Kind) bool { return !k.Information() && k != NotConsumed }
@@ -168,8 +165,8 @@ func (s *Schedule) once(ctx context.Context) error {
 		since := now.Add(-s.cfg.Interval - overlap)
 		if last != nil {
 			since = last.Started.Add(-overlap) // after an outage, everything since
-			// What differed is looked at until it is mended, and what could not be judged until it can be.
-			if o, err := outcomeOf(last); err == nil && o.open() && o.Since.Before(since) {
+			// Each run looks at a difference again until it is mended. (One that only could not judge everything is not kept as done.)
+			if o, err := outcomeOf(last); err == nil && len(o.Differences) > 0 && o.Since.Before(since) {
 				since = o.Since
 			}
 		}
