@@ -14,6 +14,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 )
 
@@ -30,12 +31,7 @@ func writeLetters(t *testing.T, environ []string, reasons []events.Reason, value
 		e := &events.Envelope{ID: fmt.Sprint("e-", i), Source: "/app", Type: events.TypeUsageRecorded, Time: time.Now().Add(-time.Minute), Data: []byte(value)}
 		data, headers := e.EncodeBinary()
 		rec := &events.Record{Topic: topic, Partition: 1, Offset: int64(i), Key: []byte("acme"), Value: data, Headers: headers}
-		key, data, headers := events.NewDeadLetter(rec, "tenantflow.usage", events.Reject(reasons[i], "at \x1b[31m /user_id: letter %d", i), 1, time.Now())
-		m := kafka.Message{Key: key, Value: data}
-		for _, h := range headers {
-			m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
-		}
-		if err := w.WriteMessages(t.Context(), m); err != nil {
+		if err := w.WriteMessages(t.Context(), kafkatest.Letter(rec, "tenantflow.usage", events.Reject(reasons[i], "at \x1b[31m /user_id: letter %d", i), time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		origins = append(origins, fmt.Sprintf("tenantflow.usage/%s/1/%d", topic, i))

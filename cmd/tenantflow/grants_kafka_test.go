@@ -92,9 +92,7 @@ func TestGrants_ServiceLivesOnThoseOfKafka(t *testing.T) {
 	event := func(id, kind, key, data string) string {
 		return fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/test","type":%q,"time":%q,"partitionkey":%q,"data":{"company_id":"acme",%s}}`, id, kind, time.Now().UTC().Format(time.RFC3339Nano), key, data)
 	}
-	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
-	t.Cleanup(transport.CloseIdleConnections)
-	client := &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: transport}
+	client := enginetest.KafkaClient(t, k.Addr())
 	count := func(topic string) int64 {
 		t.Helper()
 		answer, err := client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(0)}}})

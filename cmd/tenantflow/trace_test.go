@@ -28,8 +28,7 @@ func TestRun_TracesByTheStandardVariables(t *testing.T) {
 	}
 	p := start(t, "tenantflow", append(environ, "OTEL_EXPORTER_OTLP_ENDPOINT="+receiver.URL, "OTEL_SERVICE_NAME=here", "OTEL_BSP_SCHEDULE_DELAY=100"), "run")
 	_, broker, _ := strings.Cut(environ[0], "=")
-	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
-	defer transport.CloseIdleConnections()
+	client := enginetest.KafkaClient(t, broker)
 	publish := func(eventType, data string) (trace string) {
 		header, trace, _ := producer.Publish(t)
 		topic, _ := events.TopicOf(eventType)
@@ -38,7 +37,7 @@ func TestRun_TracesByTheStandardVariables(t *testing.T) {
 		for _, h := range head {
 			m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
 		}
-		w := enginetest.Writer(&kafka.Client{Addr: kafka.TCP(broker), Transport: transport}) // an event sent twice would be two links
+		w := enginetest.Writer(client) // an event sent twice would be two links
 		w.Balancer, w.BatchTimeout = &kafka.Hash{}, time.Millisecond
 		defer func() { _ = w.Close() }()
 		if err := w.WriteMessages(t.Context(), m); err != nil {

@@ -14,6 +14,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/deadletter"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
 )
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
@@ -30,9 +31,7 @@ func newBox(t testing.TB, partitions int) *box {
 	broker := enginetest.SharedKafka(t)
 	b := &box{topic: enginetest.NewTopic(t, 1)}
 	enginetest.CreateTopic(t, broker, events.DeadLetterTopic(b.topic), partitions, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
-	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
-	t.Cleanup(transport.CloseIdleConnections)
-	b.client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
+	b.client = enginetest.KafkaClient(t, broker.Addr())
 	b.reader = &deadletter.Reader{Client: b.client, Topics: []string{b.topic}}
 	return b
 }
@@ -48,17 +47,7 @@ func (b *box) letter(n int) kafka.Message {
 		Value: fmt.Appendf(nil, `{"company_id":%q,"user_id":"u-%d","padding":"................................"}`, company, n%7),
 		Headers: []events.Header{{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_id", Value: []byte(id)}, {Key: "ce_source", Value: []byte("/app")},
 			{Key: "ce_type", Value: []byte(events.TypeUsageRecorded)}, {Key: "ce_time", Value: []byte("2026-11-20T00:00:00Z")}}}
-	return published(rec, events.Reject(reasons[n%3], "number %d", n), begun().Add(time.Duration(n)*time.Second))
-}
-
-// published makes the letter of a record, as it is published.
-func published(rec *events.Record, why *events.Rejection, at time.Time) kafka.Message {
-	key, value, headers := events.NewDeadLetter(rec, "g/x.usage", why, 1, at)
-	m := kafka.Message{Key: key, Value: value}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})
-	}
-	return m
+	return kafkatest.Letter(rec, "g/x.usage", events.Reject(reasons[n%3], "number %d", n), begun().Add(time.Duration(n)*time.Second))
 }
 
 // write writes letters, each portion later than the one before.
@@ -206,7 +195,7 @@ func TestPage_FiltersLookIntoBase64(t *testing.T) {
 	rec := &events.Record{Topic: b.topic, Key: []byte("any"), Value: fmt.Appendf(nil,
 		`{"specversion":"1.0","id":"e-1","source":"/app","type":%q,"time":"2026-11-20T00:00:00Z","data_base64":%q}`, events.TypeUsageRecorded, data),
 		Headers: []events.Header{{Key: "content-type", Value: []byte("application/cloudevents+json")}}}
-	b.write(t, []kafka.Message{published(rec, events.Reject(events.TenantMismatch, "x"), begun())})
+	b.write(t, []kafka.Message{kafkatest.Letter(rec, "g/x.usage", events.Reject(events.TenantMismatch, "x"), begun())})
 	for _, filter := range []deadletter.Filter{{}, {Companies: []string{"acme"}}, {Users: []string{"u-1"}}} {
 		if got, _ := b.pages(t, deadletter.Query{Filter: filter, Limit: 40}); len(got) != 1 {
 			t.Errorf("%+v: %d letters, want 1", filter, len(got))

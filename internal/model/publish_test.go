@@ -20,9 +20,7 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 func newTopics(t testing.TB, broker *engine.Kafka) (client *kafka.Client, prefix string) {
 	t.Helper()
 	prefix = strings.ReplaceAll(t.Name(), "/", ".") + "."
-	transport := &kafka.Transport{DialTimeout: enginetest.Patience}
-	t.Cleanup(transport.CloseIdleConnections)
-	client = &kafka.Client{Addr: kafka.TCP(broker.Addr()), Transport: transport}
+	client = enginetest.KafkaClient(t, broker.Addr())
 	if _, err := topic.Ensure(t.Context(), client, topic.All(topic.Settings{Prefix: prefix})); err != nil {
 		t.Fatal(err)
 	}

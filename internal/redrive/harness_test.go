@@ -20,6 +20,7 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/redrive"
 	"tenantflow/internal/task"
 	"tenantflow/internal/totals"
@@ -273,12 +274,7 @@ func letter(m kafkago.Message, group, topic string, partition int, offset int64,
 	for _, h := range m.Headers {
 		rec.Headers = append(rec.Headers, events.Header{Key: h.Key, Value: h.Value})
 	}
-	key, value, headers := events.NewDeadLetter(rec, group, events.Reject(reason, "by hand"), 1, time.Now())
-	l := kafkago.Message{Key: key, Value: value}
-	for _, h := range headers {
-		l.Headers = append(l.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-	}
-	return l
+	return kafkatest.Letter(rec, group, events.Reject(reason, "by hand"), time.Now())
 }
 
 // usageData is the data of a usage event.

@@ -367,7 +367,7 @@ func TestRedrive_RefusesAWrongRequest(t *testing.T) {
 	}
 }
 
-// What was decided before a user asked to be erased is not done after it, whoever comes to do it.
+// What was decided before a user asked to be erased is not done after it, by any process.
 func TestRedrive_LeavesOutWhoIsForgottenBeforeADecisionIsCarriedOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

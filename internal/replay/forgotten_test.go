@@ -8,11 +8,10 @@ import (
 	"testing"
 	"time"
 
-	kafkago "github.com/segmentio/kafka-go"
-
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/internal/model"
 	"tenantflow/internal/replay"
 	"tenantflow/internal/task"
@@ -29,7 +28,7 @@ func (w *world) unstored(t testing.TB, c model.Config) *model.Generator {
 	return g
 }
 
-// What was decided before a company was purged is not done after it, whoever comes to do it.
+// What was decided before a company was purged is not done after it, by any process.
 func TestReplay_LeavesOutWhoIsForgottenBeforeADecisionIsCarriedOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
@@ -72,12 +71,7 @@ func TestReplay_ALetterOfOtherBytesSettlesNothing(t *testing.T) {
 	defer func() { _ = writer.Close() }()
 	letter := func(bytes events.Record, at int64, reason events.Reason) {
 		bytes.Offset = at
-		key, value, headers := events.NewDeadLetter(&bytes, w.group(), events.Reject(reason, "by hand"), 1, time.Now())
-		m := kafkago.Message{Key: key, Value: value}
-		for _, h := range headers {
-			m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-		}
-		if err := writer.WriteMessages(t.Context(), m); err != nil {
+		if err := writer.WriteMessages(t.Context(), kafkatest.Letter(&bytes, w.group(), events.Reject(reason, "by hand"), time.Now())); err != nil {
 			t.Fatal(err)
 		}
 	}

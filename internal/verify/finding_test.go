@@ -255,11 +255,8 @@ func alteredRow(t *testing.T, in *installation, g *model.Generator) {
 // letter publishes a dead letter.
 func (in *installation) letter(t *testing.T, r *events.Record, group string, reason events.Reason) {
 	t.Helper()
-	key, value, headers := events.NewDeadLetter(r, group, events.Reject(reason, "because"), 1, time.Now())
-	m := kafkago.Message{Topic: events.DeadLetterTopic(in.topic), Key: key, Value: value}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-	}
+	m := kafkatest.Letter(r, group, events.Reject(reason, "because"), time.Now())
+	m.Topic = events.DeadLetterTopic(in.topic)
 	w := enginetest.Writer(in.client)
 	w.BatchTimeout = time.Millisecond
 	defer func() { _ = w.Close() }()

@@ -123,7 +123,7 @@ func drift(t *testing.T, registry *prometheus.Registry, kind string) float64 {
 	return -1
 }
 
-// What a run has found, or could not judge, is looked at by the next ones until it is mended: a difference does not leave the metric by itself.
+// The next runs look at a difference again until it is mended: it does not leave the metric by itself.
 func TestSchedule_LooksAgainAtWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	store, err := postgres.Open(t.Context(), postgres.Config{DSN: postgrestest.New(t)})

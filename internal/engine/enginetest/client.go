@@ -24,7 +24,7 @@ func Writer(c *kafka.Client) *kafka.Writer {
 // tests they come and go.
 //
 // kafka-go gives the first look at a cluster that long as well, and has every call fail until the next one if that was not enough; so it is
-// handed out when it has had its first look.
+// handed out when it has had its first look. Make it when the topics are there.
 func KafkaClient(t testing.TB, address string) *kafka.Client {
 	t.Helper()
 	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond, DialTimeout: Patience}
