@@ -127,7 +127,7 @@ func (a *Archive) walk(ctx context.Context, partition int, r kafka.Range, each f
 			return nil
 		}
 		err := each(*f)
-		if missing(err) {
+		if errors.Is(err, errMissing) {
 			now, readErr := readManifest(a.dir)
 			if readErr != nil {
 				return readErr
@@ -149,20 +149,27 @@ func (a *Archive) walk(ctx context.Context, partition int, r kafka.Range, each f
 	return nil
 }
 
-// missing reports whether an error says that a file is not there.
-func missing(err error) bool {
-	return errors.As(err, new(*DamagedError)) && errors.Is(err, fs.ErrNotExist)
+// errMissing is the error within a *DamagedError of a file that is not there.
+var errMissing = errors.New("the file is missing")
+
+// openFile opens a file that the manifest names.
+func openFile(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &DamagedError{path, errMissing}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the archive: %w", err)
+	}
+	return f, nil
 }
 
 // checkFile compares size and SHA-256.
 func checkFile(dir string, want File) error {
 	path := filepath.Join(dir, want.Name)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &DamagedError{path, fmt.Errorf("the file is missing: %w", err)}
-	}
+	f, err := openFile(path)
 	if err != nil {
-		return fmt.Errorf("read the archive: %w", err)
+		return err
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Size() != want.Bytes {
@@ -279,16 +286,13 @@ func newFileReader(dir, topic string) (*fileReader, error) {
 
 func (r *fileReader) close() { r.segment.decoder.Close() }
 
-// read calls each for the records of a file from an offset on. A file that is not there is fs.ErrNotExist and a
-// *DamagedError, one that is not what the manifest says a *DamagedError.
+// read calls each for the records of a file from an offset on. The error is a *DamagedError, within
+// it errMissing, for a file that is not there, and a *DamagedError for one that is not what the manifest says.
 func (r *fileReader) read(partition int, want File, from int64, each func(*events.Record) error) error {
 	path := filepath.Join(r.dir, want.Name)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &DamagedError{path, fmt.Errorf("the file is missing: %w", err)}
-	}
+	f, err := openFile(path)
 	if err != nil {
-		return fmt.Errorf("read the archive: %w", err)
+		return err
 	}
 	defer f.Close()
 	got, err := r.segment.read(f, head{r.topic, partition, want.From}, from, each)
