@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/companyconfig"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/trace"
 	"tenantflow/sinks/postgres"
@@ -27,6 +28,7 @@ type TenantStore interface {
 	Blocked(ctx context.Context, limit int) ([]postgres.Block, error)
 	GiveUp(ctx context.Context, ago time.Duration, limit int) ([]postgres.Applied, error)
 	Backlog(ctx context.Context) (postgres.Backlog, error)
+	companyconfig.Source // of the same store
 }
 
 // TenantConfig is what the consumers of company and subscription events need.
@@ -246,11 +248,12 @@ func (p *tenantPartition) publish(ctx context.Context, all bool) error {
 	}
 	p.config.Step(TenantApplied)
 	p.config.Applied(ctx, p.done)
-	if err := p.Publish(ctx, p.config.results(p.done, p.spans)); err != nil {
+	results := p.config.results(p.done, p.spans)
+	if err := p.Publish(ctx, results); err != nil {
 		return err
 	}
 	p.config.Step(TenantPublished)
-	if err := p.keepTrying(ctx, func() error { return p.config.Store.MarkPublished(ctx, p.done) }); err != nil {
+	if err := p.keepTrying(ctx, func() error { return p.config.published(ctx, p.done, results, p.Publish) }); err != nil {
 		return err
 	}
 	p.config.Step(TenantMarked)
@@ -272,6 +275,15 @@ func (c *TenantConfig) results(done []postgres.Applied, spans []trace.Context) [
 		}
 	}
 	return all
+}
+
+// published notes that results are published, once no newer configuration of a company lies before one of theirs.
+func (c *TenantConfig) published(ctx context.Context, done []postgres.Applied, results []kafka.Result, publish func(context.Context, []kafka.Result) error) error {
+	topic := c.TopicPrefix + events.TopicCompanyConfig
+	if err := companyconfig.Settle(ctx, c.Store, topic, companyconfig.Published(results, topic), publish); err != nil {
+		return err
+	}
+	return c.Store.MarkPublished(ctx, done)
 }
 
 // keepTrying does something again until it does not fail, unless waiting would not mend that.

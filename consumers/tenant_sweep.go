@@ -204,8 +204,12 @@ func (s *TenantSweeper) publish(ctx context.Context, done []postgres.Applied) er
 		return nil
 	}
 	s.config.Applied(ctx, done)
-	if err := s.results.Publish(ctx, s.config.results(done, nil), func(error) {}); err != nil {
+	publish := func(ctx context.Context, results []kafka.Result) error {
+		return s.results.Publish(ctx, results, func(error) {})
+	}
+	results := s.config.results(done, nil)
+	if err := publish(ctx, results); err != nil {
 		return err
 	}
-	return s.config.Store.MarkPublished(ctx, done)
+	return s.config.published(ctx, done, results, publish)
 }

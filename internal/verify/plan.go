@@ -59,7 +59,7 @@ func (t *todo) plan() Plan {
 	add(CorrectTotals, len(t.totals), func(i int) string {
 		return fmt.Sprintf("%s %s: %s", t.totals[i].View(), t.totals[i].Name(), t.totals[i].String())
 	})
-	add(PublishConfigs, len(t.configs), func(i int) string { return t.configs[i].CompanyID })
+	add(PublishConfigs, len(t.configs), func(i int) string { return t.configs[i] })
 	add(PublishResults, len(t.results), func(i int) string { return t.results[i].Topic + " " + t.results[i].Event.ID })
 	if w := t.counters; w != nil {
 		add(CorrectSums, len(w.sums), func(i int) string { return dragonfly.QuotaKey(w.sums[i].User, w.sums[i].Day) })

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/companyconfig"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
 	"tenantflow/sinks/postgres"
@@ -37,14 +39,27 @@ func (v *Verifier) checkTenants(ctx context.Context, report *Report, todo *todo)
 	return err
 }
 
-// publishedConfig is what a reader of the topic of configurations has of a company, which takes no version that is not higher than its own.
+// publishedConfig is the last record of a company on the topic of configurations, which is the one that compaction keeps.
 type publishedConfig struct {
-	version int64
-	sum     [sha256.Size]byte
+	partition int
+	at        time.Time // of the record
+	purged    bool      // a tombstone
+	version   int64     // 0: it is no configuration
+	sum       [sha256.Size]byte
+}
+
+func (c publishedConfig) String() string {
+	switch {
+	case c.purged:
+		return "a record without a value"
+	case c.version == 0:
+		return "a record that is no configuration"
+	}
+	return fmt.Sprintf("version %d", c.version)
 }
 
 // checkConfigs compares the last record of every company with its configuration.
-func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres.CompanyConfig, error) {
+func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]string, error) {
 	v.cfg.Progress(Progress{Stage: "configurations", Differences: report.Differences()})
 	begun, err := v.cfg.Tenants.Now(ctx)
 	if err != nil {
@@ -58,7 +73,7 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 	if err != nil {
 		return nil, err
 	}
-	var stale []postgres.CompanyConfig
+	var stale []string
 	const page = 1000
 	for after := ""; ; {
 		configs, err := v.cfg.Tenants.Configs(ctx, after, page, begun)
@@ -70,10 +85,10 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 			report.Companies++
 			was, there := last[c.CompanyID]
 			delete(last, c.CompanyID)
-			if !c.Quiet || there && was.version == c.Version && was.sum == sumOf(c.Config) {
+			if !c.Quiet || there && !was.purged && was.version == c.Version && was.sum == sumOf(c.Config) {
 				continue
 			}
-			detail := fmt.Sprintf("version %d was published last, and the company has version %d", was.version, c.Version)
+			detail := fmt.Sprintf("%s was published last, and the company has version %d", was, c.Version)
 			switch {
 			case !there:
 				detail = fmt.Sprintf("none was published, and the company has version %d", c.Version)
@@ -81,20 +96,21 @@ func (v *Verifier) checkConfigs(ctx context.Context, report *Report) ([]postgres
 				detail = fmt.Sprintf("version %d was published with other content", c.Version)
 			}
 			report.Findings.add(Finding{Kind: StaleConfig, Where: v.cfg.ConfigTopic + " " + c.CompanyID, Detail: detail})
-			stale = append(stale, c)
+			stale = append(stale, c.CompanyID)
 		}
 		if len(configs) < page {
 			break
 		}
 	}
+	maps.DeleteFunc(last, func(_ string, c publishedConfig) bool { return c.purged })
 	purged, err := v.cfg.Tenants.Purged(ctx, slices.Sorted(maps.Keys(last)), begun)
 	if err != nil {
 		return nil, err
 	}
 	for _, company := range purged {
 		report.Findings.add(Finding{Kind: StaleConfig, Where: v.cfg.ConfigTopic + " " + company,
-			Detail: fmt.Sprintf("version %d was published last, and the company is purged", last[company].version)})
-		stale = append(stale, postgres.CompanyConfig{CompanyID: company})
+			Detail: fmt.Sprintf("%s was published last, and the company is purged", last[company])})
+		stale = append(stale, company)
 	}
 	return stale, nil
 }
@@ -114,18 +130,21 @@ func (v *Verifier) publishedConfigs(ctx context.Context) (map[string]publishedCo
 		}
 		err = kafka.ReadLog(ctx, v.cfg.Client, topic, id, bounds, func(r *events.Record) error {
 			company := string(r.Key)
+			if was, there := last[company]; there && was.partition != id && r.Time.Before(was.at) {
+				return nil // partitions were added, and the company has another one since
+			}
 			if len(r.Value) == 0 {
-				delete(last, company)
+				last[company] = publishedConfig{partition: id, at: r.Time, purged: true}
 				return nil
 			}
 			var data struct {
 				Version int64           `json:"version"`
 				Config  json.RawMessage `json:"config"`
 			}
-			// What is no configuration is for its readers to pass over; the company then has none that was published.
-			if json.Unmarshal(r.Value, &data) == nil && data.Version >= last[company].version {
-				last[company] = publishedConfig{data.Version, sumOf(data.Config)}
+			if json.Unmarshal(r.Value, &data) != nil {
+				data.Version = 0
 			}
+			last[company] = publishedConfig{id, r.Time, false, data.Version, sumOf(data.Config)}
 			return nil
 		})
 		if err != nil {
@@ -148,54 +167,22 @@ func sumOf(text []byte) [sha256.Size]byte {
 	return sha256.Sum256(text)
 }
 
-// publishConfigs publishes the configurations that some companies have by now, and a tombstone for a company that has none. The service
-// may publish a newer one at the same time, and that must be the last: so the configurations are read again behind the publication, and
-// what has changed is published once more. The ids are made of company and version, so doing it twice is harmless.
-func (v *Verifier) publishConfigs(ctx context.Context, stale []postgres.CompanyConfig) (int64, error) {
+// publishConfigs publishes the configurations that some companies have by now, and a tombstone for a company that is purged. The service
+// may publish a newer one at the same time, and that must be the last.
+func (v *Verifier) publishConfigs(ctx context.Context, stale []string) (int64, error) {
 	if len(stale) == 0 {
 		return 0, nil
 	}
 	publisher := kafka.NewResults(v.cfg.Client)
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
-	published := map[string]int64{}          // the versions; of a tombstone -1
-	for _, c := range stale {
-		published[c.CompanyID] = 0
+	published := map[string]int64{}
+	for _, company := range stale {
+		published[company] = companyconfig.None
 	}
-	for {
-		now, err := v.cfg.Tenants.ConfigsOf(ctx, slices.Sorted(maps.Keys(published)))
-		if err != nil {
-			return 0, err
-		}
-		version := maps.Clone(published)
-		for company := range version {
-			version[company] = -1
-		}
-		var results []kafka.Result
-		for _, c := range now {
-			if version[c.CompanyID] = c.Version; published[c.CompanyID] == c.Version {
-				continue
-			}
-			data, err := json.Marshal(map[string]any{"company_id": c.CompanyID, "version": c.Version, "config": c.Config})
-			if err != nil {
-				return 0, fmt.Errorf("publish the configuration of company %s: %w", c.CompanyID, err)
-			}
-			cause := &events.Envelope{Source: events.SourceOf("verify"), ID: fmt.Sprintf("config:%s:%d", c.CompanyID, c.Version)}
-			results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: c.CompanyID,
-				Event: events.NewResult("verify", cause, events.TypeConfigChanged, 0, c.UpdatedAt, data)})
-		}
-		for _, company := range slices.Sorted(maps.Keys(version)) {
-			if version[company] < 0 && published[company] >= 0 {
-				results = append(results, kafka.Result{Topic: v.cfg.ConfigTopic, Key: company})
-			}
-		}
-		if len(results) == 0 {
-			return int64(len(stale)), nil
-		}
-		if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
-			return 0, err
-		}
-		published = version
-	}
+	err := companyconfig.Settle(ctx, v.cfg.Tenants, v.cfg.ConfigTopic, published, func(ctx context.Context, results []kafka.Result) error {
+		return publisher.Publish(ctx, results, func(error) {})
+	})
+	return int64(len(stale)), err
 }
 
 // publishResults publishes results once more, as they are stored. They have the ids they had, so doing it twice is harmless.

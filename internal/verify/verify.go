@@ -232,9 +232,9 @@ type todo struct {
 	at      *positions
 	doubles []double
 	totals  []totals.Total
-	why     *totals.Lowering         // what may be lowered
-	configs []postgres.CompanyConfig // not published as they are
-	results []postgres.Result        // not on their topics
+	why     *totals.Lowering  // what may be lowered
+	configs []string          // companies; not published as they are
+	results []postgres.Result // not on their topics
 
 	counters *wrongCounters
 }

@@ -7,11 +7,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"tenantflow/events"
 )
 
 var (
+	//go:embed queries/config_result.sql
+	configResultSQL string
 	//go:embed queries/configs.sql
 	configsSQL string
+	//go:embed queries/configs_now.sql
+	configsNowSQL string
 	//go:embed queries/purged.sql
 	purgedSQL string
 )
@@ -30,12 +36,41 @@ type CompanyConfig struct {
 // Configs returns up to limit configurations of companies that are not purged, those behind a company, in the order of their ids. begun
 // is a time by Postgres' clock before which the caller had not read anything of what was published.
 func (s *Store) Configs(ctx context.Context, after string, limit int, begun time.Time) ([]CompanyConfig, error) {
-	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit, begun, nil)
+	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit, begun)
 }
 
-// ConfigsOf returns the configurations of those of some companies that have one and are not purged. Quiet says nothing.
-func (s *Store) ConfigsOf(ctx context.Context, companies []string) ([]CompanyConfig, error) {
-	return collect(ctx, s, "read configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, "", len(companies), time.Time{}, companies)
+// A ConfigNow is what a company has for a configuration at some moment.
+type ConfigNow struct {
+	CompanyID string
+	Purged    bool // it has none any more, and the others say nothing
+	Config    json.RawMessage
+	Version   int64
+	UpdatedAt time.Time
+}
+
+// ConfigsNow returns the configurations that some companies have now, and which of them are purged. A company that was never registered is
+// left out.
+func (s *Store) ConfigsNow(ctx context.Context, companies []string) ([]ConfigNow, error) {
+	return collect(ctx, s, "read configurations", pgx.RowToStructByName[ConfigNow], configsNowSQL, companies)
+}
+
+// ConfigResult returns the result of the event that made a configuration, as it was published; nil if there is none, or it is not known any
+// more.
+func (s *Store) ConfigResult(ctx context.Context, c *ConfigNow) (*events.Envelope, error) {
+	found, err := collect(ctx, s, "look for the event of a configuration", pgx.RowToStructByName[inboxText], configResultSQL, c.CompanyID, c.Version, c.Config)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	one, err := readApplied(&events.Envelope{Source: found[0].Source, ID: found[0].EventID}, found[0].Text)
+	if err != nil {
+		return nil, nil //nolint:nilerr // a result that can't be read can't be published; whoever meets it says so
+	}
+	for _, r := range one.Results {
+		if r.Topic == events.TopicCompanyConfig {
+			return r.Event, nil
+		}
+	}
+	return nil, nil
 }
 
 // Purged returns those of some companies that are purged, for half a minute or longer, and of which everything was published before
@@ -45,4 +80,14 @@ func (s *Store) Purged(ctx context.Context, companies []string, begun time.Time)
 		return nil, nil
 	}
 	return collect(ctx, s, "list companies that are purged", pgx.RowTo[string], purgedSQL, companies, begun)
+}
+
+// ConfigsNow is Store.ConfigsNow.
+func (t *Tenants) ConfigsNow(ctx context.Context, companies []string) ([]ConfigNow, error) {
+	return t.store.ConfigsNow(ctx, companies)
+}
+
+// ConfigResult is Store.ConfigResult.
+func (t *Tenants) ConfigResult(ctx context.Context, c *ConfigNow) (*events.Envelope, error) {
+	return t.store.ConfigResult(ctx, c)
 }
