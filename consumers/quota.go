@@ -76,6 +76,10 @@ type QuotaConfig struct {
 	// ShowUse, if set, receives what users have used, after each batch. It must not wait for anything.
 	ShowUse func([]directory.Use)
 
+	// Remembering, if set, is called with by how many bytes what partitions remember of resends has grown, or shrunk: memory that the
+	// process needs beside its batches, and that the collector's limit must leave room for. Partitions call it at the same time.
+	Remembering func(bytes int64)
+
 	// Activity, if set, receives which users were active.
 	Activity *Activity
 
@@ -107,6 +111,9 @@ func NewQuota(cfg QuotaConfig) *Quota {
 	if cfg.OnStep == nil {
 		cfg.OnStep = func(QuotaStep) {}
 	}
+	if cfg.Remembering == nil {
+		cfg.Remembering = func(int64) {}
+	}
 	cfg.ResendWindow = cmp.Or(cfg.ResendWindow, recent.DefaultWindow)
 	cfg.ResendRecords = cmp.Or(cfg.ResendRecords, recent.DefaultRecords)
 	cfg.DeferFor = cmp.Or(cfg.DeferFor, 15*time.Second)
@@ -129,6 +136,7 @@ type quotaPartition struct {
 	// The reader's.
 	decoder  *events.UsageDecoder
 	seen     *recent.Window
+	told     int64 // bytes of seen that are told
 	lateness int64 // milliseconds
 
 	deferred deferral
@@ -174,6 +182,7 @@ func (p *quotaPartition) Close(ctx context.Context) {
 		}
 	}
 	p.session.Close()
+	p.forget()
 	p.quota.metrics.remembered.DeleteLabelValues(p.label())
 	p.quota.metrics.deferred.DeleteLabelValues(p.label())
 }

@@ -87,7 +87,7 @@ func (b *quotaBatch) Add(r *events.Record) {
 		}
 		return
 	}
-	again := p.seen.Add(hash, r.Offset, r.Time.Unix())
+	again := p.remember(hash, r)
 	b.remembered = p.seen.Len()
 	day, recorded := b.usage.Timestamp/dayMillis, r.Time.UnixMilli()
 	switch {
@@ -110,6 +110,22 @@ func (b *quotaBatch) Add(r *events.Record) {
 	}
 	g.last = at
 	g.newest, g.oldest = max(g.newest, b.usage.Timestamp), min(g.oldest, b.usage.Timestamp)
+}
+
+// remember adds a record to what is remembered of resends, and reports whether it is one.
+func (p *quotaPartition) remember(hash uint64, r *events.Record) bool {
+	again := p.seen.Add(hash, r.Offset, r.Time.Unix())
+	if now := p.seen.Bytes(); now != p.told {
+		p.quota.cfg.Remembering(now - p.told)
+		p.told = now
+	}
+	return again
+}
+
+// forget says that nothing is remembered any more.
+func (p *quotaPartition) forget() {
+	p.quota.cfg.Remembering(-p.told)
+	p.told = 0
 }
 
 // identify decodes a record, and hashes what distinguishes it from others: the identity of its event, or the value of one that

@@ -164,6 +164,7 @@ type quotaConsumer struct {
 	users    consumers.QuotaUsers // default: the fixture's members
 	deferFor time.Duration        // default: the consumer's
 	deferred int                  // events, likewise
+	memory   func(bytes int64)    // what is remembered of resends
 	activity *consumers.Activity
 	registry prometheus.Registerer
 	health   *health.Tracker
@@ -216,7 +217,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			return s
 		},
 		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
-		DeferFor: c.deferFor, DeferEvents: c.deferred, ReplayKey: c.replayKey,
+		DeferFor: c.deferFor, DeferEvents: c.deferred, Remembering: c.memory, ReplayKey: c.replayKey,
 		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafkago.Transport{}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tenantflow/consumers"
@@ -51,6 +52,36 @@ func TestQuota_AKillWhileMemoryIsShortLosesNothing(t *testing.T) {
 	f.configure(t, "maxmemory", limit)
 	f.count(t, quotaConsumer{rows: 70, session: crashSession}) // cut otherwise
 	f.check(t, want)
+}
+
+// The collector's limit leaves room for what is remembered of resends: as it grows, when a partition is taken over, and no longer
+// when it is given up.
+func TestQuota_TellsWhatItRemembers(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2})
+	messages, want := recent(t, model.Config{Seed: 41, Count: 4000})
+	f.know(want, 1000)
+	var told atomic.Int64
+	consumer := quotaConsumer{memory: func(bytes int64) { told.Add(bytes) }}
+	stop := f.count(t, consumer)
+	f.publish(t, messages[:3000])
+	f.AwaitConsumed(t)
+	const least = 3000 * 24 // bytes
+	if told.Load() < least {
+		t.Errorf("%d bytes are remembered of 3000 records", told.Load())
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if told.Load() != 0 {
+		t.Errorf("%d bytes are remembered by none", told.Load())
+	}
+	f.count(t, consumer)
+	f.publish(t, messages[3000:])
+	f.check(t, want)
+	if told.Load() < least {
+		t.Errorf("%d bytes are remembered after a takeover", told.Load())
+	}
 }
 
 // starved reports when the store has no memory for what it is to do.

@@ -55,6 +55,7 @@ func (q *Quota) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartit
 	}
 	if err != nil {
 		qp.session.Close()
+		qp.forget()
 		return nil, err
 	}
 	return qp, nil
@@ -334,7 +335,7 @@ func (p *quotaPartition) fill(ctx context.Context) error {
 	var usage events.Usage
 	err = p.ReadRange(ctx, kafka.Range{From: from, To: p.next}, func(r *events.Record) error {
 		if hash, err := p.identify(r, &usage); err == nil {
-			p.seen.Add(hash, r.Offset, r.Time.Unix())
+			p.remember(hash, r)
 		}
 		return nil
 	})

@@ -3,7 +3,7 @@
 // The topic is compacted: the last record of a company stays, whatever its version. A configuration may be published late, by a
 // process that was held up between storing and publishing it, or by another one after that process died, and a newer one is in the log
 // by then. So who has published configurations looks afterwards what their companies have now, and publishes that behind what is
-// older, until nothing is. The last record of a company is then the newest: whoever published it has read, behind it, that there
+// older, until nothing is. The last record of a company is then the newest: the one who published it has read, behind it, that there
 // is none newer; or dies before it could, and then it is published again, because that it was published is noted after the look.
 //
 // What this rests on: a version is stored before it is published. What it can't rule out is a broker that appends a record after the

@@ -107,7 +107,7 @@ type station struct {
 // open makes a station. onStep may be nil.
 func (w *world) open(ctx context.Context, lease time.Duration, onStep func(task.Step)) (*station, error) {
 	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
-	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
+	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: clickhouse.Beside(w.options())})
 	if err != nil {
 		return nil, err
 	}

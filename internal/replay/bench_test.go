@@ -68,7 +68,8 @@ func BenchmarkReplay_LiveLag(b *testing.B) {
 	w.consume(b, nil)
 	r := everything()
 	r.MaxLag = 2 * time.Second
-	live := generator(b, model.Config{Seed: 22, Count: 1 << 30, Step: 10 * time.Microsecond})
+	// Live is what happens now: events that are older than most would each be looked up, as late ones are.
+	live := generator(b, model.Config{Seed: 22, Count: 1 << 30, Start: time.Now(), Step: time.Duration(2 / capacity * float64(time.Second))})
 	for b.Loop() {
 		alone := w.beside(b, live, capacity/2, func() {
 			select {

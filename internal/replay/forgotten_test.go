@@ -123,6 +123,30 @@ func TestReplay_OfALogThatWasCreatedAgainFails(t *testing.T) {
 	}
 }
 
+// What was decided about a log is not done to another one that is as long by then.
+func TestReplay_APlaceThatHoldsAnotherEventIsNotPublished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.unstored(t, model.Config{Seed: 38, Count: 100, Companies: 1, UsersPerCompany: 3})
+	s := w.station(t, small)
+	made := s.create(t, everything())
+	if !w.crashAt(t, made.ID, task.StepProposed, 1) {
+		t.Fatal("the child never proposed")
+	}
+	w.recreate(t, 1)
+	w.publish(t, generator(t, model.Config{Seed: 39, Count: 150, Companies: 1, UsersPerCompany: 3}), 0)
+	if done := s.run(t, made.ID); done.State != task.Failed || !strings.Contains(done.Message, "created again") {
+		t.Errorf("%s: %q, %v", done.State, done.Message, done.Counts)
+	}
+	ends, err := kafka.Ends(t.Context(), w.client, w.topic())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ends[0].To != 150 {
+		t.Errorf("the topic has %d records, want 150", ends[0].To)
+	}
+}
+
 func TestReplay_OfAnotherArchiveThanThePlannedOneFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)

@@ -123,7 +123,7 @@ type station struct {
 func (w *world) open(ctx context.Context, lease time.Duration, onStep func(task.Step), change ...func(*replay.Config)) (*station, error) {
 	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	client := &kafkago.Client{Addr: kafkago.TCP(w.Brokers), Transport: transport}
-	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: totals.Pinned(w.options())})
+	usage, err := clickhouse.Open(ctx, clickhouse.Config{Options: clickhouse.Beside(w.options())})
 	if err != nil {
 		return nil, err
 	}

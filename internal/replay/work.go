@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,12 @@ var errFull = errors.New("the chunk is full")
 type sending struct {
 	Partition int        `json:"partition"`
 	Places    [][2]int64 `json:"places"` // ranges of offsets [from, to)
+	// Marks are markBytes of the identity of each record, one behind the other: a topic that is created again has other records at the places.
+	Marks []byte `json:"marks"`
 }
+
+// markBytes are enough: a log of other records shows with the first of some hundreds.
+const markBytes = 4
 
 // at reads the task's position.
 func (w *work) at() (position, error) {
@@ -103,8 +109,9 @@ func (w *work) Decide(ctx context.Context) (*task.Chunk, error) {
 				break
 			}
 			published = append(published, n)
-			s.add(v.offset)
-			c.Identities = append(c.Identities, task.Identity(v.event.Source, v.event.ID))
+			identity := task.Identity(v.event.Source, v.event.ID)
+			s.add(v.offset, identity)
+			c.Identities = append(c.Identities, identity)
 		}
 		counted[v.outcome]++
 	}
@@ -130,8 +137,9 @@ func (w *work) Decide(ctx context.Context) (*task.Chunk, error) {
 	return c, nil
 }
 
-// add puts an offset behind the others.
-func (s *sending) add(offset int64) {
+// add puts an offset behind the others, with the identity of its record.
+func (s *sending) add(offset int64, identity []byte) {
+	s.Marks = append(s.Marks, identity[:markBytes]...)
 	if n := len(s.Places); n > 0 && s.Places[n-1][1] == offset {
 		s.Places[n-1][1] = offset + 1
 		return
@@ -189,7 +197,7 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	}
 	own := map[Owner]bool{}
 	if w.judge.mayForget() {
-		if err := w.eachOf(ctx, &s, func(rec *events.Record) error {
+		if err := w.eachOf(ctx, &s, func(rec *events.Record, _ []byte) error {
 			if o, forgets, err := w.judge.owner(rec); err == nil && forgets {
 				own[o] = true
 			}
@@ -207,8 +215,8 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 		messages, held = nil, 0
 		return err
 	}
-	err := w.eachOf(ctx, &s, func(rec *events.Record) error {
-		m, err := w.message(rec)
+	err := w.eachOf(ctx, &s, func(rec *events.Record, mark []byte) error {
+		m, err := w.message(rec, mark)
 		if errors.As(err, new(*events.Rejection)) || err == nil && !w.publisher.Fits(&m) {
 			return nil
 		}
@@ -236,17 +244,23 @@ func (w *work) Publish(ctx context.Context, c *task.Chunk) (task.Counts, error) 
 	return change.counts(), nil
 }
 
-// eachOf calls take for the records of the places that the log still holds.
-func (w *work) eachOf(ctx context.Context, s *sending, take func(*events.Record) error) error {
-	at := 0
+// eachOf calls take for the records of the places that the log still holds, each with its mark.
+func (w *work) eachOf(ctx context.Context, s *sending, take func(rec *events.Record, mark []byte) error) error {
+	at, before := 0, int64(0) // the place, and how many records those before it have
 	of := func(rec *events.Record) error {
 		for at < len(s.Places) && s.Places[at][1] <= rec.Offset {
+			before += s.Places[at][1] - s.Places[at][0]
 			at++
 		}
 		if at == len(s.Places) || rec.Offset < s.Places[at][0] {
 			return nil
 		}
-		return take(rec)
+		n := (before + rec.Offset - s.Places[at][0]) * markBytes
+		if int64(len(s.Marks)) < n+markBytes {
+			return task.Fatalf("read what is to be published by task %s: %d bytes of marks are too few for its places; ask for a new replay",
+				w.lease.Task.ID, len(s.Marks))
+		}
+		return take(rec, s.Marks[n:n+markBytes])
 	}
 	r := Range{s.Partition, s.Places[0][0], s.Places[len(s.Places)-1][1]}
 	err := w.source.Read(ctx, r, of)
@@ -257,11 +271,16 @@ func (w *work) eachOf(ctx context.Context, s *sending, take func(*events.Record)
 	return err
 }
 
-// message makes the record that is published: the original bytes, key and headers, and those of the replay.
-func (w *work) message(rec *events.Record) (Message, error) {
+// message makes the record that is published: the original bytes, key and headers, and those of the replay. mark is that of the record
+// which was decided about.
+func (w *work) message(rec *events.Record, mark []byte) (Message, error) {
 	envelope, err := events.ParseEnvelope(rec)
 	if err != nil {
 		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
+	}
+	if !bytes.HasPrefix(task.Identity(envelope.Source, envelope.ID), mark) {
+		return Message{}, task.Fatalf("publish %s/%d/%d: another event is there than the one that was decided about: the topic was created again; "+
+			"ask for a new replay", rec.Topic, rec.Partition, rec.Offset)
 	}
 	whose, _, err := w.judge.owner(rec)
 	if err != nil {

@@ -39,7 +39,9 @@ func runQuota(ctx context.Context, r *Running) error {
 		Limits:    UsageLimits(cfg),
 		Topic:     cfg.TopicPrefix + events.TopicQuota,
 		Activity:  activity,
-		ShowUse:   tenants.directory.ShowUse,
+
+		Remembering: r.service.memory.grow,
+		ShowUse:     tenants.directory.ShowUse,
 
 		ResendWindow:  cfg.QuotaResendWindow,
 		ResendRecords: cfg.QuotaResendRecords,

@@ -40,6 +40,7 @@ type Service struct {
 	api      *httpapi.API
 	tenants  tenants
 	tracer   *trace.Tracer // nil: nothing is traced
+	memory   memory
 
 	tenantMetrics func() *consumers.TenantMetrics // those that the parts of company and subscription events share
 }

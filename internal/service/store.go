@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
 	"tenantflow/events"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/config"
@@ -35,10 +37,16 @@ func opened[S any](store *S, err error) (*S, error) {
 
 // OpenClickHouse opens the tables of usage.
 func OpenClickHouse(ctx context.Context, cfg *config.Config, log *slog.Logger) (*clickhouse.Store, error) {
+	return openClickHouse(ctx, cfg, log, func(o *chgo.Options) *chgo.Options { return o })
+}
+
+// openClickHouse opens the tables of usage with options that with has changed.
+func openClickHouse(ctx context.Context, cfg *config.Config, log *slog.Logger, with func(*chgo.Options) *chgo.Options) (*clickhouse.Store, error) {
 	options, err := cfg.ClickHouseOptions()
 	if err != nil {
 		return nil, config.Invalidf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
 	}
+	options = with(options)
 	store, err := clickhouse.Open(ctx, clickhouse.Config{Options: options, InsertTimeout: cfg.UsageInsertTimeout, Logger: log})
 	if err != nil && clickhouse.Classify(err) == clickhouse.Fatal {
 		err = errors.Join(err, errors.New("are the address and the password right, and has `tenantflow migrate` been run?"))

@@ -56,7 +56,7 @@ func OpenTasks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *Ta
 	}
 	t.closers = append(t.closers, func() error { t.Store.Close(); return nil })
 	if cfg.ClickHouseDSN != "" {
-		if t.Usage, err = OpenClickHouse(ctx, cfg, log); err != nil {
+		if t.Usage, err = openClickHouse(ctx, cfg, log, clickhouse.Beside); err != nil {
 			return nil, err
 		}
 		t.closers = append(t.closers, t.Usage.Close)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -179,8 +182,8 @@ func describe(ctx context.Context, client *kafka.Client, topics []string) (map[s
 		answer, err = client.DescribeConfigs(ctx, request)
 		return err
 	}, func(err error) error {
-		if errors.Is(err, kafka.BrokerNotAvailable) {
-			return nil // the client has not learned yet which brokers there are
+		if errors.Is(err, kafka.BrokerNotAvailable) || cut(err) {
+			return nil // the client has not learned yet which brokers there are, or that one has been restarted
 		}
 		return err
 	})
@@ -202,6 +205,11 @@ func describe(ctx context.Context, client *kafka.Client, topics []string) (map[s
 		configs[r.ResourceName] = config
 	}
 	return configs, nil
+}
+
+// cut reports whether a connection was closed by the broker: the client finds that out when it uses it the next time.
+func cut(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE}, func(one error) bool { return errors.Is(err, one) })
 }
 
 // MaxMessageBytes returns the largest record batch each of the topics takes now, in bytes. A topic that does not exist

@@ -1,8 +1,10 @@
 package topic_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +79,28 @@ func TestMissingTopicsAreCreatedOnceAndAreAsTheyShouldBe(t *testing.T) {
 			t.Errorf("limits: %v", limits)
 		}
 	})
+}
+
+// A broker that was restarted has closed the connections that a client has open, which the client finds out when it uses them.
+func TestSettingsAreReadOverAConnectionThatWasClosed(t *testing.T) {
+	t.Parallel()
+	proxy, err := engine.NewProxy(enginetest.SharedKafka(t).Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = proxy.Close() })
+	transport := &kafka.Transport{DialTimeout: enginetest.Patience, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, proxy.Addr())
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &kafka.Client{Addr: kafka.TCP(proxy.Addr()), Transport: transport, Timeout: enginetest.Patience}
+	name := enginetest.NewTopicOn(t, enginetest.SharedKafka(t), 1)
+	for range 3 {
+		if limits, err := topic.MaxMessageBytes(t.Context(), client, name); err != nil || limits[name] == 0 {
+			t.Errorf("%v, %v", limits, err)
+		}
+		proxy.Cut()
+	}
 }
 
 func TestATopicThatExistsIsReportedAndNotChanged(t *testing.T) {

@@ -12,6 +12,29 @@ import (
 	"tenantflow/internal/engine/enginetest"
 )
 
+func TestStatementsBesideLiveTrafficHaveOneThread(t *testing.T) {
+	t.Parallel()
+	options, err := chgo.ParseDSN(enginetest.NewDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Settings = chgo.Settings{"max_block_size": 1000}
+	conn, err := Connect(Beside(options))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	var threads, block uint64
+	var nice int64
+	const read = "SELECT toUInt64(getSetting('max_threads')), toUInt64(getSetting('max_block_size')), toInt64(getSetting('os_thread_priority'))"
+	if err := conn.QueryRow(wholeContext(t.Context()), read).Scan(&threads, &block, &nice); err != nil {
+		t.Fatal(err)
+	}
+	if threads != 1 || nice <= 0 || block != 1000 || options.Settings["max_threads"] != nil {
+		t.Errorf("max_threads %d, os_thread_priority %d, max_block_size %d; the caller's own settings %v", threads, nice, block, options.Settings)
+	}
+}
+
 // Its process stands still: connections are made and stay open, and nothing is answered.
 func TestConnect_AFrozenServerIsNamedWithTheTimeItWasGiven(t *testing.T) {
 	t.Parallel()

@@ -43,6 +43,18 @@ func WholeAnswers() chgo.Settings {
 	}
 }
 
+// Beside gives options for work that may take its time beside live traffic: a statement has one thread of the server, and that one gives
+// way to others where the server may say so to its operating system (CAP_SYS_NICE). Otherwise one look-up over a large table has all of
+// the server's processors, and inserts wait for it.
+func Beside(options *chgo.Options) *chgo.Options {
+	own := *options
+	own.Settings = chgo.Settings{}
+	maps.Copy(own.Settings, options.Settings)
+	own.Settings["max_threads"] = 1
+	own.Settings["os_thread_priority"] = 10
+	return &own
+}
+
 // oneBlock are the settings that make an insert one block in one part, written when it is answered, and known by its
 // token in the table and in every table that a view feeds.
 func oneBlock(token string, seconds int) chgo.Settings {

@@ -63,7 +63,7 @@ func (s *Store) ConfigResult(ctx context.Context, c *ConfigNow) (*events.Envelop
 	}
 	one, err := readApplied(&events.Envelope{Source: found[0].Source, ID: found[0].EventID}, found[0].Text)
 	if err != nil {
-		return nil, nil //nolint:nilerr // a result that can't be read can't be published; whoever meets it says so
+		return nil, nil //nolint:nilerr // a result that can't be read can't be published; that is said where it is met
 	}
 	for _, r := range one.Results {
 		if r.Topic == events.TopicCompanyConfig {
