@@ -248,6 +248,8 @@ func (p *tenantPartition) publish(ctx context.Context, all bool) error {
 	}
 	p.config.Step(TenantApplied)
 	p.config.Applied(ctx, p.done)
+	ctx, cancel := outlive(ctx)
+	defer cancel()
 	results := p.config.results(p.done, p.spans)
 	if err := p.Publish(ctx, results); err != nil {
 		return err
@@ -275,6 +277,18 @@ func (c *TenantConfig) results(done []postgres.Applied, spans []trace.Context) [
 		}
 	}
 	return all
+}
+
+// outlive gives a publication that was begun some seconds to its end when ctx is done: what was given up may still be published, by the client
+// or the broker, and that must not be the last of a company if there is something newer.
+func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	const longer = 2 * time.Second
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(longer, cancel) })
+	return own, func() {
+		stop()
+		cancel()
+	}
 }
 
 // published notes that results are published, once no newer configuration of a company lies before one of theirs.

@@ -29,12 +29,12 @@ func TestAConfigurationThatIsPublishedLateIsNotTheLastOne(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		late, newer func(id string, at time.Time) tenantMessage
-		dies        bool // who was to publish the late one
+		stops       bool // who was to publish the late one
 	}{
 		{"held up", config, upgrade, false},
-		{"dies", config, upgrade, true},
+		{"stopped", config, upgrade, true},
 		{"held up, and the company is purged", upgrade, purge, false},
-		{"dies, and the company is purged", upgrade, purge, true},
+		{"stopped, and the company is purged", upgrade, purge, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -43,9 +43,9 @@ func TestAConfigurationThatIsPublishedLateIsNotTheLastOne(t *testing.T) {
 			f.send(t, registration(id, now))
 			var armed atomic.Bool
 			waits, goOn := make(chan struct{}), make(chan struct{})
-			ctx, die := context.WithCancel(t.Context())
+			ctx, stopping := context.WithCancel(t.Context())
 			stop := background(t, func(stopped context.Context) error {
-				context.AfterFunc(stopped, die)
+				context.AfterFunc(stopped, stopping)
 				return tenantService{noSweep: true, step: func(at consumers.TenantStep) {
 					if at == consumers.TenantApplied && armed.CompareAndSwap(true, false) {
 						close(waits)
@@ -54,7 +54,7 @@ func TestAConfigurationThatIsPublishedLateIsNotTheLastOne(t *testing.T) {
 						case <-ctx.Done():
 						}
 					}
-				}}.run(ctx, f)
+				}}.run(stopped, f)
 			})
 			f.awaitConsumed(t)
 			f.awaitPublished(t)
@@ -64,9 +64,10 @@ func TestAConfigurationThatIsPublishedLateIsNotTheLastOne(t *testing.T) {
 			newer := c.newer(id, now.Add(2*time.Minute))
 			f.send(t, newer)
 			f.log(newer.Topic).AwaitConsumed(t)
-			if c.dies {
-				die()
-				_ = stop()
+			if c.stops {
+				if err := stop(); err != nil {
+					t.Fatal(err)
+				}
 				f.start(t, tenantService{})
 			} else {
 				close(goOn)

@@ -204,6 +204,8 @@ func (s *TenantSweeper) publish(ctx context.Context, done []postgres.Applied) er
 		return nil
 	}
 	s.config.Applied(ctx, done)
+	ctx, cancel := outlive(ctx)
+	defer cancel()
 	publish := func(ctx context.Context, results []kafka.Result) error {
 		return s.results.Publish(ctx, results, func(error) {})
 	}

@@ -4,10 +4,13 @@
 // process that was held up between storing and publishing it, or by another one after that process died, and a newer one is in the log
 // by then. So who has published configurations looks afterwards what their companies have now, and publishes that behind what is
 // older, until nothing is. The last record of a company is then the newest: the one who published it has read, behind it, that there
-// is none newer; or dies before it could, and then it is published again, because that it was published is noted after the look.
+// is none newer; or is killed before it could, and then another process publishes it again and looks, because that it was published
+// is noted after the look.
 //
-// What this rests on: a version is stored before it is published. What it can't rule out is a broker that appends a record after the
-// publisher has given up waiting for it and published it again; readers that ignore versions which are not higher are right even then.
+// What this rests on: a version is stored before it is published, and who begins to publish also looks, for some seconds even when
+// it is stopped meanwhile. Two things can still leave an older one behind: a publisher that is killed between a late publication and
+// its look, after another process has published and noted the same; and a broker that appends a record after its publisher has
+// given up waiting. Readers that ignore versions which are not higher are right even then, and verify finds it.
 package companyconfig
 
 import (
@@ -15,7 +18,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
@@ -24,13 +26,13 @@ import (
 
 // Versions that are none.
 const (
-	Tombstone int64 = -1 // a record without a value: the company is purged
-	None      int64 = 0  // nothing was published, or what it was is not known
+	Tombstone int64 = postgres.PurgedVersion // a record without a value
+	None      int64 = 0                      // nothing was published, or what it was is not known
 )
 
 // A Source has the configurations that companies have: *postgres.Store.
 type Source interface {
-	ConfigsNow(ctx context.Context, companies []string) ([]postgres.ConfigNow, error)
+	ConfigsNow(ctx context.Context, have map[string]int64) ([]postgres.ConfigNow, error)
 	ConfigResult(ctx context.Context, c *postgres.ConfigNow) (*events.Envelope, error)
 }
 
@@ -62,27 +64,19 @@ func Published(results []kafka.Result, topic string) map[string]int64 {
 func Settle(ctx context.Context, source Source, topic string, published map[string]int64, publish func(context.Context, []kafka.Result) error) error {
 	last := maps.Clone(published)
 	for len(last) > 0 {
-		now, err := source.ConfigsNow(ctx, slices.Sorted(maps.Keys(last)))
-		if err != nil {
+		now, err := source.ConfigsNow(ctx, last)
+		if err != nil || len(now) == 0 {
 			return err
 		}
-		var newer []kafka.Result
-		for _, c := range now {
-			version := c.Version
-			if c.Purged {
-				version = Tombstone
-			}
-			if last[c.CompanyID] == version {
-				continue
-			}
-			r, err := result(ctx, source, topic, &c)
-			if err != nil {
+		newer := make([]kafka.Result, len(now))
+		for i := range now {
+			c := &now[i]
+			if newer[i], err = result(ctx, source, topic, c); err != nil {
 				return err
 			}
-			last[c.CompanyID], newer = version, append(newer, r)
-		}
-		if len(newer) == 0 {
-			return nil
+			if last[c.CompanyID] = c.Version; c.Purged {
+				last[c.CompanyID] = Tombstone
+			}
 		}
 		if err := publish(ctx, newer); err != nil {
 			return err

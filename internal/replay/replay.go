@@ -39,8 +39,7 @@ type Config struct {
 	Sources map[string]OpenSource
 
 	// ChunkRecords is how many records are decided about at a time, and ChunkEvents how many of them are published at most before
-	// position and counts move. Default: 100,000 both: a look-up of so many events reads most of a large table, and no more of it
-	// for many than for few.
+	// position and counts move. Default: 100,000 and 20,000.
 	ChunkRecords, ChunkEvents int
 
 	Logger *slog.Logger
@@ -64,7 +63,7 @@ func New(cfg Config) *Kind {
 		cfg.ChunkRecords = 100_000
 	}
 	if cfg.ChunkEvents == 0 {
-		cfg.ChunkEvents = 100_000
+		cfg.ChunkEvents = 20_000
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

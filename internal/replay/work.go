@@ -20,8 +20,9 @@ type work struct {
 	source    Source
 	publisher *Publisher
 
-	size int // records of the next chunk
-	most int // events published in a chunk
+	size int      // records that are decided about next
+	most int      // events published in a chunk
+	left *decided // of the last ones; nil: nothing
 
 	guard    *Guard
 	withheld tally // by the guard, of the chunk
@@ -44,7 +45,7 @@ type sending struct {
 	Marks []byte `json:"marks"`
 }
 
-// markBytes are enough: a log of other records shows with the first of some hundreds.
+// markBytes are enough: of another log's records one in four thousand million has the same.
 const markBytes = 4
 
 // at reads the task's position.
@@ -83,41 +84,66 @@ func (w *work) next(p position) int {
 	return best
 }
 
+// decided are the verdicts on some records, of which a chunk publishes a part. Looking many up at a time costs little more than looking
+// up some of them, and a chunk is what a stop waits for, and what is published again after a crash.
+type decided struct {
+	at       int // of the ranges
+	from, to int64
+	verdicts []verdict // those from next on are about the records from from to to
+	next     int
+	gone     int64 // offsets that retention has deleted, in place of verdicts
+}
+
+// ahead returns verdicts on the next records: what is left of the last ones, if the task stands where they go on, or others.
+func (w *work) ahead(ctx context.Context, p position) (*decided, error) {
+	if d := w.left; d != nil && p.At[d.at] == d.from && d.from < d.to {
+		return d, nil
+	}
+	w.left = nil
+	i := w.next(p)
+	if i < 0 {
+		return nil, nil //nolint:nilnil // nothing is left
+	}
+	r := w.spec.Ranges[i]
+	d := &decided{at: i, from: p.At[i]}
+	var err error
+	if d.to, d.verdicts, d.gone, err = read(ctx, w.source, w.judge, Range{r.Partition, d.from, r.To}, w.size); err != nil {
+		return nil, err
+	}
+	w.size, w.left = min(w.kind.cfg.ChunkRecords, 2*w.size), d
+	return d, nil
+}
+
 // Decide implements task.Work.
 func (w *work) Decide(ctx context.Context) (*task.Chunk, error) {
 	p, err := w.at()
 	if err != nil {
 		return nil, err
 	}
-	i := w.next(p)
-	if i < 0 {
-		return nil, nil //nolint:nilnil // nothing is left
-	}
-	r := w.spec.Ranges[i]
-	to, verdicts, gone, err := read(ctx, w.source, w.judge, Range{r.Partition, p.At[i], r.To}, w.size)
-	if err != nil {
+	d, err := w.ahead(ctx, p)
+	if d == nil || err != nil {
 		return nil, err
 	}
-	counted := tally{Failed: gone}
-	s := sending{Partition: r.Partition}
+	counted := tally{Failed: d.gone}
+	s := sending{Partition: w.spec.Ranges[d.at].Partition}
 	c := &task.Chunk{}
 	var published []int
-	for n, v := range verdicts {
+	for d.from = d.to; d.next < len(d.verdicts); d.next++ {
+		v := d.verdicts[d.next]
 		if v.outcome == Published {
 			if len(published) == w.most {
-				to = v.offset // the rest is for the next chunk
+				d.from = v.offset // the rest is for the next chunk
 				break
 			}
-			published = append(published, n)
+			published = append(published, d.next)
 			identity := task.Identity(v.event.Source, v.event.ID)
 			s.add(v.offset, identity)
 			c.Identities = append(c.Identities, identity)
 		}
 		counted[v.outcome]++
 	}
-	w.resize(len(verdicts), len(published))
 	c.Counts = counted.counts()
-	p.At[i] = to
+	p.At[d.at] = d.from
 	if c.Position, err = json.Marshal(p); err != nil {
 		return nil, task.Fatalf("write the position: %w", err)
 	}
@@ -145,16 +171,6 @@ func (s *sending) add(offset int64, identity []byte) {
 		return
 	}
 	s.Places = append(s.Places, [2]int64{offset, offset + 1})
-}
-
-// resize fits the number of records of a chunk to how many of them are missing: what was read beyond the events that a chunk may publish is
-// read again.
-func (w *work) resize(read, published int) {
-	if published < w.most {
-		w.size = min(w.kind.cfg.ChunkRecords, 2*w.size)
-		return
-	}
-	w.size = max(min(w.size, read/2), min(w.most, w.kind.cfg.ChunkRecords))
 }
 
 // read takes up to size records of a range and has them judged. to is the offset behind them. Where the range begins with records that
@@ -255,6 +271,9 @@ func (w *work) eachOf(ctx context.Context, s *sending, take func(rec *events.Rec
 		if at == len(s.Places) || rec.Offset < s.Places[at][0] {
 			return nil
 		}
+		if len(s.Marks) == 0 {
+			return take(rec, nil) // a version without marks has stored it
+		}
 		n := (before + rec.Offset - s.Places[at][0]) * markBytes
 		if int64(len(s.Marks)) < n+markBytes {
 			return task.Fatalf("read what is to be published by task %s: %d bytes of marks are too few for its places; ask for a new replay",
@@ -276,7 +295,8 @@ func (w *work) eachOf(ctx context.Context, s *sending, take func(rec *events.Rec
 func (w *work) message(rec *events.Record, mark []byte) (Message, error) {
 	envelope, err := events.ParseEnvelope(rec)
 	if err != nil {
-		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event before, and is none now: %w", rec.Topic, rec.Partition, rec.Offset, err)
+		return Message{}, task.Fatalf("publish %s/%d/%d: it was an event when it was decided about, and is none now (%v): the topic was created again; "+
+			"ask for a new replay", rec.Topic, rec.Partition, rec.Offset, err)
 	}
 	if !bytes.HasPrefix(task.Identity(envelope.Source, envelope.ID), mark) {
 		return Message{}, task.Fatalf("publish %s/%d/%d: another event is there than the one that was decided about: the topic was created again; "+

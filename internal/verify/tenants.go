@@ -175,14 +175,22 @@ func (v *Verifier) publishConfigs(ctx context.Context, stale []string) (int64, e
 	}
 	publisher := kafka.NewResults(v.cfg.Client)
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
-	published := map[string]int64{}
-	for _, company := range stale {
-		published[company] = companyconfig.None
-	}
-	err := companyconfig.Settle(ctx, v.cfg.Tenants, v.cfg.ConfigTopic, published, func(ctx context.Context, results []kafka.Result) error {
+	publish := func(ctx context.Context, results []kafka.Result) error {
 		return publisher.Publish(ctx, results, func(error) {})
-	})
-	return int64(len(stale)), err
+	}
+	const atOnce = 200 // of up to 64 KiB each
+	mended := int64(0)
+	for some := range slices.Chunk(stale, atOnce) {
+		published := map[string]int64{}
+		for _, company := range some {
+			published[company] = companyconfig.None
+		}
+		if err := companyconfig.Settle(ctx, v.cfg.Tenants, v.cfg.ConfigTopic, published, publish); err != nil {
+			return mended, err
+		}
+		mended += int64(len(some))
+	}
+	return mended, nil
 }
 
 // publishResults publishes results once more, as they are stored. They have the ids they had, so doing it twice is harmless.

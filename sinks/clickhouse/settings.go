@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"maps"
+	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 )
@@ -45,13 +46,17 @@ func WholeAnswers() chgo.Settings {
 
 // Beside gives options for work that may take its time beside live traffic: a statement has one thread of the server, and that one gives
 // way to others where the server may say so to its operating system (CAP_SYS_NICE). Otherwise one look-up over a large table has all of
-// the server's processors, and inserts wait for it.
+// the server's processors, and inserts wait for it. Settings that the options have stay as they are.
 func Beside(options *chgo.Options) *chgo.Options {
 	own := *options
-	own.Settings = chgo.Settings{}
+	own.Settings = chgo.Settings{
+		"max_threads": 1, "os_thread_priority": 10,
+		"cancel_http_readonly_queries_on_client_close": 1, // what is given up must not go on beside what is asked next
+	}
 	maps.Copy(own.Settings, options.Settings)
-	own.Settings["max_threads"] = 1
-	own.Settings["os_thread_priority"] = 10
+	if own.ReadTimeout == 0 {
+		own.ReadTimeout = time.Hour // an answer comes sorted, and so all at the end; the driver's own 300 s are for several threads
+	}
 	return &own
 }
 

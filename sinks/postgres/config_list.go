@@ -4,6 +4,8 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,6 +41,9 @@ func (s *Store) Configs(ctx context.Context, after string, limit int, begun time
 	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit, begun)
 }
 
+// PurgedVersion stands for the version of a configuration that is no more.
+const PurgedVersion = -1
+
 // A ConfigNow is what a company has for a configuration at some moment.
 type ConfigNow struct {
 	CompanyID string
@@ -48,10 +53,14 @@ type ConfigNow struct {
 	UpdatedAt time.Time
 }
 
-// ConfigsNow returns the configurations that some companies have now, and which of them are purged. A company that was never registered is
-// left out.
-func (s *Store) ConfigsNow(ctx context.Context, companies []string) ([]ConfigNow, error) {
-	return collect(ctx, s, "read configurations", pgx.RowToStructByName[ConfigNow], configsNowSQL, companies)
+// ConfigsNow returns the configurations that some companies have now, or that they are purged, where that is not the version which the caller
+// has of them: PurgedVersion of a purged one. A company that has no configuration, and is not purged, is left out.
+func (s *Store) ConfigsNow(ctx context.Context, have map[string]int64) ([]ConfigNow, error) {
+	companies, versions := make([]string, 0, len(have)), make([]int64, 0, len(have))
+	for _, company := range slices.Sorted(maps.Keys(have)) {
+		companies, versions = append(companies, company), append(versions, have[company])
+	}
+	return collect(ctx, s, "read configurations", pgx.RowToStructByName[ConfigNow], configsNowSQL, companies, versions)
 }
 
 // ConfigResult returns the result of the event that made a configuration, as it was published; nil if there is none, or it is not known any
@@ -83,8 +92,8 @@ func (s *Store) Purged(ctx context.Context, companies []string, begun time.Time)
 }
 
 // ConfigsNow is Store.ConfigsNow.
-func (t *Tenants) ConfigsNow(ctx context.Context, companies []string) ([]ConfigNow, error) {
-	return t.store.ConfigsNow(ctx, companies)
+func (t *Tenants) ConfigsNow(ctx context.Context, have map[string]int64) ([]ConfigNow, error) {
+	return t.store.ConfigsNow(ctx, have)
 }
 
 // ConfigResult is Store.ConfigResult.

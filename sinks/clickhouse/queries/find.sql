@@ -14,7 +14,7 @@ FROM (
         SELECT * FROM usage_tracking
         PREWHERE timestamp >= fromUnixTimestamp64Milli(toInt64($1), 'UTC') AND timestamp <= fromUnixTimestamp64Milli(toInt64($2), 'UTC')
           AND timestamp IN (SELECT at FROM keys)
-        WHERE (company_id, user_id, timestamp, event_id) IN (SELECT company_id, user_id, at, event_id FROM keys)
+          AND (company_id, user_id, timestamp, event_id) IN (SELECT company_id, user_id, at, event_id FROM keys)
     ) AS stored
     INNER JOIN keys AS k
         ON stored.company_id = k.company_id AND stored.user_id = k.user_id AND stored.timestamp = k.at
