@@ -136,7 +136,7 @@ type quotaPartition struct {
 	// The reader's.
 	decoder  *events.UsageDecoder
 	seen     *recent.Window
-	told     int64 // bytes of seen that are told
+	reported int64 // bytes of seen, to Remembering
 	lateness int64 // milliseconds
 
 	deferred deferral

@@ -115,17 +115,17 @@ func (b *quotaBatch) Add(r *events.Record) {
 // remember adds a record to what is remembered of resends, and reports whether it is one.
 func (p *quotaPartition) remember(hash uint64, r *events.Record) bool {
 	again := p.seen.Add(hash, r.Offset, r.Time.Unix())
-	if now := p.seen.Bytes(); now != p.told {
-		p.quota.cfg.Remembering(now - p.told)
-		p.told = now
+	if now := p.seen.Bytes(); now != p.reported {
+		p.quota.cfg.Remembering(now - p.reported)
+		p.reported = now
 	}
 	return again
 }
 
 // forget says that nothing is remembered any more.
 func (p *quotaPartition) forget() {
-	p.quota.cfg.Remembering(-p.told)
-	p.told = 0
+	p.quota.cfg.Remembering(-p.reported)
+	p.reported = 0
 }
 
 // identify decodes a record, and hashes what distinguishes it from others: the identity of its event, or the value of one that

@@ -74,9 +74,7 @@ func Settle(ctx context.Context, source Source, topic string, published map[stri
 			if newer[i], err = result(ctx, source, topic, c); err != nil {
 				return err
 			}
-			if last[c.CompanyID] = c.Version; c.Purged {
-				last[c.CompanyID] = Tombstone
-			}
+			last[c.CompanyID] = c.Version
 		}
 		if err := publish(ctx, newer); err != nil {
 			return err
@@ -88,7 +86,7 @@ func Settle(ctx context.Context, source Source, topic string, published map[stri
 // result is the record of what a company has.
 func result(ctx context.Context, source Source, topic string, c *postgres.ConfigNow) (kafka.Result, error) {
 	r := kafka.Result{Topic: topic, Key: c.CompanyID}
-	if c.Purged {
+	if c.Version == Tombstone {
 		return r, nil
 	}
 	var err error

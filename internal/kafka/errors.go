@@ -92,8 +92,13 @@ func kafkaTransient(err error) bool {
 // connectionFailed reports whether an error says that a connection can't be made, has ended, or has given no answer in time.
 func connectionFailed(err error) bool {
 	var netErr net.Error
-	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
+	return errors.As(err, &netErr) || ConnectionClosed(err) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, net.ErrClosed)
+}
+
+// ConnectionClosed reports whether an error says that the broker closed a connection, as a broker does with all of them that is restarted. The
+// client finds that out when it uses one the next time.
+func ConnectionClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // fatal wraps an error that ends the consumer.

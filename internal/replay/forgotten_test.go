@@ -4,9 +4,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
@@ -28,6 +31,18 @@ func (w *world) unstored(t testing.TB, c model.Config) *model.Generator {
 	return g
 }
 
+// ends checks how many records the topic's only partition has ever had.
+func (w *world) ends(t testing.TB, want int64) {
+	t.Helper()
+	ends, err := kafka.Ends(t.Context(), w.client, w.topic())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ends[0].To != want {
+		t.Errorf("the topic has %d records, want %d", ends[0].To, want)
+	}
+}
+
 // What was decided before a company was purged is not done after it, by any process.
 func TestReplay_LeavesOutWhoIsForgottenBeforeADecisionIsCarriedOut(t *testing.T) {
 	t.Parallel()
@@ -45,13 +60,7 @@ func TestReplay_LeavesOutWhoIsForgottenBeforeADecisionIsCarriedOut(t *testing.T)
 	if got, want := s.run(t, made.ID).Counts, (task.Counts{"published": 20, "purged": 80}); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	ends, err := kafka.Ends(t.Context(), w.client, w.topic())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ends[0].To != 120 {
-		t.Errorf("the topic has %d records, want 120", ends[0].To)
-	}
+	w.ends(t, 120)
 }
 
 // A topic that was created again has other records at the places that older dead letters name.
@@ -123,27 +132,38 @@ func TestReplay_OfALogThatWasCreatedAgainFails(t *testing.T) {
 	}
 }
 
-// What was decided about a log is not done to another one that is as long by then.
-func TestReplay_APlaceThatHoldsAnotherEventIsNotPublished(t *testing.T) {
+// What was decided about a log is not done to another one that is as long by then, whether it holds other events or what is no event.
+func TestReplay_APlaceThatHoldsSomethingElseIsNotPublished(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 1)
-	w.unstored(t, model.Config{Seed: 38, Count: 100, Companies: 1, UsersPerCompany: 3})
-	s := w.station(t, small)
-	made := s.create(t, everything())
-	if !w.crashAt(t, made.ID, task.StepProposed, 1) {
-		t.Fatal("the child never proposed")
-	}
-	w.recreate(t, 1)
-	w.publish(t, generator(t, model.Config{Seed: 39, Count: 150, Companies: 1, UsersPerCompany: 3}), 0)
-	if done := s.run(t, made.ID); done.State != task.Failed || !strings.Contains(done.Message, "created again") {
-		t.Errorf("%s: %q, %v", done.State, done.Message, done.Counts)
-	}
-	ends, err := kafka.Ends(t.Context(), w.client, w.topic())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ends[0].To != 150 {
-		t.Errorf("the topic has %d records, want 150", ends[0].To)
+	for name, fill := range map[string]func(testing.TB, *world){
+		"another event": func(t testing.TB, w *world) {
+			w.publish(t, generator(t, model.Config{Seed: 39, Count: 150, Companies: 1, UsersPerCompany: 3}), 0)
+		},
+		"no event": func(t testing.TB, w *world) {
+			writer := enginetest.Writer(w.client)
+			writer.Topic = w.topic()
+			defer func() { _ = writer.Close() }()
+			if err := writer.WriteMessages(t.Context(), slices.Repeat([]kafkago.Message{{Value: []byte("none")}}, 150)...); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1)
+			w.unstored(t, model.Config{Seed: 38, Count: 100, Companies: 1, UsersPerCompany: 3})
+			s := w.station(t, small)
+			made := s.create(t, everything())
+			if !w.crashAt(t, made.ID, task.StepProposed, 1) {
+				t.Fatal("the child never proposed")
+			}
+			w.recreate(t, 1)
+			fill(t, w)
+			if done := s.run(t, made.ID); done.State != task.Failed || !strings.Contains(done.Message, "created again") {
+				t.Errorf("%s: %q, %v", done.State, done.Message, done.Counts)
+			}
+			w.ends(t, 150)
+		})
 	}
 }
 

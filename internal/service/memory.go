@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// memory is what the collector is told that the process may take. Left to itself it would let twice of what is in use pile up.
+// memory keeps the memory limit of the garbage collector. Without one the heap would grow to twice of what is in use.
 type memory struct {
 	mu    sync.Mutex
 	fixed int64 // what the parts of the process need, whatever they do

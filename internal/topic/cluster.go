@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/retry"
 )
 
@@ -41,13 +39,13 @@ const settleTime = 15 * time.Second
 
 // Ensure creates the topics that are missing and returns a report on each, in the order given. Topics that exist are
 // left as they are. Creating is repeatable, and two processes may do it at once.
-func Ensure(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report, error) {
+func Ensure(ctx context.Context, client *kafkago.Client, topics []Topic) ([]Report, error) {
 	reports, err := Inspect(ctx, client, topics)
 	if err != nil {
 		return nil, err
 	}
 	created := map[string]bool{}
-	var missing []kafka.TopicConfig
+	var missing []kafkago.TopicConfig
 	for i, r := range reports {
 		if r.State == Missing {
 			missing = append(missing, request(topics[i]))
@@ -56,7 +54,7 @@ func Ensure(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report
 	if len(missing) == 0 {
 		return reports, nil
 	}
-	answer, err := client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: missing})
+	answer, err := client.CreateTopics(ctx, &kafkago.CreateTopicsRequest{Topics: missing})
 	if err != nil {
 		return nil, fmt.Errorf("create %d topics: %w", len(missing), err)
 	}
@@ -64,7 +62,7 @@ func Ensure(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report
 		switch err := answer.Errors[t.Topic]; {
 		case err == nil:
 			created[t.Topic] = true
-		case errors.Is(err, kafka.TopicAlreadyExists): // another process was faster
+		case errors.Is(err, kafkago.TopicAlreadyExists): // another process was faster
 		default:
 			return nil, fmt.Errorf("create topic %s: %w", t.Topic, err)
 		}
@@ -79,16 +77,16 @@ func Ensure(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report
 	return reports, err
 }
 
-func request(t Topic) kafka.TopicConfig {
-	config := kafka.TopicConfig{Topic: t.Name, NumPartitions: t.Partitions, ReplicationFactor: t.Replication}
+func request(t Topic) kafkago.TopicConfig {
+	config := kafkago.TopicConfig{Topic: t.Name, NumPartitions: t.Partitions, ReplicationFactor: t.Replication}
 	for _, name := range sortedKeys(t.Config) {
-		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: t.Config[name]})
+		config.ConfigEntries = append(config.ConfigEntries, kafkago.ConfigEntry{ConfigName: name, ConfigValue: t.Config[name]})
 	}
 	return config
 }
 
 // awaitAll looks until no topic is missing: brokers learn of a new topic a little after the controller.
-func awaitAll(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report, error) {
+func awaitAll(ctx context.Context, client *kafkago.Client, topics []Topic) ([]Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -116,19 +114,19 @@ func awaitAll(ctx context.Context, client *kafka.Client, topics []Topic) ([]Repo
 }
 
 // Inspect reports on the topics without creating any.
-func Inspect(ctx context.Context, client *kafka.Client, topics []Topic) ([]Report, error) {
-	metadata, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: names(topics)})
+func Inspect(ctx context.Context, client *kafkago.Client, topics []Topic) ([]Report, error) {
+	metadata, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: names(topics)})
 	if err != nil {
 		return nil, fmt.Errorf("read the metadata of %d topics: %w", len(topics), err)
 	}
-	found := map[string]kafka.Topic{}
+	found := map[string]kafkago.Topic{}
 	var present []string
 	for _, t := range metadata.Topics {
 		switch {
 		case t.Error == nil && allLed(t):
 			found[t.Name] = t
 			present = append(present, t.Name)
-		case t.Error != nil && !errors.Is(t.Error, kafka.UnknownTopicOrPartition) && !errors.Is(t.Error, kafka.LeaderNotAvailable):
+		case t.Error != nil && !errors.Is(t.Error, kafkago.UnknownTopicOrPartition) && !errors.Is(t.Error, kafkago.LeaderNotAvailable):
 			return nil, fmt.Errorf("read the metadata of topic %s: %w", t.Name, t.Error)
 		}
 	}
@@ -150,7 +148,7 @@ func Inspect(ctx context.Context, client *kafka.Client, topics []Topic) ([]Repor
 	return reports, nil
 }
 
-func allLed(t kafka.Topic) bool {
+func allLed(t kafkago.Topic) bool {
 	for _, p := range t.Partitions {
 		if p.Leader.Port == 0 { // it has no leader yet
 			return false
@@ -163,26 +161,26 @@ func allLed(t kafka.Topic) bool {
 const describeWait = 10 * time.Second
 
 // describe returns the settings of the topics that exist, by topic and setting.
-func describe(ctx context.Context, client *kafka.Client, topics []string) (map[string]map[string]string, error) {
+func describe(ctx context.Context, client *kafkago.Client, topics []string) (map[string]map[string]string, error) {
 	if len(topics) == 0 {
 		return nil, nil
 	}
-	request := &kafka.DescribeConfigsRequest{}
+	request := &kafkago.DescribeConfigsRequest{}
 	for _, name := range topics {
-		request.Resources = append(request.Resources, kafka.DescribeConfigRequestResource{
-			ResourceType: kafka.ResourceTypeTopic,
+		request.Resources = append(request.Resources, kafkago.DescribeConfigRequestResource{
+			ResourceType: kafkago.ResourceTypeTopic,
 			ResourceName: name,
 			ConfigNames:  configNames(),
 		})
 	}
-	var answer *kafka.DescribeConfigsResponse
+	var answer *kafkago.DescribeConfigsResponse
 	trying, cancel := context.WithTimeout(ctx, describeWait)
 	defer cancel()
 	err := retry.Do(trying, func() (err error) {
 		answer, err = client.DescribeConfigs(ctx, request)
 		return err
 	}, func(err error) error {
-		if errors.Is(err, kafka.BrokerNotAvailable) || cut(err) {
+		if errors.Is(err, kafkago.BrokerNotAvailable) || kafka.ConnectionClosed(err) {
 			return nil // the client has not learned yet which brokers there are, or that one has been restarted
 		}
 		return err
@@ -193,7 +191,7 @@ func describe(ctx context.Context, client *kafka.Client, topics []string) (map[s
 	configs := make(map[string]map[string]string, len(topics))
 	for _, r := range answer.Resources {
 		switch {
-		case errors.Is(r.Error, kafka.UnknownTopicOrPartition):
+		case errors.Is(r.Error, kafkago.UnknownTopicOrPartition):
 			continue
 		case r.Error != nil:
 			return nil, fmt.Errorf("read the settings of topic %s: %w", r.ResourceName, r.Error)
@@ -207,14 +205,9 @@ func describe(ctx context.Context, client *kafka.Client, topics []string) (map[s
 	return configs, nil
 }
 
-// cut reports whether a connection was closed by the broker: the client finds that out when it uses it the next time.
-func cut(err error) bool {
-	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE}, func(one error) bool { return errors.Is(err, one) })
-}
-
 // MaxMessageBytes returns the largest record batch each of the topics takes now, in bytes. A topic that does not exist
-// is an error that wraps kafka.UnknownTopicOrPartition.
-func MaxMessageBytes(ctx context.Context, client *kafka.Client, topics ...string) (map[string]int, error) {
+// is an error that wraps kafkago.UnknownTopicOrPartition.
+func MaxMessageBytes(ctx context.Context, client *kafkago.Client, topics ...string) (map[string]int, error) {
 	configs, err := describe(ctx, client, topics)
 	if err != nil {
 		return nil, err
@@ -223,7 +216,7 @@ func MaxMessageBytes(ctx context.Context, client *kafka.Client, topics ...string
 	for _, name := range topics {
 		config, ok := configs[name]
 		if !ok {
-			return nil, fmt.Errorf("read the settings of topic %s: %w", name, kafka.UnknownTopicOrPartition)
+			return nil, fmt.Errorf("read the settings of topic %s: %w", name, kafkago.UnknownTopicOrPartition)
 		}
 		n, err := strconv.Atoi(config[maxMessageBytes])
 		if err != nil {
@@ -235,15 +228,15 @@ func MaxMessageBytes(ctx context.Context, client *kafka.Client, topics ...string
 }
 
 // Retention is how long a topic keeps its records now; 0: without a limit. A topic that does not exist is an error that wraps
-// kafka.UnknownTopicOrPartition.
-func Retention(ctx context.Context, client *kafka.Client, name string) (time.Duration, error) {
+// kafkago.UnknownTopicOrPartition.
+func Retention(ctx context.Context, client *kafkago.Client, name string) (time.Duration, error) {
 	configs, err := describe(ctx, client, []string{name})
 	if err != nil {
 		return 0, err
 	}
 	config, ok := configs[name]
 	if !ok {
-		return 0, fmt.Errorf("read the settings of topic %s: %w", name, kafka.UnknownTopicOrPartition)
+		return 0, fmt.Errorf("read the settings of topic %s: %w", name, kafkago.UnknownTopicOrPartition)
 	}
 	return time.Duration(max(0, number(config[retention]))) * time.Millisecond, nil
 }

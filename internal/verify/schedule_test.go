@@ -123,7 +123,7 @@ func drift(t *testing.T, registry *prometheus.Registry, kind string) float64 {
 	return -1
 }
 
-// The next runs look at a difference again until it is mended: it does not leave the metric by itself.
+// The next runs look at a difference again, so it stays in the metric until it is mended.
 func TestSchedule_LooksAgainAtWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	store, err := postgres.Open(t.Context(), postgres.Config{DSN: postgrestest.New(t)})

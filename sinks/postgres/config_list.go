@@ -41,20 +41,19 @@ func (s *Store) Configs(ctx context.Context, after string, limit int, begun time
 	return collect(ctx, s, "list configurations", pgx.RowToStructByName[CompanyConfig], configsSQL, after, limit, begun)
 }
 
-// PurgedVersion stands for the version of a configuration that is no more.
+// PurgedVersion is the version of what a purged company has for a configuration: nothing.
 const PurgedVersion = -1
 
 // A ConfigNow is what a company has for a configuration at some moment.
 type ConfigNow struct {
 	CompanyID string
-	Purged    bool // it has none any more, and the others say nothing
 	Config    json.RawMessage
-	Version   int64
+	Version   int64 // PurgedVersion: there is none any more
 	UpdatedAt time.Time
 }
 
-// ConfigsNow returns the configurations that some companies have now, or that they are purged, where that is not the version which the caller
-// has of them: PurgedVersion of a purged one. A company that has no configuration, and is not purged, is left out.
+// ConfigsNow returns the configurations that some companies have now, where their versions are not those which the caller has of them. A
+// company that has no configuration, and is not purged, is left out.
 func (s *Store) ConfigsNow(ctx context.Context, have map[string]int64) ([]ConfigNow, error) {
 	companies, versions := make([]string, 0, len(have)), make([]int64, 0, len(have))
 	for _, company := range slices.Sorted(maps.Keys(have)) {
