@@ -2,7 +2,6 @@ package archive_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -109,29 +108,7 @@ func (l *topicLog) deleteBefore(t testing.TB, partition int, offset int64) {
 // recreate deletes the topic and makes it again, empty.
 func (l *topicLog) recreate(t testing.TB) {
 	t.Helper()
-	res, err := l.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{l.topic}})
-	if err == nil {
-		err = res.Errors[l.topic]
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, func() bool {
-		_, err := kafka.Ends(ctx, l.client, l.topic)
-		return kafka.NoTopic(err)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	enginetest.CreateTopic(t, l.broker, l.topic, l.partitions, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
-	// The client's view is up to its MetadataTTL old.
-	if err := enginetest.Eventually(ctx, func() bool {
-		_, err := kafka.Ends(ctx, l.client, l.topic)
-		return err == nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	enginetest.RecreateTopic(t, l.broker, l.client, l.topic, l.partitions, kafkago.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
 	l.made = 0
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
 	"tenantflow/internal/archive"
@@ -128,18 +127,7 @@ func TestReplay_FromAnArchiveIntoARecreatedTopic(t *testing.T) {
 // recreate deletes the topic and makes it again, empty.
 func (w *world) recreate(t testing.TB, partitions int) {
 	t.Helper()
-	res, err := w.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{w.topic()}})
-	if err == nil {
-		err = res.Errors[w.topic()]
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	enginetest.Await(t, "the topic is gone", func() bool {
-		_, err := kafka.Ends(t.Context(), w.client, w.topic())
-		return kafka.NoTopic(err)
-	})
-	enginetest.CreateTopic(t, enginetest.SharedKafka(t), w.topic(), partitions)
+	enginetest.RecreateTopic(t, enginetest.SharedKafka(t), w.client, w.topic(), partitions)
 	w.Partitions = partitions
 }
 

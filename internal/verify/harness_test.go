@@ -321,25 +321,7 @@ func clean(t testing.TB, r *verify.Report, expected model.Expected) {
 // recreate deletes a topic and creates it again, empty.
 func (in *installation) recreate(t testing.TB, topic string, partitions int) {
 	t.Helper()
-	res, err := in.client.DeleteTopics(t.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{topic}})
-	if err != nil || res.Errors[topic] != nil {
-		t.Fatalf("delete %s: %v %v", topic, err, res)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
-	defer cancel()
-	if err := enginetest.Eventually(ctx, func() bool {
-		meta, err := in.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
-		return err == nil && (len(meta.Topics) == 0 || meta.Topics[0].Error != nil)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	enginetest.CreateTopic(t, enginetest.SharedKafka(t), topic, partitions)
-	if err := enginetest.Eventually(ctx, func() bool {
-		meta, err := in.client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})
-		return err == nil && len(meta.Topics) == 1 && len(meta.Topics[0].Partitions) == partitions
-	}); err != nil {
-		t.Fatal(err)
-	}
+	enginetest.RecreateTopic(t, enginetest.SharedKafka(t), in.client, topic, partitions)
 }
 
 // matchesModel compares rows and views with what the model expects.

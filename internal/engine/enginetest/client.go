@@ -9,6 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/engine"
 )
 
 // Clients give up after seconds by default. Where a test asks an engine for what it has, a machine that is busy must not be an engine that is
@@ -64,4 +66,30 @@ func ClosedAddress(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port)) // it was bound to IPv4
+}
+
+// RecreateTopic deletes a topic and makes it again, empty, and returns when both the broker and the client know: a writer gives up at once where
+// its client has last seen that there is no such topic.
+func RecreateTopic(t testing.TB, k *engine.Kafka, c *kafka.Client, name string, partitions int, config ...kafka.ConfigEntry) {
+	t.Helper()
+	res, err := c.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{name}})
+	if err == nil {
+		err = res.Errors[name]
+	}
+	if err != nil {
+		t.Fatalf("delete topic %s: %v", name, err)
+	}
+	seen := func(there bool) func() bool {
+		return func() bool {
+			meta, err := c.Metadata(t.Context(), &kafka.MetadataRequest{Topics: []string{name}})
+			if err != nil {
+				return false
+			}
+			found := len(meta.Topics) == 1 && meta.Topics[0].Error == nil
+			return found == there && (!there || len(meta.Topics[0].Partitions) == partitions)
+		}
+	}
+	Await(t, "topic "+name+" is gone", seen(false))
+	CreateTopic(t, k, name, partitions, config...)
+	Await(t, "the client sees the new topic "+name, seen(true))
 }
