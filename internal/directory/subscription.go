@@ -1,13 +1,12 @@
 package directory
 
 import (
-	"encoding/json"
 	"time"
 
 	"tenantflow/internal/tier"
 )
 
-// A Subscription is what is known of one user. As JSON it is what stands in subscription:{<user_id>}. What Resolve and
+// A Subscription is what is known of one user. Its Document is what stands in subscription:{<user_id>}. What Resolve and
 // User return is shared: treat it as read-only.
 type Subscription struct {
 	// Version rises with every change of what is below: the greatest version of the rows it is made of. It and the origin come
@@ -41,17 +40,19 @@ type Subscription struct {
 	CachedAt time.Time `json:"cached_at" db:"-"`
 }
 
-// MarshalJSON adds the limits under the name they have in the user's row, all of which is to be found in the document.
-func (s Subscription) MarshalJSON() ([]byte, error) {
+// Document is what stands in the cache, to be encoded as JSON: the limits also stand under the name they have in the user's row, all of
+// which is to be found there. It shares what s holds. (As a MarshalJSON it took two and a half times as long, since encoding/json reads
+// again what one returns.)
+func (s *Subscription) Document() any {
 	type members Subscription
 	document := struct {
-		members
+		*members
 		RowLimits *tier.Limits `json:"subscription_limits"`
-	}{members: members(s)}
+	}{members: (*members)(s)}
 	if s.Tier != "" {
 		document.RowLimits = &s.Limits
 	}
-	return json.Marshal(document)
+	return document
 }
 
 // A QuotaBlock is a user's use of one UTC day.

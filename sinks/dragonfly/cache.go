@@ -173,7 +173,7 @@ func (c *Cache) read(ctx context.Context, keys []string, accept func(i int, text
 func (c *Cache) PutSubscriptions(ctx context.Context, subs []*directory.Subscription) (refused []int, err error) {
 	entries := make([]cacheEntry, len(subs))
 	for i, s := range subs {
-		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s, s.Version, s.Origin, seconds(s.Left(), directory.SubscriptionTTL)}
+		entries[i] = cacheEntry{subscriptionKey + s.UserID + "}", s.Document(), s.Version, s.Origin, seconds(s.Left(), directory.SubscriptionTTL)}
 	}
 	refused, err = c.write(ctx, entries)
 	if err != nil {
