@@ -28,6 +28,7 @@ Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
 	f := cmd.Flags()
 	f.IntVar(&c.Events, "events", 2_000_000, "events of the backlog")
 	f.IntVar(&c.Runs, "runs", 3, "runs of each contender")
+	f.DurationVar(&c.BlockedFor, "blocked-for", 30*time.Second, "how long a phase of tenants_blocked takes")
 	f.IntVar(&c.Partitions, "partitions", 8, "partitions of the topics")
 	f.IntVar(&c.Companies, "companies", 2000, "companies that are registered")
 	f.StringSliceVar(&c.Only, "only", nil, "make these measurements only, comma-separated")

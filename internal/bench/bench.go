@@ -12,6 +12,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,11 +29,12 @@ import (
 
 // Config says what is measured.
 type Config struct {
-	Events     int      // of the backlog every contender reads; default 2,000,000
-	Runs       int      // of each contender; default 3
-	Partitions int      // of the topics; default 8
-	Companies  int      // that are registered; default 2,000
-	Only       []string // names of measurements; empty: all
+	Events     int           // of the backlog every contender reads; default 2,000,000
+	Runs       int           // of each contender; default 3
+	BlockedFor time.Duration // how long a phase of tenants_blocked takes, to a round of all companies; default 30s
+	Partitions int           // of the topics; default 8
+	Companies  int           // that are registered; default 2,000
+	Only       []string      // names of measurements; empty: all
 
 	Binary  string // path of tenantflow; default bin/tenantflow
 	Dir     string // for data and logs, emptied at the start; default .local/bench
@@ -188,18 +190,11 @@ func (c *Config) withDefaults() error {
 	set(&c.Binary, "bin", "tenantflow")
 	set(&c.Dir, ".local", "bench")
 	set(&c.JSON, ".local", "bench.json")
-	if c.Events == 0 {
-		c.Events = 2_000_000
-	}
-	if c.Runs == 0 {
-		c.Runs = 3
-	}
-	if c.Partitions == 0 {
-		c.Partitions = 8
-	}
-	if c.Companies == 0 {
-		c.Companies = 2000
-	}
+	c.Events = cmp.Or(c.Events, 2_000_000)
+	c.BlockedFor = cmp.Or(c.BlockedFor, 30*time.Second)
+	c.Runs = cmp.Or(c.Runs, 3)
+	c.Partitions = cmp.Or(c.Partitions, 8)
+	c.Companies = cmp.Or(c.Companies, 2000)
 	if c.Companies < 10*aloneCompanies {
 		return fmt.Errorf("%d companies are too few: choose at least %d", c.Companies, 10*aloneCompanies)
 	}

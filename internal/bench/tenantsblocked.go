@@ -21,11 +21,11 @@ import (
 
 // How companies that can't go on are measured.
 const (
-	blockedFirst      = 1_000_000 // number of the first company: those of other measurements stand in the same database
-	blockedNeighbours = 200       // companies whose results are timed
-	blockedMost       = 100       // companies that can't go on
-	blockedRate       = 60        // events a second, of all companies in turn
-	blockedRounds     = 2         // of all companies in one phase, three events each: 30 s
+	blockedFirst      = 1_000_000                                                         // number of the first company: those of other measurements stand in the same database
+	blockedNeighbours = 200                                                               // companies whose results are timed
+	blockedMost       = 100                                                               // companies that can't go on
+	blockedRate       = 60                                                                // events a second, of all companies in turn
+	blockedRound      = 3 * (blockedNeighbours + blockedMost) * time.Second / blockedRate // three events of each company
 )
 
 // A BlockedCost is what companies that can't go on cost the others: how long these wait for the results of their events. All phases have
@@ -73,13 +73,14 @@ func (w *world) tenantsBlocked(ctx context.Context) (*BlockedCost, error) {
 
 func (l *blockedLoad) phases(ctx context.Context, c *BlockedCost) error {
 	took := map[int][]time.Duration{}
-	if _, err := l.phase(ctx, 0); err != nil { // to warm up
+	rounds := max(1, int(l.BlockedFor/blockedRound))
+	if _, err := l.phase(ctx, 0, 2); err != nil { // to warm up
 		return err
 	}
 	for n := range l.Runs {
 		for _, blocked := range []int{0, 1, blockedMost} {
 			l.took = nil
-			caughtUp, err := l.phase(ctx, blocked)
+			caughtUp, err := l.phase(ctx, blocked, rounds)
 			if err != nil {
 				return fmt.Errorf("with %d blocked: %w", blocked, err)
 			}
@@ -95,8 +96,8 @@ func (l *blockedLoad) phases(ctx context.Context, c *BlockedCost) error {
 	return nil
 }
 
-// phase sends the load while some companies are blocked, and returns how long these took to catch up.
-func (l *blockedLoad) phase(ctx context.Context, blocked int) (time.Duration, error) {
+// phase sends the load of some rounds while some companies are blocked, and returns how long these took to catch up.
+func (l *blockedLoad) phase(ctx context.Context, blocked, rounds int) (time.Duration, error) {
 	var locks []io.Closer
 	unlock := func() (err error) {
 		for _, lock := range locks {
@@ -113,7 +114,7 @@ func (l *blockedLoad) phase(ctx context.Context, blocked int) (time.Duration, er
 		}
 		locks = append(locks, lock)
 	}
-	if err := l.send(ctx); err != nil {
+	if err := l.send(ctx, rounds); err != nil {
 		return 0, err
 	}
 	missing := func(from int) func() (bool, error) {
@@ -188,12 +189,12 @@ func (l *blockedLoad) lock(ctx context.Context, n int) (io.Closer, error) {
 	return k, nil
 }
 
-// send publishes the events of a phase at a steady rate: each company's user leaves, another one comes, and a payment is made.
-func (l *blockedLoad) send(ctx context.Context) error {
+// send publishes the events of some rounds at a steady rate: each company's user leaves, another one comes, and a payment is made.
+func (l *blockedLoad) send(ctx context.Context, rounds int) error {
 	var writes errgroup.Group
 	tick := time.NewTicker(time.Second / blockedRate)
 	defer tick.Stop()
-	for range blockedRounds {
+	for range rounds {
 		for step := range 3 {
 			for n := range blockedNeighbours + blockedMost {
 				select {
