@@ -50,12 +50,3 @@ func (p *Process) Stop(limit time.Duration) error {
 	}
 	return p.child.stop(syscall.SIGTERM, limit)
 }
-
-// Freeze stops the process where it is (SIGSTOP), Thaw lets it go on (SIGCONT).
-func (p *Process) Freeze() error {
-	_, err := p.child.freeze()
-	return err
-}
-
-// Thaw lets a frozen process go on.
-func (p *Process) Thaw() error { return p.child.thaw() }

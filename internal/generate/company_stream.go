@@ -147,9 +147,6 @@ func NewCompanies(config Companies, books Books) (*CompanyStream, error) {
 	return g, nil
 }
 
-// Config returns the config with its defaults filled in.
-func (g *CompanyStream) Config() Companies { return g.config }
-
 // Len is the number of messages of the whole stream.
 func (g *CompanyStream) Len() int { return len(g.stream) }
 

@@ -80,8 +80,8 @@ func (a *age) ends(next, end int64, now time.Time) {
 	a.end, a.whole, a.looked = end, true, now
 }
 
-// wrote notes that everything before done has had its effects, the last record of which was appended at last.
-func (a *age) wrote(done int64, last, now time.Time) {
+// advance notes that everything before done has had its effects, the last record of which was appended at last.
+func (a *age) advance(done int64, last, now time.Time) {
 	a.done, a.changed = done, now
 	if !last.IsZero() {
 		a.after = last

@@ -59,9 +59,9 @@ func TestAge_GrowsWithTheClockUntilTheRecordIsWritten(t *testing.T) {
 	a.pass(time.Minute)
 	a.want(time.Hour + time.Minute)
 	a.ends(30, 30, a.now)
-	a.wrote(20, old.Add(time.Second), a.now)
+	a.advance(20, old.Add(time.Second), a.now)
 	a.want(2 * time.Minute)
-	a.wrote(30, younger, a.now)
+	a.advance(30, younger, a.now)
 	a.want(0)
 }
 
@@ -97,7 +97,7 @@ func TestAge_IsBoundedByTheRecordBeforeUntilALookFindsIt(t *testing.T) {
 	a.ends(10, 10, a.now)
 	a.took(10, 10, a.now)
 	a.read(20)
-	a.wrote(20, a.now, a.now)
+	a.advance(20, a.now, a.now)
 	a.pass(lookAfter)
 	a.want(lookAfter) // not older than this, and not 0
 	a.wantUnsure(true)
@@ -107,7 +107,7 @@ func TestAge_IsBoundedByTheRecordBeforeUntilALookFindsIt(t *testing.T) {
 	a.ends(30, 30, a.now)
 	a.pass(time.Second)
 	a.want(time.Second + time.Millisecond)
-	a.wrote(30, a.now, a.now)
+	a.advance(30, a.now, a.now)
 	a.want(0)
 }
 
@@ -164,7 +164,7 @@ func TestAge_IsBoundedByTheTimeWhenTheLogEnded(t *testing.T) {
 	a := newAging(t)
 	a.took(10, 10, a.now)
 	a.ends(11, 11, a.now)
-	a.wrote(11, a.now, a.now)
+	a.advance(11, a.now, a.now)
 	a.pass(time.Hour)
 	a.ends(11, 11, a.now)
 	a.want(0)

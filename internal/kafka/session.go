@@ -278,7 +278,7 @@ func (s *session) writeOne(hard context.Context, b formed) error {
 		s.mark = b.mark
 	}
 	s.writing = formed{}
-	s.group.state.wrote(s.topic, s.id, s.done, b.last)
+	s.group.state.advance(s.topic, s.id, s.done, b.last)
 	s.Waiting(nil)
 	s.group.state.progress()
 	s.group.metrics.batch(s.topic, &b, time.Since(began))

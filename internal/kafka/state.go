@@ -178,11 +178,11 @@ func (s *state) ends(topic string, id int, next, end, stable int64) {
 	})
 }
 
-// wrote notes that everything before done has had its effects, and when the last record of it was appended.
-func (s *state) wrote(topic string, id int, done int64, last time.Time) {
+// advance notes that everything before done has had its effects, and when the last record of it was appended.
+func (s *state) advance(topic string, id int, done int64, last time.Time) {
 	s.behind(topic, id, func(c *condition) {
 		c.done = done
-		c.age.wrote(done, last, time.Now())
+		c.age.advance(done, last, time.Now())
 		if last.After(s.newest[topic]) {
 			s.newest[topic] = last
 			s.metrics.newest.WithLabelValues(topic).Set(float64(last.UnixMilli()) / 1000)

@@ -99,7 +99,7 @@ func (s *Service) Run(ctx context.Context) error {
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
-	go s.tell(working)
+	go s.report(working)
 	gathered := board.start(working)
 	ended := make(chan error, len(s.parts))
 	for _, p := range s.parts {

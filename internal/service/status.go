@@ -9,9 +9,9 @@ import (
 // statusInterval is how often a service at work says how it gets on.
 const statusInterval = 10 * time.Second
 
-// tell writes a log line every statusInterval, until ctx ends: rows written and per second, dead letters, lag. A
+// report writes a log line every statusInterval, until ctx ends: rows written and per second, dead letters, lag. A
 // service with nothing to do says nothing. The numbers are those of /metrics.
-func (s *Service) tell(ctx context.Context) {
+func (s *Service) report(ctx context.Context) {
 	ticker := time.NewTicker(statusInterval)
 	defer ticker.Stop()
 	last := s.numbers()

@@ -12,9 +12,6 @@ type Judge struct{ judge *judge }
 // NewJudge returns a judge of an empty world.
 func NewJudge() *Judge { return &Judge{newJudge()} }
 
-// Knows reports whether a company is registered.
-func (j *Judge) Knows(company string) bool { return j.judge.companies[company] != nil }
-
 // Apply does what an event must do. An identity comes once, but for events of the schedule.
 func (j *Judge) Apply(e Event) { j.judge.Apply(&e) }
 

@@ -42,11 +42,6 @@ func KafkaConfig(name, value string) Option {
 	}
 }
 
-// Port puts the engine on a given port of 127.0.0.1.
-func Port(n int) Option {
-	return func(o *engine.Options) { o.Port = n }
-}
-
 // ClickHouse starts a ClickHouse server.
 func ClickHouse(t testing.TB, opts ...Option) *engine.ClickHouse {
 	t.Helper()
