@@ -208,7 +208,7 @@ func (p *Producer) tryRoom(it *item) bool {
 func (p *Producer) awaitRoom(ctx context.Context, it *item) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(p.closing, func() { cancel(ErrClosed) })()
+	defer context.AfterFunc(p.closing, func() { cancel(ErrClosed) })() //nolint:contextcheck // the wait ends with the producer, too
 	if p.room.Acquire(ctx, 1) != nil {
 		return noRoom(ctx)
 	}
