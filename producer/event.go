@@ -38,7 +38,8 @@ type Event struct {
 	BillingPeriod string
 	// Revenue is an exact amount of the company's currency in decimal digits: at most 12, a point and 6. Default: 0.
 	Revenue string
-	// ReservationID ends the hold of that name when the event is counted, [A-Za-z0-9_-]{1,50}. Default: none.
+	// ReservationID is for the hold that ends when the event is counted, [A-Za-z0-9_-]{1,50}; the service has no reservations yet, and leaves it
+	// out. Default: none.
 	ReservationID string
 }
 
