@@ -59,6 +59,20 @@ func Refused(err error) bool {
 	return errors.As(err, &sent) && (strings.HasPrefix(sent.Code, "28") || sent.Code == "3D000")
 }
 
+// Answered reports whether an error is Postgres' answer to a statement, and not that it can't be asked, refuses the login, or lacks room:
+// another statement may fare better.
+func Answered(err error) bool {
+	var sent *pgconn.PgError
+	if !errors.As(err, &sent) || len(sent.Code) != 5 || Refused(err) {
+		return false
+	}
+	switch sent.Code[:2] {
+	case "08", "25", "53", "57":
+		return false
+	}
+	return true
+}
+
 // advice says what a person can do about a fatal error; it is empty for any other.
 func advice(err error) string {
 	var secure *certs.Error // which says itself what to do, and may pass
