@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -20,7 +21,27 @@ func BenchmarkCount(b *testing.B) {
 		limit  int64
 		events int
 	}{{"below thresholds", 50_000, 16}, {"beyond thresholds", 1, 16}, {"few events", 50_000, 3}, {"few events beyond", 1, 3}} {
-		b.Run(c.name, func(b *testing.B) { benchmarkCount(b, c.events, func(user string) dragonfly.Call { return call(user, c.limit, c.events) }) })
+		b.Run(c.name, func(b *testing.B) {
+			benchmarkCount(b, c.events, func(user string) dragonfly.Call { return call(user, c.limit, c.events) })
+		})
+	}
+	var percents []int
+	for percent := 50; len(percents) < tier.MaxThresholds; percent += 10 {
+		percents = append(percents, percent)
+	}
+	long := dragonfly.NewThresholds(percents)
+	for _, c := range []struct {
+		name   string
+		limit  int64
+		events int
+	}{{"long list, below", 50_000, 16}, {"long list, beyond", 1, 16}, {"long list, few events", 50_000, 3}, {"long list, few events beyond", 1, 3}} {
+		b.Run(c.name, func(b *testing.B) {
+			benchmarkCount(b, c.events, func(user string) dragonfly.Call {
+				one := call(user, c.limit, c.events)
+				one.Thresholds = long
+				return one
+			})
+		})
 	}
 }
 
