@@ -135,7 +135,7 @@ func TestQuota_EveryTierHasThresholdsOfItsOwn(t *testing.T) {
 	if n := total(t, reg, "tenantflow_quota_threshold_events_total"); int(n) != len(ids) || len(ids) < 20 {
 		t.Errorf("%v were published, want each of %d once", n, len(ids))
 	}
-	if err := stop(); err != nil {
+	if err := stop(); err != nil || t.Failed() {
 		t.Fatal(err)
 	}
 	again := prometheus.NewRegistry()
