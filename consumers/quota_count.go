@@ -10,7 +10,6 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
-	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -90,20 +89,21 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]cl
 // call makes the call that counts the entries at hand, with their offsets where they are needed.
 func (p *quotaPartition) call(user string, day int64, sub *directory.Subscription, offsets []int64) (dragonfly.Call, []int64) {
 	date := time.UnixMilli(day * dayMillis).UTC()
-	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries), Limit: limitOf(sub)}
+	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries)}
+	call.Limit, call.Thresholds = p.quota.limit(sub)
 	begins := len(offsets)
-	call.Points, offsets = p.sum(call.Limit >= 0, offsets)
+	call.Points, offsets = p.sum(call.Thresholds != nil, offsets)
 	call.Offsets = offsets[begins:]
 	return call, offsets
 }
 
-// sum adds up the data points of the entries, and appends their offsets where they are needed.
-func (p *quotaPartition) sum(limited bool, offsets []int64) (points uint64, all []int64) {
+// sum adds up the data points of the entries, and appends their offsets where they are wanted.
+func (p *quotaPartition) sum(wanted bool, offsets []int64) (points uint64, all []int64) {
 	for i := range p.entries {
 		e := &p.entries[i]
 		points += uint64(e.points)
 		switch {
-		case !limited:
+		case !wanted:
 		case e.over():
 			offsets = append(offsets, -1)
 		default:
@@ -122,14 +122,6 @@ func (p *quotaPartition) mode(day time.Time) dragonfly.Mode {
 		return dragonfly.Keep
 	}
 	return dragonfly.Clear
-}
-
-// limitOf is the daily limit of a user's calls; tier.Unlimited if there is none, or nothing is known of the user.
-func limitOf(sub *directory.Subscription) int64 {
-	if sub == nil || sub.Tier == "" {
-		return int64(tier.Unlimited)
-	}
-	return int64(sub.Limits.DailyAPICalls)
 }
 
 // resolve finds out what is known of users.
@@ -239,7 +231,7 @@ func (p *quotaPartition) showUse() {
 func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch, call dragonfly.Call, entries []quotaEntry, watermark int64) (dragonfly.Counted, error) {
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
 	call.From, call.Events = watermark, len(p.entries)
-	call.Points, call.Offsets = p.sum(call.Limit >= 0, nil)
+	call.Points, call.Offsets = p.sum(call.Thresholds != nil, nil)
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)
 	if err != nil {
 		return dragonfly.Counted{}, err
