@@ -112,6 +112,9 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 			register()
 		}
 		w.any()
+		if i%3 == 0 {
+			w.h.live.foresee(t, w.clock)
+		}
 	}
 	if late {
 		register()
