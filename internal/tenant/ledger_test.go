@@ -279,6 +279,8 @@ func (l *ledger) follow(c *tenant.Cause, was, is *tenant.Subscription) {
 		l.t.Fatalf("pending %q at %v", is.PendingTier, is.PendingAt)
 	case paid && is.Renewal != nil && !is.Renewal.Start.Equal(is.PeriodEnd):
 		l.t.Fatalf("the renewal of %s begins at %s", is.PeriodEnd, is.Renewal.Start)
+	case is.PendingAt != nil && !is.PendingAt.Equal(is.PeriodEnd) && (is.Renewal == nil || !is.PendingAt.Equal(is.Renewal.End)):
+		l.t.Fatalf("%s falls to %s at %s, which is the end of no period", is.PeriodEnd, is.PendingTier, is.PendingAt)
 	}
 	if !paid || was == nil || was.PeriodStart.Equal(is.PeriodStart) && was.PriceMinor > 0 {
 		return

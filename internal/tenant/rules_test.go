@@ -337,6 +337,18 @@ func TestStories_LeadToTheseBooks(t *testing.T) {
 			11-02 failed p1 > payment_failure_recorded
 			11-10 clock > expiry_handled
 			11-08 paid p1 4900 > payment_recorded`, "pro active 26-11-01 26-12-01, free at 26-12-01; period_end 26-12-01", "4900"},
+		{"a cancellation for the end of a renewal that was dropped", `11-01 up pro p1 > upgraded
+			11-02 renew 12-01 27-01-01 > renewal_recorded
+			11-03 cancel > cancellation_scheduled
+			11-04 failed p1 > payment_failure_recorded
+			11-11 clock > change_withdrawn expiry_handled
+			11-10T23:00 paid p1 4900 > payment_recorded`, "pro active 26-11-01 26-12-01, free at 26-12-01; period_end 26-12-01", "4900"},
+		{"the same for a downgrade, by a renewal", `11-01 up enterprise p1 > upgraded
+			11-02 renew 12-01 27-01-01 > renewal_recorded
+			11-03 down pro > downgrade_scheduled
+			11-04 failed p1 > payment_failure_recorded
+			11-11 clock > change_withdrawn expiry_handled
+			11-12 renew 11-01 12-01 > renewal_recorded`, "enterprise active 26-11-01 26-12-01, pro at 26-12-01; period_end 26-12-01", "49900"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

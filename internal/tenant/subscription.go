@@ -211,6 +211,10 @@ func (r *Rules) expired(d *Decision, s *State, next *Subscription, sent time.Tim
 func (r *Rules) expire(d *Decision, s *State, next *Subscription, handled time.Time) (*Decision, error) {
 	from, old, term := next.Tier, next.Limits, next.Term
 	dropped := d.dropRenewal(next)
+	if dropped != nil && term.PendingAt != nil { // it was for the end of the period that will not be
+		end := term.PeriodEnd
+		term.PendingAt = &end
+	}
 	r.toFree(next, d.At, StatusExpired)
 	next.Expired = &term
 	if err := r.changeTier(d, s, next); err != nil {

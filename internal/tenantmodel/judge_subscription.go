@@ -405,6 +405,9 @@ func (j *judge) expired(e *Event, c *company) string {
 // expire ends a subscription that was not renewed or not paid for.
 func (j *judge) expire(e *Event, c *company) {
 	dropped, ended := c.drop(), c.sub
+	if ended.pending != "" { // should it come back, this is its last period
+		ended.pendingAt = ended.end
+	}
 	c.free(j.plans["free"], c.now(e.Time), "expired")
 	c.sub.ended = &ended
 	j.result(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": ended.plan.name, "expired_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})
