@@ -199,8 +199,10 @@ func (l *Ledger) writeMoney(c *company, cause *tenant.Cause, d *tenant.Decision)
 	if p := l.payments[d.Covers]; p != nil && p.PeriodStart != nil && p.PeriodStart.Equal(d.Subscription.PeriodStart) {
 		p.TransactionID = transaction
 	}
-	if p := l.payments[d.Release]; p != nil && p.TransactionID == "" {
-		p.PeriodStart = nil
+	for _, p := range c.payments {
+		if d.Release != nil && p.PeriodStart != nil && p.PeriodStart.Equal(*d.Release) && p.TransactionID == "" {
+			p.PeriodStart = nil
+		}
 	}
 	if d.Subscription != nil {
 		s.Subscription = d.Subscription

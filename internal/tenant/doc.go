@@ -239,9 +239,10 @@ type Decision struct {
 	Purge        bool // with Close
 	Transaction  *Transaction
 	Payment      *Payment // write it
-	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period; Release one that belongs to
-	// no period any more, unless it pays for a transaction. Empty: none.
-	Covers, Release string
+	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period. Empty: none.
+	Covers string
+	// Release is the start of a period that will not be: what belongs to it and pays for no transaction belongs to no period any more. Nil: none.
+	Release *time.Time
 	// Adopt: payments received for the month in which the subscription's period begins belong to that period.
 	Adopt bool
 

@@ -29,6 +29,7 @@ type writer struct {
 	h     *history
 	clock time.Time
 	n     int
+	kinds []int // of events that any sends
 }
 
 func (w *writer) append(e tenantmodel.Event) {
@@ -93,6 +94,7 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 	register := func() {
 		w.send(events.TopicCompany, events.TypeCompanyRegistered, map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": id + "-u", "email": "u@x"}})
 	}
+	w.kinds = kinds(t)
 	late := rapid.IntRange(0, 9).Draw(t, "registered late") == 0
 	if !late {
 		register()
@@ -123,13 +125,22 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 	return w.h
 }
 
+// kinds are those of any that a history has. With a few only, what needs several of them in a row comes about more often.
+func kinds(t *rapid.T) []int {
+	all := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	if !rapid.Bool().Draw(t, "some kinds only") {
+		return all
+	}
+	return append([]int{0}, rapid.SliceOfN(rapid.SampledFrom(all[1:]), 3, 6).Draw(t, "kinds")...)
+}
+
 // any sends one event of any type: some that make sense in the state, and some that don't.
 func (w *writer) any() {
 	t := w.t
 	tiers := []string{"free", "pro", "enterprise"}
 	effective := rapid.SampledFrom([]string{"period_end", "period_end", "immediate"}).Draw(t, "effective")
 	sub := func(kind string, data map[string]any) { w.send(events.TopicSubscription, kind, data) }
-	id := fmt.Sprintf("%s-p%d", w.h.id, rapid.IntRange(1, 12).Draw(t, "payment"))
+	id := w.payment()
 	named := func(data map[string]any) map[string]any {
 		if rapid.Bool().Draw(t, "names a payment") {
 			data["payment"] = map[string]any{"payment_id": id, "method": "card"}
@@ -137,7 +148,7 @@ func (w *writer) any() {
 		return data
 	}
 	s := w.h.live.state.Subscription
-	switch kind := rapid.IntRange(0, 16).Draw(t, "event"); {
+	switch kind := rapid.SampledFrom(w.kinds).Draw(t, "event"); {
 	case kind <= 2:
 		sub(events.TypeUpgradeRequested, named(map[string]any{"new_tier": rapid.SampledFrom(tiers[1:]).Draw(t, "tier")}))
 	case kind == 3:
@@ -170,6 +181,21 @@ func (w *writer) any() {
 		}
 		sub(events.TypePaymentReceived, data)
 	}
+}
+
+// payment is the id of one: often of one that is awaited or has failed.
+func (w *writer) payment() string {
+	id := fmt.Sprintf("%s-p%d", w.h.id, rapid.IntRange(1, 12).Draw(w.t, "payment"))
+	var open []string
+	for known, p := range w.h.live.payments {
+		if p.Status != tenant.PaymentReceived {
+			open = append(open, known)
+		}
+	}
+	if slices.Sort(open); len(open) > 0 && rapid.Bool().Draw(w.t, "an open payment") {
+		id = rapid.SampledFrom(open).Draw(w.t, "open")
+	}
+	return id
 }
 
 // period is one that a renewal may name.

@@ -218,8 +218,10 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	if p := l.payments[d.Covers]; p != nil && p.PeriodStart != nil && p.PeriodStart.Equal(d.Subscription.PeriodStart) {
 		p.TransactionID = w.TransactionID
 	}
-	if p := l.payments[d.Release]; p != nil && p.TransactionID == "" {
-		p.PeriodStart = nil
+	for _, p := range l.payments {
+		if d.Release != nil && p.PeriodStart != nil && p.PeriodStart.Equal(*d.Release) && p.TransactionID == "" {
+			p.PeriodStart = nil
+		}
 	}
 	if d.Subscription != nil {
 		l.follow(c, s.Subscription, d.Subscription)
@@ -233,10 +235,25 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 			}
 		}
 	}
+	l.belong(c)
 	n := map[string]int{}
 	for _, out := range d.Outputs(w) {
 		l.publish(c, out, n[out.Type])
 		n[out.Type]++
+	}
+}
+
+// belong holds that a payment belongs to no period, or to one that was charged or is recorded ahead.
+func (l *ledger) belong(c *tenant.Cause) {
+	l.t.Helper()
+	sub := l.state.Subscription
+	for id, p := range l.payments {
+		if p.PeriodStart == nil || sub.Renewal != nil && sub.Renewal.Start.Equal(*p.PeriodStart) {
+			continue
+		}
+		if !slices.ContainsFunc(l.paid, func(t tenant.Term) bool { return t.PeriodStart.Equal(*p.PeriodStart) }) {
+			l.t.Fatalf("%s leaves the payment %s with the period of %s, which there is not", c.Event.Type, id, p.PeriodStart)
+		}
 	}
 }
 

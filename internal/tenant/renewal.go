@@ -147,7 +147,7 @@ func (r *Rules) paid(d *Decision, next *Subscription) {
 func (d *Decision) dropRenewal(next *Subscription) *Renewal {
 	dropped := next.Renewal
 	if dropped != nil {
-		next.Renewal, d.Release = nil, dropped.PaymentID
+		next.Renewal, d.Release = nil, &dropped.Start
 	}
 	return dropped
 }

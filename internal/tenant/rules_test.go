@@ -337,6 +337,14 @@ func TestStories_LeadToTheseBooks(t *testing.T) {
 			11-02 failed p1 > payment_failure_recorded
 			11-10 clock > expiry_handled
 			11-08 paid p1 4900 > payment_recorded`, "pro active 26-11-01 26-12-01, free at 26-12-01; period_end 26-12-01", "4900"},
+		{"two payments of a renewal that is dropped", `11-01 up pro > upgraded
+			11-10 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-11 renew 12-01 27-01-01 p2 > renewal_recorded
+			11-12 paid p1 4900 > payment_recorded
+			11-13 cancel now > cancelled change_withdrawn
+			11-14 up pro p1 > upgraded
+			11-15 cancel now > cancelled
+			11-16 up pro p2 > upgraded`, "pro active 26-11-16 26-12-16; renewal_grace 26-12-19", "4900 4900 4900"},
 		{"a cancellation for the end of a renewal that was dropped", `11-01 up pro p1 > upgraded
 			11-02 renew 12-01 27-01-01 > renewal_recorded
 			11-03 cancel > cancellation_scheduled

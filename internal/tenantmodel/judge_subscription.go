@@ -177,9 +177,11 @@ func (j *judge) withdrawn(e *Event, c *company, dropped *renewal) {
 	if dropped == nil {
 		return
 	}
-	if p, known := j.world.Payments[dropped.payment]; known && p.TransactionID == "" {
-		p.PeriodStart = time.Time{}
-		j.world.Payments[dropped.payment] = p
+	for id, p := range j.world.Payments {
+		if p.CompanyID == c.id && p.TransactionID == "" && p.PeriodStart.Equal(dropped.start) {
+			p.PeriodStart = time.Time{}
+			j.world.Payments[id] = p
+		}
 	}
 	j.result(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": "renewal", "period_start": stamp(dropped.start), "period_end": stamp(dropped.end)})
 }

@@ -1,0 +1,38 @@
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+
+	"tenantflow/events"
+)
+
+const (
+	ahead    = `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-31T10:02:00Z"` // follows the period of an upgrade that comes second
+	received = `,"amount_minor":4900,"currency":"USD","paid_at":"2026-02-01T00:00:00Z"`
+)
+
+// named is a payment object, and named alone a payment's id.
+func (b *book) named(id string) string { return `"payment_id":"` + b.company + id + `"` }
+
+// payments are the company's, without its id in theirs.
+func (b *book) payments(t *testing.T) string {
+	t.Helper()
+	return strings.ReplaceAll(b.row(t, "SELECT payment_id, status, to_char(period_start AT TIME ZONE 'UTC', 'MM-DD') AS period, transaction_id IS NOT NULL AS pays FROM payments ORDER BY 1"), b.company, "")
+}
+
+func TestRenewal_ThatIsDroppedReleasesAllItsPayments(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{`+b.named("-a")+`}`), "subscription.upgraded", "company.config_changed")
+	for _, id := range []string{"-x", "-y"} {
+		b.apply(t, b.event(events.TypeRenewed, ahead+`,"payment":{`+b.named(id)+`}`), "subscription.renewal_recorded")
+	}
+	b.apply(t, b.event(events.TypePaymentReceived, b.named("-x")+received), "subscription.payment_recorded")
+	b.apply(t, b.event(events.TypeCancelRequested, `"effective":"immediate"`), "subscription.cancelled", "subscription.change_withdrawn", "company.config_changed")
+	if got := b.payments(t); got != "(-a,pending,01-31,t) ; (-x,received,,f) ; (-y,pending,,f)" {
+		t.Errorf("payments: %s", got)
+	}
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{`+b.named("-x")+`}`), "subscription.upgraded", "company.config_changed")
+}
