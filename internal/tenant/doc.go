@@ -60,6 +60,8 @@ type State struct {
 	Queue Queue
 	// Books is what the paid period has cost and brought in: the present one, or the one that an expiry has ended.
 	Books Books
+	// Ahead is the money of the period that is recorded ahead.
+	Ahead Ahead
 	// Users is how many users the company has, suspended ones included. Set for events about users.
 	Users int64
 	// UserOf is the company of the user that the event names; empty: there is no such user.
@@ -92,6 +94,12 @@ type Books struct {
 	Charged  int64
 	Received int64    // of the payments that belong to the period
 	Tiers    []string // those it was charged for
+}
+
+// Ahead is what is known of the money of a period before it begins.
+type Ahead struct {
+	Received int64 // of the payments that belong to it, or will when it begins, in minor units
+	Failed   bool  // a payment that belongs to it has failed and was not named again since
 }
 
 // A Term is a tier and the period that it is held for: what an expiry ends, and what a reinstatement brings back.

@@ -114,7 +114,7 @@ func (l *ledger) load(c *tenant.Cause) {
 		known := *p
 		s.Payment = &known
 	}
-	s.Books = tenant.Books{}
+	s.Books, s.Ahead = tenant.Books{}, tenant.Ahead{}
 	if s.Subscription == nil {
 		return
 	}
@@ -135,6 +135,23 @@ func (l *ledger) load(c *tenant.Cause) {
 			s.Books.Received += *p.AmountMinor
 		}
 	}
+	if next := s.Subscription.Renewal; next != nil {
+		s.Ahead = l.ahead(next.Start)
+	}
+}
+
+// ahead is the money of the period that begins at a time to come.
+func (l *ledger) ahead(start time.Time) (money tenant.Ahead) {
+	for _, p := range l.payments {
+		belongs := p.PeriodStart != nil && p.PeriodStart.Equal(start)
+		switch {
+		case p.Status == tenant.PaymentReceived && (belongs || p.PeriodStart == nil && p.BillingPeriod == start.Format("2006-01")):
+			money.Received += *p.AmountMinor
+		case p.Status == tenant.PaymentFailed && belongs:
+			money.Failed = true
+		}
+	}
+	return money
 }
 
 func ofSubscription(c *tenant.Cause) bool { return c.Event.Type[:3] == "sub" }

@@ -93,7 +93,7 @@ func (s *State) after(d *Decision) *State {
 	}
 	if d.Subscription != nil {
 		if period := d.Subscription.PeriodStart; !period.Equal(s.Subscription.PeriodStart) {
-			next.Books = Books{}
+			next.Books, next.Ahead = Books{}, Ahead{}
 		}
 		next.Subscription = d.Subscription
 	}

@@ -337,6 +337,47 @@ func TestStories_LeadToTheseBooks(t *testing.T) {
 			11-02 failed p1 > payment_failure_recorded
 			11-10 clock > expiry_handled
 			11-08 paid p1 4900 > payment_recorded`, "pro active 26-11-01 26-12-01, free at 26-12-01; period_end 26-12-01", "4900"},
+		{"a failure before the period begins", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			12-01 clock > renewal_recorded`, "pro past_due 26-12-01 27-01-01; payment_grace 26-12-08", "4900 4900"},
+		{"the same, and it is paid in the grace period", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			12-01 clock > renewal_recorded
+			12-02 failed p9 > payment_failure_recorded
+			12-03 paid p1 4900 > payment_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and it is paid before", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 paid p1 4900 > payment_recorded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment came for the month", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 paid p2 4900 2026-12 > payment_recorded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment came that is too little", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 paid p2 4899 2026-12 > payment_recorded
+			12-01 clock > renewal_recorded`, "pro past_due 26-12-01 27-01-01; payment_grace 26-12-08", "4900 4900"},
+		{"the same, and it is tried again", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 renew 12-01 27-01-01 p1 > renewal_recorded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment is named", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 renew 12-01 27-01-01 p2 > renewal_recorded
+			12-01 clock > renewal_recorded
+			12-02 paid p2 4900 > payment_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment is awaited", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 renew 12-01 27-01-01 p2 > renewal_recorded
+			12-01 clock > renewal_recorded`, "pro past_due 26-12-01 27-01-01; payment_grace 26-12-08", "4900 4900"},
 		{"two payments of a renewal that is dropped", `11-01 up pro > upgraded
 			11-10 renew 12-01 27-01-01 p1 > renewal_recorded
 			11-11 renew 12-01 27-01-01 p2 > renewal_recorded

@@ -380,8 +380,15 @@ func (j *judge) beginAhead(e *Event, c *company) {
 	s.pending, s.pendingAt, s.cancelling = held.pending, held.pendingAt, held.cancelling
 	j.adopt(c)
 	t := j.charge(e, c, "renewal", from.name, next.payment, []int64{s.plan.price * int64(next.months)})
-	j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
-		"began": true, "transaction_id": result(e, "transaction", 0), "amount_minor": t.AmountMinor})
+	if j.bounced(c) && j.owed(c, s) > 0 {
+		s.overdue(s.start)
+	}
+	data := map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
+		"began": true, "transaction_id": result(e, "transaction", 0), "amount_minor": t.AmountMinor, "status": s.status}
+	if s.status == pastDue {
+		data["grace_until"] = stamp(s.grace)
+	}
+	j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 	if from.name != s.plan.name {
 		j.configured(e)
 	}

@@ -3,8 +3,10 @@ package postgres_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/tenant"
 )
 
 const (
@@ -35,4 +37,35 @@ func TestRenewal_ThatIsDroppedReleasesAllItsPayments(t *testing.T) {
 		t.Errorf("payments: %s", got)
 	}
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{`+b.named("-x")+`}`), "subscription.upgraded", "company.config_changed")
+}
+
+func TestRenewal_BeginsPastDueIfItsPaymentHasFailed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, paid, want string }{
+		{"unpaid", "", "(pro,past_due,4900,02-28,03-31,,03-07,)"},
+		{"paid by the same payment", "-x", "(pro,active,4900,02-28,03-31,,,)"},
+		{"paid for the month", "-y", "(pro,active,4900,02-28,03-31,,,)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBook(t)
+			b.register(t)
+			b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+			b.apply(t, b.event(events.TypeRenewed, ahead+`,"payment":{`+b.named("-x")+`}`), "subscription.renewal_recorded")
+			b.apply(t, b.event(events.TypePaymentFailed, b.named("-x")), "subscription.payment_failure_recorded")
+			if got := b.subscription(t); got != "(pro,active,4900,01-31,02-28,,,)" {
+				t.Errorf("before: %s", got)
+			}
+			if c.paid != "" {
+				b.apply(t, b.event(events.TypePaymentReceived, b.named(c.paid)+received+`,"billing_period":"2026-02"`), "subscription.payment_recorded")
+			}
+			b.settle(t, time.Date(2026, 2, 28, 12, 0, 0, 0, time.UTC), "subscription.renewal_recorded")
+			if got := b.subscription(t); got != c.want {
+				t.Errorf("the period begins as %s, want %s", got, c.want)
+			}
+			if held, err := b.store.Subscription(t.Context(), b.company); err != nil || held.Ahead != (tenant.Ahead{}) {
+				t.Errorf("ahead of it: %+v, %v", held.Ahead, err)
+			}
+		})
+	}
 }
