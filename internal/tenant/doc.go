@@ -11,7 +11,8 @@
 //
 // Only events of subscription.events move a subscription in time. What is due to it at or before such an event's time happens before
 // the event, whatever the event is. What the clock alone says is due comes as an event of the log, too (subscription.due.v1). So periods,
-// amounts and tiers follow from the log and not from when it is read.
+// amounts and tiers follow from the log and not from when it is read. The one exception is the closing of a company, which is an event of
+// the other topic: what is handled after it is refused, whatever its time.
 package tenant
 
 import (
