@@ -141,10 +141,12 @@ type Subscription struct {
 
 // A Renewal is a period that begins at its start.
 type Renewal struct {
-	Start     time.Time `json:"-"`
-	End       time.Time `json:"-"`
-	Months    int       `json:"months"`
-	PaymentID string    `json:"payment_id,omitempty"`
+	Start  time.Time `json:"-"`
+	End    time.Time `json:"-"`
+	Months int       `json:"months"`
+	// Tier is what the company falls to when the period begins, after something else was scheduled for its end; empty: see PendingTier.
+	Tier      string `json:"tier,omitempty"`
+	PaymentID string `json:"payment_id,omitempty"`
 	// Payment is the whole object that the renewal named; nil: none.
 	Payment json.RawMessage `json:"payment,omitempty"`
 	// RequestID and RequestSource are the identity of the event that recorded it.

@@ -30,6 +30,7 @@ type writer struct {
 	clock time.Time
 	n     int
 	kinds []int // of events that any sends
+	first []int // and those that it sends before
 }
 
 func (w *writer) append(e tenantmodel.Event) {
@@ -95,6 +96,9 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 		w.send(events.TopicCompany, events.TypeCompanyRegistered, map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": id + "-u", "email": "u@x"}})
 	}
 	w.kinds = kinds(t)
+	if rapid.IntRange(0, 2).Draw(t, "opening") == 0 { // an upgrade, and what meets at the end of its period
+		w.first = append([]int{0}, rapid.Permutation([]int{3, 4, 6, 11, 15}).Draw(t, "first")...)
+	}
 	late := rapid.IntRange(0, 9).Draw(t, "registered late") == 0
 	if !late {
 		register()
@@ -148,7 +152,11 @@ func (w *writer) any() {
 		return data
 	}
 	s := w.h.live.state.Subscription
-	switch kind := rapid.SampledFrom(w.kinds).Draw(t, "event"); {
+	kind := rapid.SampledFrom(w.kinds).Draw(t, "event")
+	if len(w.first) > 0 {
+		kind, w.first = w.first[0], w.first[1:]
+	}
+	switch {
 	case kind <= 2:
 		sub(events.TypeUpgradeRequested, named(map[string]any{"new_tier": rapid.SampledFrom(tiers[1:]).Draw(t, "tier")}))
 	case kind == 3:

@@ -313,6 +313,8 @@ func (l *ledger) follow(c *tenant.Cause, was, is *tenant.Subscription) {
 		l.t.Fatalf("pending %q at %v", is.PendingTier, is.PendingAt)
 	case paid && is.Renewal != nil && !is.Renewal.Start.Equal(is.PeriodEnd):
 		l.t.Fatalf("the renewal of %s begins at %s", is.PeriodEnd, is.Renewal.Start)
+	case is.Renewal != nil && is.Renewal.Tier != "" && (is.PendingAt == nil || !is.PendingAt.Equal(is.Renewal.End)):
+		l.t.Fatalf("the renewal begins with %s, and %q is pending at %v", is.Renewal.Tier, is.PendingTier, is.PendingAt)
 	case is.PendingAt != nil && !is.PendingAt.Equal(is.PeriodEnd) && (is.Renewal == nil || !is.PendingAt.Equal(is.Renewal.End)):
 		l.t.Fatalf("%s falls to %s at %s, which is the end of no period", is.PeriodEnd, is.PendingTier, is.PendingAt)
 	}

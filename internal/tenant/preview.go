@@ -71,13 +71,14 @@ func (r *Rules) advance(s *State, at time.Time) (*State, error) {
 // periodEnd is what happens at the end that something is scheduled for, once what is due before has happened: the period that is recorded
 // ahead begins before its own end comes. A payment that has failed is taken to be made good by then.
 func (r *Rules) periodEnd(s *State) (*Decision, error) {
+	end := *s.Subscription.PendingAt
 	for {
 		due := slices.DeleteFunc(s.Due(), func(d Due) bool { return d.Kind == DuePaymentGrace })
 		if len(due) == 0 {
 			return nil, fmt.Errorf("nothing is scheduled for company %s", s.CompanyID)
 		}
 		d, err := r.Decide(s, DueCause(s.CompanyID, due[0]))
-		if err != nil || due[0].Kind == DuePeriodEnd {
+		if err != nil || due[0].Kind == DuePeriodEnd && due[0].At.Equal(end) {
 			return d, err
 		}
 		s = s.after(d)

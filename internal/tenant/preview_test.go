@@ -63,9 +63,10 @@ func (l *ledger) executed(kind, newTier string, at time.Time) string {
 	if l.inbox[identity(c)] == "rejected" {
 		return "refused"
 	}
+	scheduled := l.results[events.ResultID(c.Event.Source, c.Event.ID, events.TypeDowngradeScheduled, 0)].Data["effective_date"]
 	for {
 		for _, done := range []string{events.TypeUpgraded, events.TypeDowngraded} {
-			if r, there := l.results[events.ResultID(c.Event.Source, c.Event.ID, done, 0)]; there {
+			if r, there := l.results[events.ResultID(c.Event.Source, c.Event.ID, done, 0)]; there && (scheduled == nil || scheduled == r.Data["effective_date"]) {
 				a, _ := r.Data["billing_adjustment"].(map[string]any)
 				amount, _ := a["amount_minor"].(float64)
 				return moneyOf(int64(amount), r.Data["effective_date"], a["period_start"], a["period_end"])

@@ -59,6 +59,9 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, e *events.Event
 	if ahead != nil && renewal.PaymentID == "" {
 		renewal.PaymentID, renewal.Payment = ahead.PaymentID, ahead.Payment
 	}
+	if ahead != nil {
+		renewal.Tier = ahead.Tier
+	}
 	next.Renewal, d.Subscription = renewal, next
 	d.note("subscription.renewal_recorded", map[string]any{"period_start": stamp(start), "period_end": stamp(end)})
 	d.Outputs = func(Written) []Output {

@@ -69,3 +69,21 @@ func TestRenewal_BeginsPastDueIfItsPaymentHasFailed(t *testing.T) {
 		})
 	}
 }
+
+func TestRenewal_KeepsTheDowngradeItBeginsWith(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.upgraded", "company.config_changed")
+	b.apply(t, b.event(events.TypeDowngradeRequested, `"new_tier":"pro"`), "subscription.downgrade_scheduled")
+	b.apply(t, b.event(events.TypeRenewed, ahead), "subscription.renewal_recorded")
+	b.apply(t, b.event(events.TypeCancelRequested, ""), "subscription.cancellation_scheduled")
+	if got := b.row(t, "SELECT pending_tier, cancel_at_period_end, pending_at, due_at FROM subscriptions"); got != `(free,t,"2026-03-31 10:02:00+00","2026-02-28 10:02:00+00")` {
+		t.Errorf("scheduled: %s", got)
+	}
+	b.settle(t, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), "subscription.downgraded", "company.config_changed", "subscription.renewal_recorded")
+	b.settle(t, time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), "subscription.cancelled", "company.config_changed")
+	if got := b.row(t, "SELECT transaction_type, new_tier, amount_minor FROM billing_transactions ORDER BY created_at, transaction_type"); got != "(upgrade,enterprise,49900) ; (downgrade,pro,0) ; (renewal,pro,4900)" {
+		t.Errorf("books: %s", got)
+	}
+}
