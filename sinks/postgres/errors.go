@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -57,6 +59,17 @@ func Classify(err error) Class {
 func Refused(err error) bool {
 	var sent *pgconn.PgError
 	return errors.As(err, &sent) && (strings.HasPrefix(sent.Code, "28") || sent.Code == "3D000")
+}
+
+// Separable reports whether an error may come from one of several things that a statement was about, so that the others may succeed without
+// it: the server has answered, or did not in time, and nothing says that it would refuse every statement. It would without a login (28) or
+// the database (3D), when it has no room left (53), stops or starts (57P), has lost a connection of its own (08) or is read-only (25006).
+func Separable(err error) bool {
+	var sent *pgconn.PgError
+	if !errors.As(err, &sent) || len(sent.Code) != 5 {
+		return errors.Is(err, context.DeadlineExceeded)
+	}
+	return !slices.Contains([]string{"08", "28", "3D", "53"}, sent.Code[:2]) && !strings.HasPrefix(sent.Code, "57P") && sent.Code != "25006"
 }
 
 // advice says what a person can do about a fatal error; it is empty for any other.
