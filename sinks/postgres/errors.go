@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,6 +71,24 @@ func Separable(err error) bool {
 		return errors.Is(err, context.DeadlineExceeded)
 	}
 	return !slices.Contains([]string{"08", "28", "3D", "53"}, sent.Code[:2]) && !strings.HasPrefix(sent.Code, "57P") && sent.Code != "25006"
+}
+
+// refusedStates are the usual errors of data that can't be stored, in words of our own: Postgres' may quote what it refuses.
+var refusedStates = map[string]string{ //nolint:gochecknoglobals // a constant table
+	"22001": "a text is too long", "22003": "a number is out of range", "22007": "a time is malformed", "22008": "a time is out of range",
+	"22021": "a text has a character that the database can't store", "22P02": "a text is not of the type of its column", "22P05": "a text has a character that the database can't store",
+	"23502": "a value is missing", "23503": "a row that it refers to is missing", "23505": "a row of the same key is there", "23514": "a check fails",
+}
+
+// refusalWords says why Postgres refuses an event's data, with the names that it gives and without its message.
+func refusalWords(sent *pgconn.PgError) string {
+	words := cmp.Or(refusedStates[sent.Code], "the data can't be stored")
+	for _, named := range []struct{ what, name string }{{"table", sent.TableName}, {"column", sent.ColumnName}, {"constraint", sent.ConstraintName}} {
+		if named.name != "" {
+			words += fmt.Sprintf(", %s %s", named.what, named.name)
+		}
+	}
+	return words + " (SQLSTATE " + sent.Code + ")"
 }
 
 // advice says what a person can do about a fatal error; it is empty for any other.
