@@ -55,7 +55,8 @@ BEGIN
                     OR allowed > interval '0' AND clock_timestamp() >= statement_timestamp() + allowed THEN
                     RAISE;
                 END IF;
-                RAISE WARNING 'last_activity in the schema of company % is not moved on: % (SQLSTATE %)', wanted.company_id, SQLERRM, SQLSTATE;
+                -- Without the message, which may quote a user's data, and goes to the server's log.
+                RAISE WARNING 'last_activity in the schema of company % is not moved on: SQLSTATE %', wanted.company_id, SQLSTATE;
         END;
     END LOOP;
     RETURN moved;

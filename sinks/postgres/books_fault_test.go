@@ -29,7 +29,7 @@ func TestBooks_TroubleOfOneCompanyIsAFinding(t *testing.T) {
 	}
 	for name, harm := range map[string][]string{
 		"a view that divides by zero": view("x := 1 / 0;"),
-		"a view that raises":          view("RAISE EXCEPTION 'no';"),
+		"a view that raises":          view("RAISE EXCEPTION 'no %', x;"),
 		"a view that claims damage":   view("RAISE EXCEPTION USING ERRCODE = 'XX001', MESSAGE = 'no';"),
 		"a view that claims a cancel": view("RAISE EXCEPTION USING ERRCODE = '57014', MESSAGE = 'no';"),
 		"a view that claims no room":  view("RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'no';"),
@@ -39,8 +39,8 @@ func TestBooks_TroubleOfOneCompanyIsAFinding(t *testing.T) {
 		b := first.another(t)
 		b.register(t)
 		b.sql(t, harm...)
-		if fault := b.readBooks(t, b.store); fault == "" || fault == "none" {
-			t.Errorf("%s: fault %q, want one", name, fault)
+		if fault := b.readBooks(t, b.store); fault == "" || fault == "none" || strings.Contains(fault, "@") {
+			t.Errorf("%s: fault %q, want one without an address", name, fault)
 		}
 	}
 }

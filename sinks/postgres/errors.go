@@ -82,7 +82,7 @@ var refusedStates = map[string]string{ //nolint:gochecknoglobals // a constant t
 
 // refusalWords says why Postgres refuses an event's data, with the names that it gives and without its message.
 func refusalWords(sent *pgconn.PgError) string {
-	words := cmp.Or(refusedStates[sent.Code], "the data can't be stored")
+	words := cmp.Or(refusedStates[sent.Code], "the data is refused")
 	for _, named := range []struct{ what, name string }{{"table", sent.TableName}, {"column", sent.ColumnName}, {"constraint", sent.ConstraintName}} {
 		if named.name != "" {
 			words += fmt.Sprintf(", %s %s", named.what, named.name)
