@@ -47,12 +47,9 @@ func plain(g *quotaGroup, sub *directory.Subscription) bool {
 	return sub == nil || sub.BelongsSince(g.company, time.UnixMilli(g.oldest))
 }
 
-// A claim is what a refused event says whose its user is.
-type claim struct{ user, company string }
-
-// judge makes calls of the groups of a batch, and returns the claims of events whose user belonged to another company, by their offsets.
+// judge makes calls of the groups of a batch, and returns the offsets of events that claim a user who belonged to another company.
 // Users' days of which that can't be said yet are put off.
-func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]claim, error) {
+func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]struct{}, error) {
 	p.users = p.users[:0]
 	for i := range b.groups {
 		p.users = append(p.users, b.groups[i].user)
@@ -60,7 +57,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]cl
 	if err := p.resolve(ctx); err != nil {
 		return nil, err
 	}
-	claims := map[int64]claim{}
+	claims := map[int64]struct{}{}
 	p.calls, p.heads = p.calls[:0], p.heads[:0]
 	// The counter of such a day has expired, by whatever clock.
 	const clocks = time.Hour
@@ -142,7 +139,7 @@ func (p *quotaPartition) resolve(ctx context.Context) error {
 
 // accepted gives the events of a user and day that count, in the order of their offsets. The claims of the others go to claims, unless that
 // is nil.
-func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]claim) []quotaEntry {
+func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]struct{}) []quotaEntry {
 	into = into[:0]
 	several := false
 	for g := head; ; g = &b.groups[g.sibling] {
@@ -154,7 +151,7 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 			case all || p.verdict(sub, g.company, g.day, e) == counts:
 				into = append(into, *e)
 			case claims != nil:
-				claims[e.offset] = claim{g.user, g.company}
+				claims[e.offset] = struct{}{}
 			}
 		}
 		if g.sibling < 0 {
@@ -239,8 +236,8 @@ func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch,
 	return one[0], nil
 }
 
-// refuse makes dead letters of events by their claims. Their records are read again; what the log no longer holds can't be one.
-func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) error {
+// refuse makes dead letters of events with a wrong claim. Their records are read again; what the log no longer holds can't be one.
+func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]struct{}) error {
 	const most = 8 << 20 // bytes held at a time: a batch may have been hundreds of megabytes in the log
 	var letters []kafka.DeadLetter
 	held := int64(0)
@@ -251,9 +248,8 @@ func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) err
 	}
 	// Together: one tenant's mistake must not keep the others waiting.
 	err := p.ReadOffsets(ctx, slices.Collect(maps.Keys(claims)), func(r *events.Record) error {
-		c := claims[r.Offset]
 		letters = append(letters, kafka.DeadLetter{Record: kafka.CopyRecord(r), Attempts: 1, Rejection: events.Reject(events.TenantMismatch,
-			"user %s belonged to another company than %s at the time of the event, which was not counted", c.user, c.company)})
+			"the user belonged to another company than the event's at the time of the event, which was not counted")})
 		if held += kafka.RecordBytes(r); held < most {
 			return nil
 		}

@@ -74,7 +74,7 @@ const (
 
 func (s *TenantSweeper) sweep(ctx context.Context) error {
 	some := s.drain(ctx)
-	if some != nil && !postgres.Answered(some) {
+	if some != nil && !ofOne(some) {
 		return some
 	}
 	if err := s.giveUp(ctx); err != nil {
@@ -98,6 +98,10 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 	return errors.Join(some, s.report(ctx))
 }
 
+// ofOne reports whether an error may be that of one company. One for which Postgres gives no answer is not passed over: another would not get one
+// either, after a wait for each.
+func ofOne(err error) bool { return postgres.Separable(err) && !errors.Is(err, context.DeadlineExceeded) }
+
 // drain applies what waits for companies that are registered or may go on by now. Those that can't are passed over, and so are those for which
 // a statement fails: that is the error then, if Postgres answers the others.
 func (s *TenantSweeper) drain(ctx context.Context) error {
@@ -120,7 +124,7 @@ func (s *TenantSweeper) drain(ctx context.Context) error {
 				case errors.As(err, &still):
 					blocked, more = blocked+1, false
 				case err == nil:
-				case postgres.Answered(err):
+				case ofOne(err):
 					failed, more = append(failed, err), false
 				default:
 					return err

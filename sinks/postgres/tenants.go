@@ -265,7 +265,7 @@ const (
 func rejectStored(err error) error {
 	var sent *pgconn.PgError
 	if errors.As(err, &sent) && len(sent.Code) == 5 && (sent.Code[:2] == "22" || sent.Code[:2] == "23") {
-		return events.Reject(events.RejectedByStore, "Postgres refuses it: %s (SQLSTATE %s)", sent.Message, sent.Code)
+		return events.Reject(events.RejectedByStore, "Postgres refuses it: %s", refusalWords(sent))
 	}
 	return err
 }
