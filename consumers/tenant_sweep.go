@@ -100,7 +100,9 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 
 // ofOne reports whether an error may be that of one company. One for which Postgres gives no answer is not passed over: another would not get one
 // either, after a wait for each.
-func ofOne(err error) bool { return postgres.Separable(err) && !errors.Is(err, context.DeadlineExceeded) }
+func ofOne(err error) bool {
+	return postgres.Separable(err) && !errors.Is(err, context.DeadlineExceeded)
+}
 
 // drain applies what waits for companies that are registered or may go on by now. Those that can't are passed over, and so are those for which
 // a statement fails: that is the error then, if Postgres answers the others.
