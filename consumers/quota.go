@@ -129,7 +129,7 @@ type quotaPartition struct {
 	state   *dragonfly.State   // of the store, at the last look
 	noted   dragonfly.Progress // in all sentinels, since the session was opened
 	next    int64              // everything before it is counted
-	record  dragonfly.Record   // the last one before next
+	record  dragonfly.Record   // the last known one before next
 	tended  time.Time          // when the sentinels were looked at
 	uses    []directory.Use    // scratch
 
@@ -155,7 +155,7 @@ type quotaPartition struct {
 func (p *quotaPartition) Begin() kafka.Batch {
 	b, ok := p.quota.batches.Get().(*quotaBatch)
 	if !ok {
-		b = &quotaBatch{index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
+		b = &quotaBatch{index: map[string]int32{}}
 	}
 	b.partition = p
 	return b
@@ -207,8 +207,8 @@ func (b *quotaBatch) Write(ctx context.Context, r kafka.Range) error {
 		return err
 	}
 	p.next = r.To
-	if b.record.Offset >= 0 {
-		p.record = b.record
+	if mark := p.Mark(); !mark.IsZero() && mark.Offset >= r.From && mark.Offset < r.To {
+		p.record = dragonfly.Record{Offset: mark.Offset, Hash: mark.Hash}
 	}
 	p.quota.cfg.Activity.note(b.groups, p.known)
 	p.quota.metrics.count(b, p.calls, p.counted, len(refused))

@@ -180,7 +180,7 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 	return begin, nil
 }
 
-// checkLog compares the last record that the sentinels know to be counted with what the log holds there. Another identity,
+// checkLog compares the last record that the sentinels know to be counted with what the log holds there. Another record,
 // or an end before it, means that the topic was deleted and created again, or cut. That stops the partition, until
 // TENANTFLOW_OFFSET_OUT_OF_RANGE says where to go on: then it is another incarnation of the log, with a share of its own.
 // The runtime compares the mark that is committed to Kafka, which is gone where a deleted topic's offsets are.
@@ -216,10 +216,8 @@ func (p *quotaPartition) holds(ctx context.Context, record dragonfly.Record) (bo
 		return false, nil
 	}
 	same := true
-	var usage events.Usage
 	err := p.ReadRange(ctx, kafka.Range{From: record.Offset, To: record.Offset + 1}, func(r *events.Record) error {
-		hash, _ := p.identify(r, &usage)
-		same = hash == record.Hash
+		same = r.ContentHash() == record.Hash
 		return nil
 	})
 	if err != nil {

@@ -1,0 +1,66 @@
+package consumers_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka/kafkatest"
+	"tenantflow/sinks/dragonfly"
+)
+
+// The last record counted lies further ahead of its time than one of the two runs takes, so it is understood in one of them only.
+func TestQuota_ALogIsTheSameUnderOtherSettings(t *testing.T) {
+	t.Parallel()
+	for name, tolerance := range map[string][2]time.Duration{"lowered": {time.Hour, 5 * time.Minute}, "raised": {5 * time.Minute, time.Hour}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+			now := sameDay(0)
+			f.send(t, used("1", "acme", "u", now), used("2", "acme", "v", now.Add(10*time.Minute)))
+			stop := f.count(t, quotaConsumer{future: tolerance[0]})
+			f.AwaitConsumed(t)
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			f.send(t, used("3", "acme", "u", now))
+			log := &kafkatest.Transcript{}
+			f.count(t, quotaConsumer{future: tolerance[1], log: log.Logger()})
+			enginetest.Await(t, "the third event to be counted, or the partition to stop", func() bool { return f.calls(t, "u", now) == "2 6" || log.Has("topic_recreated") })
+			if log.Has("topic_recreated") {
+				t.Errorf("the partition is stopped, u has %s", f.calls(t, "u", now))
+			}
+		})
+	}
+}
+
+// What versions before noted of the last record is a hash of another kind.
+func TestQuota_AnEarlierVersionsRecordIsNotCompared(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	now := time.Now()
+	f.send(t, many("a", "u", 10, now)...)
+	stop := f.count(t, quotaConsumer{})
+	f.AwaitConsumed(t)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for k := range 8 {
+		for name, text := range f.client.HGetAll(t.Context(), dragonfly.SentinelKey(k)).Val() {
+			if part := strings.Fields(text); strings.Contains(name, ".") {
+				part[6], part[7] = "9", "abc"
+				if err := f.client.HSet(t.Context(), dragonfly.SentinelKey(k), name, strings.Join(part, " ")).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	f.send(t, many("b", "u", 5, now)...)
+	log := &kafkatest.Transcript{}
+	f.count(t, quotaConsumer{log: log.Logger()})
+	enginetest.Await(t, "the others to be counted, or the partition to stop", func() bool { return f.calls(t, "u", now) == "15 45" || log.Has("topic_recreated") })
+	if log.Has("topic_recreated") {
+		t.Error("the partition is stopped")
+	}
+}
