@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	kafkago "github.com/segmentio/kafka-go"
+
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/sinks/dragonfly"
@@ -62,5 +65,37 @@ func TestQuota_AnEarlierVersionsRecordIsNotCompared(t *testing.T) {
 	enginetest.Await(t, "the others to be counted, or the partition to stop", func() bool { return f.calls(t, "u", now) == "15 45" || log.Has("topic_recreated") })
 	if log.Has("topic_recreated") {
 		t.Error("the partition is stopped")
+	}
+}
+
+// The group is deleted with its offsets, the counters are there, and a sentinel is lost.
+func TestQuota_ADeletedGroupClearsNoCounters(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	now := time.Now()
+	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 100_000}
+	f.send(t, many("a", "u", 100, now)...)
+	stop := f.count(t, quotaConsumer{})
+	f.AwaitConsumed(t)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.Truncate(t, 0, 60)
+	answer, err := f.Client.DeleteGroups(t.Context(), &kafkago.DeleteGroupsRequest{GroupIDs: []string{f.Group}})
+	if err == nil {
+		err = answer.Errors[f.Group]
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.client.Del(t.Context(), dragonfly.SentinelKey(3)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	f.count(t, quotaConsumer{registry: reg})
+	f.send(t, many("b", "u", 5, now)...)
+	f.eventuallyCalls(t, "u", now, 105)
+	if total(t, reg, "tenantflow_quota_events_gone_total") == 0 {
+		t.Error("no metric says that events are gone")
 	}
 }

@@ -100,7 +100,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	committed := parseQuotaMetadata(p.Metadata())
 	switch {
 	case next.Epoch == 0:
-		if next, err = p.dayBegins(ctx); err != nil {
+		if next, err = p.dayBegins(ctx, found); err != nil {
 			return err
 		}
 		next.Until = p.Bounds().To
@@ -148,11 +148,22 @@ func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
 }
 
 // dayBegins is where an epoch begins to count the partition: an hour before its day, since an event's timestamp may be
-// ahead of its record by as much as the service takes, or at the committed offset if that is further back.
-func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, error) {
+// ahead of its record by as much as the service takes, or at the committed offset if that is further back. Where the log begins behind what was
+// counted before, shares of earlier epochs are kept: a part of the log is no count.
+func (p *quotaPartition) dayBegins(ctx context.Context, found *dragonfly.State) (dragonfly.Progress, error) {
 	begin := dragonfly.Progress{Offset: p.Bounds().From, Record: dragonfly.Record{Offset: -1}}
+	counted := p.Offset() // as far as is known: by the commit or, where the group was deleted, by the progress in an earlier epoch
+	if found.Latest.Incarnation >= parseQuotaMetadata(p.Metadata()).Incarnation {
+		counted = max(counted, found.Latest.Offset)
+	}
+	cut := p.Bounds().From > 0 && counted > p.Bounds().From
 	day := p.state.Epoch.Day
 	if day.IsZero() {
+		// It clears nothing even if no one knows of earlier counts: group and sentinels may both have been deleted, and the counters not.
+		begin.Keep = p.Bounds().From > 0
+		if cut {
+			p.gone(ctx, 0, 1)
+		}
 		return begin, nil
 	}
 	ahead := p.quota.cfg.Limits.FutureTolerance
@@ -163,7 +174,7 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 	if err != nil {
 		return begin, err
 	}
-	if from <= p.Bounds().From && p.Bounds().From > 0 && p.Offset() > p.Bounds().From {
+	if from <= p.Bounds().From && cut {
 		// Is the record before also of that time? It can't be known if the first one that is left is.
 		first, err := p.recordedAt(ctx, kafka.Range{From: p.Bounds().From, To: p.Bounds().To})
 		if err != nil {
@@ -239,13 +250,17 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 		}
 	}
 	next := dragonfly.Epoch{Partitions: n}
-	highest, fresh, err := p.highestEpoch(ctx, ends)
+	highest, committed, err := p.highestEpoch(ctx, ends)
 	if err != nil {
 		return err
 	}
-	if fresh {
+	fresh := !committed && found.Epoch.Number == 0
+	switch {
+	case fresh:
 		reason = "none" // a new installation, which counts everything that the log holds
-	} else {
+	case !committed && found.Epoch.Day.IsZero():
+		// So did the epoch in doubt. It may be a part of one that two processes have begun, or its group was deleted.
+	default:
 		// Not tomorrow because a clock is ahead, and not today if the newest events are yesterday's.
 		newest, err := p.newestRecord(ctx, ends)
 		if err != nil {
@@ -266,18 +281,17 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 	return p.session.Begin(ctx, found, max(above, highest), next)
 }
 
-// highestEpoch is the highest epoch in the metadata committed for any partition. fresh: nothing was committed at all.
-func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]kafka.Range) (highest int64, fresh bool, err error) {
+// highestEpoch is the highest epoch in the metadata committed for any partition, and whether anything was committed at all.
+func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]kafka.Range) (highest int64, committed bool, err error) {
 	all, err := kafka.Committed(ctx, p.Client(), p.Group(), p.Topic(), slices.Collect(maps.Keys(ends)))
 	if err != nil {
 		return 0, false, err
 	}
-	fresh = true
 	for _, one := range all {
-		fresh = fresh && one.Offset < 0
+		committed = committed || one.Offset >= 0
 		highest = max(highest, parseQuotaMetadata(one.Metadata).Epoch)
 	}
-	return highest, fresh, nil
+	return highest, committed, nil
 }
 
 // newestRecord is the time of the newest record of the topic; zero: there is none.

@@ -1,6 +1,7 @@
 package dragonfly
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,6 +128,11 @@ func parseProgress(text string) Progress {
 	return p
 }
 
+// later reports whether a progress is that of a later incarnation, or goes further in the same.
+func (p Progress) later(than Progress) bool {
+	return cmp.Or(cmp.Compare(p.Incarnation, than.Incarnation), cmp.Compare(p.Record.Offset, than.Record.Offset), cmp.Compare(p.Offset, than.Offset)) > 0
+}
+
 // A State is what the sentinels say of one partition, and who says so.
 type State struct {
 	// Doubt says why the counters can't be trusted and a new epoch has to begin: lost (a sentinel is missing, or was taken
@@ -139,7 +145,7 @@ type State struct {
 	// Lowest is the lowest progress in this epoch. Its Epoch is 0 where a sentinel has none.
 	Lowest Progress
 
-	// Latest is the progress with the highest incarnation and record, of whatever epoch.
+	// Latest is the progress with the highest incarnation, record and offset, of whatever epoch.
 	Latest Progress
 
 	Restarted bool // the lowest progress was noted on another server than this one
@@ -192,7 +198,7 @@ func (s *Session) Look(ctx context.Context) (*State, error) {
 		}
 		text, _ = values[1].(string)
 		all[k] = parseProgress(text)
-		if p := all[k]; p.Incarnation > state.Latest.Incarnation || p.Incarnation == state.Latest.Incarnation && p.Record.Offset > state.Latest.Record.Offset {
+		if p := all[k]; p.later(state.Latest) {
 			state.Latest = p
 		}
 	}
