@@ -235,9 +235,12 @@ func (p *quotaPartition) showUse() {
 	p.quota.cfg.ShowUse(p.uses)
 }
 
-// countBehind makes a call again for the events from the watermark on.
+// countBehind makes a call again for the events from the watermark on. Without any, it is made for what an earlier attempt has made due.
 func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch, call dragonfly.Call, entries []quotaEntry, watermark int64) (dragonfly.Counted, error) {
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
+	if len(p.entries) == 0 {
+		call.Limit = -1 // no event is there to reach a threshold of a limit that has changed since
+	}
 	call.From, call.Events = watermark, len(p.entries)
 	call.Points, call.Offsets = p.sum(call.Limit >= 0, nil)
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)

@@ -1,6 +1,9 @@
 package consumers_test
 
 import (
+	"context"
+	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	kafkago "github.com/segmentio/kafka-go"
 
+	"tenantflow/consumers"
+	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/sinks/dragonfly"
@@ -97,5 +102,41 @@ func TestQuota_ADeletedGroupClearsNoCounters(t *testing.T) {
 	f.eventuallyCalls(t, "u", now, 105)
 	if total(t, reg, "tenantflow_quota_events_gone_total") == 0 {
 		t.Error("no metric says that events are gone")
+	}
+}
+
+// unheard is a session whose answers never arrive.
+type unheard struct{ consumers.QuotaSession }
+
+func (s unheard) Count(ctx context.Context, b dragonfly.Batch, calls []dragonfly.Call, into []dragonfly.Counted) ([]dragonfly.Counted, error) {
+	_, err := s.QuotaSession.Count(ctx, b, calls, into)
+	return into, errors.Join(err, errors.New("the process dies before it has read the answers"))
+}
+
+// The next owner cuts the batch otherwise and none of the user's events is left for its call, while the limit is another one.
+func TestQuota_DueEventsOutliveACutAndAnotherLimit(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int64{10, 5} {
+		t.Run(strconv.FormatInt(limit, 10), func(t *testing.T) {
+			t.Parallel()
+			f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+			now := time.Now()
+			f.members = members{Company: map[string]string{"u": "acme", "v": "acme"}, Limit: 10}
+			f.send(t, many("a", "u", 10, now)...)
+			stop := f.count(t, quotaConsumer{wrap: func(s consumers.QuotaSession) consumers.QuotaSession { return unheard{s} }})
+			f.eventuallyCalls(t, "u", now, 10)
+			_ = stop()
+			f.send(t, used("other", "acme", "v", now))
+			f.members.Limit = limit
+			f.count(t, quotaConsumer{interval: 300 * time.Millisecond})
+			f.eventuallyCalls(t, "v", now, 1)
+			f.AwaitConsumed(t)
+			got := f.thresholds(t)
+			for _, percent := range []int{80, 100} {
+				if got[events.QuotaEventID("u", now.UTC().Format(time.DateOnly), percent, 10)] == nil {
+					t.Errorf("no event says that %d %% of 10 were reached: %d events", percent, len(got))
+				}
+			}
+		})
 	}
 }
