@@ -13,7 +13,9 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/engine"
 	"tenantflow/internal/engine/enginetest"
+	"tenantflow/internal/kafka"
 	"tenantflow/internal/kafka/kafkatest"
 	"tenantflow/sinks/dragonfly"
 )
@@ -139,4 +141,50 @@ func TestQuota_DueEventsOutliveACutAndAnotherLimit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// eventuallySettled waits until answers no longer say that the counters are being rebuilt.
+func (f *quotaFixture) eventuallySettled(t testing.TB) {
+	t.Helper()
+	store, err := dragonfly.Open(t.Context(), dragonfly.Config{Options: enginetest.RedisOptions(t, f.url), Topic: f.Topic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	enginetest.Await(t, "the flag to be taken back", func() bool {
+		rebuilding, err := store.Rebuilding(t.Context())
+		return err == nil && !rebuilding
+	})
+}
+
+// A topic is created again with fewer partitions, and then the store restarts: what it holds of the others is of no meaning any more.
+func TestQuota_PartitionsThatAreGoneAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	broker := enginetest.SharedKafka(t)
+	f := newQuotaFixture(t, fixtureOptions{partitions: 2, broker: broker}, enginetest.Persist(engine.Snapshot))
+	now := time.Now()
+	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 100_000}
+	messages := many("a", "u", 100, now)
+	for i := range messages {
+		messages[i].Key = []byte(strconv.Itoa(i)) // over all partitions
+	}
+	f.send(t, messages...)
+	stop := f.count(t, quotaConsumer{})
+	f.AwaitConsumed(t)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.RecreateTopic(t, broker, f.Client, f.Topic, 1)
+	f.Partitions = 1
+	f.setOffsets(t, 0)
+	f.send(t, many("b", "u", 50, now)...)
+	f.count(t, quotaConsumer{outside: kafka.OutOfRangeEarliest})
+	f.eventuallyCalls(t, "u", now, 150)
+	f.eventuallySettled(t)
+	if err := errors.Join(f.client.Save(t.Context()).Err(), f.redis.Kill(), f.redis.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	f.send(t, many("c", "u", 5, now)...)
+	f.eventuallyCalls(t, "u", now, 155)
+	f.eventuallySettled(t)
 }

@@ -114,6 +114,11 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if begun, err := p.shrink(ctx, found); err != nil {
+		return err
+	} else if begun {
+		return p.settle(ctx)
+	}
 	if next.Offset < p.Bounds().From {
 		p.gone(ctx, next.Offset, p.Bounds().From-next.Offset)
 		next.Offset = p.Bounds().From
@@ -138,6 +143,16 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		return nil
 	}
 	return &kafka.MovedError{To: next.Offset, Cut: another, Metadata: p.Annotation()}
+}
+
+// shrink begins an epoch if the topic has fewer partitions than when the present one began, and reports whether it has: the topic was created
+// again, and no owner would ever bring what is noted of the others up to where they were.
+func (p *quotaPartition) shrink(ctx context.Context, found *dragonfly.State) (begun bool, err error) {
+	n, err := p.PartitionCount(ctx, time.Now())
+	if err != nil || n >= found.Epoch.Partitions {
+		return false, err
+	}
+	return true, p.begin(ctx, found, "fewer_partitions", 0)
 }
 
 // gone reports that events which should be recounted are no longer in the log.
