@@ -188,3 +188,31 @@ func TestQuota_PartitionsThatAreGoneAreNotWaitedFor(t *testing.T) {
 	f.eventuallyCalls(t, "u", now, 155)
 	f.eventuallySettled(t)
 }
+
+// The log was taken as another one, and then the store restarts from a state of before.
+func TestQuota_AStateOfTheOldLogIsNotCountedOn(t *testing.T) {
+	t.Parallel()
+	broker := enginetest.SharedKafka(t)
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1, broker: broker}, enginetest.Persist(engine.Snapshot))
+	now := time.Now()
+	f.members = members{Company: map[string]string{"u": "acme", "v": "acme"}, Limit: 100_000}
+	f.send(t, many("a", "u", 100, now)...)
+	stop := f.count(t, quotaConsumer{})
+	f.AwaitConsumed(t)
+	if err := errors.Join(stop(), f.client.Save(t.Context()).Err()); err != nil {
+		t.Fatal(err)
+	}
+	f.Recreate(t, broker, func() {})
+	f.setOffsets(t, 0)
+	f.send(t, many("b", "v", 150, now)...)
+	stop = f.count(t, quotaConsumer{outside: kafka.OutOfRangeEarliest})
+	f.eventuallyCalls(t, "v", now, 150)
+	f.AwaitConsumed(t)
+	if err := errors.Join(stop(), f.redis.Kill(), f.redis.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	f.count(t, quotaConsumer{})
+	f.eventuallyCalls(t, "v", now, 150)
+	f.eventuallyCalls(t, "u", now, 100)
+	f.eventuallySettled(t)
+}

@@ -99,6 +99,8 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	next := found.Lowest
 	committed := parseQuotaMetadata(p.Metadata())
 	switch {
+	case next.Epoch != 0 && committed.Incarnation > found.Latest.Incarnation:
+		next = p.incarnationBegins(ctx, next)
 	case next.Epoch == 0:
 		if next, err = p.dayBegins(ctx, found); err != nil {
 			return err
@@ -153,6 +155,16 @@ func (p *quotaPartition) shrink(ctx context.Context, found *dragonfly.State) (be
 		return false, err
 	}
 	return true, p.begin(ctx, found, "fewer_partitions", 0)
+}
+
+// incarnationBegins is where a log is counted from that was taken as another one after the store was in the state found: its offsets name
+// events of the log before, and nothing of this one is counted there.
+func (p *quotaPartition) incarnationBegins(ctx context.Context, next dragonfly.Progress) dragonfly.Progress {
+	log := p.Bounds()
+	if log.From > 0 {
+		p.gone(ctx, 0, 1)
+	}
+	return dragonfly.Progress{Epoch: next.Epoch, Offset: log.From, Until: log.To, Record: dragonfly.Record{Offset: -1}}
 }
 
 // gone reports that events which should be recounted are no longer in the log.
