@@ -258,6 +258,11 @@ func fatalForCounters(err error) bool { return dragonfly.Classify(err) == dragon
 func (p *quotaPartition) renew(ctx context.Context) error {
 	p.session.Close()
 	p.session = p.quota.cfg.Session(p.Topic(), p.ID())
+	return p.look(ctx)
+}
+
+// look looks at the sentinels, and sees whether the store is as it was left.
+func (p *quotaPartition) look(ctx context.Context) error {
 	found, err := p.session.Look(ctx)
 	if err != nil {
 		return err
@@ -310,14 +315,9 @@ func (p *quotaPartition) tend(ctx context.Context) error {
 	if time.Since(p.tended) < tendEvery {
 		return nil
 	}
-	found, err := p.session.Look(ctx)
-	if err != nil {
+	if err := p.look(ctx); err != nil {
 		return err
 	}
-	if err := p.compare(ctx, found); err != nil {
-		return err
-	}
-	p.state = found
 	if next := p.progress(); p.moved(next) {
 		if err := p.session.Note(ctx, next); err != nil {
 			return err

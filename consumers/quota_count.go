@@ -176,9 +176,23 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 	return into
 }
 
+// lookForPast looks at the sentinels if a call is for a day that is over. Where the store was emptied a moment ago, the call would create a counter
+// that holds this batch only, and the next epoch, which counts from its own day on, keeps counters of days before.
+func (p *quotaPartition) lookForPast(ctx context.Context) error {
+	const clocks = time.Minute
+	today := time.Now().Add(clocks).UTC().Truncate(24 * time.Hour)
+	if !slices.ContainsFunc(p.calls, func(c dragonfly.Call) bool { return c.Day.Before(today) }) {
+		return nil
+	}
+	return p.look(ctx)
+}
+
 // try counts the calls that judge has made of a batch, and publishes what is due. It may be repeated.
 func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r kafka.Range) error {
 	p.counted = p.counted[:0]
+	if err := p.lookForPast(ctx); err != nil {
+		return err
+	}
 	counting, span := p.Tracer().Count(ctx, len(p.calls))
 	err := p.count(counting, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })
 	span.End(err)

@@ -199,6 +199,9 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]cla
 // tryDeferred makes the calls of days that were put off, and publishes what is due. It may be repeated.
 func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]claim) error {
 	p.counted = p.counted[:0]
+	if err := p.lookForPast(ctx); err != nil {
+		return err
+	}
 	for i := 0; i < len(days); {
 		to := p.decidedTo(days[i])
 		upTo := i + 1

@@ -216,3 +216,39 @@ func TestQuota_AStateOfTheOldLogIsNotCountedOn(t *testing.T) {
 	f.eventuallyCalls(t, "u", now, 100)
 	f.eventuallySettled(t)
 }
+
+// The store is emptied under living connections, and a late event comes before the next look that is due.
+func TestQuota_ALateEventAfterAFlushMakesNoPartOfItsDay(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	now := time.Now().UTC()
+	yesterday := now.Truncate(24 * time.Hour).Add(-3 * time.Hour)
+	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 1000}
+	early := many("y", "u", 50, yesterday)
+	for i := range early {
+		early[i].Time = yesterday
+	}
+	f.send(t, early...)
+	f.send(t, used("today", "acme", "u", now))
+	noted := make(chan struct{}, 100)
+	f.count(t, quotaConsumer{onStep: func(s consumers.QuotaStep) {
+		if s == consumers.QuotaNoted {
+			select {
+			case noted <- struct{}{}:
+			default:
+			}
+		}
+	}})
+	f.eventuallyCalls(t, "u", yesterday, 50)
+	f.AwaitConsumed(t)
+	for range 2 { // when it opened, and then it has just looked
+		kafkatest.Await(t, "a note", noted)
+	}
+	f.flush(t)
+	f.send(t, used("later", "acme", "u", yesterday), used("today, too", "acme", "u", now))
+	f.eventuallyCalls(t, "u", now, 2)
+	f.AwaitConsumed(t)
+	if got := f.calls(t, "u", yesterday); got != "<nil> <nil>" {
+		t.Errorf("a part of yesterday's counter was made: %s of 51", got)
+	}
+}
