@@ -252,3 +252,21 @@ func TestQuota_ALateEventAfterAFlushMakesNoPartOfItsDay(t *testing.T) {
 		t.Errorf("a part of yesterday's counter was made: %s of 51", got)
 	}
 }
+
+// What lies behind the beginning of an open transaction can't be read, so it was never counted.
+func TestQuota_AnOpenTransactionIsNoRebuild(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1}, enginetest.Persist(engine.Snapshot))
+	now := time.Now()
+	f.members = members{Company: map[string]string{"u": "acme"}, Limit: 1000}
+	f.send(t, many("a", "u", 10, now)...)
+	f.count(t, quotaConsumer{})
+	f.eventuallyCalls(t, "u", now, 10)
+	f.AwaitConsumed(t)
+	f.eventuallySettled(t)
+	f.OpenTransaction(t)
+	if err := errors.Join(f.client.Save(t.Context()).Err(), f.redis.Kill(), f.redis.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	f.eventuallySettled(t)
+}

@@ -96,23 +96,29 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		}
 	}
 	p.state = found
+	// Behind this nothing was counted and is lost: an open transaction can't be read.
+	readable, err := kafka.StableEnd(ctx, p.Client(), p.Topic(), p.ID())
+	if err != nil {
+		return err
+	}
+	readable = min(readable, p.Bounds().To)
 	next := found.Lowest
 	committed := parseQuotaMetadata(p.Metadata())
 	switch {
 	case next.Epoch != 0 && committed.Incarnation > found.Latest.Incarnation:
-		next = p.incarnationBegins(ctx, next)
+		next = p.incarnationBegins(ctx, next.Epoch, readable)
 	case next.Epoch == 0:
 		if next, err = p.dayBegins(ctx, found); err != nil {
 			return err
 		}
-		next.Until = p.Bounds().To
+		next.Until = readable
 	case found.Restarted:
-		next.Until = p.Bounds().To
+		next.Until = readable
 	default:
 		next.Until = max(next.Until, min(p.Offset(), p.Bounds().To))
 	}
 	next.Incarnation = max(found.Latest.Incarnation, committed.Incarnation)
-	next, another, err := p.checkLog(ctx, next, found)
+	next, another, err := p.checkLog(ctx, next, found, readable)
 	if err != nil {
 		return err
 	}
@@ -159,12 +165,12 @@ func (p *quotaPartition) shrink(ctx context.Context, found *dragonfly.State) (be
 
 // incarnationBegins is where a log is counted from that was taken as another one after the store was in the state found: its offsets name
 // events of the log before, and nothing of this one is counted there.
-func (p *quotaPartition) incarnationBegins(ctx context.Context, next dragonfly.Progress) dragonfly.Progress {
+func (p *quotaPartition) incarnationBegins(ctx context.Context, epoch, readable int64) dragonfly.Progress {
 	log := p.Bounds()
 	if log.From > 0 {
 		p.gone(ctx, 0, 1)
 	}
-	return dragonfly.Progress{Epoch: next.Epoch, Offset: log.From, Until: log.To, Record: dragonfly.Record{Offset: -1}}
+	return dragonfly.Progress{Epoch: epoch, Offset: log.From, Until: readable, Record: dragonfly.Record{Offset: -1}}
 }
 
 // gone reports that events which should be recounted are no longer in the log.
@@ -222,14 +228,14 @@ func (p *quotaPartition) dayBegins(ctx context.Context, found *dragonfly.State) 
 // or an end before it, means that the topic was deleted and created again, or cut. That stops the partition, until
 // TENANTFLOW_OFFSET_OUT_OF_RANGE says where to go on: then it is another incarnation of the log, with a share of its own.
 // The runtime compares the mark that is committed to Kafka, which is gone where a deleted topic's offsets are.
-func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State) (checked dragonfly.Progress, another bool, err error) {
+func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State, readable int64) (checked dragonfly.Progress, another bool, err error) {
 	if found.Latest.Incarnation < next.Incarnation {
 		return next, false, nil // taken as another one since
 	}
 	if same, err := p.holds(ctx, found.Latest.Record); err != nil || same {
 		return next, false, err
 	}
-	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.Bounds().From, Until: p.Bounds().To, Record: dragonfly.Record{Offset: -1}}
+	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.Bounds().From, Until: readable, Record: dragonfly.Record{Offset: -1}}
 	switch p.OutOfRange() {
 	case kafka.OutOfRangeEarliest:
 	case kafka.OutOfRangeLatest:
