@@ -73,10 +73,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]cl
 			continue
 		}
 		p.entries = p.accepted(b, g, p.entries, claims)
-		switch {
-		case len(p.entries) == 0:
-			continue
-		case (g.day+1)*dayMillis < expired:
+		if (g.day+1)*dayMillis < expired {
 			b.late += len(p.entries)
 			continue
 		}
@@ -87,13 +84,17 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]cl
 	return claims, nil
 }
 
-// call makes the call that counts the entries at hand, with their offsets where they are needed.
+// call makes the call that counts the entries at hand, with their offsets where they are needed. Where all events were refused there are none:
+// an earlier epoch may have counted them, and only a call takes them out again.
 func (p *quotaPartition) call(user string, day int64, sub *directory.Subscription, offsets []int64) (dragonfly.Call, []int64) {
 	date := time.UnixMilli(day * dayMillis).UTC()
 	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries), Limit: limitOf(sub)}
 	begins := len(offsets)
 	call.Points, offsets = p.sum(call.Limit >= 0, offsets)
 	call.Offsets = offsets[begins:]
+	if len(p.entries) == 0 {
+		call.Limit = -1
+	}
 	return call, offsets
 }
 

@@ -186,9 +186,10 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]cla
 	p.calls = p.calls[:0]
 	var called []*deferredDay
 	for i, d := range days {
-		if p.entries = d.counting(claims, p.entries); len(p.entries) == 0 {
+		if d.decided == 0 {
 			continue
 		}
+		p.entries = d.counting(claims, p.entries)
 		call, _ := p.call(d.user, d.day, p.known[i], nil)
 		call.From = d.entries[0].offset
 		p.calls, called = append(p.calls, call), append(called, d)

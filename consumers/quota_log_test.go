@@ -270,3 +270,28 @@ func TestQuota_AnOpenTransactionIsNoRebuild(t *testing.T) {
 	}
 	f.eventuallySettled(t)
 }
+
+// A claim counts because it waited too long, and by the next count it is known to be wrong. The user has nothing else in the partition.
+func TestQuota_WhatARecountRefusesIsNotInTheCounter(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	now := time.Now()
+	who := map[string]string{"u": "acme", "w": "acme", "x": "acme"}
+	users := &changing{users: members{Company: who, Limit: 2, Applied: now.Add(time.Hour)}}
+	f.count(t, quotaConsumer{users: users, deferFor: time.Millisecond})
+	f.send(t, many("r", "u", 3, now)...)
+	f.send(t, used("1", "rival", "w", now), used("2", "rival", "w", now), used("3", "rival", "u", now))
+	f.eventuallyCalls(t, "w", now, 2)
+	f.eventuallyCalls(t, "u", now, 4)
+	users.set(members{Company: who, Limit: 2})
+	f.AwaitConsumed(t)
+	f.loseSentinel(t)
+	f.send(t, used("4", "rival", "x", now))
+	f.eventuallyCalls(t, "u", now, 3)
+	f.eventuallyCalls(t, "w", now, 0)
+	f.AwaitConsumed(t)
+	f.eventuallySettled(t)
+	if got := f.calls(t, "x", now); got != "<nil> <nil>" {
+		t.Errorf("a user of whom nothing counts has a counter: %s", got)
+	}
+}

@@ -101,7 +101,8 @@ type Batch struct {
 }
 
 // A Call is the events of one user and one UTC day in a batch. One batch has one call for a user and day. One without events has no
-// limit: it moves the watermark, and answers what is due.
+// limit: it moves the watermark of a share, gives up one of an earlier epoch as its mode says, and answers what is due. It is Left where there is
+// no share.
 type Call struct {
 	User    string
 	Day     time.Time // midnight
