@@ -44,7 +44,8 @@ type Activity struct {
 
 	mu      sync.Mutex
 	users   map[string]*active
-	waiting []string // users with something to write, each once
+	waiting []string        // users with something to write, each once
+	apart   map[string]bool // companies whose last write failed though it was theirs alone
 }
 
 // active is what is known of a user, all times in milliseconds since the Unix epoch.
@@ -61,7 +62,7 @@ func NewActivity(cfg ActivityConfig) *Activity {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Activity{cfg: cfg, users: map[string]*active{}, metrics: newActivityMetrics(cfg.Registry)}
+	return &Activity{cfg: cfg, users: map[string]*active{}, apart: map[string]bool{}, metrics: newActivityMetrics(cfg.Registry)}
 }
 
 // note takes the groups of a counted batch. known holds what is known of the user of each; nil: the user is unknown. Groups
@@ -83,7 +84,7 @@ func (a *Activity) note(groups []quotaGroup, known []*directory.Subscription) {
 		case u != nil && u.company == g.company && (u.latest == 0 && u.written != 0 && g.newest < u.written+step || g.newest <= u.latest):
 			continue
 		case u == nil:
-			if len(a.users) >= a.cfg.Users && !a.forget() {
+			if a.crowded(g.company) || len(a.users) >= a.cfg.Users && !a.forget() {
 				a.metrics.dropped.Inc()
 				continue
 			}
@@ -136,7 +137,6 @@ func (a *Activity) Run(ctx context.Context) {
 		case err != nil && ctx.Err() != nil && !ended:
 			// the write was cut off by the end; it is tried once more
 		case err != nil:
-			a.metrics.failures.Inc()
 			if !failing {
 				a.cfg.Logger.WarnContext(ctx, "users' last activity can't be written; trying again", slog.Any("reason", err))
 			}
@@ -151,51 +151,6 @@ func (a *Activity) Run(ctx context.Context) {
 	a.metrics.dropped.Add(float64(len(a.waiting)))
 	a.waiting = nil
 	a.metrics.waiting.Set(0)
-}
-
-// flush writes what waits. After an error it waits on.
-func (a *Activity) flush(ctx context.Context) error {
-	const most = 1000 // users a statement: it holds their rows locked
-	for {
-		seen := a.next(most)
-		if len(seen) == 0 {
-			return nil
-		}
-		moved, err := a.cfg.Store.Touch(ctx, seen)
-		if err != nil {
-			return err
-		}
-		a.metrics.written.Add(float64(moved))
-		a.written(seen)
-	}
-}
-
-// next returns the first that wait, and leaves them waiting.
-func (a *Activity) next(most int) []postgres.Activity {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	seen := make([]postgres.Activity, 0, min(most, len(a.waiting)))
-	for _, user := range a.waiting[:min(most, len(a.waiting))] {
-		u := a.users[user]
-		seen = append(seen, postgres.Activity{CompanyID: u.company, UserID: user, At: time.UnixMilli(u.latest).UTC()})
-	}
-	return seen
-}
-
-// written takes the users that were written off the list. One that was active again meanwhile was so by less than a step, as
-// a rule; the user's next event makes up for it.
-func (a *Activity) written(seen []postgres.Activity) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, s := range seen {
-		u := a.users[s.UserID]
-		if u.company == s.CompanyID {
-			u.written = s.At.UnixMilli()
-		}
-		u.latest = 0
-	}
-	a.waiting = append(a.waiting[:0], a.waiting[len(seen):]...)
-	a.metrics.waiting.Set(float64(len(a.waiting)))
 }
 
 type activityMetrics struct {

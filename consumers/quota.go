@@ -15,6 +15,7 @@ import (
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/recent"
+	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -70,6 +71,9 @@ type QuotaConfig struct {
 	// ReplayKey checks the proofs in the headers of replayed records, which are not counted. nil: all records are.
 	ReplayKey events.ReplayKey
 
+	// Tiers says at which thresholds events are published. Default: the built-in catalogue.
+	Tiers *tier.Catalogue
+
 	// Topic is where threshold events go, prefix included.
 	Topic string
 
@@ -102,6 +106,7 @@ type QuotaConfig struct {
 // does the progress, and the partition follows. See [dragonfly] for the rules.
 type Quota struct {
 	cfg     QuotaConfig
+	tiers   map[string]*dragonfly.Thresholds // of each tier of the catalogue
 	metrics *quotaMetrics
 	batches sync.Pool // of *quotaBatch, empty
 }
@@ -118,7 +123,10 @@ func NewQuota(cfg QuotaConfig) *Quota {
 	cfg.ResendRecords = cmp.Or(cfg.ResendRecords, recent.DefaultRecords)
 	cfg.DeferFor = cmp.Or(cfg.DeferFor, 15*time.Second)
 	cfg.DeferEvents = cmp.Or(cfg.DeferEvents, 50_000)
-	return &Quota{cfg: cfg, metrics: newQuotaMetrics(cfg.Registry)}
+	if cfg.Tiers == nil {
+		cfg.Tiers = tier.Default()
+	}
+	return &Quota{cfg: cfg, tiers: thresholdsOf(cfg.Tiers), metrics: newQuotaMetrics(cfg.Registry)}
 }
 
 // quotaPartition is one partition of usage events, to be counted.

@@ -10,7 +10,6 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
-	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -48,12 +47,9 @@ func plain(g *quotaGroup, sub *directory.Subscription) bool {
 	return sub == nil || sub.BelongsSince(g.company, time.UnixMilli(g.oldest))
 }
 
-// A claim is what a refused event says whose its user is.
-type claim struct{ user, company string }
-
-// judge makes calls of the groups of a batch, and returns the claims of events whose user belonged to another company, by their offsets.
+// judge makes calls of the groups of a batch, and returns the offsets of events that claim a user who belonged to another company.
 // Users' days of which that can't be said yet are put off.
-func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]claim, error) {
+func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]struct{}, error) {
 	p.users = p.users[:0]
 	for i := range b.groups {
 		p.users = append(p.users, b.groups[i].user)
@@ -61,7 +57,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]cl
 	if err := p.resolve(ctx); err != nil {
 		return nil, err
 	}
-	claims := map[int64]claim{}
+	claims := map[int64]struct{}{}
 	p.calls, p.heads = p.calls[:0], p.heads[:0]
 	// The counter of such a day has expired, by whatever clock.
 	const clocks = time.Hour
@@ -88,9 +84,10 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]cl
 // an earlier epoch may have counted them, and only a call takes them out again.
 func (p *quotaPartition) call(user string, day int64, sub *directory.Subscription, offsets []int64) (dragonfly.Call, []int64) {
 	date := time.UnixMilli(day * dayMillis).UTC()
-	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries), Limit: limitOf(sub)}
+	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries)}
+	call.Limit, call.Thresholds = p.quota.limit(sub)
 	begins := len(offsets)
-	call.Points, offsets = p.sum(call.Limit >= 0, offsets)
+	call.Points, offsets = p.sum(call.Thresholds != nil, offsets)
 	call.Offsets = offsets[begins:]
 	if len(p.entries) == 0 {
 		call.Limit = -1
@@ -98,13 +95,13 @@ func (p *quotaPartition) call(user string, day int64, sub *directory.Subscriptio
 	return call, offsets
 }
 
-// sum adds up the data points of the entries, and appends their offsets where they are needed.
-func (p *quotaPartition) sum(limited bool, offsets []int64) (points uint64, all []int64) {
+// sum adds up the data points of the entries, and appends their offsets where they are wanted.
+func (p *quotaPartition) sum(wanted bool, offsets []int64) (points uint64, all []int64) {
 	for i := range p.entries {
 		e := &p.entries[i]
 		points += uint64(e.points)
 		switch {
-		case !limited:
+		case !wanted:
 		case e.over():
 			offsets = append(offsets, -1)
 		default:
@@ -125,14 +122,6 @@ func (p *quotaPartition) mode(day time.Time) dragonfly.Mode {
 	return dragonfly.Clear
 }
 
-// limitOf is the daily limit of a user's calls; tier.Unlimited if there is none, or nothing is known of the user.
-func limitOf(sub *directory.Subscription) int64 {
-	if sub == nil || sub.Tier == "" {
-		return int64(tier.Unlimited)
-	}
-	return int64(sub.Limits.DailyAPICalls)
-}
-
 // resolve finds out what is known of users.
 func (p *quotaPartition) resolve(ctx context.Context) error {
 	for len(p.known) < len(p.users) {
@@ -151,7 +140,7 @@ func (p *quotaPartition) resolve(ctx context.Context) error {
 
 // accepted gives the events of a user and day that count, in the order of their offsets. The claims of the others go to claims, unless that
 // is nil.
-func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]claim) []quotaEntry {
+func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]struct{}) []quotaEntry {
 	into = into[:0]
 	several := false
 	for g := head; ; g = &b.groups[g.sibling] {
@@ -163,7 +152,7 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 			case all || p.verdict(sub, g.company, g.day, e) == counts:
 				into = append(into, *e)
 			case claims != nil:
-				claims[e.offset] = claim{g.user, g.company}
+				claims[e.offset] = struct{}{}
 			}
 		}
 		if g.sibling < 0 {
@@ -257,7 +246,7 @@ func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch,
 		call.Limit = -1 // no event is there to reach a threshold of a limit that has changed since
 	}
 	call.From, call.Events = watermark, len(p.entries)
-	call.Points, call.Offsets = p.sum(call.Limit >= 0, nil)
+	call.Points, call.Offsets = p.sum(call.Thresholds != nil, nil)
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)
 	if err != nil {
 		return dragonfly.Counted{}, err
@@ -265,8 +254,8 @@ func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch,
 	return one[0], nil
 }
 
-// refuse makes dead letters of events by their claims. Their records are read again; what the log no longer holds can't be one.
-func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) error {
+// refuse makes dead letters of events with a wrong claim. Their records are read again; what the log no longer holds can't be one.
+func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]struct{}) error {
 	const most = 8 << 20 // bytes held at a time: a batch may have been hundreds of megabytes in the log
 	var letters []kafka.DeadLetter
 	held := int64(0)
@@ -277,9 +266,8 @@ func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]claim) err
 	}
 	// Together: one tenant's mistake must not keep the others waiting.
 	err := p.ReadOffsets(ctx, slices.Collect(maps.Keys(claims)), func(r *events.Record) error {
-		c := claims[r.Offset]
 		letters = append(letters, kafka.DeadLetter{Record: kafka.CopyRecord(r), Attempts: 1, Rejection: events.Reject(events.TenantMismatch,
-			"user %s belonged to another company than %s at the time of the event, which was not counted", c.user, c.company)})
+			"the user belonged to another company than the event's at the time of the event, which was not counted")})
 		if held += kafka.RecordBytes(r); held < most {
 			return nil
 		}

@@ -121,7 +121,7 @@ func (p *quotaPartition) settleDeferred(ctx context.Context) error {
 	if err := p.resolve(ctx); err != nil {
 		return err
 	}
-	claims := map[int64]claim{}
+	claims := map[int64]struct{}{}
 	settled, guessed := 0, 0
 	for i, d := range days {
 		guessed += p.decide(d, p.known[i], excess > settled, claims)
@@ -153,13 +153,13 @@ func (p *quotaPartition) settleDeferred(ctx context.Context) error {
 
 // decide judges the entries of a day up to the first that is undecided, and returns how many of them count although they are: by force, or
 // because they have waited for long enough.
-func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, force bool, claims map[int64]claim) (guessed int) {
+func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, force bool, claims map[int64]struct{}) (guessed int) {
 	for d.decided = 0; d.decided < len(d.entries); d.decided++ {
 		e := &d.entries[d.decided]
 		switch p.verdict(sub, e.company, d.day, &e.quotaEntry) {
 		case counts:
 		case refused:
-			claims[e.offset] = claim{d.user, e.company}
+			claims[e.offset] = struct{}{}
 		case undecided:
 			if !force && time.Since(e.since) < p.quota.cfg.DeferFor {
 				return guessed
@@ -171,7 +171,7 @@ func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, for
 }
 
 // counting gives the decided entries that count.
-func (d *deferredDay) counting(claims map[int64]claim, into []quotaEntry) []quotaEntry {
+func (d *deferredDay) counting(claims map[int64]struct{}, into []quotaEntry) []quotaEntry {
 	into = into[:0]
 	for i := range d.entries[:d.decided] {
 		if _, no := claims[d.entries[i].offset]; !no {
@@ -182,7 +182,7 @@ func (d *deferredDay) counting(claims map[int64]claim, into []quotaEntry) []quot
 }
 
 // deferredCalls makes a call of each day that something was decided of, and returns those days. known must be of the days' users.
-func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]claim) []*deferredDay {
+func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]struct{}) []*deferredDay {
 	p.calls = p.calls[:0]
 	var called []*deferredDay
 	for i, d := range days {
@@ -198,7 +198,7 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]cla
 }
 
 // tryDeferred makes the calls of days that were put off, and publishes what is due. It may be repeated.
-func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]claim) error {
+func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]struct{}) error {
 	p.counted = p.counted[:0]
 	if err := p.lookForPast(ctx); err != nil {
 		return err

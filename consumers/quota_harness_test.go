@@ -1,6 +1,7 @@
 package consumers_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -106,8 +107,10 @@ func redisOptions(t testing.TB, url string) *redis.Options {
 	return o
 }
 
-// members says which company a user belongs to; all have the same limit. Who is not in it is unknown.
+// members says which company a user belongs to; all have the same limit and tier, but for those named. Who is not in it is unknown.
 type members struct {
+	Tier    map[string]string // of a user; free is that of the others
+	Limits  map[string]int64  // of a user; Limit is that of the others
 	Company map[string]string
 	History map[string][]directory.Membership // the newest first; of a user who is not in it, Company was always the one
 	Limit   int64
@@ -125,12 +128,21 @@ func (m members) ResolveMembers(_ context.Context, users []string, out []*direct
 			if history == nil {
 				history = []directory.Membership{{CompanyID: company}}
 			}
-			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: "free", Limits: tier.Limits{DailyAPICalls: tier.Limit(m.Limit)}, Memberships: history}
+			out[i] = &directory.Subscription{UserID: u, CompanyID: company, Tier: m.tier(u), Limits: tier.Limits{DailyAPICalls: tier.Limit(m.limit(u))}, Memberships: history}
 		case history != nil:
 			out[i] = &directory.Subscription{UserID: u, Memberships: history}
 		}
 	}
 	return nil
+}
+
+func (m members) tier(user string) string { return cmp.Or(m.Tier[user], tier.Free) }
+
+func (m members) limit(user string) int64 {
+	if limit, own := m.Limits[user]; own {
+		return limit
+	}
+	return m.Limit
 }
 
 // AppliedThrough implements consumers.QuotaUsers.
@@ -163,6 +175,7 @@ type quotaConsumer struct {
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
 	users    consumers.QuotaUsers // default: the fixture's members
+	tiers    *tier.Catalogue      // default: the built-in one
 	deferFor time.Duration        // default: the consumer's
 	deferred int                  // events, likewise
 	memory   func(bytes int64)    // what is remembered of resends
@@ -220,7 +233,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 			}
 			return s
 		},
-		Users: c.users, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
+		Users: c.users, Tiers: c.tiers, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
 		DeferFor: c.deferFor, DeferEvents: c.deferred, Remembering: c.memory, ReplayKey: c.replayKey,
 		Limits: events.UsageLimits{FutureTolerance: c.future, MaxAge: 2 * 365 * 24 * time.Hour},
 	})

@@ -10,6 +10,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/tier"
 	"tenantflow/internal/trace"
 	"tenantflow/sinks/dragonfly"
 )
@@ -110,7 +111,7 @@ func thresholdEvent(topic string, d dragonfly.Due, company string, cause cause) 
 		Time:            time.Now().UTC(),
 		DataContentType: "application/json",
 	}
-	if d.Percent >= 100 {
+	if d.Percent == tier.Exceeded { // any other threshold, also one above, is a threshold that was reached
 		event.Type = events.TypeQuotaExceeded
 	}
 	if e := cause.event; e != nil {

@@ -153,3 +153,42 @@ func TestBlocked_AnEventOfNoYearStopsNothing(t *testing.T) {
 		t.Errorf("dead letters: %v", got)
 	}
 }
+
+// A statement that fails for one company, whatever the cause, is not the others' trouble when what was left behind is swept.
+func TestSweep_GoesOnBehindACompanyThatFails(t *testing.T) {
+	t.Parallel()
+	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
+	id, now := unique(), time.Now().Add(-time.Hour)
+	stop := f.start(t, tenantService{})
+	bad, good := id+"-bad", id+"-good"
+	f.send(t, registration(bad, now), registration(good, now))
+	f.awaitConsumed(t)
+	release := []func(){f.hold(t, bad), f.hold(t, good)}
+	for _, c := range []string{bad, good} {
+		f.send(t, tenantEvent(c+"-gone", events.TypeUserRemoved, c, fmt.Sprintf(`"user_id":"%s-u1"`, c), now.Add(time.Minute)))
+		f.awaitConsumed(t)
+	}
+	failing := func(like string) {
+		f.exec(t, "CREATE OR REPLACE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.company_id LIKE ''"+like+"'' THEN RAISE EXCEPTION ''no''; END IF; RETURN NEW; END'")
+	}
+	failing("%")
+	f.exec(t, "CREATE TRIGGER no BEFORE INSERT ON public.audit_log FOR EACH ROW EXECUTE FUNCTION public.no()")
+	for _, free := range release {
+		free()
+	}
+	f.exec(t, "DELETE FROM company_blocks") // as if the process that was to try again had died
+	failing(bad)
+	waiting := func(company string) bool {
+		return f.query(t, "SELECT count(*) FROM inbox WHERE state = 'waiting' AND company_id = '"+company+"'")[0] != "(0)"
+	}
+	enginetest.Await(t, "the other company to go on", func() bool { return !waiting(good) })
+	if !waiting(bad) {
+		t.Error("the statement did not fail")
+	}
+	f.exec(t, "DROP TRIGGER no ON public.audit_log")
+	enginetest.Await(t, "both to be done", func() bool { return !waiting(bad) })
+	f.awaitPublished(t)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}

@@ -73,8 +73,9 @@ const (
 )
 
 func (s *TenantSweeper) sweep(ctx context.Context) error {
-	if err := s.drain(ctx); err != nil {
-		return err
+	some := s.drain(ctx)
+	if some != nil && !ofOne(some) {
+		return some
 	}
 	if err := s.giveUp(ctx); err != nil {
 		return err
@@ -94,16 +95,22 @@ func (s *TenantSweeper) sweep(ctx context.Context) error {
 			break
 		}
 	}
-	return s.report(ctx)
+	return errors.Join(some, s.report(ctx))
 }
 
-// drain applies what waits for companies that are registered or may go on by now. Those that can't are passed over.
+// ofOne reports whether an error may be that of one company. One for which Postgres gives no answer is not passed over: another would not get one
+// either, after a wait for each.
+func ofOne(err error) bool { return postgres.Separable(err) && !errors.Is(err, context.DeadlineExceeded) }
+
+// drain applies what waits for companies that are registered or may go on by now. Those that can't are passed over, and so are those for which
+// a statement fails: that is the error then, if Postgres answers the others.
 func (s *TenantSweeper) drain(ctx context.Context) error {
 	stranded, err := s.config.Store.Stranded(ctx, sweepAtOnce)
 	if err != nil {
 		return err
 	}
 	blocked := 0
+	var failed []error
 	apply := func(companies []string) error {
 		for _, company := range companies {
 			for more := true; more; {
@@ -116,7 +123,10 @@ func (s *TenantSweeper) drain(ctx context.Context) error {
 				switch {
 				case errors.As(err, &still):
 					blocked, more = blocked+1, false
-				case err != nil:
+				case err == nil:
+				case ofOne(err):
+					failed, more = append(failed, err), false
+				default:
 					return err
 				}
 			}
@@ -128,14 +138,17 @@ func (s *TenantSweeper) drain(ctx context.Context) error {
 	}
 	for blocked < blockedAtOnce {
 		again, err := s.config.Store.Retry(ctx, blockedAtOnce)
-		if err != nil || len(again) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(again) == 0 {
+			break
 		}
 		if err := apply(again); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // report tells metrics and readiness what is not at its end.

@@ -7,6 +7,7 @@ import (
 
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
+	"tenantflow/sinks/clickhouse"
 )
 
 // A rejectedRow is a row of a batch that becomes a dead letter.
@@ -100,7 +101,7 @@ const refusalsToStop = 100
 // is it known that it is the row that is at fault, and not the table.
 func (p *usagePartition) refuse(ctx context.Context, b *usageBatch, r kafka.Range, row int, cause error) error {
 	b.block.Drop(row)
-	b.refused = append(b.refused, rejectedRow{row, events.Reject(events.RejectedByStore, "ClickHouse refuses the row: %v", cause)})
+	b.refused = append(b.refused, rejectedRow{row, events.Reject(events.RejectedByStore, "ClickHouse refuses the row: %s", clickhouse.Refusal(cause))})
 	p.refused++
 	if b.accepted || b.probed || p.refused < refusalsToStop {
 		return nil

@@ -48,7 +48,7 @@ func TestGrants_CountersAndCacheWorkWithThem(t *testing.T) {
 	}
 	day := time.Now().UTC().Truncate(24 * time.Hour)
 	counted, err := session.Count(t.Context(), dragonfly.Batch{Epoch: begun.Epoch.Number, From: 0, To: 2},
-		[]dragonfly.Call{{User: "u1", Day: day, Mode: dragonfly.Clear, Limit: 1, Events: 2, Points: 6, Offsets: []int64{0, 1}}}, nil)
+		[]dragonfly.Call{{User: "u1", Day: day, Mode: dragonfly.Clear, Limit: 1, Thresholds: dragonfly.NewThresholds([]int{80, 100}), Events: 2, Points: 6, Offsets: []int64{0, 1}}}, nil)
 	if err != nil || counted[0].Calls != 2 || len(counted[0].Due) == 0 {
 		t.Fatalf("got %+v, %v, want 2 calls and a threshold", counted, err)
 	}

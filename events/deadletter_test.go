@@ -118,7 +118,7 @@ func TestARecordTooLargeIsNamedByItsHash(t *testing.T) {
 
 func TestWordsForAPersonAreCutAtACharacter(t *testing.T) {
 	t.Parallel()
-	_, _, headers := NewDeadLetter(binaryRecord(""), "g", &Rejection{InvalidData, "\xff" + strings.Repeat("ü", 5000)}, 1, failedAt)
+	_, _, headers := NewDeadLetter(binaryRecord(""), "g", Reject(InvalidData, "%s", "\xff"+strings.Repeat("ü", 5000)), 1, failedAt)
 	for _, h := range headers {
 		if h.Key == HeaderError && (len(h.Value) > maxErrorBytes || len(h.Value) < maxErrorBytes-4 || !utf8.Valid(h.Value)) {
 			t.Errorf("%d bytes: %q", len(h.Value), h.Value)

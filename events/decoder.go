@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/santhosh-tekuri/jsonschema/v6/kind"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
 
 	"tenantflow/schemas"
 )
@@ -79,7 +74,7 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 		return nil, Reject(UnknownType, "the topic %s has no types", quoted(r.Topic))
 	}
 	if !topic.carries(envelope.Type) {
-		return nil, Reject(UnknownType, "type %s is none of the topic %s", quoted(envelope.Type), topic.Name)
+		return nil, Reject(UnknownType, "type %s is none of the topic %s", quotedOr(envelope.Type, likeName), topic.Name)
 	}
 	if len(r.Key) == 0 {
 		return nil, Reject(MissingKey, "the record has no key")
@@ -91,7 +86,8 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 	if topic.KeyRule == KeyCompany {
 		if object, ok := data.(map[string]any); ok {
 			if company, ok := object["company_id"].(string); ok && company != string(r.Key) {
-				return nil, Reject(KeyMismatch, "the key is %s, but company_id is %s", quoted(string(r.Key)), quoted(company))
+				return nil, rejectValue(KeyMismatch, fmt.Sprintf("the key (%d bytes) is not the data's company_id (%d bytes)", len(r.Key), len(company)),
+					fmt.Sprintf("the key is %s, but company_id is %s", quoted(string(r.Key)), quoted(company)))
 			}
 		}
 	}
@@ -125,7 +121,7 @@ func (e *Envelope) CheckYear() error {
 // text that is not UTF-8, malformed_data or invalid_data.
 func (d *Decoder) CheckData(eventType string, data []byte) error {
 	if d.schemas[eventType] == nil {
-		return Reject(UnknownType, "there is no type %s", quoted(eventType))
+		return Reject(UnknownType, "there is no type %s", quotedOr(eventType, likeName))
 	}
 	if !utf8.Valid(data) {
 		return Reject(MalformedEnvelope, "the data is not UTF-8")
@@ -208,9 +204,9 @@ func checkData(schema *jsonschema.Schema, data any) *Rejection {
 	}
 	var invalid *jsonschema.ValidationError
 	if !errors.As(err, &invalid) {
-		return Reject(InvalidData, "%v", err)
+		return Reject(InvalidData, "the data can't be held against its schema")
 	}
-	return Reject(InvalidData, "%s", describe(invalid, data))
+	return invalidData(schema, invalid, data)
 }
 
 // tame replaces numbers that validation could not compute with. See tamed.
@@ -228,104 +224,6 @@ func tame(value any) any {
 		}
 	}
 	return value
-}
-
-// describe puts the first few violations into one line for a person.
-func describe(invalid *jsonschema.ValidationError, data any) string {
-	const most = 3
-	printer := message.NewPrinter(language.English)
-	var lines []string
-	more := 0
-	var walk func(*jsonschema.ValidationError)
-	walk = func(e *jsonschema.ValidationError) {
-		// The causes of these two are not to be told one by one.
-		_, anyOf := e.ErrorKind.(*kind.AnyOf)
-		name, isName := e.ErrorKind.(*kind.PropertyNames)
-		if len(e.Causes) == 0 || anyOf || isName {
-			if len(lines) == most {
-				more++
-				return
-			}
-			location := e.InstanceLocation
-			if isName {
-				// jsonschema 6.0.3 does not copy the location of this kind of error, and overwrites it with that of
-				// what it looks at next.
-				location, _ = holderOf(data, name.Property)
-			}
-			at := "/" + strings.Join(location, "/")
-			lines = append(lines, "at "+quoted(at)+": "+quoteControls(violation(e, printer)))
-			return
-		}
-		for _, cause := range e.Causes {
-			walk(cause)
-		}
-	}
-	walk(invalid)
-	if more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(lines, "; ")
-}
-
-// violation says what is wrong with one value.
-func violation(e *jsonschema.ValidationError, printer *message.Printer) string {
-	switch k := e.ErrorKind.(type) {
-	case *kind.AnyOf:
-		// Of the forms that a value may have, one is usually of its type: what that one lacks is what to correct.
-		var types, others []string
-		for _, form := range e.Causes {
-			for len(form.Causes) > 0 {
-				form = form.Causes[0]
-			}
-			if _, ok := form.ErrorKind.(*kind.Type); ok {
-				types = append(types, violation(form, printer))
-			} else {
-				others = append(others, violation(form, printer))
-			}
-		}
-		if len(others) > 0 {
-			types = others
-		}
-		return strings.Join(types, ", or ")
-	case *kind.Minimum:
-		return "minimum: got " + plain(k.Got) + ", want " + plain(k.Want)
-	case *kind.Maximum:
-		return "maximum: got " + plain(k.Got) + ", want " + plain(k.Want)
-	}
-	return e.ErrorKind.LocalizedString(printer)
-}
-
-// plain writes a number with all its digits, unless they are very many: rounded, a bound may look like what exceeds it.
-func plain(n *big.Rat) string {
-	const most = 40
-	digits, exact := n.FloatPrec()
-	if text := n.FloatString(digits); exact && len(text) <= most {
-		return text
-	}
-	f, _ := n.Float64()
-	return strconv.FormatFloat(f, 'g', -1, 64)
-}
-
-// holderOf finds the first object, in the order of names, that has a member of this name.
-func holderOf(value any, name string) (location []string, found bool) {
-	switch v := value.(type) {
-	case map[string]any:
-		if _, ok := v[name]; ok {
-			return nil, true
-		}
-		for _, member := range slices.Sorted(maps.Keys(v)) {
-			if below, ok := holderOf(v[member], name); ok {
-				return append([]string{member}, below...), true
-			}
-		}
-	case []any:
-		for i, item := range v {
-			if below, ok := holderOf(item, name); ok {
-				return append([]string{strconv.Itoa(i)}, below...), true
-			}
-		}
-	}
-	return nil, false
 }
 
 // compileSchema makes the validator of a type. Formats are asserted, and date-time is what this package understands

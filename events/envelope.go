@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -97,7 +98,7 @@ func ParseEnvelope(r *Record) (*Envelope, error) {
 	var attributes rawAttributes
 	if isEventFormat([]byte(contentType)) {
 		if !isStructured([]byte(contentType)) {
-			return nil, Reject(MalformedEnvelope, "content type %s is no event format this service reads", quoted(contentType))
+			return nil, Reject(MalformedEnvelope, "content type %s is no event format this service reads", quotedOr(contentType, likeName))
 		}
 		attributes, rejection = structuredAttributes(r.Value)
 	} else {
@@ -118,7 +119,8 @@ type rawAttributes struct {
 
 func (a *rawAttributes) set(name, value string) *Rejection {
 	if !validAttribute(value) {
-		return Reject(MalformedEnvelope, "attribute %s is not UTF-8 or has control characters: %s", quoted(name), quoted(value))
+		return rejectValue(MalformedEnvelope, fmt.Sprintf("%s (%d bytes) is not UTF-8 or has control characters", attributeNamed(name), len(value)),
+			fmt.Sprintf("attribute %s is not UTF-8 or has control characters: %s", quoted(name), quoted(value)))
 	}
 	switch name {
 	case "specversion":
@@ -136,12 +138,12 @@ func (a *rawAttributes) set(name, value string) *Rejection {
 func (a *rawAttributes) check() (*Envelope, error) {
 	e := &a.envelope
 	if a.specVersion != "" && a.specVersion != "1.0" {
-		return nil, Reject(MalformedEnvelope, "specversion is %s, not 1.0", quoted(a.specVersion))
+		return nil, Reject(MalformedEnvelope, "specversion is %s, not 1.0", quotedOr(a.specVersion, likeNumber))
 	}
 	if a.time != "" {
 		t, ok := parseTime([]byte(a.time))
 		if !ok {
-			return nil, Reject(MalformedEnvelope, "attribute time is no RFC 3339 timestamp: %s", quoted(a.time))
+			return nil, Reject(MalformedEnvelope, "attribute time is no RFC 3339 timestamp: %s", quotedOr(a.time, likeNumber))
 		}
 		e.Time = t
 	}
@@ -174,7 +176,7 @@ func binaryAttributes(r *Record, contentType string) (rawAttributes, *Rejection)
 	}
 	if len(seen) == 0 {
 		return a, Reject(MalformedEnvelope, "no CloudEvent: there is no ce_ header, and the content type is %s, not %s",
-			quoted(contentType), contentTypeStructured)
+			quotedOr(contentType, likeName), contentTypeStructured)
 	}
 	if rejection := a.set("datacontenttype", contentType); rejection != nil {
 		return a, rejection
@@ -205,7 +207,7 @@ func structuredAttributes(value []byte) (rawAttributes, *Rejection) {
 		}
 		text, present, ok := attributeText(raw)
 		if isCoreAttribute(name) && present && raw[0] != '"' || !ok && attributeBit(name) != 0 {
-			return a, Reject(MalformedEnvelope, "attribute %s has a value of a wrong kind", quoted(name))
+			return a, Reject(MalformedEnvelope, "%s has a value of a wrong kind", attributeNamed(name))
 		}
 		if !ok || !present {
 			continue
@@ -330,6 +332,14 @@ func validUnicodeAttribute(s []byte) bool {
 		}
 	}
 	return true
+}
+
+// attributeNamed names an attribute. The name of an extension is the sender's, and may be anything.
+func attributeNamed(name string) string {
+	if attributeBit(name) == 0 {
+		return "an attribute that is an extension"
+	}
+	return "attribute " + name
 }
 
 // quoted shows a hostile text to a person: on one line, printable, and not too long.

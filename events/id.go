@@ -23,7 +23,7 @@ func ResultID(causationSource, causationID, eventType string, ordinal int) strin
 }
 
 // QuotaEventID is the id of the event that says that a user reached a threshold on a day: the UUID version 5 of
-// "<userID>\n<date>\n<threshold>\n<limit>". Date is the UTC day as YYYY-MM-DD, threshold the percentage (80 or 100), limit
+// "<userID>\n<date>\n<threshold>\n<limit>". Date is the UTC day as YYYY-MM-DD, threshold the percentage of the limit, limit
 // the daily limit that held, so a raised limit has events of its own.
 func QuotaEventID(userID, date string, threshold int, limit int64) string {
 	return nameID(userID + "\n" + date + "\n" + strconv.Itoa(threshold) + "\n" + strconv.FormatInt(limit, 10))

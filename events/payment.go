@@ -27,7 +27,7 @@ func checkPayment(data any) *Rejection {
 	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(payment); err != nil {
-		return Reject(InvalidData, "at %q: %v", "/payment", err)
+		return Reject(InvalidData, "at %q: the payment can't be written as JSON", "/payment")
 	}
 	if size := text.Len() - 1 + grows; size > maxPayment {
 		return Reject(InvalidData, "at %q: the payment has %d bytes, more than %d", "/payment", size, maxPayment)

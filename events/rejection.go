@@ -1,6 +1,9 @@
 package events
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // A Reason says why an event could not be taken. The list is closed: it is the value of the dlq-reason header, and
 // operators filter by it.
@@ -32,7 +35,13 @@ func Reasons() []Reason {
 // A Rejection is the error of an event that can't be taken. It never means that trying again could help.
 type Rejection struct {
 	Reason Reason
-	Detail string // words for a person: what, where, and what was expected
+
+	// Detail is words for a person: where, what was expected, and how the value is not so. It goes to logs and dead letters, which can't be
+	// erased for one person. So it never has a text of the event's data, which may be an address or a name, whatever the place: only
+	// numbers, times, sizes, and names that the schema has.
+	Detail string
+
+	withValues string // Detail with the values that are wrong; empty: the same
 }
 
 func (r *Rejection) Error() string { return string(r.Reason) + ": " + r.Detail }
@@ -41,3 +50,11 @@ func (r *Rejection) Error() string { return string(r.Reason) + ": " + r.Detail }
 func Reject(reason Reason, format string, args ...any) *Rejection {
 	return &Rejection{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
+
+// rejectValue makes a Rejection of a value. The second text may have it.
+func rejectValue(reason Reason, detail, withValues string) *Rejection {
+	return &Rejection{Reason: reason, Detail: detail, withValues: withValues}
+}
+
+// WithValues is Detail with the values that are wrong, for the person who has the event at hand. Don't log or keep it.
+func (r *Rejection) WithValues() string { return cmp.Or(r.withValues, r.Detail) }

@@ -17,7 +17,7 @@ func decodeGeneral(schema *jsonschema.Schema, r *Record, u *Usage) error {
 		return err
 	}
 	if envelope.Type != TypeUsageRecorded {
-		return Reject(UnknownType, "type %s is not %s", quoted(envelope.Type), TypeUsageRecorded)
+		return Reject(UnknownType, "type %s is not %s", quotedOr(envelope.Type, likeName), TypeUsageRecorded)
 	}
 	if len(r.Key) == 0 {
 		return Reject(MissingKey, "the record has no key")

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A Tenant is one company as a list shows it.
@@ -21,16 +23,51 @@ type Tenant struct {
 	Users              int64  `json:"users"`
 	// Version is that of its tables; 0: it has no schema.
 	Version int64 `json:"schema_version"`
-	// Size of the schema in bytes, if it was asked for.
-	Size *int64 `json:"size_bytes,omitempty"`
+	// Size of the schema in bytes, if it was asked for. Nil, too, if it can't be read now: a session holds a table, or one is damaged.
+	Size *int64 `json:"size_bytes,omitempty" db:"-"`
 }
+
+// sizeLockTimeout is how long a company's size may wait for a session that holds one of its tables.
+const sizeLockTimeout = "200ms"
+
+// readSizes reads the sizes of companies' schemas, each alone: one that is held or damaged has none, and the others do.
+func readSizes(ctx context.Context, conn *pgx.Conn, all ...*Tenant) error {
+	for _, t := range all {
+		var size int64
+		batch := &pgx.Batch{} // one transaction
+		batch.Queue("SELECT set_config('lock_timeout', $1, true)", sizeLockTimeout)
+		batch.Queue("SELECT public.tenant_size($1)", t.CompanyID).QueryRow(func(row pgx.Row) error { return row.Scan(&size) })
+		err := conn.SendBatch(ctx, batch).Close()
+		var sent *pgconn.PgError
+		switch {
+		case err == nil:
+			t.Size = &size
+		case !conn.IsClosed() && errors.As(err, &sent) && (sent.Code == lockNotAvailable || sent.Code == ioError || strings.HasPrefix(sent.Code, "XX")):
+		default:
+			return fmt.Errorf("read the size of company %s: %w", t.CompanyID, err)
+		}
+	}
+	return nil
+}
+
+// SQLSTATEs of one company's tables. Source: PostgreSQL's documentation, appendix A.
+const (
+	lockNotAvailable = "55P03"
+	ioError          = "58030"
+)
 
 // Tenants lists companies by their id, at most limit of those after a given id. To find sizes takes about a millisecond
 // a company.
 func (p *Postgres) Tenants(ctx context.Context, after string, limit int, sizes bool) (all []Tenant, err error) {
 	err = p.onConn(ctx, func(conn *pgx.Conn) error {
-		all, err = collect[Tenant](ctx, conn, query("tenants"), after, limit, sizes)
-		return err
+		if all, err = collect[Tenant](ctx, conn, query("tenants"), after, limit); err != nil || !sizes {
+			return err
+		}
+		listed := make([]*Tenant, len(all))
+		for i := range all {
+			listed[i] = &all[i]
+		}
+		return readSizes(ctx, conn, listed...)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the companies of Postgres database %q: %w", p.database, err)
@@ -77,8 +114,10 @@ var ErrNoCompany = errors.New("there is no such company")
 func (p *Postgres) Tenant(ctx context.Context, companyID string) (*TenantDetails, error) {
 	var t TenantDetails
 	err := p.onConn(ctx, func(conn *pgx.Conn) (err error) {
-		t, err = collectOne[TenantDetails](ctx, conn, query("tenant"), companyID)
-		return err
+		if t, err = collectOne[TenantDetails](ctx, conn, query("tenant"), companyID); err != nil {
+			return err
+		}
+		return readSizes(ctx, conn, &t.Tenant)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNoCompany

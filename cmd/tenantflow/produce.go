@@ -281,7 +281,7 @@ func (p *production) refuse(number int, r *events.Rejection) {
 	p.result.Invalid++
 	p.result.Reasons[r.Reason]++
 	if len(p.result.Listed) < maxListed {
-		p.result.Listed = append(p.result.Listed, invalidLine{number, r.Reason, r.Detail})
+		p.result.Listed = append(p.result.Listed, invalidLine{number, r.Reason, r.WithValues()})
 	}
-	fmt.Fprintf(p.errOut, "%s:%d: %s: %s\n", p.fileName, number, r.Reason, r.Detail)
+	fmt.Fprintf(p.errOut, "%s:%d: %s: %s\n", p.fileName, number, r.Reason, r.WithValues())
 }

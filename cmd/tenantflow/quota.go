@@ -42,7 +42,7 @@ func newQuotaShowCommand(a *app) *cobra.Command {
 		Long: `Show reads a user's counters of one UTC day from Dragonfly and the user's tier and limits from Postgres, past every
 cache: it shows what the stores hold now. Counters are kept for TENANTFLOW_QUOTA_LATENESS after their day.
 
-The limit is today's, also for an earlier date. While counters are rebuilt after a loss they may be too low; it says so.
+The limit is today's, also for an earlier date, and the thresholds are those of the user's tier in TENANTFLOW_TIERS_FILE now. While counters are rebuilt after a loss they may be too low; it says so.
 
 Exit codes: 0 shown; 1 a store does not answer, or the user is not known and has used nothing; 2 the user id, the date or
 the configuration is wrong.`,
@@ -114,6 +114,10 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 	if err := q.readCounters(ctx, cfg, day); err != nil {
 		return nil, err
 	}
+	tiers, err := service.Tiers(cfg)
+	if err != nil {
+		return nil, err
+	}
 	s, err := readUser(ctx, cfg, user)
 	if err != nil {
 		return nil, err
@@ -134,8 +138,9 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 	}
 	q.Percentage = json.Number(httpapi.PercentText(q.APICalls, int64(limit)))
 	q.Exceeded = q.Exceeded || q.APICalls >= int64(limit)
-	for _, percent := range []int{80, 100} {
-		if q.APICalls >= limit.Reached(percent) {
+	t, _ := tiers.Tier(s.Tier)
+	for _, percent := range t.Thresholds {
+		if q.APICalls >= limit.Threshold(percent) {
 			q.Thresholds = append(q.Thresholds, percent)
 		}
 	}

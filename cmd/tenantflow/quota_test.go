@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -147,5 +149,36 @@ func TestQuotaShowSaysWhatIsWrong(t *testing.T) {
 				t.Errorf("it shows the password: %s", errOut)
 			}
 		})
+	}
+}
+
+// The thresholds shown are those of the user's tier in the configured catalogue.
+func TestQuotaShow_NamesThresholdsOfTheTiersFile(t *testing.T) {
+	t.Parallel()
+	environ, counters := quotaStores(t)
+	path := filepath.Join(t.TempDir(), "tiers.json")
+	if err := os.WriteFile(path, []byte(`{"tiers": [{"name": "free", "price_minor": 0, "daily_api_calls": 5, "thresholds": [90, 150, 50], "storage_mb": 1, "max_users": 1,
+		"retention_days": 1, "features_enabled": [], "support_level": "none", "backup": {"every": "weekly", "keep": 1}, "statement_timeout": "1s", "p95_target": "1s"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	day := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		calls int
+		want  []int
+	}{{0, []int{}}, {499, []int{}}, {500, []int{50}}, {1499, []int{50, 90}}, {1500, []int{50, 90, 150}}} { // the limit is the subscription's: 1000
+		if err := counters.HSet(t.Context(), dragonfly.QuotaKey("qs-free", day), "api_calls", c.calls, "data_points", 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		var q shownQuota
+		out := looked(t, append(environ, "TENANTFLOW_TIERS_FILE="+path), "quota", "show", "qs-free", "--date", "2026-11-22", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &q); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(q.Thresholds, c.want) {
+			t.Errorf("%d calls of 1000: thresholds %v, want %v", c.calls, q.Thresholds, c.want)
+		}
+	}
+	if err := counters.Del(t.Context(), dragonfly.QuotaKey("qs-free", day)).Err(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -136,8 +136,8 @@ func (l *tenantList) table(size bool) *table {
 	}
 	for _, c := range l.Tenants {
 		row := []string{c.CompanyID, c.Status, orDash(c.Tier), orDash(c.SubscriptionStatus), strconv.FormatInt(c.Users, 10), strconv.FormatInt(c.Version, 10)}
-		if c.Size != nil {
-			row = append(row, megabytes(*c.Size))
+		if size {
+			row = append(row, sizeText(c.Size))
 		}
 		t.add(row...)
 	}
@@ -145,6 +145,14 @@ func (l *tenantList) table(size bool) *table {
 		t.add("...", "go on with --after "+l.Next)
 	}
 	return t
+}
+
+// sizeText is a size, or a dash for one that can't be read now.
+func sizeText(size *int64) string {
+	if size == nil {
+		return "-"
+	}
+	return megabytes(*size)
 }
 
 func orDash(s string) string {
@@ -248,7 +256,7 @@ func tenantTable(t *migrations.TenantDetails, newest int64) *table {
 	} else {
 		text.add("schema", *t.Schema)
 		text.add("version", fmt.Sprintf("%d of %d", t.Version, newest))
-		text.add("size", megabytes(*t.Size))
+		text.add("size", sizeText(t.Size))
 	}
 	if t.AuditSeq != nil {
 		text.add("audit log", fmt.Sprintf("%d rows", *t.AuditSeq))

@@ -41,6 +41,7 @@ type tenant struct {
 	company string
 	tier    string
 	limit   int64 // of calls a day and user
+	percent []int // the thresholds of its tier
 	own     bool  // the limit is the company's own, not its tier's
 	users   []string
 }
@@ -83,7 +84,7 @@ func newQuotas(t model.Tables, now time.Time) *quotas {
 			name = "pro"
 		}
 		limits, _ := catalogue.Tier(name)
-		n := tenant{company: company, tier: name, limit: int64(limits.DailyAPICalls), users: slices.Sorted(slices.Values(users[company]))}
+		n := tenant{company: company, tier: name, limit: int64(limits.DailyAPICalls), percent: limits.Thresholds, users: slices.Sorted(slices.Values(users[company]))}
 		if i == 0 {
 			n.limit, n.own = q.fit(n.users), true
 		}
@@ -139,8 +140,8 @@ func (q *quotas) thresholds() map[string]threshold {
 	due := map[string]threshold{}
 	for _, n := range q.tenants {
 		for _, user := range n.users {
-			for _, percent := range []int{80, 100} {
-				if q.reached(user, n.limit) >= percent {
+			for _, percent := range n.percent {
+				if q.counters[userDay{user, q.today}].calls >= least(n.limit, int64(percent)) {
 					due[events.QuotaEventID(user, q.today, percent, n.limit)] = threshold{user, percent}
 				}
 			}

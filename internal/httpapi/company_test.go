@@ -237,7 +237,9 @@ func TestMalformedQuestionsAboutCompaniesAreToldWhatIsWrong(t *testing.T) {
 		"/v1/companies/acme/subscription/preview?new_tier=pro&at=2026-11-23":                "at is not a time",
 		"/v1/companies/acme/subscription/preview?new_tier=pro&at=2026-02-30T00:00:00Z":      "at is not a time",
 		"/v1/companies/acme/subscription/preview?new_tier=pro&at=2026-11-23T12:00:00+01:00": "%2B",
-		"/v1/companies/acme/subscription/preview?new_tier=pro&at=9999-11-23T12:00:00Z":      "at is not a time",
+		"/v1/companies/acme/subscription/preview?new_tier=pro&at=9999-11-23T12:00:00Z":      "the years 2000 to 9998",
+		"/v1/companies/acme/subscription/preview?new_tier=pro&at=1999-12-31T23:59:59Z":      "the years 2000 to 9998",
+		"/v1/companies/acme/subscription/preview?new_tier=pro&at=0000-01-01T00:00:00Z":      "the years 2000 to 9998",
 		"/v1/companies/acme/subscription/preview?new_tier=pro&at=1e9":                       "at is not a time",
 	} {
 		a := f.ask(target)
@@ -250,7 +252,7 @@ func TestMalformedQuestionsAboutCompaniesAreToldWhatIsWrong(t *testing.T) {
 	}
 	for target, status := range map[string]int{
 		"/v1/companies/acme/subscription/preview/": 404, "/v1/companies/acme": 404, "/v1/companies//config": 404, "/v1/companies/acme/subscription/preview/x": 404,
-		"/v1/companies/acme/subscription/preview?new_tier=enterprise&at=0000-01-01T00:00:00Z": 200, "/v1/companies/acme/subscription/preview?new_tier=enterprise&at=9998-12-31T23:59:59Z": 200,
+		"/v1/companies/acme/subscription/preview?new_tier=enterprise&at=2000-01-01T00:00:00Z": 200, "/v1/companies/acme/subscription/preview?new_tier=enterprise&at=9998-12-31T23:59:59Z": 200,
 	} {
 		if a := f.ask(target); a.status != status || a.json == nil {
 			t.Errorf("%s: %d %s", target, a.status, a.body)

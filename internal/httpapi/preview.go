@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"regexp"
 	"time"
@@ -18,8 +19,8 @@ const (
 	invalidPeriod = "invalid_period"
 )
 
-// lastYear is the last one a preview is made for: what begins in it ends in a year of four digits.
-const lastYear = 9998
+// The years that a preview is made for are those of events: what begins in the last one ends in a year of four digits.
+const firstYear, lastYear = 2000, 9998
 
 var tierName = regexp.MustCompile(`^[a-z0-9_-]{1,20}$`)
 
@@ -61,8 +62,11 @@ func (a *API) previewOf(query map[string]string) (newTier string, at time.Time, 
 		return newTier, a.now(), ""
 	}
 	at, err := time.Parse(time.RFC3339, text)
-	if err != nil || at.UTC().Year() > lastYear {
+	if err != nil {
 		return "", at, "at is not a time like 2026-11-23T12:00:00Z (RFC 3339; a + in it is written %2B)"
+	}
+	if year := at.UTC().Year(); year < firstYear || year > lastYear {
+		return "", at, fmt.Sprintf("at is not a time of the years %d to %d", firstYear, lastYear)
 	}
 	return newTier, at, ""
 }

@@ -97,6 +97,9 @@ func TestAPreviewEqualsTheExecutionToTheCent(t *testing.T) {
 			payload = &events.DowngradeRequested{CompanyID: "any", NewTier: to, Effective: events.EffectiveImmediate}
 			said.changeAnswer = *said.Immediate
 		}
+		if said.Code == tier.InvalidDowngradePath { // the period recorded ahead begins with that tier
+			payload = &events.DowngradeRequested{CompanyID: "any", NewTier: to, Effective: events.EffectivePeriodEnd}
+		}
 		done := execute(t, rules, company.State(), payload, when)
 		switch {
 		case done.Refused != nil:

@@ -85,7 +85,7 @@ func (l *Ledger) load(c *company, topic string, cause *tenant.Cause) {
 		known := *p
 		s.Payment = &known
 	}
-	s.Books = tenant.Books{}
+	s.Books, s.Ahead = tenant.Books{}, tenant.Ahead{}
 	if s.Subscription == nil {
 		return
 	}
@@ -102,6 +102,22 @@ func (l *Ledger) load(c *company, topic string, cause *tenant.Cause) {
 	for _, p := range c.payments {
 		if p.Status == tenant.PaymentReceived && p.PeriodStart != nil && p.PeriodStart.Equal(period.PeriodStart) {
 			s.Books.Received += *p.AmountMinor
+		}
+	}
+	if next := s.Subscription.Renewal; next != nil {
+		c.lookAhead(next.Start)
+	}
+}
+
+// lookAhead reads the money of the period that begins at a time to come.
+func (c *company) lookAhead(start time.Time) {
+	for _, p := range c.payments {
+		belongs := p.PeriodStart != nil && p.PeriodStart.Equal(start)
+		switch {
+		case p.Status == tenant.PaymentReceived && (belongs || p.PeriodStart == nil && p.BillingPeriod == start.Format("2006-01")):
+			c.state.Ahead.Received += *p.AmountMinor
+		case p.Status == tenant.PaymentFailed && belongs:
+			c.state.Ahead.Failed = true
 		}
 	}
 }
@@ -199,8 +215,10 @@ func (l *Ledger) writeMoney(c *company, cause *tenant.Cause, d *tenant.Decision)
 	if p := l.payments[d.Covers]; p != nil && p.PeriodStart != nil && p.PeriodStart.Equal(d.Subscription.PeriodStart) {
 		p.TransactionID = transaction
 	}
-	if p := l.payments[d.Release]; p != nil && p.TransactionID == "" {
-		p.PeriodStart = nil
+	for _, p := range c.payments {
+		if d.Release != nil && p.PeriodStart != nil && p.PeriodStart.Equal(*d.Release) && p.TransactionID == "" {
+			p.PeriodStart = nil
+		}
 	}
 	if d.Subscription != nil {
 		s.Subscription = d.Subscription

@@ -47,11 +47,11 @@ func sample(t testing.TB, partitions, users int) *Board {
 		}
 	}
 	b.letters.data, b.letters.taken = Letters{Total: 5312, Depth: lettersDepth, Complete: true, Reasons: []LetterCount{
-		{Topic: "usage.events", Reason: "invalid_data", Count: 4811, LastDay: 312, Newest: noon.Add(-3 * time.Minute), Error: "data.data_points_consumed is -4, and must be 0 or more",
+		{Topic: "usage.events", Reason: "invalid_data", Count: 4811, LastDay: 312, Newest: noon.Add(-3 * time.Minute), Error: `at "/data_points_consumed": minimum: got -4, want 0`,
 			Command: "tenantflow dlq ls --topic usage.events --reason invalid_data --state open"},
-		{Topic: "usage.events", Reason: "tenant_mismatch", Count: 12, LastDay: 4, Newest: noon.Add(-41 * time.Minute), Error: "user u-4711 belonged to another company at 2026-11-23T11:19:00Z",
+		{Topic: "usage.events", Reason: "tenant_mismatch", Count: 12, LastDay: 4, Newest: noon.Add(-41 * time.Minute), Error: "the user belonged to another company than the event's at the time of the event, which was not counted",
 			Command: "tenantflow dlq ls --topic usage.events --reason tenant_mismatch --state open"},
-		{Topic: "subscription.events", Reason: "key_mismatch", Count: 489, Newest: noon.Add(-71 * time.Hour), Error: "the key is acme, and company_id is globex",
+		{Topic: "subscription.events", Reason: "key_mismatch", Count: 489, Newest: noon.Add(-71 * time.Hour), Error: "the key (4 bytes) is not the data's company_id (6 bytes)",
 			Command: "tenantflow dlq ls --topic subscription.events --reason key_mismatch --state open"},
 	}}, noon.Add(-8*time.Second)
 	b.handled.data, b.handled.taken = map[LetterKind]int64{{"usage.events", "invalid_data"}: 4499, {"subscription.events", "key_mismatch"}: 489}, noon.Add(-8*time.Second)

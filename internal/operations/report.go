@@ -135,7 +135,7 @@ type Task struct {
 type Quotas struct {
 	Date     string      `json:"date"`
 	Exceeded int         `json:"exceeded"` // users at 100 % or more
-	Near     int         `json:"near"`     // users who reached a threshold below that
+	Near     int         `json:"near"`     // users who reached only thresholds below that
 	Complete bool        `json:"complete"`
 	Users    []QuotaUser `json:"users"` // the highest, 10 at most
 }

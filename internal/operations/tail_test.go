@@ -116,15 +116,18 @@ func TestQuotas_TheHighestThresholdOfTodayCounts(t *testing.T) {
 	tomorrow := noonToday.Add(24 * time.Hour).Format(time.DateOnly)
 	f.write(t, f.QuotaTopic, of("u-1", today, 80, 800), of("u-1", today, 100, 1001), of("u-2", today, 80, 810), of("u-3", yesterday, 100, 1000),
 		of("u-4", tomorrow, 80, 800), of(strings.Repeat("u", 1000), today, 100, 1000), of("u-5", noonToday.Add(48*time.Hour).Format(time.DateOnly), 80, 800),
-		event("other.v1", "{}"), event(events.TypeQuotaExceeded, "no JSON"))
+		of("u-6", today, 150, 1500), event("other.v1", "{}"), event(events.TypeQuotaExceeded, "no JSON"))
 	q := newQuotas(f.Config)
 	q.now = func() time.Time { return noonToday }
 	got := whole(t, q.take, func(q Quotas) bool { return q.Complete })
-	if got.Date != today || got.Exceeded != 1 || got.Near != 1 || len(got.Users) != 2 {
+	if got.Date != today || got.Exceeded != 2 || got.Near != 1 || len(got.Users) != 3 {
 		t.Fatalf("%+v", got)
 	}
-	if u := got.Users[0]; u.UserID != "u-1" || u.Percentage != 100 || u.Usage != 1001 || u.Limit != 1000 || u.Command != "tenantflow quota show u-1" {
+	if u := got.Users[0]; u.UserID != "u-6" || u.Percentage != 150 {
 		t.Errorf("the first is %+v", u)
+	}
+	if u := got.Users[1]; u.UserID != "u-1" || u.Percentage != 100 || u.Usage != 1001 || u.Limit != 1000 || u.Command != "tenantflow quota show u-1" {
+		t.Errorf("the second is %+v", u)
 	}
 	// What was read before midnight counts behind it.
 	q.now = func() time.Time { return noonToday.Add(24 * time.Hour) }

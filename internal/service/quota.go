@@ -10,6 +10,10 @@ import (
 
 // runQuota counts usage events until ctx ends.
 func runQuota(ctx context.Context, r *Running) error {
+	tiers, err := Tiers(r.Config)
+	if err != nil {
+		return err
+	}
 	done, err := r.service.openTenants(ctx)
 	if err != nil {
 		return err
@@ -37,6 +41,7 @@ func runQuota(ctx context.Context, r *Running) error {
 		Users:     tenants.directory,
 		ReplayKey: key,
 		Limits:    UsageLimits(cfg),
+		Tiers:     tiers,
 		Topic:     cfg.TopicPrefix + events.TopicQuota,
 		Activity:  activity,
 

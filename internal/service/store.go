@@ -91,11 +91,20 @@ func counters(cfg *config.Config, log *slog.Logger) (dragonfly.Config, error) {
 	return dragonfly.Config{Options: options, Topic: cfg.TopicPrefix + events.TopicUsage, Lateness: exactly(cfg.QuotaLateness), Logger: log}, nil
 }
 
-// Rules are the rules by which companies and their subscriptions change, and the catalogue of tiers in them.
-func Rules(cfg *config.Config) (*tenant.Rules, *tier.Catalogue, error) {
+// Tiers reads the catalogue of tiers.
+func Tiers(cfg *config.Config) (*tier.Catalogue, error) {
 	catalogue, err := tier.Load(cfg.TiersFile)
 	if err != nil {
-		return nil, nil, config.Invalidf("TENANTFLOW_TIERS_FILE: %v", err)
+		return nil, config.Invalidf("TENANTFLOW_TIERS_FILE: %v", err)
+	}
+	return catalogue, nil
+}
+
+// Rules are the rules by which companies and their subscriptions change, and the catalogue of tiers in them.
+func Rules(cfg *config.Config) (*tenant.Rules, *tier.Catalogue, error) {
+	catalogue, err := Tiers(cfg)
+	if err != nil {
+		return nil, nil, err
 	}
 	rules := tenant.Config{Catalogue: catalogue, RenewalGrace: cfg.RenewalGrace}
 	if cfg.RenewalGrace == 0 {

@@ -11,7 +11,8 @@
 //
 // Only events of subscription.events move a subscription in time. What is due to it at or before such an event's time happens before
 // the event, whatever the event is. What the clock alone says is due comes as an event of the log, too (subscription.due.v1). So periods,
-// amounts and tiers follow from the log and not from when it is read.
+// amounts and tiers follow from the log and not from when it is read. The one exception is the closing of a company, which is an event of
+// the other topic: what is handled after it is refused, whatever its time.
 package tenant
 
 import (
@@ -60,6 +61,8 @@ type State struct {
 	Queue Queue
 	// Books is what the paid period has cost and brought in: the present one, or the one that an expiry has ended.
 	Books Books
+	// Ahead is the money of the period that is recorded ahead.
+	Ahead Ahead
 	// Users is how many users the company has, suspended ones included. Set for events about users.
 	Users int64
 	// UserOf is the company of the user that the event names; empty: there is no such user.
@@ -92,6 +95,12 @@ type Books struct {
 	Charged  int64
 	Received int64    // of the payments that belong to the period
 	Tiers    []string // those it was charged for
+}
+
+// Ahead is what is known of the money of a period before it begins.
+type Ahead struct {
+	Received int64 // of the payments that belong to it, or will when it begins, in minor units
+	Failed   bool  // a payment that belongs to it has failed and was not named again since
 }
 
 // A Term is a tier and the period that it is held for: what an expiry ends, and what a reinstatement brings back.
@@ -132,10 +141,12 @@ type Subscription struct {
 
 // A Renewal is a period that begins at its start.
 type Renewal struct {
-	Start     time.Time `json:"-"`
-	End       time.Time `json:"-"`
-	Months    int       `json:"months"`
-	PaymentID string    `json:"payment_id,omitempty"`
+	Start  time.Time `json:"-"`
+	End    time.Time `json:"-"`
+	Months int       `json:"months"`
+	// Tier is what the company falls to when the period begins, after something else was scheduled for its end; empty: see PendingTier.
+	Tier      string `json:"tier,omitempty"`
+	PaymentID string `json:"payment_id,omitempty"`
 	// Payment is the whole object that the renewal named; nil: none.
 	Payment json.RawMessage `json:"payment,omitempty"`
 	// RequestID and RequestSource are the identity of the event that recorded it.
@@ -239,9 +250,10 @@ type Decision struct {
 	Purge        bool // with Close
 	Transaction  *Transaction
 	Payment      *Payment // write it
-	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period; Release one that belongs to
-	// no period any more, unless it pays for a transaction. Empty: none.
-	Covers, Release string
+	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period. Empty: none.
+	Covers string
+	// Release is the start of a period that will not be: what belongs to it and pays for no transaction belongs to no period any more. Nil: none.
+	Release *time.Time
 	// Adopt: payments received for the month in which the subscription's period begins belong to that period.
 	Adopt bool
 

@@ -37,6 +37,9 @@ func (s *State) Due() []Due {
 			all = append(all, Due{kind, at.UTC()})
 		}
 	}
+	if sub.Renewal != nil && sub.Renewal.Tier != "" {
+		add(DuePeriodEnd, &sub.Renewal.Start)
+	}
 	add(DuePeriodEnd, sub.PendingAt)
 	if sub.Renewal != nil {
 		add(DueRenewal, &sub.Renewal.Start)

@@ -29,6 +29,8 @@ type writer struct {
 	h     *history
 	clock time.Time
 	n     int
+	kinds []int // of events that any sends
+	first []int // and those that it sends before
 }
 
 func (w *writer) append(e tenantmodel.Event) {
@@ -93,6 +95,10 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 	register := func() {
 		w.send(events.TopicCompany, events.TypeCompanyRegistered, map[string]any{"name": "A", "billing_email": "a@x", "initial_user": map[string]any{"user_id": id + "-u", "email": "u@x"}})
 	}
+	w.kinds = kinds(t)
+	if rapid.IntRange(0, 2).Draw(t, "opening") == 0 { // an upgrade, and what meets at the end of its period
+		w.first = append([]int{0}, rapid.Permutation([]int{3, 4, 6, 11, 15}).Draw(t, "first")...)
+	}
 	late := rapid.IntRange(0, 9).Draw(t, "registered late") == 0
 	if !late {
 		register()
@@ -112,6 +118,9 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 			register()
 		}
 		w.any()
+		if i%3 == 0 {
+			w.h.live.foresee(t, w.clock)
+		}
 	}
 	if late {
 		register()
@@ -120,13 +129,22 @@ func writeHistory(t *rapid.T, rules *tenant.Rules, id string) *history {
 	return w.h
 }
 
+// kinds are those of any that a history has. With a few only, what needs several of them in a row comes about more often.
+func kinds(t *rapid.T) []int {
+	all := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	if !rapid.Bool().Draw(t, "some kinds only") {
+		return all
+	}
+	return append([]int{0}, rapid.SliceOfN(rapid.SampledFrom(all[1:]), 3, 6).Draw(t, "kinds")...)
+}
+
 // any sends one event of any type: some that make sense in the state, and some that don't.
 func (w *writer) any() {
 	t := w.t
 	tiers := []string{"free", "pro", "enterprise"}
 	effective := rapid.SampledFrom([]string{"period_end", "period_end", "immediate"}).Draw(t, "effective")
 	sub := func(kind string, data map[string]any) { w.send(events.TopicSubscription, kind, data) }
-	id := fmt.Sprintf("%s-p%d", w.h.id, rapid.IntRange(1, 12).Draw(t, "payment"))
+	id := w.payment()
 	named := func(data map[string]any) map[string]any {
 		if rapid.Bool().Draw(t, "names a payment") {
 			data["payment"] = map[string]any{"payment_id": id, "method": "card"}
@@ -134,7 +152,11 @@ func (w *writer) any() {
 		return data
 	}
 	s := w.h.live.state.Subscription
-	switch kind := rapid.IntRange(0, 16).Draw(t, "event"); {
+	kind := rapid.SampledFrom(w.kinds).Draw(t, "event")
+	if len(w.first) > 0 {
+		kind, w.first = w.first[0], w.first[1:]
+	}
+	switch {
 	case kind <= 2:
 		sub(events.TypeUpgradeRequested, named(map[string]any{"new_tier": rapid.SampledFrom(tiers[1:]).Draw(t, "tier")}))
 	case kind == 3:
@@ -167,6 +189,21 @@ func (w *writer) any() {
 		}
 		sub(events.TypePaymentReceived, data)
 	}
+}
+
+// payment is the id of one: often of one that is awaited or has failed.
+func (w *writer) payment() string {
+	id := fmt.Sprintf("%s-p%d", w.h.id, rapid.IntRange(1, 12).Draw(w.t, "payment"))
+	var open []string
+	for known, p := range w.h.live.payments {
+		if p.Status != tenant.PaymentReceived {
+			open = append(open, known)
+		}
+	}
+	if slices.Sort(open); len(open) > 0 && rapid.Bool().Draw(w.t, "an open payment") {
+		id = rapid.SampledFrom(open).Draw(w.t, "open")
+	}
+	return id
 }
 
 // period is one that a renewal may name.

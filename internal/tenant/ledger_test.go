@@ -114,7 +114,7 @@ func (l *ledger) load(c *tenant.Cause) {
 		known := *p
 		s.Payment = &known
 	}
-	s.Books = tenant.Books{}
+	s.Books, s.Ahead = tenant.Books{}, tenant.Ahead{}
 	if s.Subscription == nil {
 		return
 	}
@@ -135,6 +135,23 @@ func (l *ledger) load(c *tenant.Cause) {
 			s.Books.Received += *p.AmountMinor
 		}
 	}
+	if next := s.Subscription.Renewal; next != nil {
+		s.Ahead = l.ahead(next.Start)
+	}
+}
+
+// ahead is the money of the period that begins at a time to come.
+func (l *ledger) ahead(start time.Time) (money tenant.Ahead) {
+	for _, p := range l.payments {
+		belongs := p.PeriodStart != nil && p.PeriodStart.Equal(start)
+		switch {
+		case p.Status == tenant.PaymentReceived && (belongs || p.PeriodStart == nil && p.BillingPeriod == start.Format("2006-01")):
+			money.Received += *p.AmountMinor
+		case p.Status == tenant.PaymentFailed && belongs:
+			money.Failed = true
+		}
+	}
+	return money
 }
 
 func ofSubscription(c *tenant.Cause) bool { return c.Event.Type[:3] == "sub" }
@@ -218,8 +235,10 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	if p := l.payments[d.Covers]; p != nil && p.PeriodStart != nil && p.PeriodStart.Equal(d.Subscription.PeriodStart) {
 		p.TransactionID = w.TransactionID
 	}
-	if p := l.payments[d.Release]; p != nil && p.TransactionID == "" {
-		p.PeriodStart = nil
+	for _, p := range l.payments {
+		if d.Release != nil && p.PeriodStart != nil && p.PeriodStart.Equal(*d.Release) && p.TransactionID == "" {
+			p.PeriodStart = nil
+		}
 	}
 	if d.Subscription != nil {
 		l.follow(c, s.Subscription, d.Subscription)
@@ -233,10 +252,25 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 			}
 		}
 	}
+	l.belong(c)
 	n := map[string]int{}
 	for _, out := range d.Outputs(w) {
 		l.publish(c, out, n[out.Type])
 		n[out.Type]++
+	}
+}
+
+// belong holds that a payment belongs to no period, or to one that was charged or is recorded ahead.
+func (l *ledger) belong(c *tenant.Cause) {
+	l.t.Helper()
+	sub := l.state.Subscription
+	for id, p := range l.payments {
+		if p.PeriodStart == nil || sub.Renewal != nil && sub.Renewal.Start.Equal(*p.PeriodStart) {
+			continue
+		}
+		if !slices.ContainsFunc(l.paid, func(t tenant.Term) bool { return t.PeriodStart.Equal(*p.PeriodStart) }) {
+			l.t.Fatalf("%s leaves the payment %s with the period of %s, which there is not", c.Event.Type, id, p.PeriodStart)
+		}
 	}
 }
 
@@ -279,6 +313,10 @@ func (l *ledger) follow(c *tenant.Cause, was, is *tenant.Subscription) {
 		l.t.Fatalf("pending %q at %v", is.PendingTier, is.PendingAt)
 	case paid && is.Renewal != nil && !is.Renewal.Start.Equal(is.PeriodEnd):
 		l.t.Fatalf("the renewal of %s begins at %s", is.PeriodEnd, is.Renewal.Start)
+	case is.Renewal != nil && is.Renewal.Tier != "" && (is.PendingAt == nil || !is.PendingAt.Equal(is.Renewal.End)):
+		l.t.Fatalf("the renewal begins with %s, and %q is pending at %v", is.Renewal.Tier, is.PendingTier, is.PendingAt)
+	case is.PendingAt != nil && !is.PendingAt.Equal(is.PeriodEnd) && (is.Renewal == nil || !is.PendingAt.Equal(is.Renewal.End)):
+		l.t.Fatalf("%s falls to %s at %s, which is the end of no period", is.PeriodEnd, is.PendingTier, is.PendingAt)
 	}
 	if !paid || was == nil || was.PeriodStart.Equal(is.PeriodStart) && was.PriceMinor > 0 {
 		return

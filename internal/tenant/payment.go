@@ -138,8 +138,7 @@ func (r *Rules) failPayment(d *Decision, s *State, next *Subscription, p *events
 	belongs := payment.PeriodStart != nil && payment.PeriodStart.Equal(next.PeriodStart)
 	first := payment.PeriodStart == nil && !next.Failed
 	if next.paid() && next.Status == StatusActive && s.Books.Received < s.Books.Charged && (belongs || first) {
-		until := d.At.Add(PaymentGrace)
-		next.Status, next.GraceUntil, next.RenewalUntil, next.Failed = StatusPastDue, &until, nil, true
+		next.fail(d.At)
 		d.Subscription = next
 		start := next.PeriodStart
 		payment.PeriodStart = &start // so that the attempt that succeeds belongs to it

@@ -44,8 +44,8 @@ func (r *Rules) Preview(s *State, newTier string, at time.Time) (*Preview, error
 		return nil, refused // it is the same tier, or none: no upgrade is what is said
 	}
 	end, err := ask(&events.DowngradeRequested{CompanyID: s.CompanyID, NewTier: newTier, Effective: events.EffectivePeriodEnd})
-	if err == nil && end.Transaction == nil { // it is scheduled; the end comes
-		end, err = r.dueDecision(s.after(end), DuePeriodEnd)
+	if err == nil && end.Transaction == nil { // it is scheduled
+		end, err = r.periodEnd(s.after(end))
 	}
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (r *Rules) advance(s *State, at time.Time) (*State, error) {
 		if len(due) == 0 || due[0].At.After(EffectTime(s, at)) {
 			return s, nil
 		}
-		d, err := r.dueDecision(s, due[0].Kind)
+		d, err := r.Decide(s, DueCause(s.CompanyID, due[0]))
 		if err != nil {
 			return nil, err
 		}
@@ -68,14 +68,21 @@ func (r *Rules) advance(s *State, at time.Time) (*State, error) {
 	}
 }
 
-// dueDecision decides the first thing of a kind that is scheduled.
-func (r *Rules) dueDecision(s *State, kind string) (*Decision, error) {
-	for _, due := range s.Due() {
-		if due.Kind == kind {
-			return r.Decide(s, DueCause(s.CompanyID, due))
+// periodEnd is what happens at the end that something is scheduled for, once what is due before has happened: the period that is recorded
+// ahead begins before its own end comes. A payment that has failed is taken to be made good by then.
+func (r *Rules) periodEnd(s *State) (*Decision, error) {
+	end := *s.Subscription.PendingAt
+	for {
+		due := slices.DeleteFunc(s.Due(), func(d Due) bool { return d.Kind == DuePaymentGrace })
+		if len(due) == 0 {
+			return nil, fmt.Errorf("nothing is scheduled for company %s", s.CompanyID)
 		}
+		d, err := r.Decide(s, DueCause(s.CompanyID, due[0]))
+		if err != nil || due[0].Kind == DuePeriodEnd && due[0].At.Equal(end) {
+			return d, err
+		}
+		s = s.after(d)
 	}
-	return nil, fmt.Errorf("nothing is scheduled for company %s that is a %s", s.CompanyID, kind)
 }
 
 // after is the state once a decision is written, as far as decisions without a payment of their own look at it.
@@ -87,7 +94,7 @@ func (s *State) after(d *Decision) *State {
 	}
 	if d.Subscription != nil {
 		if period := d.Subscription.PeriodStart; !period.Equal(s.Subscription.PeriodStart) {
-			next.Books = Books{}
+			next.Books, next.Ahead = Books{}, Ahead{}
 		}
 		next.Subscription = d.Subscription
 	}

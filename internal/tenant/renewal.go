@@ -59,6 +59,9 @@ func (r *Rules) renew(d *Decision, s *State, next *Subscription, e *events.Event
 	if ahead != nil && renewal.PaymentID == "" {
 		renewal.PaymentID, renewal.Payment = ahead.PaymentID, ahead.Payment
 	}
+	if ahead != nil {
+		renewal.Tier = ahead.Tier
+	}
 	next.Renewal, d.Subscription = renewal, next
 	d.note("subscription.renewal_recorded", map[string]any{"period_start": stamp(start), "period_end": stamp(end)})
 	d.Outputs = func(Written) []Output {
@@ -101,10 +104,19 @@ func (r *Rules) begin(d *Decision, s *State, next *Subscription, renewal *Renewa
 	}
 	d.Adopt = true
 	amount := next.PriceMinor * int64(next.Months)
+	if s.Subscription.Renewal != nil && s.Ahead.Failed && s.Ahead.Received < amount {
+		next.fail(d.At) // what failed before belongs to this period
+	}
 	d.charge("renewal", from, next.Tier, tier.Charge(amount, next.PeriodStart, next.PeriodEnd))
 	d.Transaction.Payment = renewal.Payment
 	return d.renewed(s, next, map[string]any{"reinstated": reinstated, "began": true, "amount_minor": amount, "currency": next.Currency,
 		"billing_adjustment": d.Transaction.Adjustment}), nil
+}
+
+// fail begins the grace period of a payment that has failed.
+func (s *Subscription) fail(at time.Time) {
+	until := at.Add(PaymentGrace)
+	s.Status, s.GraceUntil, s.RenewalUntil, s.Failed = StatusPastDue, &until, nil, true
 }
 
 // renewed says which period the company has.
@@ -114,6 +126,9 @@ func (d *Decision) renewed(s *State, next *Subscription, more map[string]any) *D
 	d.Outputs = func(w Written) []Output {
 		data := map[string]any{"company_id": s.CompanyID, "tier": next.Tier, "period_start": stamp(next.PeriodStart), "period_end": stamp(next.PeriodEnd),
 			"status": next.Status}
+		if next.GraceUntil != nil {
+			data["grace_until"] = stamp(*next.GraceUntil)
+		}
 		for name, value := range more {
 			data[name] = value
 		}
@@ -147,7 +162,7 @@ func (r *Rules) paid(d *Decision, next *Subscription) {
 func (d *Decision) dropRenewal(next *Subscription) *Renewal {
 	dropped := next.Renewal
 	if dropped != nil {
-		next.Renewal, d.Release = nil, dropped.PaymentID
+		next.Renewal, d.Release = nil, &dropped.Start
 	}
 	return dropped
 }

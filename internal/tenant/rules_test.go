@@ -337,6 +337,105 @@ func TestStories_LeadToTheseBooks(t *testing.T) {
 			11-02 failed p1 > payment_failure_recorded
 			11-10 clock > expiry_handled
 			11-08 paid p1 4900 > payment_recorded`, "pro active 26-11-01 26-12-01, free at 26-12-01; period_end 26-12-01", "4900"},
+		{"a failure before the period begins", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			12-01 clock > renewal_recorded`, "pro past_due 26-12-01 27-01-01; payment_grace 26-12-08", "4900 4900"},
+		{"the same, and it is paid in the grace period", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			12-01 clock > renewal_recorded
+			12-02 failed p9 > payment_failure_recorded
+			12-03 paid p1 4900 > payment_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and it is paid before", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 paid p1 4900 > payment_recorded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment came for the month", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 paid p2 4900 2026-12 > payment_recorded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment came that is too little", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 paid p2 4899 2026-12 > payment_recorded
+			12-01 clock > renewal_recorded`, "pro past_due 26-12-01 27-01-01; payment_grace 26-12-08", "4900 4900"},
+		{"the same, and it is tried again", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 renew 12-01 27-01-01 p1 > renewal_recorded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment is named", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 renew 12-01 27-01-01 p2 > renewal_recorded
+			12-01 clock > renewal_recorded
+			12-02 paid p2 4900 > payment_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 4900"},
+		{"the same, and another payment is awaited", `11-01 up pro > upgraded
+			11-20 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-28 failed p1 > payment_failure_recorded
+			11-29 renew 12-01 27-01-01 p2 > renewal_recorded
+			12-01 clock > renewal_recorded`, "pro past_due 26-12-01 27-01-01; payment_grace 26-12-08", "4900 4900"},
+		{"a downgrade, an early renewal and a cancellation", `11-01 up enterprise > upgraded
+			11-02 down pro > downgrade_scheduled
+			11-20 renew 12-01 27-01-01 > renewal_recorded
+			11-25 cancel > cancellation_scheduled
+			11-26 renew 12-01 27-01-01 > nothing_to_renew
+			12-01 clock > downgraded renewal_recorded`, "pro active 26-12-01 27-01-01, free at 27-01-01; period_end 27-01-01", "4900 49900"},
+		{"the same to its end", `11-01 up enterprise > upgraded
+			11-02 down pro > downgrade_scheduled
+			11-20 renew 12-01 27-01-01 > renewal_recorded
+			11-25 cancel > cancellation_scheduled
+			27-01-01 clock > cancelled downgraded renewal_recorded`, "free cancelled 27-01-01 27-02-01", "4900 49900"},
+		{"the same, and the cancellation is withdrawn", `11-01 up enterprise > upgraded
+			11-02 down pro > downgrade_scheduled
+			11-20 renew 12-01 27-01-01 > renewal_recorded
+			11-25 cancel > cancellation_scheduled
+			11-26 withdraw > change_withdrawn
+			11-27 renew 12-01 27-01-01 > renewal_recorded`, "enterprise active 26-11-01 26-12-01, pro at 26-12-01, then to 27-01-01; period_end 26-12-01", "49900"},
+		{"the same, and both are withdrawn", `11-01 up enterprise > upgraded
+			11-02 down pro > downgrade_scheduled
+			11-20 renew 12-01 27-01-01 > renewal_recorded
+			11-25 cancel > cancellation_scheduled
+			11-26 withdraw > change_withdrawn
+			11-27 withdraw > change_withdrawn
+			11-28 withdraw > nothing_scheduled
+			12-01 clock > renewal_recorded`, "enterprise active 26-12-01 27-01-01; renewal_grace 27-01-04", "49900 49900"},
+		{"a second downgrade after an early renewal", `11-01 up enterprise > upgraded
+			11-02 down pro > downgrade_scheduled
+			11-20 renew 12-01 27-01-01 > renewal_recorded
+			11-25 down pro > invalid_downgrade_path
+			11-26 down free > downgrade_scheduled
+			11-27 cancel > cancellation_scheduled
+			12-01 clock > downgraded renewal_recorded`, "pro active 26-12-01 27-01-01, free at 27-01-01; period_end 27-01-01", "4900 49900"},
+		{"a downgrade at once instead", `11-01 up enterprise > upgraded
+			11-02 down pro > downgrade_scheduled
+			11-20 renew 12-01 27-01-01 > renewal_recorded
+			11-25 cancel > cancellation_scheduled
+			11-26 down pro now > downgraded
+			12-01 clock > renewal_recorded`, "pro active 26-12-01 27-01-01; renewal_grace 27-01-04", "4900 49900"},
+		{"two payments of a renewal that is dropped", `11-01 up pro > upgraded
+			11-10 renew 12-01 27-01-01 p1 > renewal_recorded
+			11-11 renew 12-01 27-01-01 p2 > renewal_recorded
+			11-12 paid p1 4900 > payment_recorded
+			11-13 cancel now > cancelled change_withdrawn
+			11-14 up pro p1 > upgraded
+			11-15 cancel now > cancelled
+			11-16 up pro p2 > upgraded`, "pro active 26-11-16 26-12-16; renewal_grace 26-12-19", "4900 4900 4900"},
+		{"a cancellation for the end of a renewal that was dropped", `11-01 up pro p1 > upgraded
+			11-02 renew 12-01 27-01-01 > renewal_recorded
+			11-03 cancel > cancellation_scheduled
+			11-04 failed p1 > payment_failure_recorded
+			11-11 clock > change_withdrawn expiry_handled
+			11-10T23:00 paid p1 4900 > payment_recorded`, "pro active 26-11-01 26-12-01, free at 26-12-01; period_end 26-12-01", "4900"},
+		{"the same for a downgrade, by a renewal", `11-01 up enterprise p1 > upgraded
+			11-02 renew 12-01 27-01-01 > renewal_recorded
+			11-03 down pro > downgrade_scheduled
+			11-04 failed p1 > payment_failure_recorded
+			11-11 clock > change_withdrawn expiry_handled
+			11-12 renew 11-01 12-01 > renewal_recorded`, "enterprise active 26-11-01 26-12-01, pro at 26-12-01; period_end 26-12-01", "49900"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

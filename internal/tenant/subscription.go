@@ -50,7 +50,11 @@ func (r *Rules) upgrade(d *Decision, s *State, next *Subscription, p *events.Upg
 
 // downgrade moves a company to a lower tier: at the end of its last recorded period, or at once.
 func (r *Rules) downgrade(d *Decision, s *State, next *Subscription, p *events.DowngradeRequested) (*Decision, error) {
-	to, err := r.catalogue.Downgrade(s.current(), p.NewTier)
+	current := s.current()
+	if falls := r.fallsAhead(next); falls != "" && p.Effective != events.EffectiveImmediate {
+		current.Tier = falls
+	}
+	to, err := r.catalogue.Downgrade(current, p.NewTier)
 	if err != nil {
 		return d.refused(err)
 	}
@@ -62,7 +66,7 @@ func (r *Rules) downgrade(d *Decision, s *State, next *Subscription, p *events.D
 		next.stay()
 		return r.fall(d, s, next, change)
 	}
-	next.schedule(to.Name, false)
+	r.schedule(next, to.Name, false)
 	if !next.PendingAt.After(d.At) { // the period is over and waits for a renewal
 		return r.atPeriodEnd(d, s, next)
 	}
@@ -79,11 +83,16 @@ func (r *Rules) downgrade(d *Decision, s *State, next *Subscription, p *events.D
 // atPeriodEnd does what was scheduled for the end of a period that is over. The downgrade to a paid tier begins a month, unless a
 // renewal begins there: then that is the period, and is charged for.
 func (r *Rules) atPeriodEnd(d *Decision, s *State, next *Subscription) (*Decision, error) {
-	if next.CancelAtEnd {
-		return r.endCancelled(d, s, next)
-	}
 	to, _ := r.catalogue.Tier(next.PendingTier)
-	next.stay()
+	switch renewal := next.Renewal; {
+	case renewal != nil && renewal.Tier != "": // what is pending is for the renewal's own end
+		to, _ = r.catalogue.Tier(renewal.Tier)
+		next.beginWith("")
+	case next.CancelAtEnd:
+		return r.endCancelled(d, s, next)
+	default:
+		next.stay()
+	}
 	start, anchor := next.PeriodEnd, next.anchor()
 	change := tier.Change{From: next.Tier, To: to, At: d.At, AnchorDay: anchor}
 	switch {
@@ -105,6 +114,7 @@ func (r *Rules) fall(d *Decision, s *State, next *Subscription, change tier.Chan
 	var dropped *Renewal
 	if change.To.PriceMinor == 0 {
 		dropped = d.dropRenewal(next)
+		next.stay()
 		next.Status, next.GraceUntil, next.RenewalUntil, next.Expired, next.Failed, next.Months = StatusActive, nil, nil, nil, false, 1
 	}
 	next.take(change)
@@ -132,7 +142,7 @@ func (r *Rules) cancel(d *Decision, s *State, next *Subscription, p *events.Canc
 	if p.Effective == events.EffectiveImmediate {
 		return r.endCancelled(d, s, next)
 	}
-	next.schedule(tier.Free, true)
+	r.schedule(next, tier.Free, true)
 	if !next.PendingAt.After(d.At) {
 		return r.endCancelled(d, s, next)
 	}
@@ -174,7 +184,12 @@ func (r *Rules) withdraw(d *Decision, s *State, next *Subscription) *Decision {
 	if next.CancelAtEnd {
 		change = "cancellation"
 	}
+	falls := r.fallsAhead(next)
 	next.stay()
+	if falls != "" && next.Renewal != nil && !at.Equal(next.PeriodEnd) { // it stands as it did before
+		end := next.PeriodEnd
+		next.PendingTier, next.PendingAt = falls, &end
+	}
 	d.Subscription = next
 	d.note("subscription.change_withdrawn", map[string]any{"change": change, "to": to, "at": stamp(at)})
 	d.Outputs = func(Written) []Output {
@@ -211,6 +226,10 @@ func (r *Rules) expired(d *Decision, s *State, next *Subscription, sent time.Tim
 func (r *Rules) expire(d *Decision, s *State, next *Subscription, handled time.Time) (*Decision, error) {
 	from, old, term := next.Tier, next.Limits, next.Term
 	dropped := d.dropRenewal(next)
+	if dropped != nil && term.PendingAt != nil { // it was for the end of the period that will not be
+		end := term.PeriodEnd
+		term.PendingAt = &end
+	}
 	r.toFree(next, d.At, StatusExpired)
 	next.Expired = &term
 	if err := r.changeTier(d, s, next); err != nil {
@@ -242,17 +261,40 @@ func (s *Subscription) take(change tier.Change) {
 	s.Currency = change.Adjustment.Currency
 }
 
-// schedule has the company fall to a tier at the end of its last recorded period.
-func (s *Subscription) schedule(to string, cancels bool) {
+// schedule has the company fall to a tier at the end of its last recorded period. A downgrade with which that period begins stays.
+func (r *Rules) schedule(s *Subscription, to string, cancels bool) {
 	at := s.PeriodEnd
 	if s.Renewal != nil {
+		s.beginWith(r.fallsAhead(s))
 		at = s.Renewal.End
 	}
 	s.PendingTier, s.PendingAt, s.CancelAtEnd = to, &at, cancels
 }
 
+// fallsAhead is the tier that the company falls to when the period that is recorded ahead begins; empty: it keeps its tier, or none is.
+func (r *Rules) fallsAhead(s *Subscription) string {
+	switch {
+	case s.Renewal == nil:
+		return ""
+	case s.Renewal.Tier == "" && s.PendingAt != nil && s.PendingAt.Equal(s.Renewal.Start) && !r.leaves(s):
+		return s.PendingTier
+	}
+	return s.Renewal.Tier
+}
+
+// beginWith has the period that is recorded ahead begin with a downgrade to a tier; empty: with none.
+func (s *Subscription) beginWith(tier string) {
+	renewal := *s.Renewal
+	renewal.Tier, s.Renewal = tier, &renewal
+}
+
 // stay takes back what was scheduled.
-func (s *Subscription) stay() { s.PendingTier, s.PendingAt, s.CancelAtEnd = "", nil, false }
+func (s *Subscription) stay() {
+	s.PendingTier, s.PendingAt, s.CancelAtEnd = "", nil, false
+	if s.Renewal != nil {
+		s.beginWith("")
+	}
+}
 
 // starts makes a subscription one of a paid period that begins now and ends at the given time.
 func (r *Rules) starts(next *Subscription, end time.Time) {

@@ -52,6 +52,7 @@ type renewal struct {
 	start, end time.Time
 	months     int
 	payment    string
+	lower      string // the plan it starts with, if something else is pending for its end
 }
 
 const (

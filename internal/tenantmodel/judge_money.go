@@ -142,6 +142,21 @@ func (s *subscription) clear(at time.Time) {
 	s.status, s.failed, s.grace, s.patience = active, false, time.Time{}, later(s.end, at).Add(patience)
 }
 
+// overdue makes a period one for which a payment has failed.
+func (s *subscription) overdue(since time.Time) {
+	s.status, s.grace, s.patience, s.failed = pastDue, since.Add(grace), time.Time{}, true
+}
+
+// bounced reports whether a payment of the company's period stands as failed.
+func (j *judge) bounced(c *company) bool {
+	for _, p := range j.world.Payments {
+		if p.CompanyID == c.id && p.Status == "failed" && p.PeriodStart.Equal(c.sub.start) {
+			return true
+		}
+	}
+	return false
+}
+
 func (j *judge) failed(e *Event, c *company) string {
 	id := text(e, "payment_id")
 	p, known := j.world.Payments[id]
@@ -152,7 +167,8 @@ func (j *judge) failed(e *Event, c *company) string {
 	p.CompanyID, p.Status = c.id, "failed"
 	ours := p.PeriodStart.Equal(s.start) || p.PeriodStart.IsZero() && !s.failed
 	if ours && s.plan.price > 0 && s.status == active && j.owed(c, s) > 0 {
-		s.status, s.grace, s.patience, s.failed, p.PeriodStart = pastDue, at.Add(grace), time.Time{}, true, s.start
+		s.overdue(at)
+		p.PeriodStart = s.start
 	}
 	j.world.Payments[id] = p
 	data := map[string]any{"payment_id": id, "status": s.status}

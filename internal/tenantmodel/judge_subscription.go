@@ -43,6 +43,9 @@ func (s *subscription) deadlines() []deadline {
 	all := []deadline{{"period_end", s.pendingAt}, {"renewal", time.Time{}}, {"payment_grace", s.grace}, {"renewal_grace", s.patience}}
 	if s.ahead != nil {
 		all[1].at = s.ahead.start
+		if s.ahead.lower != "" {
+			all = slices.Insert(all, 0, deadline{"period_end", s.ahead.start})
+		}
 	}
 	all = slices.DeleteFunc(all, func(d deadline) bool { return d.at.IsZero() })
 	slices.SortStableFunc(all, func(a, b deadline) int { return a.at.Compare(b.at) })
@@ -83,7 +86,7 @@ func (j *judge) meet(c *company, d deadline, before *Event) {
 		j.beginAhead(e, c)
 	case d.kind != "period_end":
 		j.expire(e, c)
-	case c.sub.cancelling:
+	case c.sub.cancelling && d.at.Equal(c.sub.pendingAt):
 		j.endCancelled(e, c)
 	default:
 		j.fallAtEnd(e, c)
@@ -155,10 +158,33 @@ func (j *judge) upgrade(e *Event, c *company) string {
 }
 
 // stay takes back what is pending.
-func (s *subscription) stay() { s.pending, s.pendingAt, s.cancelling = "", time.Time{}, false }
+func (s *subscription) stay() {
+	s.pending, s.pendingAt, s.cancelling = "", time.Time{}, false
+	s.startWith("")
+}
+
+// startWith has the recorded period start with a lower plan; empty: with the one that is held.
+func (s *subscription) startWith(lower string) {
+	if s.ahead != nil {
+		next := *s.ahead
+		next.lower, s.ahead = lower, &next
+	}
+}
+
+// lowered is the plan that the recorded period starts with, where that is a lower one that is paid for.
+func (s *subscription) lowered() string {
+	switch {
+	case s.ahead == nil:
+		return ""
+	case s.ahead.lower == "" && s.pendingAt.Equal(s.end) && s.pending != "free":
+		return s.pending
+	}
+	return s.ahead.lower
+}
 
 // leave schedules a tier for the end of the last period that is recorded.
 func (s *subscription) leave(to string, cancelling bool) {
+	s.startWith(s.lowered())
 	s.pending, s.pendingAt, s.cancelling = to, s.end, cancelling
 	if s.ahead != nil {
 		s.pendingAt = s.ahead.end
@@ -177,9 +203,11 @@ func (j *judge) withdrawn(e *Event, c *company, dropped *renewal) {
 	if dropped == nil {
 		return
 	}
-	if p, known := j.world.Payments[dropped.payment]; known && p.TransactionID == "" {
-		p.PeriodStart = time.Time{}
-		j.world.Payments[dropped.payment] = p
+	for id, p := range j.world.Payments {
+		if p.CompanyID == c.id && p.TransactionID == "" && p.PeriodStart.Equal(dropped.start) {
+			p.PeriodStart = time.Time{}
+			j.world.Payments[id] = p
+		}
 	}
 	j.result(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": "renewal", "period_start": stamp(dropped.start), "period_end": stamp(dropped.end)})
 }
@@ -197,10 +225,14 @@ func (j *judge) adopt(c *company) {
 func (j *judge) downgrade(e *Event, c *company) string {
 	s := &c.sub
 	to, ok := j.plans[text(e, "new_tier")]
+	held := s.plan
+	if then := s.lowered(); then != "" && text(e, "effective") != "immediate" {
+		held = j.plans[then]
+	}
 	switch {
 	case !ok:
 		return "unknown_tier"
-	case to.rank >= s.plan.rank:
+	case to.rank >= held.rank:
 		return "invalid_downgrade_path"
 	}
 	at := c.now(e.Time)
@@ -233,6 +265,9 @@ func (j *judge) fallAtEnd(e *Event, c *company) {
 	from, to, lines, dropped := s.plan, j.plans[s.pending], []int64{}, (*renewal)(nil)
 	at := c.now(e.Time)
 	switch {
+	case s.ahead != nil && s.ahead.lower != "": // what is pending comes later
+		s.plan = j.plans[s.ahead.lower]
+		s.startWith("")
 	case to.price == 0:
 		dropped = c.drop()
 		c.free(to, at, active)
@@ -299,7 +334,13 @@ func (j *judge) withdraw(e *Event, c *company) string {
 		change = "cancellation"
 	}
 	j.result(e, events.TopicSubscriptionResults, events.TypeChangeWithdrawn, 0, map[string]any{"change": change, "effective_date": stamp(s.pendingAt)})
-	s.stay()
+	lower := ""
+	if s.ahead != nil {
+		lower = s.ahead.lower
+	}
+	if s.stay(); lower != "" { // which was pending before
+		s.pending, s.pendingAt = lower, s.end
+	}
 	return ""
 }
 
@@ -351,10 +392,14 @@ func (j *judge) renew(e *Event, c *company) string {
 	default:
 		payment := payment(e)
 		j.named(c, payment, start)
-		if payment == "" && s.ahead != nil {
-			payment = s.ahead.payment
+		lower := ""
+		if s.ahead != nil {
+			lower = s.ahead.lower
+			if payment == "" {
+				payment = s.ahead.payment
+			}
 		}
-		s.ahead = &renewal{start, end, wholeMonths(start, end, of.day), payment}
+		s.ahead = &renewal{start, end, wholeMonths(start, end, of.day), payment, lower}
 		if !start.After(at) {
 			j.beginAhead(e, c)
 			return ""
@@ -378,8 +423,15 @@ func (j *judge) beginAhead(e *Event, c *company) {
 	s.pending, s.pendingAt, s.cancelling = held.pending, held.pendingAt, held.cancelling
 	j.adopt(c)
 	t := j.charge(e, c, "renewal", from.name, next.payment, []int64{s.plan.price * int64(next.months)})
-	j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
-		"began": true, "transaction_id": result(e, "transaction", 0), "amount_minor": t.AmountMinor})
+	if j.bounced(c) && j.owed(c, s) > 0 {
+		s.overdue(s.start)
+	}
+	data := map[string]any{"tier": s.plan.name, "period_start": stamp(s.start), "period_end": stamp(s.end),
+		"began": true, "transaction_id": result(e, "transaction", 0), "amount_minor": t.AmountMinor, "status": s.status}
+	if s.status == pastDue {
+		data["grace_until"] = stamp(s.grace)
+	}
+	j.result(e, events.TopicSubscriptionResults, events.TypeRenewalRecorded, 0, data)
 	if from.name != s.plan.name {
 		j.configured(e)
 	}
@@ -405,6 +457,9 @@ func (j *judge) expired(e *Event, c *company) string {
 // expire ends a subscription that was not renewed or not paid for.
 func (j *judge) expire(e *Event, c *company) {
 	dropped, ended := c.drop(), c.sub
+	if ended.pending != "" { // should it come back, this is its last period
+		ended.pendingAt = ended.end
+	}
 	c.free(j.plans["free"], c.now(e.Time), "expired")
 	c.sub.ended = &ended
 	j.result(e, events.TopicSubscriptionResults, events.TypeExpiryHandled, 0, map[string]any{"action": "downgraded_to_free", "expired_tier": ended.plan.name, "expired_at": stamp(c.last), "restrictions_applied": j.restrictions(c)})

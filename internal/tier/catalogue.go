@@ -22,6 +22,9 @@ type Tier struct {
 	// PriceMinor is the price of a month in minor units of Currency.
 	PriceMinor int64
 	Limits
+	// Thresholds are the percentages of DailyAPICalls at which an event is published: distinct, ascending, each from 1 to MaxThreshold.
+	// Unlike the limit, a subscription keeps no copy: those of the present catalogue hold. Treat them as read-only.
+	Thresholds []int
 	// Benefits are passed to the customer unchanged; nothing here reads them. Treat them as read-only.
 	Benefits     map[string]any
 	SupportLevel string
@@ -52,7 +55,7 @@ func Default() *Catalogue {
 	return c
 }
 
-// Load reads a catalogue from a file in the form of catalogue.json, where only benefits may be left out. An empty path
+// Load reads a catalogue from a file in the form of catalogue.json, where only benefits and thresholds may be left out. An empty path
 // means the built-in catalogue; a file replaces it as a whole. The error names everything that is wrong with the file.
 func Load(path string) (*Catalogue, error) {
 	if path == "" {

@@ -77,6 +77,7 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 	}{
 		{"name", &t.Name}, {"price_minor", &t.PriceMinor},
 		{"daily_api_calls", &t.DailyAPICalls}, {"storage_mb", &t.StorageMB}, {"retention_days", &t.RetentionDays}, {"max_users", &t.MaxUsers},
+		{"thresholds", &t.Thresholds},
 		{"features_enabled", &t.Features}, {"benefits", &t.Benefits}, {"support_level", &t.SupportLevel}, {"backup", &t.Backup},
 		{"statement_timeout", &timeout}, {"p95_target", &target},
 	}
@@ -94,12 +95,15 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 		delete(fields, field.name)
 		switch {
 		case there && string(text) != "null":
-			if err := strictly(text, field.to); err != nil {
-				say(field.name, "%s", plain(err))
-			} else {
+			switch err := strictly(text, field.to); {
+			case err == nil:
 				ok[field.name] = true
+			case field.name == "thresholds":
+				say(field.name, "it must be a list of whole numbers from 1 to %d, such as [80, 100]: %s", MaxThreshold, plain(err))
+			default:
+				say(field.name, "%s", plain(err))
 			}
-		case field.name != "benefits":
+		case field.name != "benefits" && field.name != "thresholds":
 			say(field.name, "it is missing")
 		}
 	}
@@ -116,6 +120,13 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 	}{{"daily_api_calls", t.DailyAPICalls}, {"storage_mb", t.StorageMB}, {"max_users", t.MaxUsers}} {
 		want(l.name, l.limit <= maxLimit, `%s is more than %s; write "unlimited"`, l.limit, maxLimit)
 	}
+	if !ok["thresholds"] {
+		t.Thresholds = defaultThresholds(t.DailyAPICalls)
+	}
+	for _, w := range wrongThresholds(t.Thresholds) {
+		say("thresholds", "%s", w)
+	}
+	t.Thresholds = sortedThresholds(t.Thresholds)
 	want("max_users", t.MaxUsers != 0, "a company has at least one user")
 	want("retention_days", 1 <= t.RetentionDays && t.RetentionDays <= maxRetention, "%d is not between 1 and %d", t.RetentionDays, maxRetention)
 	distinct := map[string]bool{}
@@ -158,7 +169,7 @@ func strictly(text []byte, to any) error {
 func plain(err error) string {
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {
-		kind := map[string]string{"string": "a string", "int": "a whole number", "int64": "a whole number", "[]string": "a list of strings"}[mismatch.Type.String()]
+		kind := map[string]string{"string": "a string", "int": "a whole number", "int64": "a whole number", "[]string": "a list of strings", "[]int": "a list of whole numbers"}[mismatch.Type.String()]
 		if kind == "" {
 			kind = "an object"
 		}

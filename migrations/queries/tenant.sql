@@ -1,4 +1,4 @@
--- All that is known of company $1, in one row.
+-- All that is known of company $1, in one row, but for its size.
 SELECT
     c.company_id,
     c.name,
@@ -7,7 +7,6 @@ SELECT
     coalesce(s.status, '') AS subscription_status,
     (SELECT count(*) FROM public.user_directory AS u WHERE u.company_id = c.company_id) AS users,
     public.tenant_schema_version(c.company_id) AS version,
-    public.tenant_size(c.company_id) AS size,
     c.billing_email,
     c.currency,
     c.created_at,

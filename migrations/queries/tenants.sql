@@ -1,4 +1,4 @@
--- Companies after $1 by their id, at most $2 of them; with $3 also the size of the schema.
+-- Companies after $1 by their id, at most $2 of them.
 SELECT
     c.company_id,
     c.name,
@@ -6,8 +6,7 @@ SELECT
     coalesce(s.tier, '') AS tier,
     coalesce(s.status, '') AS subscription_status,
     (SELECT count(*) FROM public.user_directory AS u WHERE u.company_id = c.company_id) AS users,
-    public.tenant_schema_version(c.company_id) AS version,
-    CASE WHEN $3 THEN public.tenant_size(c.company_id) END AS size
+    public.tenant_schema_version(c.company_id) AS version
 FROM public.companies AS c
 LEFT JOIN public.subscriptions AS s USING (company_id)
 WHERE c.company_id > $1

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 
@@ -106,6 +107,21 @@ func violated(message string) string {
 	_, rest, _ := strings.Cut(message, "Constraint `")
 	name, _, _ := strings.Cut(rest, "`")
 	return name
+}
+
+// Refusal names why the server refuses a row, by its constraint or the error's code. The server's own words may go on with the row's values.
+// An error that is not the server's keeps its words.
+func Refusal(err error) string {
+	var ex *chgo.Exception
+	switch {
+	case !errors.As(err, &ex):
+		return err.Error()
+	case ex.Code == codeViolatedConstraint:
+		return fmt.Sprintf("it breaks the constraint %q (code %d)", violated(ex.Message), ex.Code)
+	case poisonCodes[ex.Code] != "":
+		return fmt.Sprintf("%s (code %d)", poisonCodes[ex.Code], ex.Code)
+	}
+	return fmt.Sprintf("code %d", ex.Code)
 }
 
 // whole reports whether the words of an exception were read to their end. Without them clickhouse-go makes an exception

@@ -123,3 +123,17 @@ func TestAnInsertWhoseDeadlineHasPassedIsNotSent(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A dead letter says this. What a constraint or a conversion quotes of a row stays out of it.
+func TestARefusalNamesNoValue(t *testing.T) {
+	t.Parallel()
+	for want, ex := range map[string]*chgo.Exception{
+		`it breaks the constraint "c" (code 469)`: {Code: 469, Name: "DB::Exception", Message: "Constraint `c` for table tf.usage_tracking is violated at row 1. Column values: api_endpoint = '/ann@x'"},
+		"CANNOT_CONVERT_TYPE (code 70)":           {Code: 70, Name: "DB::Exception", Message: "can't convert '/ann@x'"},
+		"code 6":                                  {Code: 6, Name: "DB::Exception", Message: "can't parse '/ann@x'"},
+	} {
+		if got := Refusal(fmt.Errorf("insert: %w", ex)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -12,7 +12,7 @@ local left, n = '', 0
 for entry in string.gmatch(marks, '%S+') do
   for i = 1, #ARGV do
     if ARGV[i] == entry then
-      entry = string.match(entry, '^%d+:%d+')
+      entry = string.match(entry, '^%d+:%d+') or entry
       n = n + 1
       break
     end

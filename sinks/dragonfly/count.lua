@@ -1,16 +1,17 @@
 -- Counts the usage events of one user and one UTC day in a batch, which is the range [from, to) of a partition.
 --
 -- By hand:
---   redis-cli --eval count.lua quota:{u}:2026-11-23 , a1.0 65536 clear 100 200 3 30 1795651200 1000 800 '80:800 100:1000' 0,17,42,
+--   redis-cli --eval count.lua quota:{u}:2026-11-23 , a1.0 65536 clear 100 200 3 30 1795651200 1000 800 ' 1000/282s/' '80:800 100:1000;0,17,42,'
 --
 -- KEYS  1 hash with the counters
 -- ARGV  1 field of the partition     2 epoch     3 mode     4 from     5 to
 --       6 events     7 their data points     8 when the hash expires, seconds since the Unix epoch
 --       9 limit of the day, or '' where no threshold events are wanted; then 10 to 12 are '' as well
 --      10 calls that reach the lowest threshold
---      11 thresholds, '<percent>:<calls>' separated by spaces
---      12 offsets of the events, less from, each followed by a comma; only the comma for one recorded after its day was over.
---         '' leaves them out: most calls reach no threshold
+--      11 ' <limit>/<name of the list of thresholds>/'
+--      12 the list, '<percent>:<calls>' ascending and separated by spaces; a semicolon; and the offsets of the events, less from, each
+--         followed by a comma; only the comma for one recorded after its day was over. '' leaves all of it out: most calls reach no
+--         threshold
 --
 -- The field holds '<epoch> <watermark> <calls> <data points>': what this partition has counted, and up to which offset. A
 -- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt', and without events, no share is created.
@@ -20,15 +21,17 @@
 --   'known <calls of the day> <points>'    none: the watermark is at or behind the end of the range
 --   'behind <watermark> 0'                 none: what lies before the watermark is counted; call again from there
 --   'left <calls of the day> <points>'     none: there is no share to adopt
---   'offsets <calls of the day> <points>'  none: they may reach a threshold; call again with their offsets
+--   'offsets <calls of the day> <points>'  none: they may reach a threshold; call again with the list and the offsets
 --   'later <epoch> 0'                      none: the share belongs to a later epoch
 --
 -- The field marks lists the thresholds that were reached, ' <percent>:<limit>'; one that is due goes on with
--- ':<calls>:<field>:<offset>' of the event that reached it, until clear.lua cuts that off.
+-- ':<calls>:<field>:<offset>' of the event that reached it, until clear.lua cuts that off. In front of them it holds, for each limit and
+-- list, ' <limit>/<name of the list>/<calls>': below so many calls there is nothing to reach that is not in marks; '-': there never is.
+-- So a call costs the same however many thresholds a list has, and one with another limit or list looks at all of its own.
 --
 -- One command writes everything: a server that runs out of memory within a script may have applied the commands before.
 -- Only what Lua 5.1 and 5.4, Redis and Dragonfly have in common; numbers are exact up to 2^53 and stop there.
-local call, format, find, gmatch, min = redis.call, string.format, string.find, string.gmatch, math.min
+local call, format, find, gmatch, match, sub, min = redis.call, string.format, string.find, string.gmatch, string.match, string.sub, math.min
 local hash, field = KEYS[1], ARGV[1]
 local epoch, from, to, events = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local most = 9007199254740992
@@ -37,7 +40,7 @@ local kept = call('HMGET', hash, field, 'api_calls', 'data_points', 'marks')
 local all_calls, all_points, marks = tonumber(kept[2] or 0), tonumber(kept[3] or 0), kept[4] or ''
 local of, watermark, calls, points
 if kept[1] then
-  of, watermark, calls, points = string.match(kept[1], '^(%d+) (%d+) (%d+) (%d+)$')
+  of, watermark, calls, points = match(kept[1], '^(%d+) (%d+) (%d+) (%d+)$')
   of, watermark, calls, points = tonumber(of), tonumber(watermark), tonumber(calls), tonumber(points)
 end
 
@@ -75,23 +78,36 @@ elseif watermark and watermark > from then
 end
 
 if ARGV[9] ~= '' and all_calls + events >= tonumber(ARGV[10]) then
-  local reached = marks .. ' '
-  for percent, least in gmatch(ARGV[11], '(%d+):(%d+)') do
-    least = tonumber(least)
-    if all_calls + events >= least and not find(reached, ' ' .. percent .. ':' .. ARGV[9] .. '[: ]') then
-      if ARGV[12] == '' then
-        return format('offsets %d %d', all_calls, all_points)
-      end
-      -- The first event at or beyond the threshold that was recorded within the day.
-      local i = 0
-      for offset in gmatch(ARGV[12], '(%d*),') do
-        i = i + 1
-        if offset ~= '' and all_calls + i >= least then
-          marks = marks .. format(' %s:%s:%d:%s:%d', percent, ARGV[9], all_calls + i, field, from + tonumber(offset))
-          break
-        end
+  local note, last = find(marks, ARGV[11], 1, true)
+  local following = last and match(marks, '^%d+', last + 1)
+  if not note or following and all_calls + events >= tonumber(following) then
+    if ARGV[12] == '' then
+      return format('offsets %d %d', all_calls, all_points)
+    end
+    local list, offsets = match(ARGV[12], '^([^;]*);(.*)$')
+    local known, open = marks .. ' ', {}
+    for percent, least in gmatch(list, '(%d+):(%d+)') do
+      if not find(known, ' ' .. percent .. ':' .. ARGV[9] .. '[: ]') then
+        open[#open + 1] = {percent, least}
       end
     end
+    -- Each is reached by the first event at or beyond it that was recorded within the day.
+    local i, place, due = 0, 1, ''
+    for offset in gmatch(offsets, '(%d*),') do
+      i = i + 1
+      while offset ~= '' and open[place] and all_calls + i >= tonumber(open[place][2]) do
+        due = due .. format(' %s:%s:%d:%s:%d', open[place][1], ARGV[9], all_calls + i, field, from + tonumber(offset))
+        place = place + 1
+      end
+      if not open[place] then
+        break
+      end
+    end
+    local rest = marks
+    if note then
+      rest = sub(marks, 1, note - 1) .. match(marks, '^[%d-]*(.*)$', last + 1)
+    end
+    marks = ARGV[11] .. (open[place] and open[place][2] or '-') .. rest .. due
   end
 end
 

@@ -135,10 +135,18 @@ func (r scriptCalls) count(counters string) scriptCall {
 	if r.IntN(20) == 0 {
 		epoch = r.number(65535, 65538)
 	}
-	limit, least, percents := "", "", ""
+	limit, least, note, list := "", "", "", ""
 	if n := r.IntN(60); n > 0 {
-		least = strconv.Itoa((n*8 + 9) / 10)
-		limit, percents = strconv.Itoa(n), fmt.Sprintf("100:%d 80:%s", n, least)
+		percents := [][]int{{80, 100}, {1}, {10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 150, 1000}}[r.IntN(3)]
+		limit = strconv.Itoa(n)
+		for i, percent := range percents {
+			calls := strconv.Itoa((n*percent + 99) / 100)
+			if i == 0 {
+				least = calls
+			}
+			list += strings.Repeat(" ", min(i, 1)) + strconv.Itoa(percent) + ":" + calls
+		}
+		note = fmt.Sprintf(" %d/%d/", n, len(percents))
 	}
 	from := 1<<40 + r.IntN(200)
 	events, points, offsets := 1+r.IntN(5), 0, ""
@@ -149,12 +157,13 @@ func (r scriptCalls) count(counters string) scriptCall {
 		}
 		offsets += ","
 	}
-	if r.IntN(3) == 0 {
+	offsets = list + ";" + offsets
+	if r.IntN(3) == 0 || list == "" {
 		offsets = "" // left out, to be asked for
 	}
 	mode := []string{"clear", "clear", "clear", "keep", "adopt"}[r.IntN(5)]
 	return scriptCall{"count.lua", []string{counters}, []any{"a1." + r.number(0, 2), epoch, mode, strconv.Itoa(from), strconv.Itoa(from + 1 + r.IntN(30)),
-		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, percents, offsets}}
+		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, note, offsets}}
 }
 
 // expiry is far enough ahead for the test, and near enough for Dragonfly, which takes no more than eight years.

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"tenantflow/internal/tier"
 )
 
 var (
@@ -65,9 +63,10 @@ type Session struct {
 	server    *server // that answers; nil before the first look
 
 	// What Count uses again and again.
-	limits map[int64]limitWords
+	limits map[limited]limitWords
 	day    time.Time // of expiry
 	expiry any       // nil: none yet
+	text   []byte    // a list of thresholds with offsets
 	again  []Call    // those that are sent a second time
 	places []int     // of them
 }
@@ -104,16 +103,18 @@ type Batch struct {
 // limit: it moves the watermark of a share, gives up one of an earlier epoch as its mode says, and answers what is due. It is Left where there is
 // no share.
 type Call struct {
-	User    string
-	Day     time.Time // midnight
-	Mode    Mode
-	From    int64 // the watermark that an earlier call has answered; 0: the batch's own beginning
-	Events  int
-	Points  uint64 // data points of all events
-	Limit   int64  // of calls a day; -1: there is none, or no threshold events are wanted
-	Offsets []int64
+	User   string
+	Day    time.Time // midnight
+	Mode   Mode
+	From   int64 // the watermark that an earlier call has answered; 0: the batch's own beginning
+	Events int
+	Points uint64 // data points of all events
+	Limit  int64  // of calls a day; -1: there is none
+	// Thresholds of the limit; nil: no threshold events are wanted. Those that an earlier call has made due are answered all the same.
+	Thresholds *Thresholds
 	// Offsets are those of the events, in order; -1 for one that was recorded after its day was over, which makes no
-	// threshold event. They are needed where there is a limit.
+	// threshold event. They are needed where there are a limit and thresholds.
+	Offsets []int64
 }
 
 // Due is a threshold event to publish.
@@ -153,9 +154,6 @@ type Counted struct {
 // maxCounting is how many sessions count at the same time: while the server works on the calls of one, those of another are
 // on their way.
 const maxCounting = 2
-
-// thresholds are the percentages of a limit that make events.
-var thresholds = [...]int{80, 100}
 
 // Count counts the calls, in one round trip, and in a second one those that may reach a threshold. ErrMoved: one of the counters
 // belongs to a later epoch; the others may be counted. After any error it is not known which calls were counted; to make them
@@ -235,16 +233,15 @@ func (s *Session) count(ctx context.Context, b Batch, calls []Call, offsets bool
 // countArgs is how many words a call of count.lua has, the command's own included.
 const countArgs = 4 + 12
 
-// send pipelines the calls. The error is the first one of any of them. Where a call has more than a few events, their offsets are
-// left out unless they are asked for: they are many bytes, and few calls reach a threshold.
+// send pipelines the calls. The error is the first one of any of them. Where a call has more than a few events, or more than a few thresholds,
+// its offsets and the list are left out unless they are asked for: they are many bytes, and few calls reach a threshold.
 func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool) ([]*redis.Cmd, error) {
-	const few = 4
+	const few, short = 4, 64 // events; bytes of a list
 	pipe := s.conn.Pipeline()
 	cmds := make([]*redis.Cmd, len(calls))
 	words := make([]any, 0, countArgs*len(calls))
 	var evalsha, sha, one, none any = "evalsha", s.store.scripts.count.Hash(), 1, ""
 	var field, epoch, from, to any = shareField(s.topic, s.partition, b.Incarnation), b.Epoch, b.From, b.To
-	var text []byte
 	for i := range calls {
 		c := &calls[i]
 		begin := from
@@ -254,18 +251,13 @@ func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool)
 		args := append(words[len(words):], evalsha, sha, one, QuotaKey(c.User, c.Day), field, epoch, string(c.Mode), begin, to,
 			c.Events, c.Points, s.expires(c.Day), none, none, none, none)
 		words = words[:len(words)+countArgs]
-		if c.Limit >= 0 {
-			l := s.limit(c.Limit)
-			args[12], args[13], args[14] = l.limit, l.least, l.thresholds
-			if offsets || c.Events <= few {
-				text = text[:0]
-				for _, offset := range c.Offsets {
-					if offset >= 0 {
-						text = strconv.AppendInt(text, offset-max(b.From, c.From), 10)
-					}
-					text = append(text, ',')
+		if c.Limit >= 0 && c.Thresholds != nil {
+			if l := s.words(limited{c.Limit, c.Thresholds}); l.list != "" {
+				args[12], args[13], args[14] = l.limit, l.least, l.note
+				if offsets || c.Events <= few && len(l.list) <= short {
+					s.text = appendOffsets(append(s.text[:0], l.list...), c.Offsets, max(b.From, c.From))
+					args[15] = string(s.text)
 				}
-				args[15] = string(text)
 			}
 		}
 		cmds[i] = redis.NewCmd(ctx, args...)
@@ -275,47 +267,24 @@ func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool)
 	return cmds, err
 }
 
+// appendOffsets writes the offsets behind a list of thresholds, less from.
+func appendOffsets(text []byte, offsets []int64, from int64) []byte {
+	text = append(text, ';')
+	for _, offset := range offsets {
+		if offset >= 0 {
+			text = strconv.AppendInt(text, offset-from, 10)
+		}
+		text = append(text, ',')
+	}
+	return text
+}
+
 // expires is when the counters of a day expire, as a word of a command. Most calls are for the same day.
 func (s *Session) expires(day time.Time) any {
 	if s.expiry == nil || !day.Equal(s.day) {
 		s.day, s.expiry = day, day.AddDate(0, 0, 1).Add(s.store.cfg.Lateness).Unix()
 	}
 	return s.expiry
-}
-
-// limitWords are what a call says of a limit.
-type limitWords struct{ limit, least, thresholds any }
-
-// limit gives the words of a limit: there are a few limits, and many calls.
-func (s *Session) limit(limit int64) limitWords {
-	if l, ok := s.limits[limit]; ok {
-		return l
-	}
-	const most = 1000
-	if s.limits == nil || len(s.limits) >= most {
-		s.limits = map[int64]limitWords{}
-	}
-	least, list := thresholdsOf(limit)
-	l := limitWords{limit, least, list}
-	s.limits[limit] = l
-	return l
-}
-
-// thresholdsOf writes at how many calls each threshold of a limit is reached, and gives the lowest of them. A limit of 0 is reached by
-// the first call.
-func thresholdsOf(limit int64) (least int64, list string) {
-	var b strings.Builder
-	for i, percent := range thresholds {
-		calls := max(1, tier.Limit(limit).Reached(percent))
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		if i == 0 || calls < least {
-			least = calls
-		}
-		b.WriteString(strconv.Itoa(percent) + ":" + strconv.FormatInt(calls, 10))
-	}
-	return least, b.String()
 }
 
 // parseCounted reads an answer of count.lua.

@@ -38,9 +38,12 @@ func open(t *testing.T, options ...enginetest.Option) (*dragonfly.Store, *redis.
 // today is midnight.
 func today() time.Time { return time.Now().UTC().Truncate(24 * time.Hour) }
 
+// usual are the thresholds of most tiers.
+var usual = dragonfly.NewThresholds([]int{80, 100})
+
 // call is events of a user, three data points each.
 func call(user string, limit int64, n int) dragonfly.Call {
-	return dragonfly.Call{User: user, Day: today(), Mode: dragonfly.Clear, Limit: limit, Events: n, Points: 3 * uint64(n)} // #nosec G115 -- small
+	return dragonfly.Call{User: user, Day: today(), Mode: dragonfly.Clear, Limit: limit, Thresholds: usual, Events: n, Points: 3 * uint64(n)} // #nosec G115 -- small
 }
 
 // batch is a range of an epoch.
@@ -430,7 +433,7 @@ func TestTheScriptRunsByHand(t *testing.T) {
 	}
 	key := "quota:{u}:" + today().Format(time.DateOnly)
 	expires := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)
-	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "3", "80:3 100:3", "0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {
+	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "3", " 3/282s/", "80:3 100:3;0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {
 		t.Errorf("the example in count.lua answers %q", got)
 	}
 	if got := run("clear.lua", key, ",", "80:3:3:a1.0:142"); got != "(integer) 1" && got != "1" {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -173,7 +175,8 @@ func (s *Store) booksOnce(ctx context.Context, company string) (*Books, error) {
 	return b, nil
 }
 
-// readUsers reads the users of the company's own schema. What is wrong with that concerns the company alone.
+// readUsers reads the users of the company's own schema. What is wrong with that concerns the company alone, unless it is the server: a
+// lost connection (08), no room (53), a cancel or a shutdown (57), which a company's function has not raised.
 func (b *Books) readUsers(ctx context.Context, conn *pgx.Conn) error {
 	schema := pgx.Identifier{tenant.SchemaOf(b.CompanyID)}.Sanitize()
 	// A statement of every schema would fill the cache of statements.
@@ -182,11 +185,25 @@ func (b *Books) readUsers(ctx context.Context, conn *pgx.Conn) error {
 		b.Users, err = pgx.CollectRows(rows, pgx.RowToStructByNameLax[BookedUser])
 	}
 	var sent *pgconn.PgError
-	if errors.As(err, &sent) && len(sent.Code) == 5 && (sent.Code[:2] == "42" || sent.Code[:2] == "3F") {
+	switch {
+	case err == nil, conn.IsClosed(), ctx.Err() != nil:
+		return err
+	case !errors.As(err, &sent):
+		b.SchemaFault = err.Error() // a column is of another type
+	case len(sent.Code) == 5 && slices.Contains([]string{"08", "53", "57"}, sent.Code[:2]) && !raised(sent):
+		return err
+	case strings.HasPrefix(sent.Code, "22"), raised(sent):
+		b.SchemaFault = refusalWords(sent) // Postgres' own may quote what is in the table, and a function's may say anything
+	default:
 		b.SchemaFault = sent.Message
-		return nil
 	}
-	return err
+	return nil
+}
+
+// raised reports whether an error comes from a function's own RAISE. Its code is then whatever the function says.
+func raised(sent *pgconn.PgError) bool {
+	first, _, _ := strings.Cut(sent.Where, "\n")
+	return strings.HasSuffix(first, " RAISE")
 }
 
 func (b *Books) scan(row pgx.Row) error {

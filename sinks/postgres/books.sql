@@ -5,7 +5,11 @@ SELECT
     coalesce(s.price_minor, 0), s.limits, s.grace_until, s.renewal_until, coalesce(s.payment_failed, false), s.expired_term,
     coalesce(b.charged, 0), coalesce(b.received, 0),
     f.config,
-    to_regclass(format('%I.users', public.tenant_schema_name($1))) IS NOT NULL
+    -- to_regclass would be an error where the schema may not be used.
+    EXISTS (
+        SELECT FROM pg_catalog.pg_class AS r JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
+        WHERE n.nspname = public.tenant_schema_name($1) AND r.relname = 'users'
+    )
 FROM (SELECT 1) AS one
 LEFT JOIN public.companies AS c ON c.company_id = $1
 LEFT JOIN public.subscriptions AS s ON s.company_id = $1

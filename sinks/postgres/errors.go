@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -57,6 +60,35 @@ func Classify(err error) Class {
 func Refused(err error) bool {
 	var sent *pgconn.PgError
 	return errors.As(err, &sent) && (strings.HasPrefix(sent.Code, "28") || sent.Code == "3D000")
+}
+
+// Separable reports whether an error may come from one of several things that a statement was about, so that the others may succeed without
+// it: the server has answered, or did not in time, and nothing says that it would refuse every statement. It would without a login (28) or
+// the database (3D), when it has no room left (53), stops or starts (57P), has lost a connection of its own (08) or is read-only (25006).
+func Separable(err error) bool {
+	var sent *pgconn.PgError
+	if !errors.As(err, &sent) || len(sent.Code) != 5 {
+		return errors.Is(err, context.DeadlineExceeded)
+	}
+	return !slices.Contains([]string{"08", "28", "3D", "53"}, sent.Code[:2]) && !strings.HasPrefix(sent.Code, "57P") && sent.Code != "25006"
+}
+
+// refusedStates are the usual errors of data that can't be stored, in words of our own: Postgres' may quote what it refuses.
+var refusedStates = map[string]string{ //nolint:gochecknoglobals // a constant table
+	"22001": "a text is too long", "22003": "a number is out of range", "22007": "a time is malformed", "22008": "a time is out of range",
+	"22021": "a text has a character that the database can't store", "22P02": "a text is not of the type of its column", "22P05": "a text has a character that the database can't store",
+	"23502": "a value is missing", "23503": "a row that it refers to is missing", "23505": "a row of the same key is there", "23514": "a check fails",
+}
+
+// refusalWords says why Postgres refuses an event's data, with the names that it gives and without its message.
+func refusalWords(sent *pgconn.PgError) string {
+	words := cmp.Or(refusedStates[sent.Code], "the data is refused")
+	for _, named := range []struct{ what, name string }{{"table", sent.TableName}, {"column", sent.ColumnName}, {"constraint", sent.ConstraintName}} {
+		if named.name != "" {
+			words += fmt.Sprintf(", %s %s", named.what, named.name)
+		}
+	}
+	return words + " (SQLSTATE " + sent.Code + ")"
 }
 
 // advice says what a person can do about a fatal error; it is empty for any other.

@@ -67,8 +67,10 @@ func (x *tenantTx) judged(ctx context.Context, doing string, err error) error {
 	switch {
 	case errors.As(err, &state):
 		blocked.Reason = BlockedByState
-	case errors.As(err, &own) && own.damaged():
-		blocked.Reason = BlockedByStorage
+	case errors.As(err, &own) && ctx.Err() != nil: // it may be the caller's end that canceled the statement
+		return blocked.Err
+	case errors.As(err, &own) && own.blocks() != "":
+		blocked.Reason = own.blocks()
 	case errors.As(err, &own):
 		return own // the event is refused
 	case errors.As(err, &sent) && sent.Code == lockNotAvailable:
@@ -87,6 +89,9 @@ func (x *tenantTx) judge() (*tenant.Decision, error) {
 	if x.fault != nil {
 		return &tenant.Decision{At: tenant.EffectTime(&x.state, x.cause.Event.Time), Refused: x.fault}, nil //nolint:nilerr // the refusal is the decision
 	}
+	if err := x.whole(); err != nil {
+		return nil, err
+	}
 	if unlisted := x.tenants.rules.Unlisted(&x.state); unlisted != "" {
 		x.tenants.store.sayUnlisted(unlisted, x.state.CompanyID)
 	}
@@ -95,6 +100,20 @@ func (x *tenantTx) judge() (*tenant.Decision, error) {
 		return nil, &stateError{err}
 	}
 	return d, nil
+}
+
+// whole checks that the company has the rows without which what an event does would be wrong. Decide looks for its subscription.
+func (x *tenantTx) whole() error {
+	c := x.state.Company
+	switch {
+	case c == nil:
+		return nil
+	case x.audit.Seq == 0:
+		return &stateError{fmt.Errorf("company %s has no row in public.company_heads; insert it, with sequence number and hash of the last record of its audit log", x.state.CompanyID)}
+	case c.Status == tenant.Active && len(x.state.Config) == 0:
+		return &stateError{fmt.Errorf("company %s has no configuration; insert its row into public.company_config", x.state.CompanyID)}
+	}
+	return nil
 }
 
 // refuse makes the next attempt refuse the event, if an error says that its company's schema stands in the way. What is due is not

@@ -23,6 +23,7 @@ type CompanySubscription struct {
 	// Subscription is as of the last event: what came due since is not applied yet.
 	tenant.Subscription
 	Books tenant.Books `db:"-"`
+	Ahead tenant.Ahead `db:"-"`
 	// LastEffect is the time of the last event of subscription.events; none takes effect before it. Zero: there was none.
 	LastEffect                  time.Time `db:"-"`
 	ActiveUsers, SuspendedUsers int64
@@ -32,7 +33,7 @@ type CompanySubscription struct {
 func (c *CompanySubscription) State() *tenant.State {
 	held := c.Subscription
 	return &tenant.State{CompanyID: c.CompanyID, Company: &tenant.Company{Status: c.CompanyStatus, Currency: c.Currency}, Subscription: &held,
-		Books: c.Books, LastEffect: c.LastEffect}
+		Books: c.Books, Ahead: c.Ahead, LastEffect: c.LastEffect}
 }
 
 // A subscriptionRow is the row of subscription.sql.
@@ -53,7 +54,7 @@ func (s *Store) Subscription(ctx context.Context, company string) (CompanySubscr
 	}
 	c := row.CompanySubscription
 	row.complete(&c.Subscription)
-	c.Books = row.heldRow.Books
+	c.Books, c.Ahead = row.heldRow.Books, row.ahead()
 	if row.EffectAt != nil {
 		c.LastEffect = row.EffectAt.UTC()
 	}

@@ -82,7 +82,9 @@ type loadedRow struct {
 type heldRow struct {
 	NextPeriodStart, NextPeriodEnd *time.Time // of the renewal; nil: there is none
 	tenant.Books
-	EffectAt *time.Time // of the last effect of the topic; nil: there was none
+	AheadReceived int64
+	AheadFailed   bool
+	EffectAt      *time.Time // of the last effect of the topic; nil: there was none
 }
 
 // names gives the user and the payment that an event names, and whether the company's users matter to it.
@@ -120,7 +122,7 @@ func ofSubscription(eventType string) bool { return consumerOf(eventType) == "su
 // load takes over what was read.
 func (x *tenantTx) load(row *loadedRow) {
 	s := &x.state
-	s.CompanyID, s.Config, s.Books = x.cause.Event.Key, row.Config, row.Books
+	s.CompanyID, s.Config, s.Books, s.Ahead = x.cause.Event.Key, row.Config, row.Books, row.ahead()
 	s.UserOf, s.Users, s.SchemaVersion, s.NewestSchema = row.UserOf, row.Users, row.SchemaVersion, row.NewestSchema
 	x.last, x.audit, x.prior = row.LastEffectAt, row.auditHead, row.inboxRow
 	if row.EffectAt != nil {
@@ -138,6 +140,11 @@ func (x *tenantTx) load(row *loadedRow) {
 		row.complete(&row.Subscription)
 		s.Subscription = &row.Subscription
 	}
+}
+
+// ahead is the money of the renewal.
+func (h *heldRow) ahead() tenant.Ahead {
+	return tenant.Ahead{Received: h.AheadReceived, Failed: h.AheadFailed}
 }
 
 // complete adds to a subscription what Postgres and JSON leave open.

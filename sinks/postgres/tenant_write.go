@@ -245,9 +245,9 @@ func (x *tenantTx) payments(b *pgx.Batch, d *tenant.Decision, w tenant.Written) 
 		b.Queue("UPDATE public.payments SET transaction_id = $3, updated_at = $4 WHERE company_id = $1 AND payment_id = $2 AND period_start = $5",
 			company, d.Covers, w.TransactionID, d.At, d.Subscription.PeriodStart)
 	}
-	if d.Release != "" {
-		b.Queue("UPDATE public.payments SET period_start = NULL, updated_at = $3 WHERE company_id = $1 AND payment_id = $2 AND transaction_id IS NULL",
-			company, d.Release, d.At)
+	if d.Release != nil {
+		b.Queue("UPDATE public.payments SET period_start = NULL, updated_at = $3 WHERE company_id = $1 AND period_start = $2 AND transaction_id IS NULL",
+			company, *d.Release, d.At)
 	}
 	if d.Adopt {
 		b.Queue(paymentsAdoptSQL, company, d.Subscription.PeriodStart, d.Subscription.PeriodStart.UTC().Format("2006-01"), d.At)

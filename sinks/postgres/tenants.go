@@ -241,8 +241,8 @@ func (t *Tenants) once(ctx context.Context, a attempt) (outcome, error) {
 			continue
 		case a.refuse(err):
 			continue
-		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.SchemaName != "public":
-			a.emailTaken = true // of the tenant's own tables, only the users' email is the event's to choose
+		case errors.As(err, &sent) && sent.Code == uniqueViolation && sent.ConstraintName == emailTaken:
+			a.emailTaken = true
 		case errors.As(err, &sent) && (sent.Code == uniqueViolation || sent.Code == serializationFailure || sent.Code == deadlockDetected), errors.Is(err, errRaced):
 		default:
 			return outcome{}, rejectStored(err)
@@ -258,13 +258,14 @@ const (
 	uniqueViolation      = "23505"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
+	queryCanceled        = "57014"
 )
 
 // rejectStored makes a rejection of an error that says the event's data can't be stored: it alone has to step aside.
 func rejectStored(err error) error {
 	var sent *pgconn.PgError
 	if errors.As(err, &sent) && len(sent.Code) == 5 && (sent.Code[:2] == "22" || sent.Code[:2] == "23") {
-		return events.Reject(events.RejectedByStore, "Postgres refuses it: %s (SQLSTATE %s)", sent.Message, sent.Code)
+		return events.Reject(events.RejectedByStore, "Postgres refuses it: %s", refusalWords(sent))
 	}
 	return err
 }

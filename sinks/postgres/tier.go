@@ -32,6 +32,7 @@ type tierRow struct {
 	BackupKeep       int            `json:"backup_keep"`
 	StatementTimeout string         `json:"statement_timeout"`
 	P95Target        string         `json:"p95_target"`
+	Thresholds       []int          `json:"thresholds"`
 }
 
 func tierRows(catalogue *tier.Catalogue) ([]byte, error) {
@@ -40,7 +41,7 @@ func tierRows(catalogue *tier.Catalogue) ([]byte, error) {
 		t, _ := catalogue.Tier(name)
 		rows = append(rows, tierRow{Tier: t.Name, Order: i, PriceMinor: t.PriceMinor, Currency: tier.Currency, Limits: t.Limits,
 			Benefits: t.Benefits, SupportLevel: t.SupportLevel, BackupEvery: t.Backup.Every, BackupKeep: t.Backup.Keep,
-			StatementTimeout: interval(t.StatementTimeout), P95Target: interval(t.P95Target)})
+			StatementTimeout: interval(t.StatementTimeout), P95Target: interval(t.P95Target), Thresholds: t.Thresholds})
 	}
 	return json.Marshal(rows)
 }

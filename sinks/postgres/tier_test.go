@@ -20,7 +20,7 @@ func TestTheTableOfTiersBecomesEqualToTheCatalogue(t *testing.T) {
 	store := open(t, postgres.Config{DSN: dsn})
 	conn := connect(t, dsn)
 	path := filepath.Join(t.TempDir(), "tiers.json")
-	if err := os.WriteFile(path, []byte(`{"tiers": [{"name": "free", "price_minor": 0, "daily_api_calls": 5, "storage_mb": 1, "max_users": 1,
+	if err := os.WriteFile(path, []byte(`{"tiers": [{"name": "free", "price_minor": 0, "daily_api_calls": 5, "thresholds": [150, 50], "storage_mb": 1, "max_users": 1,
 		"retention_days": 1, "features_enabled": [], "benefits": {}, "support_level": "none", "backup": {"every": "weekly", "keep": 1},
 		"statement_timeout": "1500ms", "p95_target": "1s"}]}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -37,6 +37,8 @@ func TestTheTableOfTiersBecomesEqualToTheCatalogue(t *testing.T) {
 		{tier.Default(), "", []string{"enterprise", "free", "pro"}},
 		{tier.Default(), "", []string{}},
 		{tier.Default(), "UPDATE subscription_tiers SET price_minor = 1 WHERE tier = 'pro'", []string{"pro"}},
+		{tier.Default(), "UPDATE subscription_tiers SET thresholds = '{80}' WHERE tier = 'free'", []string{"free"}},
+		{tier.Default(), "UPDATE subscription_tiers SET thresholds = '{80,100}' WHERE tier = 'enterprise'", []string{"enterprise"}},
 		{tier.Default(), `INSERT INTO subscription_tiers SELECT 'old', 9, price_minor, currency, limits, benefits, support_level, backup_every, backup_keep,
 			statement_timeout, p95_target FROM subscription_tiers WHERE tier = 'free'`, []string{"old"}},
 		{other, "", []string{"enterprise", "free", "pro"}},
@@ -60,8 +62,8 @@ func TestTheTableOfTiersBecomesEqualToTheCatalogue(t *testing.T) {
 		}
 	}
 	var got string
-	if err := conn.QueryRow(t.Context(), "SELECT format('%s %s %s %s %s', tier, limits ->> 'daily_api_calls', extract(epoch FROM statement_timeout), "+
-		"backup_every, currency) FROM subscription_tiers").Scan(&got); err != nil || got != "free 5 1.500000 weekly USD" {
+	if err := conn.QueryRow(t.Context(), "SELECT format('%s %s %s %s %s %s', tier, limits ->> 'daily_api_calls', extract(epoch FROM statement_timeout), "+
+		"backup_every, currency, thresholds) FROM subscription_tiers").Scan(&got); err != nil || got != "free 5 1.500000 weekly USD {50,150}" {
 		t.Errorf("%s, %v", got, err)
 	}
 }

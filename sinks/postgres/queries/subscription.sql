@@ -27,6 +27,8 @@ SELECT
     b.charged,
     b.tiers,
     b.received,
+    a.received AS ahead_received,
+    a.failed AS ahead_failed,
     h.subscription_effect_at AS effect_at,
     users.active AS active_users,
     users.suspended AS suspended_users
@@ -35,6 +37,15 @@ JOIN public.subscriptions AS s ON s.company_id = c.company_id
 LEFT JOIN public.company_heads AS h ON h.company_id = c.company_id
 CROSS JOIN LATERAL public.current_period(s.period_start, s.period_end, s.price_minor) AS p
 CROSS JOIN LATERAL public.period_books(s) AS b
+CROSS JOIN LATERAL (
+    -- Of the period that is recorded ahead: the payments that belong to it, and those for its month, which will.
+    SELECT
+        coalesce(sum(p.amount_minor) FILTER (WHERE p.status = 'received'), 0)::bigint AS received,
+        coalesce(bool_or(p.status = 'failed' AND p.period_start IS NOT NULL), false) AS failed
+    FROM public.payments AS p
+    WHERE s.next_period_start IS NOT NULL AND p.company_id = c.company_id AND (p.period_start = s.next_period_start
+        OR p.period_start IS NULL AND p.billing_period = to_char(s.next_period_start AT TIME ZONE 'UTC', 'YYYY-MM'))
+) AS a
 CROSS JOIN LATERAL (
     SELECT
         count(*) FILTER (WHERE u.subscription_status = 'active') AS active,

@@ -34,6 +34,8 @@ SELECT
     coalesce(b.charged, 0) AS charged,
     coalesce(b.tiers, '{}') AS tiers,
     coalesce(b.received, 0) AS received,
+    coalesce(a.received, 0) AS ahead_received,
+    coalesce(a.failed, false) AS ahead_failed,
     CASE WHEN $6 THEN h.subscription_effect_at ELSE h.company_effect_at END AS effect_at,
     h.last_effect_at,
     coalesce(h.audit_seq, 0) AS audit_seq,
@@ -56,3 +58,12 @@ LEFT JOIN public.subscriptions AS s ON s.company_id = $1
 LEFT JOIN public.company_heads AS h ON h.company_id = $1
 LEFT JOIN public.inbox AS i ON i.source = $2 AND i.event_id = $3
 LEFT JOIN LATERAL public.period_books(s) AS b ON $6
+LEFT JOIN LATERAL (
+    -- Of the period that is recorded ahead: the payments that belong to it, and those for its month, which will.
+    SELECT
+        coalesce(sum(p.amount_minor) FILTER (WHERE p.status = 'received'), 0)::bigint AS received,
+        coalesce(bool_or(p.status = 'failed' AND p.period_start IS NOT NULL), false) AS failed
+    FROM public.payments AS p
+    WHERE s.next_period_start IS NOT NULL AND p.company_id = $1 AND (p.period_start = s.next_period_start
+        OR p.period_start IS NULL AND p.billing_period = to_char(s.next_period_start AT TIME ZONE 'UTC', 'YYYY-MM'))
+) AS a ON $6
