@@ -137,7 +137,7 @@ type quotaPartition struct {
 	state   *dragonfly.State   // of the store, at the last look
 	noted   dragonfly.Progress // in all sentinels, since the session was opened
 	next    int64              // everything before it is counted
-	record  dragonfly.Record   // the last one before next
+	record  dragonfly.Record   // the last known one before next
 	tended  time.Time          // when the sentinels were looked at
 	uses    []directory.Use    // scratch
 
@@ -163,7 +163,7 @@ type quotaPartition struct {
 func (p *quotaPartition) Begin() kafka.Batch {
 	b, ok := p.quota.batches.Get().(*quotaBatch)
 	if !ok {
-		b = &quotaBatch{index: map[string]int32{}, record: dragonfly.Record{Offset: -1}}
+		b = &quotaBatch{index: map[string]int32{}}
 	}
 	b.partition = p
 	return b
@@ -215,8 +215,8 @@ func (b *quotaBatch) Write(ctx context.Context, r kafka.Range) error {
 		return err
 	}
 	p.next = r.To
-	if b.record.Offset >= 0 {
-		p.record = b.record
+	if mark := p.Mark(); !mark.IsZero() && mark.Offset >= r.From && mark.Offset < r.To {
+		p.record = dragonfly.Record{Offset: mark.Offset, Hash: mark.Hash}
 	}
 	p.quota.cfg.Activity.note(b.groups, p.known)
 	p.quota.metrics.count(b, p.calls, p.counted, len(refused))
@@ -266,6 +266,11 @@ func fatalForCounters(err error) bool { return dragonfly.Classify(err) == dragon
 func (p *quotaPartition) renew(ctx context.Context) error {
 	p.session.Close()
 	p.session = p.quota.cfg.Session(p.Topic(), p.ID())
+	return p.look(ctx)
+}
+
+// look looks at the sentinels, and sees whether the store is as it was left.
+func (p *quotaPartition) look(ctx context.Context) error {
 	found, err := p.session.Look(ctx)
 	if err != nil {
 		return err
@@ -318,14 +323,9 @@ func (p *quotaPartition) tend(ctx context.Context) error {
 	if time.Since(p.tended) < tendEvery {
 		return nil
 	}
-	found, err := p.session.Look(ctx)
-	if err != nil {
+	if err := p.look(ctx); err != nil {
 		return err
 	}
-	if err := p.compare(ctx, found); err != nil {
-		return err
-	}
-	p.state = found
 	if next := p.progress(); p.moved(next) {
 		if err := p.session.Note(ctx, next); err != nil {
 			return err

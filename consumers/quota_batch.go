@@ -7,10 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"tenantflow/events"
-	"tenantflow/sinks/dragonfly"
 )
 
 // quotaBatch is the range being read, by user, UTC day and company.
@@ -24,7 +21,6 @@ type quotaBatch struct {
 	usage events.Usage // scratch
 	key   []byte       // scratch
 
-	record      dragonfly.Record // the last one added
 	added       int
 	undecodable int // dead letters of the usage consumer
 	replayed    int // copies that a replay or redrive has published for other consumers
@@ -67,7 +63,7 @@ const (
 func (b *quotaBatch) reset() {
 	clear(b.index)
 	clear(b.groups) // their names are memory of their own
-	*b = quotaBatch{groups: b.groups[:0], entries: b.entries[:0], index: b.index, key: b.key[:0], record: dragonfly.Record{Offset: -1}}
+	*b = quotaBatch{groups: b.groups[:0], entries: b.entries[:0], index: b.index, key: b.key[:0]}
 }
 
 // Add decodes a record and puts it to its group. What can't be understood is left to the usage consumer, which writes it
@@ -76,7 +72,6 @@ func (b *quotaBatch) Add(r *events.Record) {
 	p := b.partition
 	b.added++
 	hash, err := p.identify(r, &b.usage)
-	b.record = dragonfly.Record{Offset: r.Offset, Hash: hash}
 	if err != nil {
 		var rejection *events.Rejection
 		switch {
@@ -128,12 +123,11 @@ func (p *quotaPartition) forget() {
 	p.reported = 0
 }
 
-// identify decodes a record, and hashes what distinguishes it from others: the identity of its event, or the value of one that
-// can't be understood. The error of a record that a replay has published for other consumers is errReplayed: it is neither counted
-// nor remembered, so what is made of a later resend depends on the original alone.
+// identify decodes a record, and hashes the identity of its event, for the filter of resends. The error of a record that a replay has published
+// for other consumers is errReplayed: it is neither counted nor remembered, so what is made of a later resend depends on the original alone.
 func (p *quotaPartition) identify(r *events.Record, u *events.Usage) (uint64, error) {
 	if err := p.decoder.Decode(r, r.Time, u); err != nil {
-		return xxhash.Sum64(r.Value), err
+		return 0, err
 	}
 	hash := u.IdentityHash()
 	if skipsReplayed(r, quotaEffect, p.quota.cfg.ReplayKey, u.Source, u.ID) {

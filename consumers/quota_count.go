@@ -69,10 +69,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]st
 			continue
 		}
 		p.entries = p.accepted(b, g, p.entries, claims)
-		switch {
-		case len(p.entries) == 0:
-			continue
-		case (g.day+1)*dayMillis < expired:
+		if (g.day+1)*dayMillis < expired {
 			b.late += len(p.entries)
 			continue
 		}
@@ -83,7 +80,8 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]st
 	return claims, nil
 }
 
-// call makes the call that counts the entries at hand, with their offsets where they are needed.
+// call makes the call that counts the entries at hand, with their offsets where they are needed. Where all events were refused there are none:
+// an earlier epoch may have counted them, and only a call takes them out again.
 func (p *quotaPartition) call(user string, day int64, sub *directory.Subscription, offsets []int64) (dragonfly.Call, []int64) {
 	date := time.UnixMilli(day * dayMillis).UTC()
 	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries)}
@@ -91,6 +89,9 @@ func (p *quotaPartition) call(user string, day int64, sub *directory.Subscriptio
 	begins := len(offsets)
 	call.Points, offsets = p.sum(call.Thresholds != nil, offsets)
 	call.Offsets = offsets[begins:]
+	if len(p.entries) == 0 {
+		call.Limit = -1
+	}
 	return call, offsets
 }
 
@@ -165,9 +166,23 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 	return into
 }
 
+// lookForPast looks at the sentinels if a call is for a day that is over. Where the store was emptied a moment ago, the call would create a counter
+// that holds this batch only, and the next epoch, which counts from its own day on, keeps counters of days before.
+func (p *quotaPartition) lookForPast(ctx context.Context) error {
+	const clocks = time.Minute
+	today := time.Now().Add(clocks).UTC().Truncate(24 * time.Hour)
+	if !slices.ContainsFunc(p.calls, func(c dragonfly.Call) bool { return c.Day.Before(today) }) {
+		return nil
+	}
+	return p.look(ctx)
+}
+
 // try counts the calls that judge has made of a batch, and publishes what is due. It may be repeated.
 func (p *quotaPartition) try(ctx context.Context, b *quotaBatch, r kafka.Range) error {
 	p.counted = p.counted[:0]
+	if err := p.lookForPast(ctx); err != nil {
+		return err
+	}
 	counting, span := p.Tracer().Count(ctx, len(p.calls))
 	err := p.count(counting, r, len(p.calls), func(i int) []quotaEntry { return p.accepted(b, &b.groups[p.heads[i]], p.entries, nil) })
 	span.End(err)
@@ -224,9 +239,12 @@ func (p *quotaPartition) showUse() {
 	p.quota.cfg.ShowUse(p.uses)
 }
 
-// countBehind makes a call again for the events from the watermark on.
+// countBehind makes a call again for the events from the watermark on. Without any, it is made for what an earlier attempt has made due.
 func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch, call dragonfly.Call, entries []quotaEntry, watermark int64) (dragonfly.Counted, error) {
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
+	if len(p.entries) == 0 {
+		call.Limit = -1 // no event is there to reach a threshold of a limit that has changed since
+	}
 	call.From, call.Events = watermark, len(p.entries)
 	call.Points, call.Offsets = p.sum(call.Thresholds != nil, nil)
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)

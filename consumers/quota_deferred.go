@@ -186,9 +186,10 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]str
 	p.calls = p.calls[:0]
 	var called []*deferredDay
 	for i, d := range days {
-		if p.entries = d.counting(claims, p.entries); len(p.entries) == 0 {
+		if d.decided == 0 {
 			continue
 		}
+		p.entries = d.counting(claims, p.entries)
 		call, _ := p.call(d.user, d.day, p.known[i], nil)
 		call.From = d.entries[0].offset
 		p.calls, called = append(p.calls, call), append(called, d)
@@ -199,6 +200,9 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]str
 // tryDeferred makes the calls of days that were put off, and publishes what is due. It may be repeated.
 func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]struct{}) error {
 	p.counted = p.counted[:0]
+	if err := p.lookForPast(ctx); err != nil {
+		return err
+	}
 	for i := 0; i < len(days); {
 		to := p.decidedTo(days[i])
 		upTo := i + 1

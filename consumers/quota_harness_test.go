@@ -170,6 +170,7 @@ type quotaConsumer struct {
 	url      string        // of Redis; default: the fixture's
 	window   time.Duration // of resends; default: the consumer's
 	records  int           // likewise
+	future   time.Duration // how far an event may be ahead of its record; default: an hour
 	outside  kafka.OutOfRange
 	onStep   func(consumers.QuotaStep)
 	wrap     func(consumers.QuotaSession) consumers.QuotaSession
@@ -197,6 +198,9 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 	}
 	if c.session == 0 {
 		c.session = undisturbed // it publishes nothing a second time
+	}
+	if c.future == 0 {
+		c.future = time.Hour
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -231,7 +235,7 @@ func (c quotaConsumer) run(ctx context.Context, f *quotaFixture, o *redis.Option
 		},
 		Users: c.users, Tiers: c.tiers, Topic: f.quotas, OnStep: c.onStep, Activity: c.activity, ResendWindow: c.window, ResendRecords: c.records, Registry: c.registry,
 		DeferFor: c.deferFor, DeferEvents: c.deferred, Remembering: c.memory, ReplayKey: c.replayKey,
-		Limits: events.UsageLimits{FutureTolerance: time.Hour, MaxAge: 2 * 365 * 24 * time.Hour},
+		Limits: events.UsageLimits{FutureTolerance: c.future, MaxAge: 2 * 365 * 24 * time.Hour},
 	})
 	transport := &kafkago.Transport{}
 	defer transport.CloseIdleConnections()

@@ -96,23 +96,36 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		}
 	}
 	p.state = found
+	// Behind this nothing was counted and is lost: an open transaction can't be read.
+	readable, err := kafka.StableEnd(ctx, p.Client(), p.Topic(), p.ID())
+	if err != nil {
+		return err
+	}
+	readable = min(readable, p.Bounds().To)
 	next := found.Lowest
 	committed := parseQuotaMetadata(p.Metadata())
 	switch {
+	case next.Epoch != 0 && committed.Incarnation > found.Latest.Incarnation:
+		next = p.incarnationBegins(ctx, next.Epoch, readable)
 	case next.Epoch == 0:
-		if next, err = p.dayBegins(ctx); err != nil {
+		if next, err = p.dayBegins(ctx, found); err != nil {
 			return err
 		}
-		next.Until = p.Bounds().To
+		next.Until = readable
 	case found.Restarted:
-		next.Until = p.Bounds().To
+		next.Until = readable
 	default:
 		next.Until = max(next.Until, min(p.Offset(), p.Bounds().To))
 	}
 	next.Incarnation = max(found.Latest.Incarnation, committed.Incarnation)
-	next, another, err := p.checkLog(ctx, next, found)
+	next, another, err := p.checkLog(ctx, next, found, readable)
 	if err != nil {
 		return err
+	}
+	if begun, err := p.shrink(ctx, found); err != nil {
+		return err
+	} else if begun {
+		return p.settle(ctx)
 	}
 	if next.Offset < p.Bounds().From {
 		p.gone(ctx, next.Offset, p.Bounds().From-next.Offset)
@@ -140,6 +153,26 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	return &kafka.MovedError{To: next.Offset, Cut: another, Metadata: p.Annotation()}
 }
 
+// shrink begins an epoch if the topic has fewer partitions than when the present one began, and reports whether it has: the topic was created
+// again, and no owner would ever bring what is noted of the others up to where they were.
+func (p *quotaPartition) shrink(ctx context.Context, found *dragonfly.State) (begun bool, err error) {
+	n, err := p.PartitionCount(ctx, time.Now())
+	if err != nil || n >= found.Epoch.Partitions {
+		return false, err
+	}
+	return true, p.begin(ctx, found, "fewer_partitions", 0)
+}
+
+// incarnationBegins is where a log is counted from that was taken as another one after the store was in the state found: its offsets name
+// events of the log before, and nothing of this one is counted there.
+func (p *quotaPartition) incarnationBegins(ctx context.Context, epoch, readable int64) dragonfly.Progress {
+	log := p.Bounds()
+	if log.From > 0 {
+		p.gone(ctx, 0, 1)
+	}
+	return dragonfly.Progress{Epoch: epoch, Offset: log.From, Until: readable, Record: dragonfly.Record{Offset: -1}}
+}
+
 // gone reports that events which should be recounted are no longer in the log.
 func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
 	p.Line(ctx, slog.LevelError, "events that are to be counted again are no longer in the log; the counters of the day stay as they are, and may be short",
@@ -148,11 +181,22 @@ func (p *quotaPartition) gone(ctx context.Context, from, n int64) {
 }
 
 // dayBegins is where an epoch begins to count the partition: an hour before its day, since an event's timestamp may be
-// ahead of its record by as much as the service takes, or at the committed offset if that is further back.
-func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, error) {
+// ahead of its record by as much as the service takes, or at the committed offset if that is further back. Where the log begins behind what was
+// counted before, shares of earlier epochs are kept: a part of the log is no count.
+func (p *quotaPartition) dayBegins(ctx context.Context, found *dragonfly.State) (dragonfly.Progress, error) {
 	begin := dragonfly.Progress{Offset: p.Bounds().From, Record: dragonfly.Record{Offset: -1}}
+	counted := p.Offset() // as far as is known: by the commit or, where the group was deleted, by the progress in an earlier epoch
+	if found.Latest.Incarnation >= parseQuotaMetadata(p.Metadata()).Incarnation {
+		counted = max(counted, found.Latest.Offset)
+	}
+	cut := p.Bounds().From > 0 && counted > p.Bounds().From
 	day := p.state.Epoch.Day
 	if day.IsZero() {
+		// It clears nothing even if no one knows of earlier counts: group and sentinels may both have been deleted, and the counters not.
+		begin.Keep = p.Bounds().From > 0
+		if cut {
+			p.gone(ctx, 0, 1)
+		}
 		return begin, nil
 	}
 	ahead := p.quota.cfg.Limits.FutureTolerance
@@ -163,7 +207,7 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 	if err != nil {
 		return begin, err
 	}
-	if from <= p.Bounds().From && p.Bounds().From > 0 && p.Offset() > p.Bounds().From {
+	if from <= p.Bounds().From && cut {
 		// Is the record before also of that time? It can't be known if the first one that is left is.
 		first, err := p.recordedAt(ctx, kafka.Range{From: p.Bounds().From, To: p.Bounds().To})
 		if err != nil {
@@ -180,18 +224,18 @@ func (p *quotaPartition) dayBegins(ctx context.Context) (dragonfly.Progress, err
 	return begin, nil
 }
 
-// checkLog compares the last record that the sentinels know to be counted with what the log holds there. Another identity,
+// checkLog compares the last record that the sentinels know to be counted with what the log holds there. Another record,
 // or an end before it, means that the topic was deleted and created again, or cut. That stops the partition, until
 // TENANTFLOW_OFFSET_OUT_OF_RANGE says where to go on: then it is another incarnation of the log, with a share of its own.
 // The runtime compares the mark that is committed to Kafka, which is gone where a deleted topic's offsets are.
-func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State) (checked dragonfly.Progress, another bool, err error) {
+func (p *quotaPartition) checkLog(ctx context.Context, next dragonfly.Progress, found *dragonfly.State, readable int64) (checked dragonfly.Progress, another bool, err error) {
 	if found.Latest.Incarnation < next.Incarnation {
 		return next, false, nil // taken as another one since
 	}
 	if same, err := p.holds(ctx, found.Latest.Record); err != nil || same {
 		return next, false, err
 	}
-	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.Bounds().From, Until: p.Bounds().To, Record: dragonfly.Record{Offset: -1}}
+	next = dragonfly.Progress{Incarnation: next.Incarnation + 1, Offset: p.Bounds().From, Until: readable, Record: dragonfly.Record{Offset: -1}}
 	switch p.OutOfRange() {
 	case kafka.OutOfRangeEarliest:
 	case kafka.OutOfRangeLatest:
@@ -216,10 +260,8 @@ func (p *quotaPartition) holds(ctx context.Context, record dragonfly.Record) (bo
 		return false, nil
 	}
 	same := true
-	var usage events.Usage
 	err := p.ReadRange(ctx, kafka.Range{From: record.Offset, To: record.Offset + 1}, func(r *events.Record) error {
-		hash, _ := p.identify(r, &usage)
-		same = hash == record.Hash
+		same = r.ContentHash() == record.Hash
 		return nil
 	})
 	if err != nil {
@@ -241,13 +283,17 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 		}
 	}
 	next := dragonfly.Epoch{Partitions: n}
-	highest, fresh, err := p.highestEpoch(ctx, ends)
+	highest, committed, err := p.highestEpoch(ctx, ends)
 	if err != nil {
 		return err
 	}
-	if fresh {
+	fresh := !committed && found.Epoch.Number == 0
+	switch {
+	case fresh:
 		reason = "none" // a new installation, which counts everything that the log holds
-	} else {
+	case !committed && found.Epoch.Day.IsZero():
+		// So did the epoch in doubt. It may be a part of one that two processes have begun, or its group was deleted.
+	default:
 		// Not tomorrow because a clock is ahead, and not today if the newest events are yesterday's.
 		newest, err := p.newestRecord(ctx, ends)
 		if err != nil {
@@ -268,18 +314,17 @@ func (p *quotaPartition) begin(ctx context.Context, found *dragonfly.State, reas
 	return p.session.Begin(ctx, found, max(above, highest), next)
 }
 
-// highestEpoch is the highest epoch in the metadata committed for any partition. fresh: nothing was committed at all.
-func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]kafka.Range) (highest int64, fresh bool, err error) {
+// highestEpoch is the highest epoch in the metadata committed for any partition, and whether anything was committed at all.
+func (p *quotaPartition) highestEpoch(ctx context.Context, ends map[int]kafka.Range) (highest int64, committed bool, err error) {
 	all, err := kafka.Committed(ctx, p.Client(), p.Group(), p.Topic(), slices.Collect(maps.Keys(ends)))
 	if err != nil {
 		return 0, false, err
 	}
-	fresh = true
 	for _, one := range all {
-		fresh = fresh && one.Offset < 0
+		committed = committed || one.Offset >= 0
 		highest = max(highest, parseQuotaMetadata(one.Metadata).Epoch)
 	}
-	return highest, fresh, nil
+	return highest, committed, nil
 }
 
 // newestRecord is the time of the newest record of the topic; zero: there is none.

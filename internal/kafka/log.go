@@ -120,6 +120,27 @@ func Bounds(ctx context.Context, client *kafkago.Client, topic string, partition
 	return of[partition], err
 }
 
+// StableEnd is where what can be read of a partition ends: where its first open transaction begins, or the end of its log.
+func StableEnd(ctx context.Context, client *kafkago.Client, topic string, partition int) (int64, error) {
+	what := fmt.Sprintf("find where what can be read of %s/%d ends", topic, partition)
+	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{
+		Topics: map[string][]kafkago.OffsetRequest{topic: {kafkago.LastOffsetOf(partition)}}, IsolationLevel: kafkago.ReadCommitted,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	for _, one := range res.Topics[topic] {
+		switch {
+		case one.Partition != partition:
+		case one.Error != nil:
+			return 0, fmt.Errorf("%s: %w", what, one.Error)
+		default:
+			return one.LastOffset, nil
+		}
+	}
+	return 0, fmt.Errorf("%s: the answer does not name it", what)
+}
+
 // Ends reads the bounds of all partitions of a topic.
 func Ends(ctx context.Context, client *kafkago.Client, topic string) (map[int]Range, error) {
 	meta, err := client.Metadata(ctx, &kafkago.MetadataRequest{Topics: []string{topic}})

@@ -71,6 +71,14 @@ func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) e
 // Bounds are the offsets that the log held before the handler looked at it.
 func (p *Partition) Bounds() Range { return p.bounds }
 
+// Mark is that of the last record of the batch that is being written or, where that is not known, of one before it; zero: none is known.
+func (p *Partition) Mark() Mark {
+	if mark := p.writing.mark; !mark.IsZero() {
+		return mark
+	}
+	return p.mark
+}
+
 // Client reaches the partition's brokers.
 func (p *Partition) Client() *kafkago.Client { return p.group.client }
 

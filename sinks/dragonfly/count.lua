@@ -14,7 +14,7 @@
 --         threshold
 --
 -- The field holds '<epoch> <watermark> <calls> <data points>': what this partition has counted, and up to which offset. A
--- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt' no share is created.
+-- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt', and without events, no share is created.
 --
 -- Answer: a word and two numbers, and then, each behind a space, the threshold events that are due from this partition:
 --   'counted <calls of the day> <points>'  all of them
@@ -58,7 +58,7 @@ local function answer(word)
 end
 
 if not of then
-  if ARGV[3] == 'adopt' then
+  if ARGV[3] == 'adopt' or events == 0 then
     return format('left %d %d', all_calls, all_points)
   end
   calls, points = 0, 0

@@ -26,6 +26,7 @@ const (
 	progressNotKafka rule = "an owner opens at the progress, not at the committed offset"
 	uniqueEpoch      rule = "an epoch's number was never used before"
 	ownShare         rule = "every log has a share of its own"
+	refusedCleared   rule = "a call is made where a recount refuses all of a user's events, too"
 	expiryAgain      rule = "a call that may be one made again sets the expiry"
 )
 
@@ -203,7 +204,7 @@ func (s *simStore) count(c simCall, without left) answerOf {
 	if found && have.epoch > c.epoch && !without.has(lowerEpoch) {
 		return answerOf{later: have.epoch}
 	}
-	if !found && !c.own {
+	if !found && (!c.own || len(c.offsets) == 0) {
 		return answerOf{}
 	}
 	cleared := found && have.epoch < c.epoch && c.clear && !without.has(higherEpoch)

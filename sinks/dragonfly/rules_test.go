@@ -10,7 +10,10 @@ import (
 )
 
 // simEvent is one usage event.
-type simEvent struct{ user, day int }
+type simEvent struct {
+	who
+	claim bool // it is refused once it is known whose its user was
+}
 
 // simLog is one partition's log. Its records become a day older at a time.
 type simLog struct {
@@ -33,6 +36,7 @@ type simulation struct {
 	zombies []*owner
 	late    []func() // calls that were sent before a connection was cut, and arrive afterwards
 	rewound bool     // counters of earlier days may be short
+	known   bool     // whose users were
 	last    int      // the last day
 }
 
@@ -78,7 +82,7 @@ func (s *simulation) add(at place) {
 	log := &simLog{committed: -1}
 	for i := range length {
 		day := i * (s.last + 1) / length
-		event := simEvent{s.r.IntN(users), day}
+		event := simEvent{who: who{s.r.IntN(users), day}, claim: s.r.IntN(6) == 0}
 		if s.r.IntN(5) == 0 {
 			event.day = max(0, day-1) // late
 		}
@@ -161,8 +165,12 @@ func (o *owner) choose() {
 	}
 	of := map[who][]int{}
 	for i := from; i < to; i++ {
-		w := who(log.events[i])
-		of[w] = append(of[w], i)
+		e := log.events[i]
+		if !e.claim || !s.known {
+			of[e.who] = append(of[e.who], i)
+		} else if !s.without.has(refusedCleared) {
+			of[e.who] = slices.Clip(of[e.who]) // a call without events, if there are no others
+		}
 	}
 	var calls []who
 	for w := range of {
@@ -389,6 +397,8 @@ func (s *simulation) happen() {
 		if len(s.places) < 5 {
 			s.add(place{0, len(s.places) - 1})
 		}
+	case is(1):
+		s.known = true
 	case is(26):
 		if len(s.late) > 0 {
 			i := s.r.IntN(len(s.late))
@@ -412,6 +422,10 @@ func (s *simulation) run() []string {
 		s.happen()
 	}
 	s.zombies, s.faults.memory = nil, 0
+	if s.known { // then a last epoch counts what is not refused
+		delete(s.store.threads[0].sentinels, 0)
+		delete(s.store.threads[0].sentinels, 1)
+	}
 	for _, at := range s.places {
 		s.logs[at].end = len(s.logs[at].events)
 	}
@@ -421,7 +435,9 @@ func (s *simulation) run() []string {
 	want := map[who]int{}
 	for _, log := range s.logs {
 		for _, e := range log.events {
-			want[who(e)]++
+			if !s.known || !e.claim || e.day < s.last {
+				want[e.who]++
+			}
 		}
 	}
 	var wrong []string
@@ -469,7 +485,7 @@ func TestRules_NoHistoryIsCountedWrongly(t *testing.T) {
 func TestRules_EachOneLeftOutIsNoticed(t *testing.T) {
 	t.Parallel()
 	for _, without := range []rule{watermark, cutBatch, higherEpoch, lookBeforeRetry, lookWhenIdle, sentinelEpoch, oneEpoch,
-		everySentinel, anotherServer, progressCounted, progressNotKafka, ownShare} {
+		everySentinel, anotherServer, progressCounted, progressNotKafka, ownShare, refusedCleared} {
 		t.Run(string(without), func(t *testing.T) {
 			t.Parallel()
 			noticed(t, some, without)

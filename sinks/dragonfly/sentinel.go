@@ -1,6 +1,7 @@
 package dragonfly
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,10 +73,28 @@ type Progress struct {
 	server string
 }
 
-// A Record is a place in a partition's log, and the hash of the event's identity there.
+// A Record is a place in a partition's log, and the hash of the record's content there, [events.Record.ContentHash]. It is a function
+// of the log alone: not of settings, nor of what this version of the service makes of an event.
 type Record struct {
 	Offset int64 // -1: none
 	Hash   uint64
+}
+
+// word is the offset in a sentinel: -2 for 0, -3 for 1 and so on; -1: none. Versions before wrote the offset itself, beside a hash of what
+// they had decoded, which can't be compared. They take what is written now for none, and this one takes theirs for none.
+func (r Record) word() int64 {
+	if r.Offset < 0 {
+		return -1
+	}
+	return -2 - r.Offset
+}
+
+// recordOf reads what word wrote.
+func recordOf(word int64, hash uint64) Record {
+	if word >= -1 {
+		return Record{Offset: -1}
+	}
+	return Record{Offset: -2 - word, Hash: hash}
 }
 
 func (p Progress) rest(server string) string {
@@ -83,7 +102,7 @@ func (p Progress) rest(server string) string {
 	if p.Keep {
 		keep = 1
 	}
-	return fmt.Sprintf("%d %d %s %d %s", p.Until, keep, server, p.Record.Offset, strconv.FormatUint(p.Record.Hash, 36))
+	return fmt.Sprintf("%d %d %s %d %s", p.Until, keep, server, p.Record.word(), strconv.FormatUint(p.Record.Hash, 36))
 }
 
 // parseProgress reads what note.lua wrote. What can't be read is no progress.
@@ -94,18 +113,24 @@ func parseProgress(text string) Progress {
 		return none
 	}
 	p := Progress{Keep: fields[4] == "1", server: fields[5]}
+	var word int64
 	var err error
-	for i, to := range map[int]*int64{0: &p.Epoch, 1: &p.Incarnation, 2: &p.Offset, 3: &p.Until, 6: &p.Record.Offset} {
+	for i, to := range map[int]*int64{0: &p.Epoch, 1: &p.Incarnation, 2: &p.Offset, 3: &p.Until, 6: &word} {
 		var one error
 		*to, one = strconv.ParseInt(fields[i], 10, 64)
 		err = errors.Join(err, one)
 	}
-	var one error
-	p.Record.Hash, one = strconv.ParseUint(fields[7], 36, 64)
+	hash, one := strconv.ParseUint(fields[7], 36, 64)
 	if errors.Join(err, one) != nil {
 		return none
 	}
+	p.Record = recordOf(word, hash)
 	return p
+}
+
+// later reports whether a progress is that of a later incarnation, or goes further in the same.
+func (p Progress) later(than Progress) bool {
+	return cmp.Or(cmp.Compare(p.Incarnation, than.Incarnation), cmp.Compare(p.Record.Offset, than.Record.Offset), cmp.Compare(p.Offset, than.Offset)) > 0
 }
 
 // A State is what the sentinels say of one partition, and who says so.
@@ -120,7 +145,7 @@ type State struct {
 	// Lowest is the lowest progress in this epoch. Its Epoch is 0 where a sentinel has none.
 	Lowest Progress
 
-	// Latest is the progress with the highest incarnation and record, of whatever epoch.
+	// Latest is the progress with the highest incarnation, record and offset, of whatever epoch.
 	Latest Progress
 
 	Restarted bool // the lowest progress was noted on another server than this one
@@ -173,7 +198,7 @@ func (s *Session) Look(ctx context.Context) (*State, error) {
 		}
 		text, _ = values[1].(string)
 		all[k] = parseProgress(text)
-		if p := all[k]; p.Incarnation > state.Latest.Incarnation || p.Incarnation == state.Latest.Incarnation && p.Record.Offset > state.Latest.Record.Offset {
+		if p := all[k]; p.later(state.Latest) {
 			state.Latest = p
 		}
 	}

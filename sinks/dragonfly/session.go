@@ -99,7 +99,9 @@ type Batch struct {
 	From, To    int64 // the range of offsets; a Call may begin later
 }
 
-// A Call is the events of one user and one UTC day in a batch. One batch has one call for a user and day.
+// A Call is the events of one user and one UTC day in a batch. One batch has one call for a user and day. One without events has no
+// limit: it moves the watermark of a share, gives up one of an earlier epoch as its mode says, and answers what is due. It is Left where there is
+// no share.
 type Call struct {
 	User   string
 	Day    time.Time // midnight
@@ -194,6 +196,9 @@ func (s *Session) Count(ctx context.Context, b Batch, calls []Call, into []Count
 		return into, doing(err)
 	}
 	for i, c := range second {
+		if c.Outcome == reaches {
+			return into, doing(fmt.Errorf("the offsets of the events of user %s are asked for twice", s.again[i].User))
+		}
 		answers[s.places[i]] = c
 	}
 	return counted, nil
