@@ -87,12 +87,15 @@ type simStore struct {
 	server    int // another number for another process or role
 	history   [][]*thread
 	snapshot  []*thread
+
+	// halves are the users' days without an expiry in a state that was served again: it was saved between half of a script and its repetition.
+	halves map[who]bool
 }
 
 const keptStates = 25
 
 func newSimStore(threads int, oneStream bool) *simStore {
-	s := &simStore{oneStream: oneStream}
+	s := &simStore{oneStream: oneStream, halves: map[who]bool{}}
 	for range threads {
 		s.threads = append(s.threads, newThread())
 	}
@@ -129,6 +132,11 @@ func (s *simStore) cloneThreads() []*thread {
 func (s *simStore) replace(threads []*thread) {
 	s.threads = threads
 	s.server++
+	for _, t := range threads {
+		for key := range t.shares {
+			s.halves[key.who] = s.halves[key.who] || !t.expires[key.who]
+		}
+	}
 	s.history = make([][]*thread, len(threads))
 	s.changed()
 }
