@@ -139,3 +139,16 @@ func TestBlocked_OtherMissingRowsHoldUpTheirCompanyAlone(t *testing.T) {
 		})
 	}
 }
+
+// A company that another program has entered has no audit log yet; its first event begins one.
+func TestApply_BeginsTheAuditLogOfACompanyWithoutOne(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.exec(t, "ALTER TABLE audit_log DISABLE TRIGGER USER", "DELETE FROM audit_log WHERE company_id = '"+b.company+"'", "ALTER TABLE audit_log ENABLE TRIGGER USER",
+		"DELETE FROM company_heads WHERE company_id = '"+b.company+"'")
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	if got := b.row(t, "SELECT seq, action FROM audit_log WHERE company_id = $1", b.company); got != "(1,subscription.upgraded)" {
+		t.Errorf("the audit log is %s", got)
+	}
+}

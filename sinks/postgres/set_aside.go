@@ -108,7 +108,7 @@ func (x *tenantTx) whole() error {
 	switch {
 	case c == nil:
 		return nil
-	case x.audit.Seq == 0:
+	case x.headless:
 		return &stateError{fmt.Errorf("company %s has no row in public.company_heads; insert it, with sequence number and hash of the last record of its audit log", x.state.CompanyID)}
 	case c.Status == tenant.Active && len(x.state.Config) == 0:
 		return &stateError{fmt.Errorf("company %s has no configuration; insert its row into public.company_config", x.state.CompanyID)}

@@ -72,6 +72,7 @@ type loadedRow struct {
 	heldRow
 	LastEffectAt *time.Time
 	auditHead
+	Headless bool // the audit log has records, and where it goes on is lost
 	inboxRow
 	QueueHead                          int64
 	UserOf                             string
@@ -124,7 +125,7 @@ func (x *tenantTx) load(row *loadedRow) {
 	s := &x.state
 	s.CompanyID, s.Config, s.Books, s.Ahead = x.cause.Event.Key, row.Config, row.Books, row.ahead()
 	s.UserOf, s.Users, s.SchemaVersion, s.NewestSchema = row.UserOf, row.Users, row.SchemaVersion, row.NewestSchema
-	x.last, x.audit, x.prior = row.LastEffectAt, row.auditHead, row.inboxRow
+	x.last, x.audit, x.headless, x.prior = row.LastEffectAt, row.auditHead, row.Headless, row.inboxRow
 	if row.EffectAt != nil {
 		s.LastEffect = *row.EffectAt
 	}

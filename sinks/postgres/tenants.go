@@ -334,6 +334,8 @@ type tenantTx struct {
 	last  *time.Time // of the last effect of either topic
 	audit auditHead
 	prior inboxRow
+
+	headless bool // see loadedRow
 }
 
 // run does the next step for the event, and commits if it has written anything.

@@ -40,6 +40,8 @@ SELECT
     h.last_effect_at,
     coalesce(h.audit_seq, 0) AS audit_seq,
     coalesce(h.audit_hash, '') AS audit_hash,
+    -- The log has records, and where it goes on is lost.
+    h.company_id IS NULL AND EXISTS (SELECT FROM public.audit_log AS a WHERE a.company_id = $1) AS headless,
     coalesce(i.state, '') AS inbox_state,
     i.fingerprint,
     coalesce(i.seq, 0) AS inbox_seq,
