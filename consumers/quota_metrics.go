@@ -3,6 +3,7 @@ package consumers
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/events"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -48,6 +49,10 @@ func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
 			Help: "Usage events under another company than their user's that were counted because company events were not applied up to them in time."}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tenantflow_quota_count_seconds",
 			Help: "Time of the calls that count a batch, or a part of one that is judged apart, failed ones included.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
+	}
+	// From 0 on: the increase of a series that begins at its first event does not have it.
+	for _, eventType := range []string{events.TypeQuotaThresholdReached, events.TypeQuotaExceeded} {
+		m.thresholds.WithLabelValues(eventType)
 	}
 	if reg != nil {
 		reg.MustRegister(m.events, m.thresholds, m.rewinds, m.rebuilds, m.remembered, m.moved, m.skips, m.gone, m.filling, m.deferred, m.undecided, m.seconds)

@@ -3,6 +3,7 @@ package consumers_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	kafkago "github.com/segmentio/kafka-go"
 
+	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/model"
@@ -188,5 +190,27 @@ func TestQuota_ACatalogueThatChangesPublishesOnlyWhatIsNew(t *testing.T) {
 		if got[events.QuotaEventID("u", day, percent, 10)] == nil {
 			t.Errorf("no event of %d %%", percent)
 		}
+	}
+}
+
+// A series that begins at its first event has no increase then.
+func TestQuotaThresholdEvents_AreCountedFromZero(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	consumers.NewQuota(consumers.QuotaConfig{Registry: reg})
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "tenantflow_quota_threshold_events_total" {
+			for _, m := range f.GetMetric() {
+				types[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	if want := map[string]float64{events.TypeQuotaExceeded: 0, events.TypeQuotaThresholdReached: 0}; !maps.Equal(types, want) {
+		t.Errorf("%v, want %v", types, want)
 	}
 }
