@@ -66,6 +66,7 @@ const (
 	stateDatabaseExists = "42P04"
 	stateUniqueKey      = "23505"
 	stateTableExists    = "42P07"
+	stateTypeExists     = "42710"
 )
 
 // ensurePostgres connects once, and makes the database if it may.
@@ -193,8 +194,9 @@ func (p *Postgres) makeLock(ctx context.Context) error {
 	if !there {
 		_, err := p.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+migrationLock+" (one boolean PRIMARY KEY CHECK (one)); COMMENT ON TABLE "+migrationLock+
 			" IS 'One row, which migrate locks, so that one runs at a time.'")
-		// Two processes at once: the second one gets one of two errors.
-		if s := state(err); err != nil && s != stateTableExists && s != stateUniqueKey {
+		// Two processes at once: the second one gets one of three errors, by when the first one commits: before it looks for the table,
+		// before it looks for the type of the table's rows, or later.
+		if s := state(err); err != nil && s != stateTableExists && s != stateTypeExists && s != stateUniqueKey {
 			return err
 		}
 	}
