@@ -197,6 +197,7 @@ type shift struct {
 	lease  *Lease
 	work   Work
 	cancel context.CancelCauseFunc
+	ended  <-chan struct{} // closed at the end of a run that stops its task with it; nil: it gives the task back
 
 	mu       sync.Mutex
 	waiting  string
@@ -210,6 +211,9 @@ func (r *Runner) work(ctx context.Context, lease *Lease, stops bool) error {
 	working, cancel := context.WithCancelCause(outlive)
 	defer cancel(nil)
 	s := &shift{Runner: r, lease: lease, cancel: cancel, stopping: lease.Task.State == Stopping}
+	if stops {
+		s.ended = ctx.Done()
+	}
 	lease.noted = s.wait
 	var beside sync.WaitGroup
 	beside.Go(func() { s.keep(working) })
@@ -306,8 +310,13 @@ func (s *shift) stop(ctx context.Context) {
 	})
 }
 
-// asked reports whether the task was asked to stop.
+// asked reports whether the task was asked to stop, also where heed has not had its turn yet.
 func (s *shift) asked() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stopping
