@@ -89,9 +89,6 @@ func (p *quotaPartition) call(user string, day int64, sub *directory.Subscriptio
 	begins := len(offsets)
 	call.Points, offsets = p.sum(call.Thresholds != nil, offsets)
 	call.Offsets = offsets[begins:]
-	if len(p.entries) == 0 {
-		call.Limit = -1
-	}
 	return call, offsets
 }
 
@@ -242,9 +239,6 @@ func (p *quotaPartition) showUse() {
 // countBehind makes a call again for the events from the watermark on. Without any, it is made for what an earlier attempt has made due.
 func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch, call dragonfly.Call, entries []quotaEntry, watermark int64) (dragonfly.Counted, error) {
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
-	if len(p.entries) == 0 {
-		call.Limit = -1 // no event is there to reach a threshold of a limit that has changed since
-	}
 	call.From, call.Events = watermark, len(p.entries)
 	call.Points, call.Offsets = p.sum(call.Thresholds != nil, nil)
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)

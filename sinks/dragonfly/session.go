@@ -99,8 +99,8 @@ type Batch struct {
 	From, To    int64 // the range of offsets; a Call may begin later
 }
 
-// A Call is the events of one user and one UTC day in a batch. One batch has one call for a user and day. One without events has no
-// limit: it moves the watermark of a share, gives up one of an earlier epoch as its mode says, and answers what is due. It is Left where there is
+// A Call is the events of one user and one UTC day in a batch. One batch has one call for a user and day. One without events reaches
+// no threshold: it moves the watermark of a share, gives up one of an earlier epoch as its mode says, and answers what is due. It is Left where there is
 // no share.
 type Call struct {
 	User   string
@@ -251,7 +251,7 @@ func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool)
 		args := append(words[len(words):], evalsha, sha, one, QuotaKey(c.User, c.Day), field, epoch, string(c.Mode), begin, to,
 			c.Events, c.Points, s.expires(c.Day), none, none, none, none)
 		words = words[:len(words)+countArgs]
-		if c.Limit >= 0 && c.Thresholds != nil {
+		if c.Events > 0 && c.Limit >= 0 && c.Thresholds != nil {
 			if l := s.words(limited{c.Limit, c.Thresholds}); l.list != "" {
 				args[12], args[13], args[14] = l.limit, l.least, l.note
 				if offsets || c.Events <= few && len(l.list) <= short {
