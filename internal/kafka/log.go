@@ -116,29 +116,14 @@ func readOffsets(ctx context.Context, client *kafkago.Client, topic string, part
 
 // Bounds reads which offsets the log of a partition holds.
 func Bounds(ctx context.Context, client *kafkago.Client, topic string, partition int) (Range, error) {
-	of, err := boundsOf(ctx, client, topic, []int{partition})
+	of, err := boundsOf(ctx, client, kafkago.ReadUncommitted, topic, []int{partition})
 	return of[partition], err
 }
 
 // StableEnd is where what can be read of a partition ends: where its first open transaction begins, or the end of its log.
 func StableEnd(ctx context.Context, client *kafkago.Client, topic string, partition int) (int64, error) {
-	what := fmt.Sprintf("find where what can be read of %s/%d ends", topic, partition)
-	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{
-		Topics: map[string][]kafkago.OffsetRequest{topic: {kafkago.LastOffsetOf(partition)}}, IsolationLevel: kafkago.ReadCommitted,
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", what, err)
-	}
-	for _, one := range res.Topics[topic] {
-		switch {
-		case one.Partition != partition:
-		case one.Error != nil:
-			return 0, fmt.Errorf("%s: %w", what, one.Error)
-		default:
-			return one.LastOffset, nil
-		}
-	}
-	return 0, fmt.Errorf("%s: the answer does not name it", what)
+	of, err := boundsOf(ctx, client, kafkago.ReadCommitted, topic, []int{partition})
+	return of[partition].To, err
 }
 
 // Ends reads the bounds of all partitions of a topic.
@@ -156,12 +141,12 @@ func Ends(ctx context.Context, client *kafkago.Client, topic string) (map[int]Ra
 			partitions = append(partitions, p.ID)
 		}
 	}
-	return boundsOf(ctx, client, topic, partitions)
+	return boundsOf(ctx, client, kafkago.ReadUncommitted, topic, partitions)
 }
 
 // boundsOf reads the bounds of some partitions. It asks for all at once: a broker that takes a while for each answer would be asked for
-// too long. Without an error it has all of them.
-func boundsOf(ctx context.Context, client *kafkago.Client, topic string, partitions []int) (map[int]Range, error) {
+// too long. Without an error it has all of them. Of what is committed only, the end is where the first open transaction begins.
+func boundsOf(ctx context.Context, client *kafkago.Client, isolation kafkago.IsolationLevel, topic string, partitions []int) (map[int]Range, error) {
 	of := make(map[int]Range, len(partitions))
 	if len(partitions) == 0 {
 		return of, nil
@@ -174,7 +159,7 @@ func boundsOf(ctx context.Context, client *kafkago.Client, topic string, partiti
 	for _, id := range partitions {
 		requests = append(requests, kafkago.FirstOffsetOf(id), kafkago.LastOffsetOf(id))
 	}
-	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
+	res, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}, IsolationLevel: isolation})
 	if err != nil {
 		return nil, fmt.Errorf("read the bounds of %s: %w", name, err)
 	}
