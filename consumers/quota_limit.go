@@ -20,7 +20,7 @@ func thresholdsOf(catalogue *tier.Catalogue) map[string]*dragonfly.Thresholds {
 // events are published; nil: at none.
 //
 // The limit is the subscription's own, the thresholds are those that the user's tier has in this process's catalogue now: they decide who
-// is told, not what is allowed. A tier that is missing there has those of the free one, as it has everything else of it.
+// is told, not what is allowed. A tier that is missing there counts as the free one.
 func (q *Quota) limit(sub *directory.Subscription) (int64, *dragonfly.Thresholds) {
 	if sub == nil || sub.Tier == "" || sub.Limits.DailyAPICalls == tier.Unlimited {
 		return int64(tier.Unlimited), nil
