@@ -93,8 +93,8 @@ func isOwn(sent *pgconn.PgError, company, statement string) bool {
 	case queryCanceled:
 		return true
 	}
-	if place, _, _ := strings.Cut(sent.Where, "\n"); strings.HasSuffix(place, " RAISE") {
-		return true // a function has raised it, with a code that it chose
+	if raised(sent) {
+		return true
 	}
 	switch sent.Code[:2] {
 	case "08", "25", "28", "53", "57": // a connection, a server that is read-only, a login, a disk that is full, a server that stops
