@@ -165,7 +165,7 @@ func (s *Store) booksOnce(ctx context.Context, company string) (*Books, error) {
 		return nil, s.explain(doing, err)
 	}
 	if b.HasSchema {
-		if err := b.readUsers(ctx, conn.Conn()); err != nil {
+		if err := b.readUsers(ctx, conn.Conn(), s.timeout*3/4); err != nil {
 			return nil, s.explain(doing, err)
 		}
 	}
@@ -176,9 +176,14 @@ func (s *Store) booksOnce(ctx context.Context, company string) (*Books, error) {
 }
 
 // readUsers reads the users of the company's own schema. What is wrong with that concerns the company alone, unless it is the server: a
-// lost connection (08), no room (53), a cancel or a shutdown (57), which a company's function has not raised.
-func (b *Books) readUsers(ctx context.Context, conn *pgx.Conn) error {
+// lost connection (08), no room (53), a cancel or a shutdown (57), which a company's function has not raised. A table that is locked and a
+// view that takes very long are the company's: the statement has less time than there is for all of it, so that Postgres can say so.
+func (b *Books) readUsers(ctx context.Context, conn *pgx.Conn, within time.Duration) error {
 	schema := pgx.Identifier{tenant.SchemaOf(b.CompanyID)}.Sanitize()
+	if _, err := conn.Exec(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", within.Milliseconds())); err != nil {
+		return err
+	}
+	began := time.Now()
 	// A statement of every schema would fill the cache of statements.
 	rows, err := conn.Query(ctx, fmt.Sprintf(booksUsersSQL, schema, schema), pgx.QueryExecModeExec)
 	if err == nil {
@@ -190,6 +195,8 @@ func (b *Books) readUsers(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	case !errors.As(err, &sent):
 		b.SchemaFault = err.Error() // a column is of another type
+	case sent.Code == queryCanceled && !raised(sent) && time.Since(began) >= within:
+		b.SchemaFault = fmt.Sprintf("it was not read within %s: it is locked, or a view that takes longer", within)
 	case len(sent.Code) == 5 && slices.Contains([]string{"08", "53", "57"}, sent.Code[:2]) && !raised(sent):
 		return err
 	case strings.HasPrefix(sent.Code, "22"), raised(sent):

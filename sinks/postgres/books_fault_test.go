@@ -1,10 +1,15 @@
 package postgres_test
 
 import (
+	"context"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"tenantflow/internal/tenant"
 	"tenantflow/sinks/postgres"
 )
 
@@ -70,5 +75,28 @@ func TestBooks_ACancelIsNoFinding(t *testing.T) {
 		"subscription_status, subscription_tier, subscription_limits FROM $.gone")
 	if got, err := b.store.Books(t.Context(), b.company); err == nil {
 		t.Errorf("fault %q, want an error", got.SchemaFault)
+	}
+}
+
+func TestBooks_OneSlowOrLockedTableIsAFinding(t *testing.T) {
+	t.Parallel()
+	slow := newBook(t)
+	store := open(t, postgres.Config{DSN: slow.dsn, Timeout: 2 * time.Second})
+	slow.register(t)
+	slow.sql(t, "ALTER TABLE $.users RENAME TO gone", "CREATE VIEW $.users AS SELECT user_id, email || pg_sleep(60)::text AS email, subscription_status, subscription_tier, subscription_limits FROM $.gone")
+	locked := slow.another(t)
+	locked.register(t)
+	holder, err := pgx.Connect(t.Context(), slow.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = holder.Close(context.Background()) })
+	if _, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE "+pgx.Identifier{tenant.SchemaOf(locked.company), "users"}.Sanitize()+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]*book{"a view that takes a minute": slow, "a locked table": locked} {
+		if fault := b.readBooks(t, store); !strings.Contains(fault, "1.5s") {
+			t.Errorf("%s: fault %q", name, fault)
+		}
 	}
 }
