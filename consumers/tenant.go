@@ -251,7 +251,7 @@ func (p *tenantPartition) publish(ctx context.Context, all bool) error {
 	ctx, cancel := outlive(ctx)
 	defer cancel()
 	results := p.config.results(p.done, p.spans)
-	if err := p.Publish(ctx, results); err != nil {
+	if err := p.config.inOrder(ctx, results, p.Publish); err != nil {
 		return err
 	}
 	p.config.Step(TenantPublished)
@@ -273,10 +273,33 @@ func (c *TenantConfig) results(done []postgres.Applied, spans []trace.Context) [
 			by = spans[i]
 		}
 		for _, r := range one.Results {
-			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event, Span: by})
+			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event, Partition: r.Partition, Span: by})
 		}
 	}
 	return all
+}
+
+// inOrder publishes first what this service itself will read, so that it is in the log when a result is read. So what a publisher sends
+// after it has read that a company is closed stands behind the end of its subscription.
+func (c *TenantConfig) inOrder(ctx context.Context, results []kafka.Result, publish func(context.Context, []kafka.Result) error) error {
+	var inputs, others []kafka.Result
+	for _, r := range results {
+		switch r.Topic {
+		case c.TopicPrefix + events.TopicSubscription, c.TopicPrefix + events.TopicUsage:
+			inputs = append(inputs, r)
+		default:
+			others = append(others, r)
+		}
+	}
+	for _, some := range [][]kafka.Result{inputs, others} {
+		if len(some) == 0 {
+			continue
+		}
+		if err := publish(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // outlive gives a publication that was begun some seconds to its end when ctx is done: what was given up may still be published, by the client

@@ -11,6 +11,7 @@ import (
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/kafka"
+	"tenantflow/internal/tenant"
 )
 
 // messages reads a whole input topic.
@@ -74,7 +75,7 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 	pay := fmt.Sprintf(`"payment_id":"%s-p"`, id)
 	ended := "SELECT count(*) FROM inbox WHERE source = '/tenantflow/schedule' AND state = 'done'"
 	live.start(t, tenantService{})
-	for i := range 4 {
+	for i := range 5 {
 		live.send(t, registration(company(i), began.Add(-time.Hour)))
 	}
 	live.send(t,
@@ -83,7 +84,8 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 		event(1, events.TypeUpgradeRequested, `"new_tier":"pro","payment":{`+pay+`}`, began),
 		event(1, events.TypePaymentFailed, pay, began.AddDate(0, 0, 1)),
 		event(2, events.TypeUpgradeRequested, `"new_tier":"enterprise"`, began),
-		event(2, events.TypeDowngradeRequested, `"new_tier":"pro"`, began.AddDate(0, 0, 5)))
+		event(2, events.TypeDowngradeRequested, `"new_tier":"pro"`, began.AddDate(0, 0, 5)),
+		event(4, events.TypeUpgradeRequested, `"new_tier":"pro"`, began.AddDate(0, 1, 5)))
 	enginetest.Await(t, "what is due to be published and done", func() bool { return live.query(t, ended)[0] == "(3)" })
 	third := time.Now().UTC().AddDate(0, 0, -1).Truncate(time.Second)
 	live.send(t,
@@ -94,21 +96,27 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 		event(3, events.TypeConfigUpdated, `"config":{"a":1}`, third))
 	live.awaitConsumed(t)
 	live.send(t, event(3, events.TypeUpgradeRequested, `"new_tier":"enterprise"`, third.Add(-time.Hour)))
+	live.send(t, event(4, events.TypeCompanyClosed, "", third))
+	live.awaitConsumed(t)
+	live.awaitPublished(t) // who reads that the company is closed is behind the end of its subscription
+	live.send(t, event(4, events.TypeUpgradeRequested, `"new_tier":"enterprise"`, third.Add(-time.Minute)))
 	live.awaitConsumed(t)
 	live.awaitPublished(t)
 	want := live.books(t)
-	for i, held := range []string{"(free,cancelled,0)", "(free,expired,0)", "(pro,active,4900)", "(enterprise,active,49900)"} {
+	for i, held := range []string{"(free,cancelled,0)", "(free,expired,0)", "(pro,active,4900)", "(enterprise,active,49900)", "(pro,cancelled,4900)"} {
 		if got := live.query(t, "SELECT tier, status, price_minor FROM subscriptions WHERE company_id = '"+company(i)+"'"); got[0] != held {
 			t.Errorf("company %d: %v, want %s", i, got, held)
 		}
 	}
-	if got := live.query(t, "SELECT company_id, sum(amount_minor) FILTER (WHERE transaction_type <> 'upgrade' OR old_tier = 'free') FROM billing_transactions GROUP BY 1 ORDER BY 1"); len(got) != 4 ||
-		!strings.HasSuffix(got[0], ",4900)") || !strings.HasSuffix(got[1], ",4900)") || !strings.HasSuffix(got[2], ",54800)") || !strings.HasSuffix(got[3], ",4900)") {
+	if got := live.query(t, "SELECT company_id, sum(amount_minor) FILTER (WHERE transaction_type <> 'upgrade' OR old_tier = 'free') FROM billing_transactions GROUP BY 1 ORDER BY 1"); len(got) != 5 ||
+		!strings.HasSuffix(got[0], ",4900)") || !strings.HasSuffix(got[1], ",4900)") || !strings.HasSuffix(got[2], ",54800)") || !strings.HasSuffix(got[3], ",4900)") || !strings.HasSuffix(got[4], ",4900)") {
 		t.Errorf("charged: %v", got)
 	}
-	registrations := live.messages(t, events.TopicCompany)
+	companyEvents := live.messages(t, events.TopicCompany)
 	everything := live.messages(t, events.TopicSubscription)
-	sent := slices.DeleteFunc(slices.Clone(everything), func(m tenantMessage) bool { return strings.Contains(string(m.Value), `"due_at"`) })
+	sent := slices.DeleteFunc(slices.Clone(everything), func(m tenantMessage) bool {
+		return strings.Contains(string(m.Value), `"due_at"`) && !strings.Contains(string(m.Value), tenant.DueClosing)
+	})
 	if len(everything) == len(sent) {
 		t.Fatal("nothing due is in the log")
 	}
@@ -117,7 +125,7 @@ func TestBooks_LiveAndBacklogAreEqual(t *testing.T) {
 			t.Parallel()
 			// A server of its own: the roles of companies belong to it.
 			f := newTenantFixture(t, enginetest.SharedKafka(t), postgrestest.On(t, enginetest.Postgres(t).DSN()))
-			f.send(t, slices.Concat(registrations, log)...)
+			f.send(t, slices.Concat(companyEvents, log)...)
 			f.start(t, tenantService{})
 			f.awaitConsumed(t)
 			f.awaitPublished(t)

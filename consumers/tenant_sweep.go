@@ -225,7 +225,7 @@ func (s *TenantSweeper) publish(ctx context.Context, done []postgres.Applied) er
 		return s.results.Publish(ctx, results, func(error) {})
 	}
 	results := s.config.results(done, nil)
-	if err := publish(ctx, results); err != nil {
+	if err := s.config.inOrder(ctx, results, publish); err != nil {
 		return err
 	}
 	return s.config.published(ctx, done, results, publish)

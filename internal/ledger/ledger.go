@@ -183,6 +183,11 @@ func (l *Ledger) write(c *company, cause *tenant.Cause, d *tenant.Decision) {
 		closed := *s.Company
 		closed.Status = tenant.Closed
 		s.Company = &closed
+		if s.Subscription != nil { // nothing is sent between the closing and the event that ends it
+			ended := *s.Subscription
+			ended.ClosedAt = &d.At
+			s.Subscription = &ended
+		}
 	}
 	if d.Purge {
 		for _, u := range c.users {

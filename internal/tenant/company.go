@@ -164,28 +164,3 @@ func (r *Rules) upgradeSchema(d *Decision, s *State, p *events.SchemaUpgradeRequ
 	}
 	return d
 }
-
-// closeCompany ends a company. Its data stays, unless it is to be purged.
-func (r *Rules) closeCompany(d *Decision, s *State, p *events.CompanyClosed) *Decision {
-	d.Close, d.Purge = true, p.Purge
-	var dropped *Renewal
-	if s.Subscription != nil {
-		next := *s.Subscription
-		next.stay()
-		next.Status, next.GraceUntil, next.RenewalUntil = StatusCancelled, nil, nil
-		dropped = d.dropRenewal(&next)
-		d.Subscription = &next
-	}
-	d.note("company.closed", map[string]any{"purged": p.Purge})
-	d.Outputs = func(Written) []Output {
-		out := []Output{{Topic: events.TopicCompanyResults, Type: events.TypeCompanyArchived, Data: map[string]any{
-			"company_id": s.CompanyID, "purged": p.Purge, "archived_at": stamp(d.At),
-		}}}
-		out = append(out, s.renewalDropped(dropped)...)
-		if p.Purge {
-			out = append(out, Output{Topic: events.TopicCompanyConfig, Tombstone: true, Data: map[string]any{"company_id": s.CompanyID}})
-		}
-		return out
-	}
-	return d
-}

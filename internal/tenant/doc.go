@@ -11,8 +11,8 @@
 //
 // Only events of subscription.events move a subscription in time. What is due to it at or before such an event's time happens before
 // the event, whatever the event is. What the clock alone says is due comes as an event of the log, too (subscription.due.v1). So periods,
-// amounts and tiers follow from the log and not from when it is read. The one exception is the closing of a company, which is an event of
-// the other topic: what is handled after it is refused, whatever its time.
+// amounts and tiers follow from the log and not from when it is read. The closing of a company comes over the other topic; the subscription
+// ends with it where the log of subscription.events says so, by an event that is published when the company is closed.
 package tenant
 
 import (
@@ -135,6 +135,8 @@ type Subscription struct {
 	Renewal *Renewal
 	// Expired is what an expiry has ended; nil: none has, or it can't come back.
 	Expired *Term
+	// ClosedAt is when it ended with its company; nil: it has not. Its tier and period stay.
+	ClosedAt *time.Time
 	// Partition is the one of the subscription topic that decides about the company; nil: none yet.
 	Partition *int
 }
@@ -248,6 +250,7 @@ type Decision struct {
 	Migrate      *int64 // bring the tables to this version; 0: the newest
 	Close        bool
 	Purge        bool // with Close
+	Forget       bool // delete the subscription: the company is purged, and no event will change it
 	Transaction  *Transaction
 	Payment      *Payment // write it
 	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period. Empty: none.
@@ -292,6 +295,10 @@ type Output struct {
 	Topic string // without prefix
 	Type  string
 	Data  map[string]any
+	// Event is an event with an identity of its own, in place of Data; nil: it is a result of the cause.
+	Event *events.Envelope
+	// Partition is the one that the event is for; nil: that of the key.
+	Partition *int
 	// Tombstone: no event, but the mark that there is none any more for the company.
 	Tombstone bool
 }

@@ -25,10 +25,10 @@ type Due struct {
 	At   time.Time
 }
 
-// Due lists what is scheduled for the subscription, in the order in which it happens. Nothing is for a company that is closed.
+// Due lists what is scheduled for the subscription, in the order in which it happens. Nothing is for one that was closed with its company.
 func (s *State) Due() []Due {
 	sub := s.Subscription
-	if s.Company == nil || s.Company.Status != Active || sub == nil {
+	if sub == nil || sub.ClosedAt != nil {
 		return nil
 	}
 	var all []Due
@@ -74,6 +74,8 @@ func (r *Rules) happen(d *Decision, s *State, next *Subscription, c *Cause, p *e
 	}
 	var err error
 	switch p.Kind {
+	case DueClosing:
+		d = r.closeSubscription(d, s, next)
 	case DuePeriodEnd:
 		d, err = r.atPeriodEnd(d, s, next)
 	case DueRenewal:

@@ -32,6 +32,8 @@ type ledger struct {
 	payments     map[string]*tenant.Payment
 	transactions map[string]*tenant.Transaction
 	results      map[string]tenantmodel.Result
+	// sent are the events with an identity of their own that were published.
+	sent []tenant.Output
 	// paid are the paid periods in the order in which they began.
 	paid []tenant.Term
 }
@@ -217,6 +219,17 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	if d.Create != nil {
 		s.Company = d.Create
 	}
+	if d.Close {
+		closed := *s.Company
+		closed.Status = tenant.Closed
+		if d.Purge {
+			closed.Status, s.Config = tenant.Purged, nil
+		}
+		s.Company = &closed
+	}
+	if s.Company.Status == tenant.Purged && (d.Config != nil || d.Seat || d.ListUsers) {
+		l.t.Fatalf("%s wants users or a configuration of a purged company", c.Event.Type)
+	}
 	if d.Config != nil {
 		s.Config, w.Config = d.Config, d.Config
 	}
@@ -252,9 +265,20 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 			}
 		}
 	}
-	l.belong(c)
+	if d.Forget {
+		s.Subscription = nil
+	} else {
+		l.belong(c)
+	}
 	n := map[string]int{}
 	for _, out := range d.Outputs(w) {
+		if out.Event != nil {
+			l.sent = append(l.sent, out)
+			continue
+		}
+		if out.Tombstone {
+			continue
+		}
 		l.publish(c, out, n[out.Type])
 		n[out.Type]++
 	}
@@ -307,7 +331,9 @@ func (l *ledger) follow(c *tenant.Cause, was, is *tenant.Subscription) {
 		l.t.Fatalf("a period from %s to %s", is.PeriodStart, is.PeriodEnd)
 	case (is.Status == tenant.StatusPastDue) != (is.GraceUntil != nil):
 		l.t.Fatalf("status %s, grace until %v", is.Status, is.GraceUntil)
-	case paid != (is.Status == tenant.StatusPastDue || is.RenewalUntil != nil):
+	case is.ClosedAt != nil && len((&tenant.State{Subscription: is}).Due()) > 0:
+		l.t.Fatalf("something is due to a closed subscription: %+v", is)
+	case is.ClosedAt == nil && paid != (is.Status == tenant.StatusPastDue || is.RenewalUntil != nil):
 		l.t.Fatalf("%s that ends never, or %s that does: %+v", is.Tier, is.Tier, is)
 	case !paid && is.PendingTier != "", is.CancelAtEnd && is.PendingTier != tier.Free, (is.PendingTier == "") != (is.PendingAt == nil):
 		l.t.Fatalf("pending %q at %v", is.PendingTier, is.PendingAt)
@@ -351,6 +377,11 @@ func (l *ledger) world() *tenantmodel.World {
 	w := tenantmodel.NewWorld()
 	w.Inbox, w.Results = l.inbox, l.results
 	if c := l.state.Company; c != nil {
+		if c.Status == tenant.Purged {
+			w.Companies[l.company] = tenantmodel.Company{Status: c.Status, Currency: c.Currency}
+			l.money(w)
+			return w
+		}
 		w.Companies[l.company] = tenantmodel.Company{Status: c.Status, Currency: c.Currency, BillingEmail: c.BillingEmail}
 		w.Users[l.company+"-u"] = tenantmodel.User{CompanyID: l.company, Email: "u@x", Status: "active"}
 		w.Configs[l.company] = l.state.Config
@@ -372,6 +403,12 @@ func (l *ledger) world() *tenantmodel.World {
 		}
 		w.Subscriptions[l.company] = row
 	}
+	l.money(w)
+	return w
+}
+
+// money is what is left of the books of a company, whatever becomes of it.
+func (l *ledger) money(w *tenantmodel.World) {
 	for id, tx := range l.transactions {
 		row := tenantmodel.Transaction{CompanyID: l.company, Type: tx.Type, OldTier: tx.OldTier, NewTier: tx.NewTier, AmountMinor: tx.Adjustment.AmountMinor, Currency: tx.Adjustment.Currency,
 			PeriodStart: tx.Adjustment.PeriodStart, PeriodEnd: tx.Adjustment.PeriodEnd}
@@ -387,11 +424,13 @@ func (l *ledger) world() *tenantmodel.World {
 		w.Transactions[id] = row
 	}
 	for id, p := range l.payments {
-		row := tenantmodel.Payment{CompanyID: p.CompanyID, Status: p.Status, Currency: p.Currency, TransactionID: p.TransactionID, PeriodStart: at(p.PeriodStart)}
+		row := tenantmodel.Payment{CompanyID: p.CompanyID, Status: p.Status, Currency: p.Currency, TransactionID: p.TransactionID}
+		if p.PeriodStart != nil {
+			row.PeriodStart = *p.PeriodStart
+		}
 		if p.AmountMinor != nil {
 			row.AmountMinor = *p.AmountMinor
 		}
 		w.Payments[id] = row
 	}
-	return w
 }

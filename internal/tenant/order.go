@@ -25,7 +25,7 @@ func Next(s *State, c *Cause) Step {
 	named, isDue := c.Payload.(*events.SubscriptionDue)
 	behind := s.Queue.Head != 0 && s.Queue.Head != s.Queue.Own
 	switch {
-	case isDue && c.Appended.Before(named.DueAt):
+	case isDue && named.Kind != DueClosing && c.Appended.Before(named.DueAt):
 		return Drop // whatever the state will be
 	case s.Company == nil && !registers, s.Queue.Blocked && s.Queue.Own == 0, s.Queue.Blocked && behind && s.Company != nil:
 		return Enqueue
@@ -36,6 +36,9 @@ func Next(s *State, c *Cause) Step {
 	}
 	due := s.Due()
 	switch {
+	case isDue && named.Kind == DueClosing && s.closed():
+		return Drop
+	case isDue && named.Kind == DueClosing: // by its place, whenever that is; and what is due before it comes before it
 	case isDue && lists(due, named):
 		return DueFirst
 	case isDue:

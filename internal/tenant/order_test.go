@@ -57,10 +57,32 @@ func TestNext_SaysWhatComesFirst(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
-	// A closed company has nothing due.
-	s := &tenant.State{Company: &tenant.Company{Status: tenant.Closed}, Subscription: &tenant.Subscription{Term: tenant.Term{PendingAt: &due}}}
-	if got := tenant.Next(s, &tenant.Cause{Event: &events.Event{Envelope: events.Envelope{Time: due}}, Payload: named, Appended: due}); got != tenant.Drop {
-		t.Errorf("of a closed company: %d", got)
+	// A closed subscription has nothing due. It is not closed before its own topic says so.
+	closing := &events.SubscriptionDue{Kind: tenant.DueClosing, DueAt: due}
+	for _, c := range []struct {
+		name    string
+		closed  *time.Time
+		status  string
+		payload *events.SubscriptionDue
+		after   time.Duration
+		want    tenant.Step
+	}{
+		{"closed", &due, tenant.Closed, named, 0, tenant.Drop},
+		{"closed again", &due, tenant.Closed, closing, 0, tenant.Drop},
+		{"of a closed company", nil, tenant.Closed, named, 0, tenant.DueFirst},
+		{"the closing, with something due before", nil, tenant.Closed, closing, 0, tenant.DueFirst},
+		{"the closing, before what is due", nil, tenant.Closed, closing, -time.Second, tenant.Apply},
+		{"the closing, of a company that is not closed yet", nil, tenant.Active, closing, -time.Second, tenant.Apply},
+	} {
+		s := &tenant.State{Company: &tenant.Company{Status: c.status}, Subscription: &tenant.Subscription{ClosedAt: c.closed, Term: tenant.Term{PendingAt: &due}}}
+		at := due.Add(c.after)
+		if got := tenant.Next(s, &tenant.Cause{Event: &events.Event{Envelope: events.Envelope{Time: at}}, Payload: c.payload, Appended: due}); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+	purged := &tenant.State{Company: &tenant.Company{Status: tenant.Purged}}
+	if got := tenant.Next(purged, &tenant.Cause{Event: &events.Event{Envelope: events.Envelope{Time: due}}, Payload: closing, Appended: due}); got != tenant.Drop {
+		t.Errorf("of a purged company: %d", got)
 	}
 }
 

@@ -61,6 +61,24 @@ func (r *Rules) Decide(s *State, c *Cause) (*Decision, error) {
 	if registered, ok := c.Payload.(*events.CompanyRegistered); ok {
 		return r.register(d, s, registered)
 	}
+	if !moves(c.Payload) {
+		return r.decideCompany(d, s, c)
+	}
+	switch {
+	case s.closed():
+		return d.refuse(CompanyClosed, "the company is closed"), nil
+	case s.Subscription == nil:
+		return nil, fmt.Errorf("company %s has no subscription; insert its row into public.subscriptions", s.CompanyID)
+	}
+	d, err := r.decideSubscription(d, s, c)
+	if err == nil && s.Company.Status == Purged {
+		d.ofPurged()
+	}
+	return d, err
+}
+
+// decideCompany decides an event of company.events.
+func (r *Rules) decideCompany(d *Decision, s *State, c *Cause) (*Decision, error) {
 	if closing, ok := c.Payload.(*events.CompanyClosed); ok && closing.Purge && s.Company.Status == Closed {
 		return r.closeCompany(d, s, closing), nil // what was kept is not to be kept any longer
 	}
@@ -82,9 +100,11 @@ func (r *Rules) Decide(s *State, c *Cause) (*Decision, error) {
 	case *events.CompanyClosed:
 		return r.closeCompany(d, s, p), nil
 	}
-	if s.Subscription == nil {
-		return nil, fmt.Errorf("company %s has no subscription; insert its row into public.subscriptions", s.CompanyID)
-	}
+	return nil, fmt.Errorf("no rule for an event of type %s", c.Event.Type)
+}
+
+// decideSubscription decides an event of subscription.events.
+func (r *Rules) decideSubscription(d *Decision, s *State, c *Cause) (*Decision, error) {
 	next := *s.Subscription
 	next.Partition = &c.Partition
 	switch p := c.Payload.(type) {

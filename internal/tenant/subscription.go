@@ -312,12 +312,15 @@ func (r *Rules) toFree(next *Subscription, at time.Time, status string) {
 
 // changeTier has a changed subscription written, with all that follows from its tier.
 func (r *Rules) changeTier(d *Decision, s *State, next *Subscription) error {
+	d.Subscription, d.Seat = next, true
+	if s.Company.Status == Purged {
+		return nil // it has no configuration
+	}
 	entry, _ := r.catalogue.Tier(next.Tier)
 	config, err := withTier(s.Config, s.CompanyID, next.Tier, next.Limits, entry.SupportLevel)
 	if err != nil {
 		return err
 	}
-	d.Subscription, d.Seat = next, true
 	// Postgres writes the same object in another way.
 	before, err := object(s.Config)
 	if err != nil {

@@ -18,7 +18,8 @@
 //     expiry have none.
 //   - A configuration is published when it is registered, when the company patches it and when the tier changes; a renewal that keeps
 //     the tier publishes none.
-//   - A company that is closed keeps its tier; what else becomes of its subscription is not judged.
+//   - A company that is closed keeps its tier; what else becomes of its subscription is not judged. The subscription ends where the closing
+//     stands in the log of subscription.events.
 //   - A purged company leaves its row, its transactions and its payments.
 //   - A rejected event leaves no trace but its row in the inbox and its result.
 //   - A renewal is judged in this order: is there something that could go on, is it the same period again, does the company leave, the

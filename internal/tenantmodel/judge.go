@@ -16,6 +16,8 @@ type judge struct {
 	plans     map[string]plan
 	companies map[string]*company
 	userOf    map[string]string // company of every user there is
+	// logged: the events of the schedule are in the log that is judged. Else the judge makes those that must come.
+	logged bool
 }
 
 // A company holds the judge's state of a company.
@@ -24,6 +26,8 @@ type company struct {
 	email      string
 	config     map[string]any // what it has set itself
 	last       time.Time      // of its last effect by subscription.events
+	own        time.Time      // of its last effect by company.events
+	shut       bool           // its subscription is: no event changes it
 	users      []member       // in the order in which they came
 	sub        subscription
 }
@@ -76,7 +80,7 @@ func (j *judge) apply(e *Event) (code string) {
 	}
 	switch {
 	case e.Type == events.TypeSubscriptionDue:
-		if c != nil && c.status == active {
+		if c != nil && !c.shut {
 			j.due(c, e)
 		}
 		return ""
@@ -84,10 +88,12 @@ func (j *judge) apply(e *Event) (code string) {
 		code = j.register(e, c)
 	case c == nil:
 		code = "unknown_company"
-	case c.status != active:
+	case e.Topic == events.TopicCompany && c.status != active && !purges(e, c), e.Topic == events.TopicSubscription && c.shut:
 		code = "company_closed"
 	case e.Topic == events.TopicCompany:
-		code = j.company(e, c)
+		if code = j.company(e, c); code == "" {
+			c.own = later(e.Time, c.own)
+		}
 	default:
 		j.settle(c, later(e.Time, c.last), e)
 		code = j.subscription(e, c)
@@ -204,10 +210,18 @@ func (j *judge) company(e *Event, c *company) string {
 				delete(j.userOf, m.id)
 			}
 		}
-		j.withdrawn(e, c, c.drop())
 		j.result(e, events.TopicCompanyResults, events.TypeCompanyArchived, 0, map[string]any{"purged": purge})
+		if !j.logged && !c.shut {
+			j.meet(c, deadline{"closing", later(e.Time, c.own)}, e)
+		}
 	}
 	return ""
+}
+
+// purges reports whether an event purges a company that was archived before.
+func purges(e *Event, c *company) bool {
+	purge, _ := e.Data["purge"].(bool)
+	return e.Type == events.TypeCompanyClosed && purge && c.status == "closed"
 }
 
 // patchable reports whether a company may set what it wants to. Only what the generator makes is recognised.

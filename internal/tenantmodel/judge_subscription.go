@@ -54,7 +54,7 @@ func (s *subscription) deadlines() []deadline {
 
 // settle does what is due at a time. before is the event that has to wait for it; nil: none.
 func (j *judge) settle(c *company, at time.Time, before *Event) {
-	for c.status == active {
+	for !c.shut {
 		all := c.sub.deadlines()
 		if len(all) == 0 || all[0].at.After(at) {
 			return
@@ -66,6 +66,10 @@ func (j *judge) settle(c *company, at time.Time, before *Event) {
 // due does what an event of the schedule names, and what comes before that, if it still is due.
 func (j *judge) due(c *company, e *Event) {
 	named := deadline{text(e, "kind"), moment(e, "due_at")}
+	if named.kind == "closing" {
+		j.meet(c, named, e)
+		return
+	}
 	if e.Appended.Before(named.at) {
 		return
 	}
@@ -80,8 +84,15 @@ func (j *judge) meet(c *company, d deadline, before *Event) {
 	if before != nil {
 		e.Phase = before.Phase
 	}
+	if d.kind == "closing" {
+		j.settle(c, later(d.at, c.last), e)
+	}
 	j.world.Inbox[identity(e)] = "done"
 	switch {
+	case d.kind == "closing":
+		c.now(d.at)
+		j.withdrawn(e, c, c.drop())
+		c.shut = true
 	case d.kind == "renewal":
 		j.beginAhead(e, c)
 	case d.kind != "period_end":

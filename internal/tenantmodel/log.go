@@ -10,7 +10,11 @@ type Event = generate.TenantEvent
 type Judge struct{ judge *judge }
 
 // NewJudge returns a judge of an empty world.
-func NewJudge() *Judge { return &Judge{newJudge()} }
+func NewJudge() *Judge {
+	j := newJudge()
+	j.logged = true
+	return &Judge{j}
+}
 
 // Apply does what an event must do. An identity comes once, but for events of the schedule.
 func (j *Judge) Apply(e Event) { j.judge.Apply(&e) }

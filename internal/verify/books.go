@@ -80,7 +80,8 @@ func (v *Verifier) checkCompany(ctx context.Context, company string, report *Rep
 // follows from its audit log, whose chain shows whether it was changed.
 type booksCheck struct {
 	*postgres.Books
-	told bool // the audit log is whole, and begins with the company's registration
+	told   bool // the audit log is whole, and begins with the company's registration
+	closed bool // the subscription ended with the company
 
 	now       told
 	explained map[string]bool // transactions that an effect has made
@@ -207,6 +208,8 @@ func (b *booksCheck) effect(e *postgres.BookedEffect) {
 			b.follow(d.Tier)
 		}
 		b.renewed(e, &d)
+	case "subscription.closed":
+		b.closed = true
 	case "subscription.cancelled":
 		b.follow(d.Tier)
 		free()

@@ -33,7 +33,7 @@ func (b *booksCheck) subscription() {
 	}
 	switch {
 	case !b.told: // made by hand: its rows need not fit together
-	case b.Status != tenant.Active: // a company that was closed keeps its tier
+	case b.Status != tenant.Active, b.closed: // it keeps its tier
 	case s.Status == tenant.StatusPastDue && (s.GraceUntil == nil || s.PriceMinor == 0):
 		say("it is past due without a grace period or without a price")
 	case s.Status == tenant.StatusPastDue && s.Received >= s.Charged:

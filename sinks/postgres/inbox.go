@@ -59,6 +59,8 @@ type Result struct {
 	Key   string
 	// Event is nil for a tombstone: a record without a value.
 	Event *events.Envelope
+	// Partition is the one that the event is for; nil: that of the key.
+	Partition *int
 }
 
 // inboxResult is the column result.
@@ -76,14 +78,26 @@ type inboxOutcome struct {
 	Type    string          `json:"type,omitempty"` // empty: a tombstone
 	Ordinal int             `json:"ordinal"`
 	Data    json.RawMessage `json:"data,omitempty"`
+	// Event is the identity of an event that is no result; nil: its identity is made of the cause's.
+	Event     *inboxIdentity `json:"event,omitempty"`
+	Partition *int           `json:"partition,omitempty"`
+}
+
+type inboxIdentity struct {
+	Source string    `json:"source"`
+	ID     string    `json:"id"`
+	Time   time.Time `json:"time"`
 }
 
 func (r *inboxResult) encode(outputs []tenant.Output, company string) ([]byte, error) {
 	r.Company, r.Events = company, make([]inboxOutcome, 0, len(outputs))
 	ordinals := map[string]int{}
 	for _, o := range outputs {
-		one := inboxOutcome{Topic: o.Topic}
-		if !o.Tombstone {
+		one := inboxOutcome{Topic: o.Topic, Partition: o.Partition}
+		switch {
+		case o.Event != nil:
+			one.Type, one.Data, one.Event = o.Type, o.Event.Data, &inboxIdentity{o.Event.Source, o.Event.ID, o.Event.Time}
+		case !o.Tombstone:
 			one.Type, one.Ordinal = o.Type, ordinals[o.Type]
 			ordinals[o.Type]++
 			var err error
@@ -114,8 +128,12 @@ func readApplied(cause *events.Envelope, stored []byte) (*Applied, error) {
 	one := &Applied{Source: cause.Source, ID: cause.ID, Company: r.Company}
 	origin := &events.Envelope{Source: cause.Source, ID: cause.ID, TraceParent: r.TraceParent, TraceState: r.TraceState}
 	for _, o := range r.Events {
-		result := Result{Topic: o.Topic, Key: r.Company}
-		if o.Type != "" {
+		result := Result{Topic: o.Topic, Key: r.Company, Partition: o.Partition}
+		switch {
+		case o.Event != nil:
+			result.Event = &events.Envelope{Source: o.Event.Source, ID: o.Event.ID, Type: o.Type, Time: o.Event.Time, DataContentType: "application/json",
+				TraceParent: r.TraceParent, TraceState: r.TraceState, Data: o.Data}
+		case o.Type != "":
 			result.Event = events.NewResult(r.Consumer, origin, o.Type, o.Ordinal, r.At, o.Data)
 		}
 		one.Results = append(one.Results, result)

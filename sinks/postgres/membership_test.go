@@ -53,7 +53,7 @@ func TestMemberships_AreThoseOfTheEventsTimes(t *testing.T) {
 	want := map[string]directory.Belonging{"7 acme": none, "8 acme": belongs, "11 acme": belongs, "11 other": elsewhere, "12 acme": none, "12 other": none,
 		"13 acme": elsewhere, "13 other": belongs, "23 other": belongs}
 	judge(want)
-	at(&other, events.TypeCompanyClosed, `"purge":true`, 20, "company.archived", "company.config tombstone")
+	at(&other, events.TypeCompanyClosed, `"purge":true`, 20, "subscription.due", "company.archived", "company.config tombstone")
 	want["19 other"], want["20 other"], want["20 acme"], want["23 other"] = belongs, none, none, none
 	judge(want)
 }

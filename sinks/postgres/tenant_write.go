@@ -127,6 +127,9 @@ func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) 
 	if d.Close {
 		x.close(b, d)
 	}
+	if d.Forget {
+		b.Queue("DELETE FROM public.subscriptions WHERE company_id = $1", company)
+	}
 }
 
 // subscription queues the row of the subscription.
@@ -146,7 +149,7 @@ func (x *tenantTx) subscription(b *pgx.Batch, s *tenant.Subscription) {
 	}
 	b.Queue(subscriptionPutSQL, x.state.CompanyID, s.Tier, s.Status, s.PeriodStart, s.PeriodEnd, s.Months, s.PriceMinor, s.Currency,
 		s.PendingTier, s.PendingAt, s.CancelAtEnd, s.GraceUntil, s.RenewalUntil, nextStart, nextEnd, renewal,
-		s.Failed, expired, previous, s.AnchorDay, s.Limits, benefits, s.Partition)
+		s.Failed, expired, previous, s.AnchorDay, s.Limits, benefits, s.Partition, s.ClosedAt)
 }
 
 // seat queues the tier of all users, and who of them is active.
@@ -179,7 +182,7 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	}
 	b.Queue("SELECT public.drop_company_schema($1)", company)
 	b.Queue("SELECT set_config('tenantflow.effective_at', $1::timestamptz::text, true)", d.At) // its users belong to it until then
-	for _, table := range []string{"user_directory", "subscriptions", "company_config"} {
+	for _, table := range []string{"user_directory", "company_config"} {
 		b.Queue("DELETE FROM public."+table+" WHERE company_id = $1", company)
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.

@@ -35,7 +35,7 @@ func TestAPurgeLeavesNoAddressInResultsThatWereOnTheirWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "subscription.due", "company.archived", "company.config tombstone")
 	if err := b.tenants.MarkPublished(t.Context(), registered); err != nil {
 		t.Fatal(err)
 	}

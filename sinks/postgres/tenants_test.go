@@ -307,38 +307,3 @@ func TestUsersComeAndGoWithinTheTier(t *testing.T) {
 	reg.ID, reg.Data = reg.ID+"b", []byte(strings.Replace(strings.Replace(string(reg.Data), `"EUR"`, `"USD"`, 1), `"zz"`, `"`+b.company+`-u1"`, 1))
 	b.apply(t, reg, "company.rejected user_exists")
 }
-
-func TestAClosedCompanyKeepsItsDataAndAPurgedOneItsBooks(t *testing.T) {
-	t.Parallel()
-	b := newBook(t)
-	b.register(t)
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
-	b.apply(t, b.event(events.TypeCompanyClosed, `"reason":"moved away"`), "company.archived")
-	if got := b.row(t, "SELECT status, closed_at IS NOT NULL FROM companies"); got != "(closed,t)" {
-		t.Errorf("closed: %s", got)
-	}
-	if users, err := b.store.Users(t.Context(), []string{b.company + "-u1"}); err != nil || len(users) != 1 || users[0].BillingStatus != "closed" {
-		t.Errorf("the user of a closed company: %+v, %v", users, err)
-	}
-	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.rejected company_closed")
-	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.rejected company_closed")
-	if due, err := b.tenants.Due(t.Context(), 3, time.Time{}, 10); err != nil || len(due) != 0 {
-		t.Errorf("due: %v, %v", due, err)
-	}
-	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
-	for query, want := range map[string]string{
-		"SELECT status, name, billing_email FROM companies":                                                                         "(purged,\"\",\"\")",
-		"SELECT (SELECT count(*) FROM user_directory), (SELECT count(*) FROM subscriptions), (SELECT count(*) FROM company_config)": "(0,0,0)",
-		"SELECT count(*) FROM pg_namespace WHERE nspname = 'tenant_" + b.company + "'":                                              "(0)",
-		"SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_" + b.company + "'":                                                  "(0)",
-		"SELECT count(*) FROM billing_transactions":                                                                                 "(1)",
-		"SELECT count(*) FROM audit_log":                                                                                            "(4)",
-		"SELECT count(*) FROM inbox WHERE result::text LIKE '%acme.example%'":                                                       "(0)",
-	} {
-		if got := b.row(t, query); got != want {
-			t.Errorf("%s: %s, want %s", query, got, want)
-		}
-	}
-	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.rejected company_closed")
-	b.apply(t, b.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","initial_user":{"user_id":"`+b.company+`-u1","email":"z@x"}`), "company.rejected company_exists")
-}

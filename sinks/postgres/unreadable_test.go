@@ -180,7 +180,7 @@ func TestInbox_UnknownMembersAreNotKept(t *testing.T) {
 	if got := b.row(t, "SELECT event FROM inbox WHERE state = 'held'"); strings.Contains(got, "ann@") || !strings.Contains(got, b.company+"-u1") {
 		t.Errorf("held: %s", got)
 	}
-	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true,"contact":"ann@acme.example"`), "company.archived", "company.config tombstone")
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true,"contact":"ann@acme.example"`), "subscription.due", "company.archived", "company.config tombstone")
 	if got := b.row(t, "SELECT count(*) FROM inbox WHERE event IS NOT NULL OR state = 'held' OR inbox::text LIKE '%ann@%'"); got != "(0)" {
 		t.Errorf("after the purge %s rows keep an event", got)
 	}

@@ -23,6 +23,7 @@ SELECT
     s.expired_term AS expired,
     s.limits,
     s.benefits,
+    s.closed_at,
     s.event_partition AS partition,
     b.charged,
     b.tiers,

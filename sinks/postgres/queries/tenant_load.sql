@@ -30,6 +30,7 @@ SELECT
     s.expired_term AS expired,
     coalesce(s.limits, '{}') AS limits,
     s.benefits,
+    s.closed_at,
     s.event_partition AS partition,
     coalesce(b.charged, 0) AS charged,
     coalesce(b.tiers, '{}') AS tiers,

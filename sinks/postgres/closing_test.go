@@ -1,0 +1,154 @@
+package postgres_test
+
+import (
+	"testing"
+	"time"
+
+	"tenantflow/events"
+	"tenantflow/internal/tenant"
+	"tenantflow/sinks/postgres"
+)
+
+// close closes the company, and returns the event that ends its subscription, as it will be read.
+func (b *book) close(t *testing.T, data string, want ...string) *events.Event {
+	t.Helper()
+	done := b.apply(t, b.event(events.TypeCompanyClosed, data), append([]string{"subscription.due", "company.archived"}, want...)...)
+	r := done[0].Results[0]
+	if r.Topic != events.TopicSubscription || r.Key != b.company || r.Event.Source != tenant.DueSource {
+		t.Fatalf("the closing goes to %s, key %s: %+v", r.Topic, r.Key, r.Event)
+	}
+	return &events.Event{Key: r.Key, Envelope: *r.Event}
+}
+
+func TestClosing_KeepsDataAndAPurgeTheBooks(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	done := b.apply(t, b.event(events.TypeCompanyClosed, `"reason":"moved away"`), "subscription.due", "company.archived")
+	closing := done[0].Results[0]
+	if closing.Partition == nil || *closing.Partition != 3 {
+		t.Errorf("the closing is for partition %v, and the company's events come from 3", closing.Partition)
+	}
+	if got := b.row(t, "SELECT status, closed_at IS NOT NULL FROM companies"); got != "(closed,t)" {
+		t.Errorf("closed: %s", got)
+	}
+	if users, err := b.store.Users(t.Context(), []string{b.company + "-u1"}); err != nil || len(users) != 1 || users[0].BillingStatus != "closed" {
+		t.Errorf("the user of a closed company: %+v, %v", users, err)
+	}
+	b.apply(t, b.event(events.TypeConfigUpdated, `"config":{"a":1}`), "company.rejected company_closed")
+	b.apply(t, &events.Event{Key: closing.Key, Envelope: *closing.Event})
+	if got := b.row(t, "SELECT tier, status, closed_at IS NOT NULL, due_at IS NULL FROM subscriptions"); got != "(pro,cancelled,t,t)" {
+		t.Errorf("the subscription: %s", got)
+	}
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"enterprise"`), "subscription.rejected company_closed")
+	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.rejected company_closed")
+	if due, err := b.tenants.Due(t.Context(), 3, time.Time{}, 10); err != nil || len(due) != 0 {
+		t.Errorf("due: %v, %v", due, err)
+	}
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
+	b.isPurged(t, "(5)")
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.rejected company_closed")
+	b.apply(t, b.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","initial_user":{"user_id":"`+b.company+`-u1","email":"z@x"}`), "company.rejected company_exists")
+}
+
+// isPurged checks that nothing is left of the company but its books.
+func (b *book) isPurged(t *testing.T, records string) {
+	t.Helper()
+	for query, want := range map[string]string{
+		"SELECT status, name, billing_email FROM companies":                                                                         "(purged,\"\",\"\")",
+		"SELECT (SELECT count(*) FROM user_directory), (SELECT count(*) FROM subscriptions), (SELECT count(*) FROM company_config)": "(0,0,0)",
+		"SELECT count(*) FROM pg_namespace WHERE nspname = 'tenant_" + b.company + "'":                                              "(0)",
+		"SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_" + b.company + "'":                                                  "(0)",
+		"SELECT count(*) FROM billing_transactions":                                                                                 "(1)",
+		"SELECT count(*) FROM audit_log":                                                                                            records,
+		"SELECT count(*) FROM inbox WHERE result::text LIKE '%acme.example%'":                                                       "(0)",
+	} {
+		if got := b.row(t, query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+}
+
+// What was sent before the closing is in the log before it, and has its effect however late it is read: also where everything is read
+// again and company.events is far ahead, and where it is a purge that has left no users and no configuration.
+func TestClosing_EventsBeforeItHaveTheirEffect(t *testing.T) {
+	t.Parallel()
+	for name, purge := range map[string]bool{"closed": false, "purged": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBook(t)
+			b.register(t)
+			upgrade := b.event(events.TypeUpgradeRequested, `"new_tier":"pro","payment":{"payment_id":"`+b.company+`-p"}`)
+			paid := b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-p","amount_minor":4900,"currency":"USD","paid_at":"2026-01-31T10:03:00Z"`)
+			renewal := b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-31T10:02:00Z"`)
+			var closing *events.Event
+			if purge {
+				closing = b.close(t, `"purge":true`, "company.config tombstone")
+				b.apply(t, upgrade, "subscription.upgraded")
+			} else {
+				closing = b.close(t, "")
+				b.apply(t, upgrade, "subscription.upgraded", "company.config_changed")
+			}
+			b.apply(t, paid, "subscription.payment_recorded")
+			b.apply(t, renewal, "subscription.renewal_recorded")
+			b.apply(t, closing, "subscription.change_withdrawn")
+			b.apply(t, closing) // it comes at least once
+			b.apply(t, b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-q","amount_minor":1,"currency":"USD","paid_at":"2026-01-31T10:03:00Z"`), "subscription.rejected company_closed")
+			if got := b.row(t, "SELECT t.amount_minor, p.status, p.amount_minor FROM billing_transactions AS t JOIN payments AS p USING (transaction_id)"); got != "(4900,received,4900)" {
+				t.Errorf("the books: %s", got)
+			}
+			if purge {
+				b.isPurged(t, "(6)")
+			} else if got := b.row(t, "SELECT config ->> 'subscription_tier' FROM company_config"); got != "(pro)" {
+				t.Errorf("the configuration: %s", got)
+			}
+		})
+	}
+}
+
+// Where subscription.events is read first, the subscription ends before the company does.
+func TestClosing_ReadBeforeTheCompanyIsClosed(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	at := b.clock.Add(time.Hour).UTC()
+	closing := tenant.DueCause(b.company, tenant.Due{Kind: tenant.DueClosing, At: at}).Event
+	b.apply(t, closing)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.rejected company_closed")
+	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"`+b.company+`-u1"`), "company.user_deprovisioned")
+	b.clock = at.Add(-time.Minute)
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
+	if got := b.row(t, "SELECT (SELECT count(*) FROM subscriptions), (SELECT status FROM companies)"); got != "(0,purged)" {
+		t.Errorf("after the closing: %s", got)
+	}
+}
+
+// The closing is a result like any other until it is published: a process that dies before leaves it to another.
+func TestClosing_IsPublishedByAnotherProcess(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	e := b.event(events.TypeCompanyClosed, "")
+	done, err := b.tenants.Apply(t.Context(), e, b.place(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := b.tenants.Unpublished(t.Context(), 0, 10)
+	if err != nil || len(left) != 1 || len(left[0].Results) != 2 {
+		t.Fatalf("left: %+v, %v", left, err)
+	}
+	was, is := done[0].Results[0], left[0].Results[0]
+	if is.Event.ID != was.Event.ID || is.Event.Source != was.Event.Source || !is.Event.Time.Equal(e.Time) || is.Event.Type != events.TypeSubscriptionDue ||
+		string(is.Event.Data) != string(was.Event.Data) {
+		t.Errorf("published again: %+v, was %+v", is.Event, was.Event)
+	}
+	b.apply(t, &events.Event{Key: is.Key, Envelope: *is.Event})
+	if got := b.row(t, "SELECT status, closed_at FROM subscriptions"); got != `(cancelled,"2026-01-31 10:02:00+00")` {
+		t.Errorf("the subscription: %s", got)
+	}
+	if _, err := b.tenants.Apply(t.Context(), &events.Event{Key: b.company, Envelope: events.Envelope{Source: "/test", ID: is.Event.ID, Type: events.TypeSubscriptionDue,
+		Time: e.Time, Data: is.Event.Data}}, postgres.Place{}); !isRejection(err, events.MalformedEnvelope) {
+		t.Errorf("of another source: %v", err)
+	}
+}
