@@ -156,6 +156,7 @@ type quotaPartition struct {
 	calls   []dragonfly.Call
 	heads   []int32 // the first group of each call
 	entries []quotaEntry
+	named   map[int64]string // reservations that they name, by offset
 	counted []dragonfly.Counted
 }
 

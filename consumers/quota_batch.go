@@ -17,6 +17,7 @@ type quotaBatch struct {
 	entries   []quotaEntry
 	index     map[string]int32 // of groups: the latest of a user and day, and with the company behind it, each of them
 	held      int64            // bytes of the groups
+	named     map[int64]string // reservations that events name, by the events' offsets; most name none
 
 	usage events.Usage // scratch
 	key   []byte       // scratch
@@ -62,8 +63,13 @@ const (
 // reset empties the batch.
 func (b *quotaBatch) reset() {
 	clear(b.index)
-	clear(b.groups) // their names are memory of their own
-	*b = quotaBatch{groups: b.groups[:0], entries: b.entries[:0], index: b.index, key: b.key[:0]}
+	clear(b.groups)   // their names are memory of their own
+	const many = 4096 // that a map keeps room for
+	if len(b.named) > many {
+		b.named = nil
+	}
+	clear(b.named)
+	*b = quotaBatch{groups: b.groups[:0], entries: b.entries[:0], index: b.index, named: b.named, key: b.key[:0]}
 }
 
 // Add decodes a record and puts it to its group. What can't be understood is left to the usage consumer, which writes it
@@ -93,6 +99,9 @@ func (b *quotaBatch) Add(r *events.Record) {
 		b.late++
 		return
 	}
+	if b.usage.ReservationID != nil {
+		b.name(r.Offset)
+	}
 	g := b.group(day)
 	at := int32(len(b.entries)) // #nosec G115 -- a batch holds far fewer than 2^31 events
 	b.entries = append(b.entries, quotaEntry{offset: r.Offset, points: b.usage.DataPoints, next: -1,
@@ -105,6 +114,16 @@ func (b *quotaBatch) Add(r *events.Record) {
 	}
 	g.last = at
 	g.newest, g.oldest = max(g.newest, b.usage.Timestamp), min(g.oldest, b.usage.Timestamp)
+}
+
+// name keeps which reservation the event at hand names.
+func (b *quotaBatch) name(offset int64) {
+	const each = 80 // of an entry of the map and a short text
+	if b.named == nil {
+		b.named = map[int64]string{}
+	}
+	b.named[offset] = string(b.usage.ReservationID)
+	b.held += each
 }
 
 // remember adds a record to what is remembered of resends, and reports whether it is one.

@@ -58,7 +58,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]st
 		return nil, err
 	}
 	claims := map[int64]struct{}{}
-	p.calls, p.heads = p.calls[:0], p.heads[:0]
+	p.calls, p.heads, p.named = p.calls[:0], p.heads[:0], b.named
 	// The counter of such a day has expired, by whatever clock.
 	const clocks = time.Hour
 	expired := time.Now().Add(-clocks).UnixMilli() - p.lateness
@@ -89,7 +89,23 @@ func (p *quotaPartition) call(user string, day int64, sub *directory.Subscriptio
 	begins := len(offsets)
 	call.Points, offsets = p.sum(call.Thresholds != nil, offsets)
 	call.Offsets = offsets[begins:]
+	call.Holds = p.reservations()
 	return call, offsets
+}
+
+// reservations gives those that the entries at hand name, each once.
+func (p *quotaPartition) reservations() []string {
+	if len(p.named) == 0 {
+		return nil
+	}
+	var ids []string
+	for i := range p.entries {
+		if id, ok := p.named[p.entries[i].offset]; ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // sum adds up the data points of the entries, and appends their offsets where they are wanted.
@@ -241,6 +257,7 @@ func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch,
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
 	call.From, call.Events = watermark, len(p.entries)
 	call.Points, call.Offsets = p.sum(call.Thresholds != nil, nil)
+	call.Holds = p.reservations()
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)
 	if err != nil {
 		return dragonfly.Counted{}, err

@@ -43,6 +43,7 @@ type deferredEntry struct {
 	quotaEntry
 	company string
 	since   time.Time // when it was put off
+	named   string    // the reservation it names; empty: none
 }
 
 // first is the offset of the first event that waits.
@@ -73,7 +74,7 @@ func (p *quotaPartition) putOff(b *quotaBatch, head *quotaGroup) bool {
 	before, now := len(d.entries), time.Now()
 	for g := head; ; g = &b.groups[g.sibling] {
 		for at := g.first; at >= 0; at = b.entries[at].next {
-			d.entries = append(d.entries, deferredEntry{b.entries[at], g.company, now})
+			d.entries = append(d.entries, deferredEntry{b.entries[at], g.company, now, b.named[b.entries[at].offset]})
 		}
 		if g.sibling < 0 {
 			break
@@ -183,13 +184,18 @@ func (d *deferredDay) counting(claims map[int64]struct{}, into []quotaEntry) []q
 
 // deferredCalls makes a call of each day that something was decided of, and returns those days. known must be of the days' users.
 func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]struct{}) []*deferredDay {
-	p.calls = p.calls[:0]
+	p.calls, p.named = p.calls[:0], map[int64]string{}
 	var called []*deferredDay
 	for i, d := range days {
 		if d.decided == 0 {
 			continue
 		}
 		p.entries = d.counting(claims, p.entries)
+		for _, e := range d.entries[:d.decided] {
+			if e.named != "" {
+				p.named[e.offset] = e.named
+			}
+		}
 		call, _ := p.call(d.user, d.day, p.known[i], nil)
 		call.From = d.entries[0].offset
 		p.calls, called = append(p.calls, call), append(called, d)

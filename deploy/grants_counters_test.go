@@ -58,6 +58,19 @@ func TestGrants_CountersAndCacheWorkWithThem(t *testing.T) {
 	if err := session.Note(t.Context(), dragonfly.Progress{Epoch: begun.Epoch.Number, Offset: 2}); err != nil {
 		t.Error(err)
 	}
+	for _, id := range []string{"a", "b"} {
+		ask := dragonfly.Reservation{User: "u1", ID: id, Calls: 1, TTL: time.Minute, CallLimit: 9, PointsLimit: -1}
+		if got, _, err := store.Reserve(t.Context(), ask, false); err != nil || got.Decision != dragonfly.Granted {
+			t.Errorf("got %+v, %v, want it granted", got, err)
+		}
+	}
+	if err := store.Release(t.Context(), "u1", "a"); err != nil {
+		t.Error(err)
+	}
+	if _, err := session.Count(t.Context(), dragonfly.Batch{Epoch: begun.Epoch.Number, From: 2, To: 3},
+		[]dragonfly.Call{{User: "u1", Day: day, Mode: dragonfly.Clear, Limit: -1, Events: 0, Holds: []string{"b"}}}, nil); err != nil {
+		t.Error(err)
+	}
 	if c, err := store.Counters(t.Context(), "u1", day); err != nil || c.APICalls != 2 {
 		t.Errorf("got %+v, %v, want 2 calls", c, err)
 	}

@@ -21,6 +21,8 @@ type Usage struct {
 	ProcessingTime int64  // processing_time_ms in thousandths of a millisecond, half rounded up
 	BillingPeriod  []byte // YYYY-MM; the UTC month of Timestamp where the event names none
 	Revenue        int64  // revenue_attributed in millionths of the currency unit
+
+	ReservationID []byte // whose hold ends when the event is counted; nil: the event names none. It is not stored
 }
 
 // UsageLimits are the bounds a usage event's timestamp must lie in.

@@ -23,6 +23,7 @@ const noTimestamp = math.MinInt64
 // it, whatever that is.
 func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 	u.Timestamp, u.BillingPeriod, u.Revenue = noTimestamp, nil, 0
+	u.ReservationID = nil
 	if i >= len(text) || text[i] != '{' {
 		return bad
 	}
@@ -94,6 +95,8 @@ func (d *UsageDecoder) object(text []byte, i, depth int, u *Usage) (next int) {
 			if u.Revenue, i, ok = d.revenue(text, i); !ok {
 				return bad
 			}
+		case reservationID:
+			u.ReservationID, i = d.reservation(text, i, depth)
 		default:
 			i = d.scan.skip(text, i, depth)
 		}
@@ -214,13 +217,30 @@ func (d *UsageDecoder) revenue(text []byte, i int) (value int64, next int, ok bo
 	return value * pow10(int64(missing)), next, true
 }
 
+// reservation reads reservation_id. What can't be one is left out: usage is not given up because of a hold that ends by itself.
+func (d *UsageDecoder) reservation(text []byte, i, depth int) (id []byte, next int) {
+	if text[i] != '"' {
+		return nil, d.scan.skip(text, i, depth)
+	}
+	if id, next = d.scan.str(text, i+1); next == bad || !isReservationID(id) {
+		id = nil
+	}
+	return id, next
+}
+
+// ValidReservationID reports whether s is a reservation_id: [A-Za-z0-9_-]{1,64}.
+func ValidReservationID(s string) bool { return isReservationID([]byte(s)) }
+
+func isReservationID(s []byte) bool { return len(s)-1 < 64 && len(s) > 0 && isName(s) }
+
 // ValidID reports whether s is a company_id or user_id: [A-Za-z0-9_-]{1,50}.
 func ValidID(s string) bool { return isID([]byte(s)) }
 
 func isID(s []byte) bool {
-	if len(s)-1 >= 50 || len(s) == 0 {
-		return false
-	}
+	return len(s)-1 < 50 && len(s) > 0 && isName(s)
+}
+
+func isName(s []byte) bool {
 	for _, c := range s {
 		if c|0x20-'a' > 25 && c-'0' > 9 && c != '-' && c != '_' {
 			return false

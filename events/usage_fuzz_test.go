@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/big"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,9 @@ func reference(t *testing.T, d *UsageDecoder, r *Record) (Usage, Reason) {
 		}
 	}
 	want.Timestamp = at.UnixMilli()
+	if id, ok := data["reservation_id"].(string); ok && regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`).MatchString(id) && !strings.HasSuffix(id, "\n") {
+		want.ReservationID = []byte(id)
+	}
 	if _, ok := data["billing_period"]; !ok {
 		want.BillingPeriod = at.UTC().AppendFormat(nil, "2006-01")
 		if y := at.UTC().Year(); y < 0 || y > 9999 {
@@ -94,6 +98,7 @@ func sameUsage(t *testing.T, what string, got, want *Usage) {
 		{"ID", got.ID, want.ID}, {"Source", got.Source, want.Source}, {"CompanyID", got.CompanyID, want.CompanyID},
 		{"UserID", got.UserID, want.UserID}, {"Tier", got.Tier, want.Tier}, {"Service", got.Service, want.Service},
 		{"Endpoint", got.Endpoint, want.Endpoint}, {"BillingPeriod", got.BillingPeriod, want.BillingPeriod},
+		{"ReservationID", got.ReservationID, want.ReservationID},
 	} {
 		if !bytes.Equal(f.got, f.want) {
 			t.Errorf("%s: %s is %q, want %q", what, f.name, f.got, f.want)
@@ -132,7 +137,7 @@ func checkBothWays(t *testing.T, d *UsageDecoder, r *Record) {
 
 func staleUsage() Usage {
 	x := []byte("stale")
-	return Usage{x, x, x, x, x, x, x, 1, 2, 3, x, 4}
+	return Usage{x, x, x, x, x, x, x, 1, 2, 3, x, 4, x}
 }
 
 func headerValue(r *Record, key string) []byte {
@@ -184,7 +189,7 @@ func oddValues() []string {
 		`"0000-01-01T00:00:00Z"`, `"0000-01-01T00:00:00+23:59"`, `"9999-12-31T23:59:59-23:59"`, `"1969-12-31T23:59:59.9999Z"`, `"2026-07-31T12:00:00-00:00"`,
 		`"a\u0000b"`, "\"a\x00b\"", "\"a\nb\"", `"\ud83d\ude00"`, `"\ud83d"`, `"\ude00\ud83d"`, `"\ud83d\u0041"`, `"\uD83D\uDE00x"`, `"\ud83dx"`, `"\u12"`, `"\x"`,
 		`"ü"`, `"😀"`, "\"\xff\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\ufeff\"", "\"\u2028\"", `"\/\b\f\n\r\t\"\\"`, `"`, `"\`, `"\"`,
-		`"` + strings.Repeat("a", 50) + `"`, `"` + strings.Repeat("a", 51) + `"`, `"ABC_xyz-09"`, `"a b"`, `"a\u0062"`, `"é"`, `"PRO"`, `"` + strings.Repeat("t", 20) + `"`,
+		`"` + strings.Repeat("a", 50) + `"`, `"` + strings.Repeat("a", 51) + `"`, `"` + strings.Repeat("a", 64) + `"`, `"` + strings.Repeat("a", 65) + `"`, `"ABC_xyz-09"`, `"a b"`, `"a\u0062"`, `"é"`, `"PRO"`, `"` + strings.Repeat("t", 20) + `"`,
 		`"` + strings.Repeat("t", 21) + `"`, `{"a":{"b":[1,{"c":null}]}}`, `{"a":1,}`, `[1,]`, `[1 2]`, `[1}`, `{"a":1]`, `[{"a":[1}]`, `[[1],{"a":{}}]`, `{"a" 1}`, `{a:1}`, `{"a":1`, `[[[[`, `tru`, `nulll`, `truefalse`,
 		`'a'`, `/**/1`, "1\u00a0", `{"a":1,"a":2}`,
 	}
@@ -193,7 +198,7 @@ func oddValues() []string {
 // oddRecords puts every odd value at every place of an event, in both content modes.
 func oddRecords() []*Record {
 	members := []string{"company_id", "user_id", "subscription_tier", "service_name", "api_endpoint", "data_points_consumed",
-		"processing_time_ms", "timestamp", "billing_period", "revenue_attributed", "unknown", "Company_id", `company\u005fid`, ""}
+		"processing_time_ms", "timestamp", "billing_period", "revenue_attributed", "reservation_id", "unknown", "Company_id", `company\u005fid`, ""}
 	attributes := []string{"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "data", "data_base64",
 		"traceparent", "partitionkey", "other"}
 	var records []*Record

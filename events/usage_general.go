@@ -69,6 +69,10 @@ func fillUsage(envelope *Envelope, data any, u *Usage) error {
 	u.ProcessingTime = amount("processing_time_ms", 3)
 	u.Revenue = amount("revenue_attributed", 6)
 
+	if id := text("reservation_id"); isReservationID(id) {
+		u.ReservationID = id
+	}
+
 	at := envelope.Time
 	if s, ok := object["timestamp"].(string); ok {
 		at, _ = parseTime([]byte(s))

@@ -17,6 +17,7 @@ const (
 	timestamp
 	billingPeriod
 	revenueAttributed
+	reservationID
 
 	members
 )
@@ -44,6 +45,8 @@ func memberOf(name []byte) member {
 		return billingPeriod
 	case "revenue_attributed":
 		return revenueAttributed
+	case "reservation_id":
+		return reservationID
 	}
 	return unknownMember
 }

@@ -11,6 +11,7 @@ func TestUsageDecode_SpellingsBeforeChangeNothing(t *testing.T) {
 	t.Parallel()
 	members := []string{`"company_id":"acme"`, `"user_id":"u-1"`, `"subscription_tier":"pro"`, `"service_name":"s"`, `"api_endpoint":"/v1"`,
 		`"data_points_consumed":7`, `"processing_time_ms":1.5`, `"timestamp":"2026-07-31T11:29:58Z"`, `"billing_period":"2026-07"`, `"revenue_attributed":"0.5"`,
+		`"reservation_id":"r-1"`,
 		`"other":[1,{"user_id":"x"}]`}
 	spell := []func(string) string{
 		func(s string) string { return s },

@@ -14,6 +14,8 @@
 //	...
 //	err = p.Close(ctx)
 //
+// [Reservations] holds a part of a user's quota before the work is done; the event that names it (Event.ReservationID) ends the hold when it is counted.
+//
 // # Sending again is always harmless
 //
 // An event gets its id and its time when it is enqueued, and keeps them over every retry. The service counts one identity (source and id)

@@ -38,8 +38,7 @@ type Event struct {
 	BillingPeriod string
 	// Revenue is an exact amount of the company's currency in decimal digits: at most 12, a point and 6. Default: 0.
 	Revenue string
-	// ReservationID is for the hold that ends when the event is counted, [A-Za-z0-9_-]{1,50}; the service has no reservations yet, and leaves it
-	// out. Default: none.
+	// ReservationID is that of the hold that ends when the event is counted, [A-Za-z0-9_-]{1,64}; see Reservations. Default: none.
 	ReservationID string
 }
 
@@ -91,7 +90,7 @@ func (e *Event) complete(now time.Time) error {
 }
 
 // check names the first field that the service would refuse. It is stricter in two things: service_name and api_endpoint may not be empty, which in Go
-// is a field that was forgotten, and a reservation_id is like the other ids.
+// is a field that was forgotten, and a reservation_id must be one, or it would end no hold.
 func (e *Event) check() error {
 	const id, text = "1 to 50 of A-Z a-z 0-9 _ -", "valid UTF-8, and not empty"
 	wrong := func(field, value, want string) error { return &FieldError{field, value, want} }
@@ -122,8 +121,8 @@ func (e *Event) check() error {
 		return wrong("billing_period", e.BillingPeriod, "a month as YYYY-MM, or none for that of the timestamp")
 	case e.Revenue != "" && !amount(e.Revenue):
 		return wrong("revenue_attributed", e.Revenue, "a decimal of 0 or more such as 0.0012, at most 12 digits before the point and 6 behind it")
-	case e.ReservationID != "" && !events.ValidID(e.ReservationID):
-		return wrong("reservation_id", e.ReservationID, id+", or none")
+	case e.ReservationID != "" && !events.ValidReservationID(e.ReservationID):
+		return wrong("reservation_id", e.ReservationID, "1 to 64 of A-Z a-z 0-9 _ -, or none")
 	}
 	return nil
 }

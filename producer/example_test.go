@@ -29,7 +29,7 @@ func Example() {
 	sent, err := p.Enqueue(ctx, producer.Event{
 		CompanyID: "acme", UserID: "u-1", Tier: "pro", Service: "market-data", Endpoint: "/v1/ticks",
 		DataPoints: 120, ProcessingTime: 12345 * time.Microsecond, Revenue: "0.0012",
-		ReservationID: "hold-7", // of the call's reservation, if it has one
+		ReservationID: "hold-7", // of the call's reservation, if it has one: see Reservations
 	})
 	if err != nil {
 		log.Printf("event %s is not in the buffer: %v", sent.ID, err)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,6 +58,35 @@ func (p *platform) Counters(context.Context, string, time.Time) (dragonfly.Count
 }
 
 func (p *platform) Rebuilding(context.Context) (bool, error) { return p.rebuilds, p.away }
+
+const reservationsPath = "/v1/users/{user_id}/reservations"
+
+// reservationBodies are what is asked for, good and bad. The ids say what the platform is to answer.
+func reservationBodies() []string {
+	return []string{`{"reservation_id":"known"}`, `{"reservation_id":"other","calls":2}`, `{"reservation_id":"exceeded","data_points":7,"ttl_seconds":300}`, `{"reservation_id":"crowded"}`,
+		`{"reservation_id":"forgotten"}`, "", "[]", "{}", "{", `{"reservation_id":7}`, `{"reservation_id":"a b"}`, `{"reservation_id":"a","calls":0}`, `{"reservation_id":"a","calls":1.5}`,
+		`{"reservation_id":"a","ttl_seconds":301}`, `{"reservation_id":"a","data_points":-1}`, `{"reservation_id":"a","other":1}`, `{"reservation_id":"` + strings.Repeat("a", 5000) + `"}`}
+}
+
+// Reserve does what the reservation's id says.
+func (p *platform) Reserve(_ context.Context, r dragonfly.Reservation, _ bool) (dragonfly.Reserved, bool, error) {
+	now := time.Now().UTC()
+	got := dragonfly.Reserved{Decision: dragonfly.Granted, Day: now.Truncate(24 * time.Hour), Now: now, Expires: now.Add(r.TTL), Counted: dragonfly.Counters{APICalls: 3}, Held: dragonfly.Counters{APICalls: r.Calls},
+		First: now.Add(time.Second)}
+	switch {
+	case p.away != nil:
+		return got, false, p.away
+	case p.rebuilds:
+		return got, true, &dragonfly.RebuildingError{}
+	case r.ID == "forgotten":
+		return got, true, &dragonfly.RebuildingError{After: time.Minute}
+	case r.ID == "known" || r.ID == "other" || r.ID == "exceeded" || r.ID == "crowded":
+		got.Decision = dragonfly.Decision(r.ID)
+	}
+	return got, false, nil
+}
+
+func (p *platform) Release(context.Context, string, string) error { return p.away }
 
 func (p *platform) CompanyConfig(_ context.Context, company string) (*directory.CompanyConfig, error) {
 	c, ok := p.companies[company]
@@ -151,7 +181,7 @@ func serve(t *testing.T, tokens *token.File) served {
 			t.Error(err)
 		}
 	})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Configs: s.platform, Companies: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
+	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	s.url = "http://" + server.Addr().String()
 	return s
 }
@@ -178,7 +208,14 @@ type answer struct {
 
 func send(t *testing.T, method, target string, header ...string) answer {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, target, nil)
+	body := "" // of a POST: that of the header named so
+	if method == http.MethodPost {
+		body = `{"reservation_id":"r-1"}`
+		if len(header) > 0 && header[0] == "body" {
+			body, header = header[1], header[2:]
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,9 +231,9 @@ func send(t *testing.T, method, target string, header ...string) answer {
 		t.Fatal(err)
 	}
 	defer a.Body.Close()
-	body, err := io.ReadAll(a.Body)
+	text, err := io.ReadAll(a.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer{a.StatusCode, a.Header, body}
+	return answer{a.StatusCode, a.Header, text}
 }

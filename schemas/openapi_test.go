@@ -112,14 +112,29 @@ func (d openAPI) answers(t *testing.T, path string, method, status string) []str
 	}
 }
 
+// method is the one that a path answers, as the document writes it; HEAD is described as like GET.
+func (d openAPI) method(t *testing.T, path string) string {
+	t.Helper()
+	for _, method := range []string{"post", "delete"} {
+		if d.members(t, "paths", path, method) != nil {
+			return method
+		}
+	}
+	return "get"
+}
+
 // hold checks an answer against its description, and notes that this was seen.
 func (d openAPI) hold(t *testing.T, seen map[string]bool, path, method string, a answer) {
 	t.Helper()
 	status, body := fmt.Sprint(a.status), a.body
-	where := d.answers(t, path, "get", status)
+	where := d.answers(t, path, d.method(t, path), status)
 	name := fmt.Sprintf("%s %s: %s", method, path, status)
 	described := d.members(t, where...)
-	if described == nil {
+	if described == nil || a.status == http.StatusNoContent {
+		if described != nil && len(body) == 0 {
+			seen[strings.Join(where, " ")] = true
+			return
+		}
 		t.Errorf("%s is not in the document: %s", name, body)
 		return
 	}
@@ -168,12 +183,16 @@ func TestTheHTTPDocumentHasTheRoutesOfTheHandlerAndNoOther(t *testing.T) {
 		t.Errorf("paths\n%q\nroutes\n%q", got, want)
 	}
 	for path, methods := range routes {
-		// HEAD is described once for all, as like GET.
-		if !slices.Equal(methods, []string{http.MethodGet, http.MethodHead}) {
+		method := d.method(t, path)
+		want := []string{strings.ToUpper(method)}
+		if method == "get" {
+			want = append(want, http.MethodHead) // described once for all, as like GET
+		}
+		if !slices.Equal(methods, want) {
 			t.Errorf("%s answers %q", path, methods)
 		}
 		for member := range d.members(t, "paths", path) {
-			if !slices.Contains([]string{"get", "parameters", "x-other-methods"}, member) {
+			if !slices.Contains([]string{method, "parameters", "x-other-methods"}, member) {
 				t.Errorf("%s has %s", path, member)
 			}
 		}
@@ -194,11 +213,14 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	}
 	users := append(slices.Collect(maps.Keys(open.users)), "nobody", "u%20x", "%00", "a%2Fb", strings.Repeat("a", 51))
 	for path := range d.members(t, "paths") {
-		targets := []string{path}
+		targets, main := []string{path}, strings.ToUpper(d.method(t, path))
 		if strings.Contains(path, "{user_id}") {
 			targets = nil
 			for _, user := range users {
-				targets = append(targets, strings.Replace(path, "{user_id}", user, 1))
+				targets = append(targets, strings.NewReplacer("{user_id}", user, "{reservation_id}", "r-1").Replace(path))
+			}
+			if strings.Contains(path, "{reservation_id}") {
+				targets = append(targets, strings.NewReplacer("{user_id}", "pro", "{reservation_id}", "r%201").Replace(path))
 			}
 			targets = append(targets, targets[0]+"?x=1", targets[0]+"?a&a")
 		}
@@ -215,24 +237,31 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 			}
 		}
 		for _, target := range targets {
-			ask(open, http.MethodGet, path, target)
+			ask(open, main, path, target)
 		}
-		ask(open, http.MethodGet, path, targets[0]+"?"+strings.Repeat("x", 2000))
-		ask(open, http.MethodGet, path, targets[0], "X-Large", strings.Repeat("x", 16<<10))
-		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace} {
-			ask(open, method, path, targets[0])
+		ask(open, main, path, targets[0]+"?"+strings.Repeat("x", 2000))
+		ask(open, main, path, targets[0], "X-Large", strings.Repeat("x", 16<<10))
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodGet, http.MethodHead} {
+			if method != main && (method != http.MethodHead || main != http.MethodGet) {
+				ask(open, method, path, targets[0])
+			}
+		}
+		if path == reservationsPath {
+			for _, body := range reservationBodies() {
+				ask(open, main, path, "/v1/users/pro/reservations", "body", body)
+			}
 		}
 		if strings.HasPrefix(path, "/v1/") {
-			ask(closed, http.MethodGet, path, targets[0])
-			ask(closed, http.MethodGet, path, targets[0], "Authorization", "Bearer x")
+			ask(closed, main, path, targets[0])
+			ask(closed, main, path, targets[0], "Authorization", "Bearer x")
 
-			far := httptest.NewRequestWithContext(t.Context(), http.MethodGet, targets[0], nil)
+			far := httptest.NewRequestWithContext(t.Context(), main, targets[0], nil)
 			far.RemoteAddr = "192.0.2.1:5"
 			w := httptest.NewRecorder()
 			other := open.options
 			other.Metrics = telemetry.NewRegistry(telemetry.Build{})
 			httpapi.Handler(other).ServeHTTP(w, far)
-			d.hold(t, seen, path, http.MethodGet, answer{w.Code, w.Header(), w.Body.Bytes()})
+			d.hold(t, seen, path, main, answer{w.Code, w.Header(), w.Body.Bytes()})
 		}
 	}
 	for _, target := range []string{"/nothing", "/v1", "/v2", "//", "/v1/users//quota", "/livez/"} {
@@ -251,6 +280,8 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	open.rebuilds = true
 	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
 	ask(open, http.MethodGet, quota, "/v1/users/enterprise/quota")
+	ask(open, http.MethodPost, reservationsPath, "/v1/users/pro/reservations")
+	ask(open, http.MethodPost, reservationsPath, "/v1/users/enterprise/reservations")
 	// As many requests as may be under way.
 	open.hang = make(chan struct{})
 	var waiting sync.WaitGroup
@@ -262,7 +293,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	enginetest.Await(t, "all requests to be under way", func() bool { return open.asked.Load() >= before+most })
 	for path := range d.members(t, "paths") {
 		if strings.HasPrefix(path, "/v1/") {
-			ask(open, http.MethodGet, path, strings.NewReplacer("{user_id}", "pro", "{company_id}", "pro").Replace(path))
+			ask(open, strings.ToUpper(d.method(t, path)), path, strings.NewReplacer("{user_id}", "pro", "{company_id}", "pro", "{reservation_id}", "r").Replace(path))
 		}
 	}
 	close(open.hang)
@@ -271,6 +302,9 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	open.away = errors.New("connection refused")
 	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
 	ask(open, http.MethodGet, subscription, "/v1/users/pro/subscription")
+	ask(open, http.MethodPost, reservationsPath, "/v1/users/pro/reservations")
+	ask(open, http.MethodPost, reservationsPath, "/v1/users/enterprise/reservations")
+	ask(open, http.MethodDelete, reservationsPath+"/{reservation_id}", "/v1/users/pro/reservations/r")
 	for path := range d.members(t, "paths") {
 		if target, company := strings.CutPrefix(path, "/v1/companies/{company_id}"); company {
 			ask(open, http.MethodGet, path, "/v1/companies/pro"+target+map[bool]string{true: "?new_tier=free"}[strings.HasSuffix(target, "preview")])
@@ -286,8 +320,8 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	ask(open, http.MethodGet, "/readyz", "/readyz")
 
 	for path, item := range d.members(t, "paths") {
-		for status := range d.members(t, "paths", path, "get", "responses") {
-			if where := strings.Join(d.answers(t, path, "get", status), " "); !seen[where] {
+		for status := range d.members(t, "paths", path, d.method(t, path), "responses") {
+			if where := strings.Join(d.answers(t, path, d.method(t, path), status), " "); !seen[where] {
 				t.Errorf("%s: the answer %s of the document was never given", path, status)
 			}
 		}

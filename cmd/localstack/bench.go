@@ -64,7 +64,7 @@ func newBenchChildCommand() *cobra.Command {
 	return cmd
 }
 
-// newBenchAskerCommand asks for quotas, in a process of its own.
+// newBenchAskerCommand asks for quotas or reserves, in a process of its own.
 func newBenchAskerCommand() *cobra.Command {
 	var a bench.Asker
 	var from, until string
@@ -87,6 +87,7 @@ func newBenchAskerCommand() *cobra.Command {
 	f.StringVar(&a.Users, "users", "", "file with the users")
 	f.IntVar(&a.Rate, "rate", 0, "requests a second")
 	f.IntVar(&a.Connections, "connections", 1, "connections")
+	f.BoolVar(&a.Reserve, "reserve", false, "reserve instead of asking")
 	f.StringVar(&from, "from", "", "time from which on requests count")
 	f.StringVar(&until, "until", "", "time of the last request")
 	f.StringVar(&a.Out, "out", "", "file for the measurements")

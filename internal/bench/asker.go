@@ -18,13 +18,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// An Asker asks a service for quotas at a steady rate, in a process of its own: it stands for other machines, so its
+// An Asker asks a service for quotas, or reserves, at a steady rate, in a process of its own: it stands for other machines, so its
 // latencies must not hold what the load costs the process that makes it.
 type Asker struct {
 	Addr        string    // of the service
 	Users       string    // file with the users to ask about, one a line
 	Rate        int       // requests a second; 0: it asks about every user once and ends
 	Connections int       // they go over
+	Reserve     bool      // it reserves a call for a second instead of asking; with Rate
 	From, Until time.Time // requests that are due then count; before From it asks as well
 	Out         string    // file for the microseconds that each took, a JSON array
 }
@@ -37,7 +38,8 @@ func (a Asker) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("read whom to ask about: %w", err)
 	}
 	var requests [][]byte
-	for user := range strings.FieldsSeq(string(text)) {
+	users := strings.Fields(string(text))
+	for _, user := range users {
 		requests = append(requests, fmt.Appendf(nil, "GET /v1/users/%s/quota HTTP/1.1\r\nHost: %s\r\n\r\n", user, a.Addr))
 	}
 	connections := make([]*connection, a.Connections)
@@ -92,7 +94,12 @@ func (a Asker) Run(ctx context.Context) (err error) {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			if err := c.ask(requests[int(n)*7919%len(requests)]); err != nil { // a prime: all have their turn, none twice in a row
+			place := int(n) * 7919 % len(requests) // a prime: all have their turn, none twice in a row
+			request := requests[place]
+			if a.Reserve {
+				request = a.reservation(users[place], n)
+			}
+			if err := c.ask(request); err != nil {
 				return err
 			}
 			if !due.Before(a.From) {
@@ -110,6 +117,12 @@ func (a Asker) Run(ctx context.Context) (err error) {
 	return os.WriteFile(a.Out, out, 0o644)
 }
 
+// reservation is a request under an id that no other has.
+func (a *Asker) reservation(user string, n int64) []byte {
+	body := fmt.Sprintf(`{"reservation_id":"bench-%d","ttl_seconds":1}`, n)
+	return fmt.Appendf(nil, "POST /v1/users/%s/reservations HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", user, a.Addr, len(body), body)
+}
+
 // A connection asks one thing after the other. It is less work than net/http's client, which would share the processors
 // with the service.
 type connection struct {
@@ -117,7 +130,7 @@ type connection struct {
 	read *bufio.Reader
 }
 
-// ask sends a request and reads its answer, which must be a 200 with a Content-Length.
+// ask sends a request and reads its answer, which must have a Content-Length and be a 200, a 201, or the 429 of a user at the limit.
 func (c *connection) ask(request []byte) error {
 	if _, err := c.Write(request); err != nil {
 		return fmt.Errorf("ask: %w", err)
@@ -129,7 +142,7 @@ func (c *connection) ask(request []byte) error {
 			return fmt.Errorf("read the answer to %q: %w", request, err)
 		}
 		line = bytes.TrimSpace(line)
-		if first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) {
+		if first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) && !bytes.HasPrefix(line, []byte("HTTP/1.1 201")) && (request[0] != 'P' || !bytes.HasPrefix(line, []byte("HTTP/1.1 429"))) {
 			return fmt.Errorf("the answer to %q is %q", request, line)
 		}
 		if len(line) == 0 {

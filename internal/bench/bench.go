@@ -73,6 +73,7 @@ const (
 	UsageAndQuota     = "usage_and_quota"
 	QuotaFresh        = "quota_fresh"
 	QuotaHTTP         = "quota_http" // made with quota_fresh
+	Reserve           = "reserve"    // reservations in place of questions
 	QuotaMemory       = "quota_memory"
 	QuotaTakeover     = "quota_takeover"
 	QuotaProfiled     = "quota_profiled"
@@ -85,14 +86,14 @@ func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
 		Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline,
-		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, QuotaMemory, QuotaTakeover, Tenants, TenantsBlocked,
+		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, Reserve, QuotaMemory, QuotaTakeover, Tenants, TenantsBlocked,
 	}
 }
 
 // counts says whether a measurement needs Redis and Postgres, and stores whether ClickHouse has a part in it.
 func counts(name string) bool {
 	return slices.Contains([]string{Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline, QuotaFresh, QuotaHTTP,
-		QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants, TenantsBlocked}, name)
+		Reserve, QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants, TenantsBlocked}, name)
 }
 
 func stores(name string) bool { return !counts(name) || name == UsageAndQuota }

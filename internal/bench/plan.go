@@ -35,6 +35,7 @@ func what(name string) string {
 		UsageAndQuota:     "rows and quotas, in one process at its defaults",
 		QuotaFresh:        "20,000 events/s and 2,000 HTTP requests/s, at defaults: published to counted",
 		QuotaHTTP:         "the same: GET /v1/users/{id}/quota, from when it was due",
+		Reserve:           "the same load: POST /v1/users/{id}/reservations, 2,000/s, held for a second",
 		QuotaMemory:       "what a counted event weighs in Redis",
 		Tenants:           "companies, through the running service",
 		TenantsBlocked:    "companies whose neighbours can't go on, through the running service",

@@ -148,7 +148,7 @@ func (w *world) isCounted(ctx context.Context, c counter, d dataset) (bool, erro
 // quotaMeasures makes the measurements that are no throughput.
 func (w *world) quotaMeasures(ctx context.Context, made map[string]*Measurement) error {
 	if w.wanted(QuotaFresh) || w.wanted(QuotaHTTP) {
-		fresh, asked, err := w.quotaFresh(ctx)
+		fresh, asked, err := w.quotaFresh(ctx, false)
 		if err != nil {
 			return fmt.Errorf("%s: %w", QuotaFresh, err)
 		}
@@ -156,6 +156,14 @@ func (w *world) quotaMeasures(ctx context.Context, made map[string]*Measurement)
 			made[m.Name] = m
 			w.say("%s: p50 %.1f ms, p99 %.1f ms, longest %.1f ms of %d", m.Name, m.Latency.P50, m.Latency.P99, m.Latency.Max, m.Latency.Probes)
 		}
+	}
+	if w.wanted(Reserve) {
+		_, m, err := w.quotaFresh(ctx, true)
+		if err != nil {
+			return fmt.Errorf("%s: %w", Reserve, err)
+		}
+		made[Reserve] = &m
+		w.say("%s: p50 %.1f ms, p99 %.1f ms, longest %.1f ms of %d", m.Name, m.Latency.P50, m.Latency.P99, m.Latency.Max, m.Latency.Probes)
 	}
 	if w.wanted(QuotaTakeover) {
 		m, err := w.quotaTakeover(ctx)

@@ -36,13 +36,16 @@ const (
 )
 
 // quotaFresh measures, under a steady load, the time from publishing an event to its user's count having risen, and what
-// asking for quotas takes meanwhile.
-func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err error) {
+// asking for quotas takes meanwhile, or reserving.
+func (w *world) quotaFresh(ctx context.Context, reserving bool) (fresh, asked Measurement, err error) {
 	fresh.Name, asked.Name = QuotaFresh, QuotaHTTP
+	if reserving {
+		asked.Name = Reserve
+	}
 	if err := w.forget(ctx); err != nil {
 		return fresh, asked, err
 	}
-	d := dataset{prefix: QuotaFresh + ".", partitions: w.Partitions}
+	d := dataset{prefix: asked.Name + ".", partitions: w.Partitions}
 	if err := w.topics(ctx, d.prefix, d.partitions); err != nil {
 		return fresh, asked, err
 	}
@@ -60,7 +63,7 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 	}
 	// This process is the load and the clock. What it collects would be taken for the service's time.
 	defer debug.SetGCPercent(debug.SetGCPercent(1000))
-	p := &freshProber{world: w, users: filepath.Join(w.Dir, "users"), sent: make([]int64, freshUsers)}
+	p := &freshProber{world: w, reserving: reserving, users: filepath.Join(w.Dir, "users"), sent: make([]int64, freshUsers)}
 	users := strings.Join(slices.Sorted(maps.Keys(d.members.company)), "\n")
 	if err := os.WriteFile(p.users, []byte(users), 0o600); err != nil {
 		return fresh, asked, err
@@ -72,7 +75,7 @@ func (w *world) quotaFresh(ctx context.Context) (fresh, asked Measurement, err e
 	if err := w.know(ctx, d.members); err != nil {
 		return fresh, asked, err
 	}
-	prefix := strings.TrimSuffix(w.group(QuotaFresh), usageGroup)
+	prefix := strings.TrimSuffix(w.group(asked.Name), usageGroup)
 	r, err := w.countingService("quota,api")(ctx, d, "", prefix)
 	if err != nil {
 		return fresh, asked, err
@@ -121,6 +124,8 @@ type freshProber struct {
 	writer *kafkago.Writer
 	addr   string // of the service's HTTP interface
 	users  string // file with those to ask about
+
+	reserving bool // instead of asking for quotas
 
 	mu      sync.Mutex
 	sent    []int64 // events published of each probe's user
@@ -230,7 +235,7 @@ func (p *freshProber) ask(measured time.Time) (err error) {
 	//nolint:noctx // it is ended below
 	cmd := exec.Command(self, "bench", "asker", "--addr", p.addr, "--users", p.users, "--rate", strconv.Itoa(askRate),
 		"--connections", strconv.Itoa(askConns), "--from", measured.Format(time.RFC3339Nano),
-		"--until", measured.Add(steadyTime).Format(time.RFC3339Nano), "--out", out)
+		"--until", measured.Add(steadyTime).Format(time.RFC3339Nano), "--out", out, "--reserve="+strconv.FormatBool(p.reserving))
 	asker, err := p.run(cmd, "")
 	if err != nil {
 		return err

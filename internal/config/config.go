@@ -79,6 +79,8 @@ type Config struct {
 	WaitingTimeout     time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
 	RenewalGrace       time.Duration `env:"RENEWAL_GRACE" envDefault:"72h" unit:"duration" help:"How long a paid period that has ended waits for its renewal before the subscription expires. Holds for periods that begin from then on."`
 
+	ReserveWhileRebuilding WhileRebuilding `env:"RESERVE_WHILE_REBUILDING" envDefault:"refuse" unit:"refuse, grant" help:"What to do about reservations while counters are being recounted after a loss, and until holds that were lost with them would have ended: refuse them (503), or grant them by counters that may be short, so that limits may be passed."`
+
 	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`
 	AdminAddr     string `env:"ADMIN_ADDR" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics and /version instead, apart from /v1: for a port that only operators reach. Empty: at HTTP_ADDR."`
 	HTTPCertFile  string `env:"HTTP_CERT_FILE" unit:"path" help:"PEM file with the certificate to show to HTTP clients, intermediate ones behind it: then both addresses speak HTTPS only. Empty: plain HTTP."`

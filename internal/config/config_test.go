@@ -58,6 +58,7 @@ func TestAnEmptyEnvironmentGivesTheDefaults(t *testing.T) {
 		{cfg.RenewalGrace, 72 * time.Hour},
 		{cfg.ArchiveInterval, time.Hour},
 		{cfg.OffsetOutOfRange, StopPartition},
+		{cfg.ReserveWhileRebuilding, RefuseReservations},
 		{cfg.HTTPAddr, "127.0.0.1:8080"},
 		{cfg.LogLevel, slog.LevelInfo},
 		{cfg.LogFormat, LogAuto},

@@ -69,6 +69,20 @@ func (p *OffsetPolicy) UnmarshalText(text []byte) error {
 	return oneOf(p, text, StopPartition, FromEarliest, FromLatest)
 }
 
+// A WhileRebuilding says what becomes of reservations while counters are being rebuilt.
+type WhileRebuilding string
+
+// What becomes of reservations.
+const (
+	RefuseReservations WhileRebuilding = "refuse" // with a 503
+	GrantReservations  WhileRebuilding = "grant"  // by counters that may be short
+)
+
+// UnmarshalText reads it.
+func (w *WhileRebuilding) UnmarshalText(text []byte) error {
+	return oneOf(w, text, RefuseReservations, GrantReservations)
+}
+
 // A LogFormat is the form of a log line.
 type LogFormat string
 

@@ -22,6 +22,9 @@ type reply struct {
 	Date     string `json:"date"`
 }
 
+// replyTimeout bounds one request.
+const replyTimeout = 2 * time.Second
+
 // ask asks the service for a user's quota.
 func (d *demo) ask(ctx context.Context, user string) (reply, error) {
 	r := reply{path: "/v1/users/" + user + "/quota"}
@@ -29,7 +32,7 @@ func (d *demo) ask(ctx context.Context, user string) (reply, error) {
 	if err != nil {
 		return r, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+r.path, nil)
 	if err != nil {

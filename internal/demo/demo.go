@@ -232,6 +232,9 @@ func (d *demo) work(ctx context.Context) error {
 	if err := d.askAtTheEnd(ctx); err != nil {
 		return err
 	}
+	if err := d.reserveTheRest(ctx); err != nil {
+		return err
+	}
 	if err := d.runCompanies(ctx); err != nil {
 		return err
 	}

@@ -192,6 +192,8 @@ type counted struct {
 	wrong    []string             // what was wrong with answers
 	near     reply
 	over     reply
+
+	reserving reserving
 }
 
 // totals adds up the counters of the days that are kept.

@@ -104,6 +104,9 @@ func (r *result) reportQuotas(out io.Writer) {
 		}
 		fmt.Fprintf(out, "  %s the limit: GET %s\n    %d %s\n", one.who, one.path, one.code, one.body)
 	}
+	if r := got.reserving; r.user != "" {
+		fmt.Fprintf(out, "  POST /v1/users/%s/reservations for the %d calls that are left: held until %s\n    one call more: %v\n", r.user, r.left, r.held.ExpiresAt.Format(time.TimeOnly), &r.refused)
+	}
 }
 
 // reportCompanies prints what happened to the companies, and of one of them every result.

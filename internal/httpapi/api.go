@@ -67,10 +67,13 @@ type Companies interface {
 type Stores struct {
 	Subscriptions Subscriptions
 	Quotas        Quotas
+	Reservations  Reservations
 	Configs       Configs
 	Companies     Companies
 	// Rules judge and price changes of tier: the same ones that carry them out.
 	Rules *tenant.Rules
+	// ReserveAnyway has reservations granted by what counters there are while they are being rebuilt, instead of refused.
+	ReserveAnyway bool
 }
 
 // An API is the /v1 interface. It is made before the stores are open, and answers 503 until it is given them by Attach.
@@ -81,6 +84,8 @@ type API struct {
 	stores   atomic.Pointer[stores]
 	inFlight *shares
 	troubles *logs.Troubles
+
+	reserved *prometheus.CounterVec // reservations by outcome
 
 	operations atomic.Pointer[Operations] // nil: there is nothing to show yet
 }
@@ -106,7 +111,7 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 
 // NewAPI makes the /v1 interface. With tokens it answers callers that have one; nil: only peers on a loopback address.
 func NewAPI(tokens *token.File, log *slog.Logger) *API {
-	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(), troubles: logs.NewTroubles(log)}
+	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(), troubles: logs.NewTroubles(log), reserved: newReservationMetric()}
 }
 
 // Attach gives it what it answers from, while it serves.
@@ -138,17 +143,19 @@ func (a *API) routes() []route {
 	return []route{
 		{"/v1/users/{user_id}/subscription", read, a.handle("user_id", a.subscription)},
 		{"/v1/users/{user_id}/quota", read, a.handle("user_id", a.quota)},
+		{reservationsPath, []string{http.MethodPost}, a.reserveRoute()},
+		{reservationsPath + "/{reservation_id}", []string{http.MethodDelete}, a.releaseRoute()},
 		{"/v1/companies/{company_id}/config", read, a.handle("company_id", a.companyConfig)},
 		{"/v1/companies/{company_id}/subscription", read, a.handle("company_id", a.companySubscription)},
 		{"/v1/companies/{company_id}/subscription/preview", read, a.handle("company_id", a.preview, "new_tier", "at")},
-		{"/v1/operations", read, a.admit(a.report)},
+		{"/v1/operations", read, a.admit(token.Read, a.report)},
 	}
 }
 
 // handle does for every endpoint what comes before and after its own work. What is wrong with a request is reported
 // only to callers that may ask, and before any store is asked. The parameter is the one of the path; known are those a query may have.
 func (a *API) handle(parameter string, answer endpoint, known ...string) http.HandlerFunc {
-	return a.admit(func(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
+	return a.admit(token.Read, func(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
 		id := r.PathValue(parameter)
 		problem := wrongWith(r, parameter, id)
 		query, unreadable := readQuery(r.URL.RawQuery, known)
@@ -159,29 +166,33 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 			WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: problem})
 			return
 		}
-		from := a.stores.Load()
-		if from == nil {
-			unavailable(w, r, "the service is starting or stopping")
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-		defer cancel()
-		err := answer(ctx, w, r, request{id, query, grant, from})
-		switch {
-		case err == nil:
-			a.troubles.Over(ctx, answered503, "")
-		case r.Context().Err() != nil:
-			// The client has gone and does not read this; it keeps the metrics from counting a failure of ours.
-			w.WriteHeader(statusClientGone)
-		default:
-			a.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: answered503, Err: err, Attrs: []slog.Attr{slog.String("route", r.Pattern)}})
-			detail := "a store does not answer"
-			if errors.Is(err, context.DeadlineExceeded) {
-				detail = "a store did not answer within " + requestTimeout.String()
-			}
-			unavailable(w, r, detail)
-		}
+		a.answer(w, r, request{id: id, query: query, grant: grant}, answer)
 	})
+}
+
+// answer has an endpoint answer a request that is valid, within requestTimeout. It fills in what the endpoint answers from.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, q request, answer endpoint) {
+	if q.from = a.stores.Load(); q.from == nil {
+		unavailable(w, r, "the service is starting or stopping")
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	err := answer(ctx, w, r, q)
+	switch {
+	case err == nil:
+		a.troubles.Over(ctx, answered503, "")
+	case r.Context().Err() != nil:
+		// The client has gone and does not read this; it keeps the metrics from counting a failure of ours.
+		w.WriteHeader(statusClientGone)
+	default:
+		a.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: answered503, Err: err, Attrs: []slog.Attr{slog.String("route", r.Pattern)}})
+		detail := "a store does not answer"
+		if errors.Is(err, context.DeadlineExceeded) {
+			detail = "a store did not answer within " + requestTimeout.String()
+		}
+		unavailable(w, r, detail)
+	}
 }
 
 // statusClientGone is what nginx logs for a client that did not wait. It never reaches one.
@@ -192,6 +203,10 @@ func wrongWith(r *http.Request, parameter, id string) string {
 	if wrong := unwantedBody(r); wrong != "" || events.ValidID(id) {
 		return wrong
 	}
+	return wrongID(parameter)
+}
+
+func wrongID(parameter string) string {
 	return parameter + " is not 1 to 50 letters, digits, '_' or '-' of ASCII"
 }
 
@@ -239,7 +254,7 @@ func unavailable(w http.ResponseWriter, r *http.Request, detail string) {
 
 // metrics are those of the interface as a whole; each route has its own.
 func (a *API) metrics() []prometheus.Collector {
-	all := []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	all := []prometheus.Collector{a.reserved, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tenantflow_http_v1_in_flight", Help: "Requests of the /v1 interface that are being answered.",
 	}, func() float64 { return float64(a.inFlight.count()) })}
 	if a.tokens != nil {

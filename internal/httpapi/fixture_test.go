@@ -39,6 +39,9 @@ type world struct {
 	companyErr error
 	hang       chan struct{} // look-ups of users wait until it is closed; nil: they do not
 	asked      atomic.Int64  // calls of any kind
+
+	reserve  func(r dragonfly.Reservation, anyway bool) (dragonfly.Reserved, bool, error)
+	released []string // by user and id
 }
 
 func (w *world) User(ctx context.Context, id string) (*directory.Subscription, error) {
@@ -105,12 +108,14 @@ func (w *world) Subscription(_ context.Context, company string) (postgres.Compan
 }
 
 func (w *world) stores() Stores {
-	return Stores{Subscriptions: w, Quotas: w, Configs: w, Companies: w, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})}
+	return Stores{Subscriptions: w, Quotas: w, Reservations: w, Configs: w, Companies: w, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})}
 }
 
 const (
 	everyToken = "yJ0vVx1-token-for-all"
 	acmeToken  = "bL7qPz4-token-for-acme"
+	gateToken  = "kT3mWd9-token-of-a-gateway"
+	acmeGate   = "hY8sXa2-token-of-acmes-gateway"
 	noon       = "2026-11-23T12:00:00Z"
 )
 
@@ -184,7 +189,9 @@ func tokensFile(t testing.TB) string {
 	}
 	path := filepath.Join(t.TempDir(), "tokens.json")
 	text := `[{"name": "bridge", "sha256": "` + hash(everyToken) + `", "companies": "*"},
-		{"name": "acme", "sha256": "` + hash(acmeToken) + `", "companies": ["acme"]}]`
+		{"name": "acme", "sha256": "` + hash(acmeToken) + `", "companies": ["acme"]},
+		{"name": "gate", "sha256": "` + hash(gateToken) + `", "companies": "*", "rights": ["reserve"]},
+		{"name": "acme-gate", "sha256": "` + hash(acmeGate) + `", "companies": ["acme"], "rights": ["read", "reserve"]}]`
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -85,9 +85,15 @@ func (o *object) time(name string, value time.Time) {
 }
 
 // answer ends the object and sends it as the answer to a request.
-func (o *object) answer(w http.ResponseWriter) {
+func (o *object) answer(w http.ResponseWriter) { o.send(w, http.StatusOK) }
+
+// created is answer for a request that has made something.
+func (o *object) created(w http.ResponseWriter) { o.send(w, http.StatusCreated) }
+
+func (o *object) send(w http.ResponseWriter, status int) {
 	o.b = append(o.b, '}', '\n')
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_, _ = w.Write(o.b) // after an error of the connection no client is left to report it to
 }
 

@@ -50,14 +50,18 @@ func (a *API) report(w http.ResponseWriter, r *http.Request, grant *token.Grant)
 	writeJSON(w, http.StatusOK, (*o).Report(a.now()))
 }
 
-// admit answers those requests that may be answered: of a token that is known, and not of too many at once.
-func (a *API) admit(answer func(http.ResponseWriter, *http.Request, *token.Grant)) http.HandlerFunc {
+// admit answers those requests that may be answered: of a token that is known and has the right to ask, and not of too many at once.
+func (a *API) admit(right token.Right, answer func(http.ResponseWriter, *http.Request, *token.Grant)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		grant := a.authorize(w, r)
 		if grant == nil || !a.enter(w, r, grant) {
 			return
 		}
 		defer a.inFlight.leave(grant.Name)
+		if !grant.May(right) {
+			WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: "the token has no right to " + string(right) + "; rights in the tokens file names those it has"})
+			return
+		}
 		answer(w, r, grant)
 	}
 }
@@ -113,8 +117,8 @@ func (a *API) page(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.inFlight.leave(grant.Name)
-	if !grant.Everything() {
-		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies.")
+	if !grant.Everything() || !grant.May(token.Read) {
+		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies, or it may not read.")
 		return
 	}
 	o := a.operations.Load()
@@ -183,8 +187,8 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		a.askToken(w, r, http.StatusUnauthorized, "That token is not known.")
 		return
-	case !grant.Everything():
-		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies.")
+	case !grant.Everything() || !grant.May(token.Read):
+		a.askToken(w, r, http.StatusForbidden, "That token's scope is not all companies, or it may not read.")
 		return
 	}
 	http.SetCookie(w, session(r, a.tokens.Session(text, a.now().Add(sessionAge)), int(sessionAge/time.Second)))

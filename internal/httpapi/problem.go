@@ -12,7 +12,7 @@ type Problem struct {
 	Status int `json:"status"`
 	// Detail is what was wrong with this very request, in words for a person.
 	Detail string `json:"detail,omitempty"`
-	// Code names for programs what was refused: one of the codes of *.rejected.v1 events. Only a 409 has one.
+	// Code names for programs what was refused: of a preview one of the codes of *.rejected.v1 events, of a reservation why it was not granted.
 	Code string `json:"code,omitempty"`
 	// Instance is the path of the request. It is filled in.
 	Instance string `json:"instance,omitempty"`

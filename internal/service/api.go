@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 
+	"tenantflow/internal/config"
 	"tenantflow/internal/httpapi"
 )
 
@@ -18,7 +19,7 @@ func runAPI(ctx context.Context, r *Running) error {
 	}
 	defer done()
 	tenants, api := &r.service.tenants, r.service.api
-	api.Attach(httpapi.Stores{Subscriptions: tenants.directory, Quotas: tenants.counters, Configs: tenants.directory, Companies: tenants.postgres, Rules: rules})
+	api.Attach(httpapi.Stores{Subscriptions: tenants.directory, Quotas: tenants.counters, Reservations: tenants.counters, ReserveAnyway: r.Config.ReserveWhileRebuilding == config.GrantReservations, Configs: tenants.directory, Companies: tenants.postgres, Rules: rules})
 	defer api.Detach()
 	r.Ready()
 	<-ctx.Done()

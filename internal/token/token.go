@@ -26,13 +26,28 @@ type Grant struct {
 	Name string
 
 	all       bool
+	rights    []Right
 	companies map[string]struct{}
 	ids       []string // of companies, sorted
 	key       string
 }
 
-// All is the grant to ask about every company, for callers that are let in without a token.
-func All(name string) *Grant { return &Grant{Name: name, all: true} }
+// A Right is a kind of request.
+type Right string
+
+// The rights. A token without any named in the file may read.
+const (
+	Read    Right = "read"    // ask about users and companies
+	Reserve Right = "reserve" // hold a part of a user's quota, and release it
+)
+
+// All is the grant of every right for every company, for callers that are let in without a token.
+func All(name string) *Grant {
+	return &Grant{Name: name, all: true, rights: []Right{Read, Reserve}}
+}
+
+// May says whether the bearer has a right.
+func (g *Grant) May(right Right) bool { return slices.Contains(g.rights, right) }
 
 // Allows says whether the bearer may ask about a company.
 func (g *Grant) Allows(company string) bool {
@@ -79,8 +94,8 @@ const everyCompany = "*"
 //
 //	{"name": "data-bridge", "sha256": "<64 hex digits: the SHA-256 of the token>", "companies": "*"}
 //
-// where companies is "*" or a list of company ids. Nothing may be missing, repeated or unknown. The error is a
-// Problems.
+// where companies is "*" or a list of company ids. A member "rights" may be there as well, a list of "read" and "reserve"; without it the token
+// may read. Nothing else may be missing, repeated or unknown. The error is a Problems.
 func Parse(text []byte) (*Set, error) {
 	entries, err := listOf(text)
 	if err != nil {
@@ -116,12 +131,12 @@ func (p *parser) entry(number int, text []byte) {
 	known := []string{"name", "sha256", "companies"}
 	unknown := 0
 	for name := range members {
-		if !slices.Contains(known, name) {
+		if name != "rights" && !slices.Contains(known, name) {
 			unknown++
 		}
 	}
 	if unknown > 0 {
-		p.wrong(number, "it has %d members beside name, sha256 and companies", unknown)
+		p.wrong(number, "it has %d members beside name, sha256, companies and rights", unknown)
 	}
 	missing := false
 	for _, name := range known {
@@ -136,6 +151,7 @@ func (p *parser) entry(number int, text []byte) {
 	grant := &Grant{}
 	hash, ok := p.hash(number, members["sha256"])
 	ok = p.name(number, members["name"], grant) && ok
+	ok = p.rights(number, members["rights"], grant) && ok
 	if p.scope(number, members["companies"], grant) && ok {
 		p.set.grants[hash] = grant
 	}
@@ -179,6 +195,26 @@ func (p *parser) hash(number int, text []byte) (hash [sha256.Size]byte, ok bool)
 	}
 	p.hashes[hash] = number
 	return hash, true
+}
+
+// rights reads the list of rights; there need not be one.
+func (p *parser) rights(number int, text []byte, grant *Grant) bool {
+	if text == nil {
+		grant.rights = []Right{Read}
+		return true
+	}
+	list, err := listOf(text)
+	good := err == nil && len(list) > 0
+	for _, raw := range list {
+		name, ok := textOf(raw)
+		right := Right(name)
+		good = good && ok && (right == Read || right == Reserve) && !slices.Contains(grant.rights, right)
+		grant.rights = append(grant.rights, right)
+	}
+	if !good {
+		p.wrong(number, `rights is no list of "read" and "reserve", each at most once and one at least`)
+	}
+	return good
 }
 
 func (p *parser) scope(number int, text []byte, grant *Grant) bool {

@@ -54,6 +54,35 @@ func TestATokenSeesTheCompaniesOfItsScopeOnly(t *testing.T) {
 	}
 }
 
+func TestRights_ATokenWithoutAnyMayRead(t *testing.T) {
+	t.Parallel()
+	file := func(rights string) string {
+		return `[{"name": "a", "sha256": "` + hashOf("x") + `", "companies": "*"` + rights + `}]`
+	}
+	for rights, want := range map[string][2]bool{
+		"":                                {true, false},
+		`, "rights": ["read"]`:            {true, false},
+		`, "rights": ["reserve"]`:         {false, true},
+		`, "rights": ["reserve", "read"]`: {true, true},
+	} {
+		set, err := Parse([]byte(file(rights)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g, _ := set.Find("x"); g.May(Read) != want[0] || g.May(Reserve) != want[1] {
+			t.Errorf("%s: read %t, reserve %t, want %v", rights, g.May(Read), g.May(Reserve), want)
+		}
+	}
+	for _, rights := range []string{`[]`, `null`, `"read"`, `["write"]`, `["read", "read"]`, `[1]`, `{}`} {
+		if _, err := Parse([]byte(file(`, "rights": ` + rights))); err == nil || !strings.Contains(err.Error(), "entry 1: rights is no list") {
+			t.Errorf("%s: %v", rights, err)
+		}
+	}
+	if g := All("loopback"); !g.May(Read) || !g.May(Reserve) {
+		t.Error("a caller on this machine lacks a right")
+	}
+}
+
 func TestAnEmptyListLetsNobodyIn(t *testing.T) {
 	t.Parallel()
 	set, err := Parse([]byte(" [] "))

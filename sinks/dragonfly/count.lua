@@ -3,7 +3,7 @@
 -- By hand:
 --   redis-cli --eval count.lua quota:{u}:2026-11-23 , a1.0 65536 clear 100 200 3 30 1795651200 1000 800 ' 1000/282s/' '80:800 100:1000;0,17,42,'
 --
--- KEYS  1 hash with the counters
+-- KEYS  1 hash with the counters     2 hash with the holds, only where events name reservations
 -- ARGV  1 field of the partition     2 epoch     3 mode     4 from     5 to
 --       6 events     7 their data points     8 when the hash expires, seconds since the Unix epoch
 --       9 limit of the day, or '' where no threshold events are wanted; then 10 to 12 are '' as well
@@ -12,6 +12,7 @@
 --      12 the list, '<percent>:<calls>' ascending and separated by spaces; a semicolon; and the offsets of the events, less from, each
 --         followed by a comma; only the comma for one recorded after its day was over. '' leaves all of it out: most calls reach no
 --         threshold
+--      13 and on: with KEYS[2], the reservations that the events name, each once. Their holds end where the events are counted
 --
 -- The field holds '<epoch> <watermark> <calls> <data points>': what this partition has counted, and up to which offset. A
 -- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt', and without events, no share is created.
@@ -29,7 +30,7 @@
 -- list, ' <limit>/<name of the list>/<calls>': below so many calls there is nothing to reach that is not in marks; '-': there never is.
 -- So a call costs the same however many thresholds a list has, and one with another limit or list looks at all of its own.
 --
--- One command writes everything: a server that runs out of memory within a script may have applied the commands before.
+-- One command writes everything that counts: a server that runs out of memory within a script may have applied the commands before.
 -- Only what Lua 5.1 and 5.4, Redis and Dragonfly have in common; numbers are exact up to 2^53 and stop there.
 local call, format, find, gmatch, match, sub, min = redis.call, string.format, string.find, string.gmatch, string.match, string.sub, math.min
 local hash, field = KEYS[1], ARGV[1]
@@ -124,5 +125,32 @@ if not of or of < epoch then
   -- Later calls need not do it. One that fails before here is made again, by this process or the next owner, and ends up here
   -- in a later epoch, or above: known, or behind if the range is cut otherwise.
   call('EXPIREAT', hash, ARGV[8])
+end
+
+-- What is counted need not be held any more. See reserve.lua for the fields, and release.lua, which does the same. The holds go before their
+-- sum, and both after the counter: half done, too much is held, and not too little.
+if KEYS[2] then
+  local sum = call('HGET', KEYS[2], '.')
+  for begin = 13, sum and #ARGV or 0, 1000 do -- so many arguments Lua takes for sure
+    local last = min(#ARGV, begin + 999)
+    local held_calls, held_points, first = match(sum, '^(%d+) (%d+) (%d+)$')
+    held_calls, held_points = tonumber(held_calls), tonumber(held_points)
+    local held, there = call('HMGET', KEYS[2], (table.unpack or unpack)(ARGV, begin, last)), false
+    for i = 1, last - begin + 1 do
+      local _, c, p = match(held[i] or '', '^(%d+) (%d+) (%d+)$')
+      if c then
+        held_calls, held_points, there = held_calls - tonumber(c), held_points - tonumber(p), true
+      end
+    end
+    if there then
+      call('HDEL', KEYS[2], (table.unpack or unpack)(ARGV, begin, last))
+      if call('HLEN', KEYS[2]) == 1 then
+        call('DEL', KEYS[2])
+        break
+      end
+      sum = format('%d %d %s', held_calls, held_points, first)
+      call('HSET', KEYS[2], '.', sum)
+    end
+  end
 end
 return answer('counted')

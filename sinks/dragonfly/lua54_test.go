@@ -38,7 +38,7 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 	old, other := database(0), database(1)
 	lua := newLua54(t, other)
 	seed := rand.Uint64()
-	g := scriptCalls{rand.New(rand.NewPCG(seed, 0))}
+	g := &scriptCalls{Rand: rand.New(rand.NewPCG(seed, 0)), now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC).UnixMilli()}
 	answers := map[string]bool{}
 	for i := range 2000 {
 		c := g.next(old)
@@ -65,7 +65,8 @@ func TestScriptsDoTheSameUnderLua54(t *testing.T) {
 	}
 	for _, a := range []string{"count.lua counted", "count.lua known", "count.lua behind", "count.lua left", "count.lua offsets", "count.lua later", "clear.lua 0", "clear.lua 1",
 		"note.lua noted", "note.lua missing", "note.lua epoch", "note.lua incarnation", "begin.lua 1", "begin.lua 2", "cache_put.lua 0", "cache_put.lua 1", "cache_drop.lua 0", "cache_drop.lua 1",
-		"resum.lua 0", "resum.lua 1", "doubt.lua 0", "doubt.lua 1"} {
+		"resum.lua 0", "resum.lua 1", "doubt.lua 0", "doubt.lua 1", "guard.lua 0", "guard.lua 1", "release.lua 0", "release.lua 1", "release.lua 2",
+		"reserve.lua granted", "reserve.lua known", "reserve.lua other", "reserve.lua exceeded", "reserve.lua crowded", "reserve.lua day"} {
 		if !answers[a] {
 			t.Errorf("seed %d: no call was answered with %q", seed, a)
 		}
@@ -79,16 +80,32 @@ type scriptCall struct {
 }
 
 // scriptCalls makes calls over few keys, so that they meet each other.
-type scriptCalls struct{ *rand.Rand }
+type scriptCalls struct {
+	*rand.Rand
+	now int64 // of reservations, milliseconds
+}
 
-func (r scriptCalls) number(from, to int) string { return strconv.Itoa(from + r.IntN(to-from+1)) }
+func (r *scriptCalls) number(from, to int) string { return strconv.Itoa(from + r.IntN(to-from+1)) }
 
-func (r scriptCalls) next(present *redis.Client) scriptCall {
+func (r *scriptCalls) next(present *redis.Client) scriptCall {
 	ctx := context.Background()
 	user := "{u" + r.number(1, 2) + "}"
 	counters, document := "quota:"+user+":2026-11-23", "subscription:"+user
 	sentinel := "quota_sentinel:{" + r.number(0, 2) + "}"
-	switch r.IntN(11) {
+	switch r.IntN(15) {
+	case 11:
+		args := []any{"r-" + r.number(1, 3)}
+		for i := 4; i <= 12; i++ {
+			if r.IntN(4) == 0 {
+				args = append(args, "r-"+strconv.Itoa(i))
+			}
+		}
+		return scriptCall{"release.lua", []string{holdsOf(counters)}, args}
+	case 12, 13, 14:
+		if r.IntN(8) == 0 {
+			return scriptCall{"guard.lua", []string{sentinel}, []any{"a1", "a1!", r.number(1, 3), "s" + r.number(1, 2), r.number(1, 1<<40), []string{"", "0"}[r.IntN(2)]}}
+		}
+		return r.reserve(counters)
 	case 10:
 		if r.IntN(2) == 0 {
 			field := []string{"api_calls", "data_points", "a1.0"}[r.IntN(3)]
@@ -129,7 +146,26 @@ func (r scriptCalls) next(present *redis.Client) scriptCall {
 	}
 }
 
-func (r scriptCalls) count(counters string) scriptCall {
+func holdsOf(counters string) string { return strings.Replace(counters, "quota:", "quota_holds:", 1) }
+
+// reserve is a call whose clock goes on, so that holds end. The keys themselves live longer than the test.
+func (r *scriptCalls) reserve(counters string) scriptCall {
+	r.now += r.Int64N(20_000)
+	day := r.now / 86_400_000 * 86_400
+	if r.IntN(20) == 0 {
+		day += 86_400
+	}
+	limit := func(most int) string {
+		if r.IntN(3) == 0 {
+			return ""
+		}
+		return r.number(0, most)
+	}
+	return scriptCall{"reserve.lua", []string{counters, holdsOf(counters)}, []any{"r-" + r.number(1, 12), r.number(1, 2), r.number(0, 1), r.number(100_000, 300_000),
+		limit(40), limit(1 << 42), strconv.FormatInt(day, 10), r.number(1, 8), strconv.FormatInt(r.now, 10)}}
+}
+
+func (r *scriptCalls) count(counters string) scriptCall {
 	// The epoch seldom moves on, so that counters grow.
 	epoch := "65536"
 	if r.IntN(20) == 0 {
@@ -162,8 +198,15 @@ func (r scriptCalls) count(counters string) scriptCall {
 		offsets = "" // left out, to be asked for
 	}
 	mode := []string{"clear", "clear", "clear", "keep", "adopt"}[r.IntN(5)]
-	return scriptCall{"count.lua", []string{counters}, []any{"a1." + r.number(0, 2), epoch, mode, strconv.Itoa(from), strconv.Itoa(from + 1 + r.IntN(30)),
-		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, note, offsets}}
+	keys, holds := []string{counters}, []any(nil)
+	for i := 1; i <= 12 && r.IntN(2) == 0; i++ {
+		if len(holds) == 0 {
+			keys = append(keys, holdsOf(counters))
+		}
+		holds = append(holds, "r-"+strconv.Itoa(i))
+	}
+	return scriptCall{"count.lua", keys, append([]any{"a1." + r.number(0, 2), epoch, mode, strconv.Itoa(from), strconv.Itoa(from + 1 + r.IntN(30)),
+		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, note, offsets}, holds...)}
 }
 
 // expiry is far enough ahead for the test, and near enough for Dragonfly, which takes no more than eight years.

@@ -219,6 +219,7 @@ func (s *Session) Look(ctx context.Context) (*State, error) {
 		}
 		state.Restarted = state.Restarted || p.Epoch != 0 && p.server != now.id
 	}
+	s.looked = state.Epoch
 	switch {
 	case state.Epoch.Number == 0: // there is nothing to doubt
 	case now.lost(state.Epoch):
@@ -261,7 +262,7 @@ func (s *Session) Note(ctx context.Context, p Progress) error {
 			return fmt.Errorf("note the progress of %s/%d in epoch %d: %w: %s", s.topic, s.partition, p.Epoch, ErrMoved, said)
 		}
 	}
-	return nil
+	return s.guard(ctx, p.Epoch)
 }
 
 // Begin begins the epoch after the one that is in doubt, unless another process or partition has done so since: at most

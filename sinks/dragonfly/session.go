@@ -28,11 +28,13 @@ var (
 )
 
 // scripts are what sessions and repairs run.
-type scripts struct{ count, clear, note, begin, resum, doubt *redis.Script }
+type scripts struct {
+	count, clear, note, begin, resum, doubt, reserve, release, guard *redis.Script
+}
 
 func newScripts() scripts {
 	return scripts{redis.NewScript(countSource), redis.NewScript(clearSource), redis.NewScript(noteSource), redis.NewScript(beginSource),
-		redis.NewScript(resumSource), redis.NewScript(doubtSource)}
+		redis.NewScript(resumSource), redis.NewScript(doubtSource), redis.NewScript(reserveSource), redis.NewScript(releaseSource), redis.NewScript(guardSource)}
 }
 
 // ErrMoved says that the store is not in the state that the session thinks: it was emptied, has gone back to an older
@@ -61,6 +63,8 @@ type Session struct {
 	topic     string
 	partition int
 	server    *server // that answers; nil before the first look
+	looked    Epoch   // that the last look has shown
+	guarded   int64   // the epoch for which it is noted since when holds are kept
 
 	// What Count uses again and again.
 	limits map[limited]limitWords
@@ -115,6 +119,8 @@ type Call struct {
 	// Offsets are those of the events, in order; -1 for one that was recorded after its day was over, which makes no
 	// threshold event. They are needed where there are a limit and thresholds.
 	Offsets []int64
+	// Holds are the reservations that the events name, each once. They end in the step that counts the events.
+	Holds []string
 }
 
 // Due is a threshold event to publish.
@@ -260,11 +266,27 @@ func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool)
 				}
 			}
 		}
+		if len(c.Holds) > 0 {
+			args = withHolds(args, c)
+		}
 		cmds[i] = redis.NewCmd(ctx, args...)
 		_ = pipe.Process(ctx, cmds[i]) // a pipeline takes every command
 	}
 	_, err := pipe.Exec(ctx)
 	return cmds, err
+}
+
+// withHolds gives a call the key with the user's holds and the reservations that its events name.
+func withHolds(args []any, c *Call) []any {
+	const keys = 2 // where their number stands
+	all := make([]any, 0, len(args)+1+len(c.Holds))
+	all = append(append(all, args[:keys+2]...), HoldsKey(c.User, c.Day))
+	all[keys] = 2
+	all = append(all, args[keys+2:]...)
+	for _, id := range c.Holds {
+		all = append(all, id)
+	}
+	return all
 }
 
 // appendOffsets writes the offsets behind a list of thresholds, less from.

@@ -420,17 +420,21 @@ func TestAServerThatEvictsIsRefused(t *testing.T) {
 	}
 }
 
+// byHand runs a script as its head says.
+func byHand(t *testing.T, r *engine.Redis, script string, args ...string) string {
+	t.Helper()
+	_, port, _ := strings.Cut(r.Addr(), ":")
+	out, err := exec.CommandContext(t.Context(), "redis-cli", append([]string{"-p", port, "--eval", script}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(bytes.Trim(out, "\"\n"))
+}
+
 func TestTheScriptRunsByHand(t *testing.T) {
 	t.Parallel()
 	_, _, r := open(t)
-	_, port, _ := strings.Cut(r.Addr(), ":")
-	run := func(script string, args ...string) string {
-		out, err := exec.CommandContext(t.Context(), "redis-cli", append([]string{"-p", port, "--eval", script}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		return string(bytes.Trim(out, "\"\n"))
-	}
+	run := func(script string, args ...string) string { return byHand(t, r, script, args...) }
 	key := "quota:{u}:" + today().Format(time.DateOnly)
 	expires := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10)
 	if got := run("count.lua", key, ",", "a1.0", "65536", "clear", "100", "200", "3", "30", expires, "3", "3", " 3/282s/", "80:3 100:3;0,17,42,"); got != "counted 3 30 80:3:3:a1.0:142 100:3:3:a1.0:142" {

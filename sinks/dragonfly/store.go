@@ -28,6 +28,9 @@ type Config struct {
 	// Lateness is how long after its UTC day a counter is kept. Default: DefaultLateness.
 	Lateness time.Duration
 
+	// LongestHold is how long a reservation can be held at most. Default: LongestHold.
+	LongestHold time.Duration
+
 	Logger *slog.Logger  // default: none
 	Tracer *trace.Tracer // of the commands; nil: none
 }
@@ -47,11 +50,15 @@ type Store struct {
 	looking   sync.Mutex               // held by one who looks for all
 	counting  chan struct{}            // a slot for each session that counts
 	beginning sync.Mutex               // held by a session that begins an epoch
+	doubtful  atomic.Bool              // counters were being rebuilt, or holds forgotten, at the last reservation
+
+	clock func() any       // the time that reservations go by, in milliseconds; "": the server's own
+	now   func() time.Time // which day it most likely is there
 }
 
 // Open connects and checks that the server is fit for counting: it must not evict. The error is to be classified.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	cfg.Lateness = cmp.Or(cfg.Lateness, DefaultLateness)
+	cfg.Lateness, cfg.LongestHold = cmp.Or(cfg.Lateness, DefaultLateness), cmp.Or(cfg.LongestHold, LongestHold)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -68,7 +75,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	counting.MaxRetries = -1
 	counting.PoolSize = 1024 // one connection a partition; idle ones are not kept
 	counting.ContextTimeoutEnabled = true
-	s := &Store{cfg: cfg, counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts(), counting: make(chan struct{}, maxCounting)}
+	s := &Store{cfg: cfg, counter: redis.NewClient(&counting), log: cfg.Logger, scripts: newScripts(), counting: make(chan struct{}, maxCounting),
+		clock: func() any { return "" }, now: time.Now}
 	asking.OnConnect = s.connected
 	s.client = redis.NewClient(&asking)
 	for _, c := range []*redis.Client{s.client, s.counter} {
