@@ -22,6 +22,10 @@ const (
 	sweepAtOnce = 200
 	// blockedAtOnce is how many companies that still can't go on end a round: each of them may cost a lock's timeout.
 	blockedAtOnce = 5
+	// reportShare is how many times as long as a report has taken the next one waits: counting what waits takes the longer the more there is.
+	reportShare = 50
+	// reportWithin is how old a report may be at most.
+	reportWithin = 30 * time.Second
 	// blockedNamed is how many companies that can't go on are named.
 	blockedNamed = 10
 )
@@ -35,6 +39,8 @@ type TenantSweeper struct {
 	log      *slog.Logger
 	troubles *logs.Troubles
 	waiting  int64 // events, when it was last looked
+	reported time.Time
+	took     time.Duration // to report
 }
 
 // NewTenantSweeper returns a sweeper that publishes with the given publisher, which stays the caller's.
@@ -153,8 +159,12 @@ func (s *TenantSweeper) drain(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// report tells metrics and readiness what is not at its end.
+// report tells metrics and readiness what is not at its end, unless it has done so a short while ago.
 func (s *TenantSweeper) report(ctx context.Context) error {
+	began := time.Now()
+	if began.Sub(s.reported) < min(reportShare*s.took, reportWithin) {
+		return nil
+	}
 	backlog, err := s.config.Store.Backlog(ctx)
 	if err != nil {
 		return err
@@ -166,6 +176,7 @@ func (s *TenantSweeper) report(ctx context.Context) error {
 	}
 	s.config.Metrics.backlog(backlog, blocked)
 	s.config.Blocked(blockedNote(backlog, blocked))
+	s.reported, s.took = time.Now(), time.Since(began)
 	return nil
 }
 

@@ -183,9 +183,17 @@ func (t *Tenants) MarkPublished(ctx context.Context, done []Applied) error {
 // Unpublished returns up to limit events that were done longer than age ago and whose results are not known to be
 // published: the process that was to do it has died.
 func (t *Tenants) Unpublished(ctx context.Context, age time.Duration, limit int) ([]Applied, error) {
-	found, err := collect(ctx, t.store, "look for results that are not published", pgx.RowToStructByName[inboxText], inboxUnpublishedSQL, age, limit)
+	since := t.mark.since()
+	now, err := t.store.Now(ctx)
 	if err != nil {
 		return nil, err
+	}
+	found, err := collect(ctx, t.store, "look for results that are not published", pgx.RowToStructByName[inboxText], inboxUnpublishedSQL, age, limit, since)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		t.mark.nothing(since, now.Add(-age))
 	}
 	all := make([]Applied, 0, len(found))
 	for _, r := range found {

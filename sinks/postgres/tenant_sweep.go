@@ -95,5 +95,5 @@ type Backlog struct {
 
 // Backlog counts what is not at its end.
 func (t *Tenants) Backlog(ctx context.Context) (Backlog, error) {
-	return collectOne(ctx, t.store, "count what is not at its end", pgx.RowToStructByName[Backlog], backlogSQL)
+	return collectOne(ctx, t.store, "count what is not at its end", pgx.RowToStructByName[Backlog], backlogSQL, t.mark.since())
 }

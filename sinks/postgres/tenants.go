@@ -27,6 +27,7 @@ type Tenants struct {
 
 	timeout  time.Duration // of a transaction
 	patience lockPatience  // of the events that partitions bring
+	mark     publishedMark // where to look for what is not published
 }
 
 // TenantsConfig is what Tenants needs.

@@ -2,7 +2,7 @@
 UPDATE public.company_blocks AS b
 SET next_try = clock_timestamp() + interval '10 seconds'
 FROM (
-    SELECT company_id FROM public.company_blocks WHERE next_try <= clock_timestamp()
+    SELECT company_id FROM public.company_blocks WHERE next_try <= statement_timestamp()
     ORDER BY next_try LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
 WHERE b.company_id = due.company_id
 RETURNING b.company_id

@@ -5,6 +5,6 @@
 DELETE FROM public.changes
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM public.changes
-    WHERE changed_at < clock_timestamp() - $1::interval AND xid < $2
+    WHERE changed_at < statement_timestamp() - $1::interval AND xid < $2
         OR xid >= pg_snapshot_xmax(pg_current_snapshot())
     LIMIT $3))
