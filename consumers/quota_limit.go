@@ -19,7 +19,7 @@ func thresholdsOf(catalogue *tier.Catalogue) map[string]*dragonfly.Thresholds {
 // limit is the daily limit of a user's calls, tier.Unlimited if there is none or nothing is known of the user, and the thresholds at which
 // events are published; nil: at none.
 //
-// The limit is the subscription's own, the thresholds are those that the user's tier has in this process's catalogue now: they decide who
+// The limit is the one that holds for the company, the thresholds are those that the user's tier has in this process's catalogue now: they decide who
 // is told, not what is allowed. A tier that is missing there counts as the free one.
 func (q *Quota) limit(sub *directory.Subscription) (int64, *dragonfly.Thresholds) {
 	if sub == nil || sub.Tier == "" || sub.Limits.DailyAPICalls == tier.Unlimited {

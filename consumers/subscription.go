@@ -25,12 +25,15 @@ func (s *Subscription) Open(ctx context.Context, p *kafka.Partition) (kafka.Batc
 	if err != nil {
 		return nil, err
 	}
-	opened.due = &dueWatch{looked: time.Now()}
+	opened.due = &dueWatch{looked: time.Now(), find: s.config.Store.Due}
 	return opened, nil
 }
 
-// A dueWatch remembers when a partition was last looked through for what is due.
-type dueWatch struct{ looked time.Time }
+// A dueWatch finds what is due in a partition, and remembers when that was last looked for.
+type dueWatch struct {
+	looked time.Time
+	find   func(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
+}
 
 const (
 	// dueWhileBusy is how often that is done while events keep coming. An idle partition is looked through every second.
@@ -70,7 +73,7 @@ func (p *tenantPartition) publishDue(ctx context.Context, by time.Time) error {
 	for {
 		var due []*events.Event
 		if err := p.keepTrying(ctx, func() (err error) {
-			due, err = p.config.Store.Due(ctx, p.ID(), by, dueAtOnce)
+			due, err = p.due.find(ctx, p.ID(), by, dueAtOnce)
 			return err
 		}); err != nil || len(due) == 0 {
 			return err

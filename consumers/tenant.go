@@ -19,6 +19,7 @@ type TenantStore interface {
 	Settled(ctx context.Context, all []*events.Event) ([]bool, error)
 	MarkPublished(ctx context.Context, done []postgres.Applied) error
 	Due(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
+	CompanyDue(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
 	MarkDue(ctx context.Context, published []*events.Event) error
 	CheckPartitions(ctx context.Context, topic string, partitions int) error
 	Unpublished(ctx context.Context, age time.Duration, limit int) ([]postgres.Applied, error)
@@ -28,6 +29,7 @@ type TenantStore interface {
 	Blocked(ctx context.Context, limit int) ([]postgres.Block, error)
 	GiveUp(ctx context.Context, ago time.Duration, limit int) ([]postgres.Applied, error)
 	Backlog(ctx context.Context) (postgres.Backlog, error)
+	Overridden(ctx context.Context) ([]postgres.OverriddenLimit, error)
 	companyconfig.Source // of the same store
 }
 
@@ -170,7 +172,7 @@ func (b *tenantBatch) Write(ctx context.Context, _ kafka.Range) error {
 		}
 		// What is due before its time has no effect, which is for the rules to say.
 		var rejection *events.Rejection
-		if e.Type == events.TypeSubscriptionDue || !errors.As(e.CheckTime(b.All[i].Time, p.config.FutureTolerance), &rejection) {
+		if events.IsDue(e.Type) || !errors.As(e.CheckTime(b.All[i].Time, p.config.FutureTolerance), &rejection) {
 			var err error
 			if rejection, err = p.apply(ctx, e, &b.All[i]); err != nil {
 				return err
@@ -200,7 +202,7 @@ func (b *tenantBatch) Write(ctx context.Context, _ kafka.Range) error {
 func identified(all []*events.Event) []*events.Event {
 	some := slices.Clone(all)
 	for i, e := range some {
-		if e != nil && e.Type == events.TypeSubscriptionDue {
+		if e != nil && events.IsDue(e.Type) {
 			some[i] = nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
 )
 
@@ -17,6 +18,7 @@ type TenantMetrics struct {
 	oldest   prometheus.Gauge
 	blocked  prometheus.Gauge
 	since    *prometheus.GaugeVec
+	limits   *prometheus.GaugeVec
 }
 
 // NewTenantMetrics registers the metrics, if registry is not nil. Several consumers of a process share them.
@@ -45,8 +47,11 @@ func NewTenantMetrics(registry prometheus.Registerer) *TenantMetrics {
 	m.since = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "tenantflow_tenant_blocked_since_seconds", Help: "Since when a company can't go on, as Unix time, by reason: of each the one that has stood still for longest.",
 	}, []string{"reason"})
+	m.limits = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tenantflow_tenant_limit_overrides", Help: "Open companies for which a limit of their own holds in place of their tier's, by limit.",
+	}, []string{"limit"})
 	if registry != nil {
-		registry.MustRegister(m.seconds, m.results, m.repeated, m.inbox, m.oldest, m.blocked, m.since)
+		registry.MustRegister(m.seconds, m.results, m.repeated, m.inbox, m.oldest, m.blocked, m.since, m.limits)
 	}
 	return m
 }
@@ -74,6 +79,15 @@ func (m *TenantMetrics) backlog(b postgres.Backlog, blocked []postgres.Block) {
 	m.since.Reset()
 	for reason, at := range longest(blocked) {
 		m.since.WithLabelValues(reason).Set(float64(at.Unix()))
+	}
+}
+
+func (m *TenantMetrics) overridden(all []postgres.OverriddenLimit) {
+	for _, name := range tier.LimitNames() {
+		m.limits.WithLabelValues(name).Set(0)
+	}
+	for _, one := range all {
+		m.limits.WithLabelValues(one.LimitName).Set(float64(one.Companies))
 	}
 }
 

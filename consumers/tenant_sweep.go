@@ -174,7 +174,12 @@ func (s *TenantSweeper) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	overridden, err := s.config.Store.Overridden(ctx)
+	if err != nil {
+		return err
+	}
 	s.config.Metrics.backlog(backlog, blocked)
+	s.config.Metrics.overridden(overridden)
 	s.config.Blocked(blockedNote(backlog, blocked))
 	s.reported, s.took = time.Now(), time.Since(began)
 	return nil

@@ -129,6 +129,11 @@ func TestPayloadsAreExactAndHaveDefaults(t *testing.T) {
 		{TypeUserErasureRequested, `{"company_id":"acme","user_id":"u"}`, &UserErasureRequested{"acme", "u"}},
 		{TypeSchemaUpgradeRequested, `{"company_id":"acme"}`, &SchemaUpgradeRequested{"acme", 0}},
 		{TypeSchemaUpgradeRequested, `{"company_id":"acme","target_version":3.0}`, &SchemaUpgradeRequested{"acme", 3}},
+		{TypeLimitsOverridden, `{"company_id":"acme","limits":{"storage_mb":"unlimited","max_users":null,"daily_api_calls":25e1,"gold":1},"reason":"r","expires_at":"2026-08-01T02:00:00+02:00"}`,
+			&LimitsOverridden{"acme", []NewLimit{{Name: "daily_api_calls", Value: 250}, {Name: "max_users", Reset: true}, {Name: "storage_mb", Unlimited: true}}, "r", new(at(1))}},
+		{TypeLimitsOverridden, `{"company_id":"acme","limits":{"retention_days":999999999999999999},"reason":"r"}`,
+			&LimitsOverridden{"acme", []NewLimit{{Name: "retention_days", Value: 999_999_999_999_999_999}}, "r", nil}},
+		{TypeCompanyDue, `{"company_id":"acme","kind":"override","name":"max_users","due_at":"2026-08-01T02:00:00+02:00"}`, &CompanyDue{"acme", "override", "max_users", at(1)}},
 		{TypeCompanyClosed, `{"company_id":"acme"}`, &CompanyClosed{"acme", false, ""}},
 		{TypeCompanyClosed, `{"company_id":"acme","purge":true,"reason":"r"}`, &CompanyClosed{"acme", true, "r"}},
 	} {

@@ -191,6 +191,10 @@ func (e *Event) Payload() (any, error) {
 		return &UserErasureRequested{company, o.text("user_id")}, nil
 	case TypeSchemaUpgradeRequested:
 		return &SchemaUpgradeRequested{company, o.integer("target_version")}, nil
+	case TypeLimitsOverridden:
+		return o.limitsOverridden(company, e.Time), nil
+	case TypeCompanyDue:
+		return &CompanyDue{company, o.text("kind"), o.text("name"), o.time("due_at", e.Time)}, nil
 	case TypeCompanyClosed:
 		purge, _ := o["purge"].(bool)
 		return &CompanyClosed{company, purge, o.text("reason")}, nil

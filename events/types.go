@@ -40,6 +40,8 @@ const (
 	TypeUserErasureRequested   = "company.user_erasure_requested.v1"
 	TypeSchemaUpgradeRequested = "company.schema_upgrade_requested.v1"
 	TypeCompanyClosed          = "company.closed.v1"
+	TypeLimitsOverridden       = "company.limits_overridden.v1"
+	TypeCompanyDue             = "company.due.v1" // this service's own
 )
 
 // Types of output events.
@@ -61,6 +63,7 @@ const (
 	TypeUserDeprovisioned = "company.user_deprovisioned.v1"
 	TypeUserErased        = "company.user_erased.v1"
 	TypeSchemaUpgraded    = "company.schema_upgraded.v1"
+	TypeLimitsChanged     = "company.limits_changed.v1"
 	TypeCompanyArchived   = "company.archived.v1"
 	TypeCompanyRejected   = "company.rejected.v1"
 
@@ -122,14 +125,14 @@ func Topics() []TopicInfo {
 			TypePaymentReceived, TypePaymentFailed, TypeChangeWithdrawn, TypeSubscriptionDue}},
 		{TopicCompany, KeyCompany, true, []string{
 			TypeCompanyRegistered, TypeConfigUpdated, TypeUserAdded, TypeUserRemoved, TypeUserErasureRequested,
-			TypeSchemaUpgradeRequested, TypeCompanyClosed}},
+			TypeSchemaUpgradeRequested, TypeLimitsOverridden, TypeCompanyClosed, TypeCompanyDue}},
 		{TopicSubscriptionResults, KeyOutput, false, []string{
 			TypeSubscriptionCreated, TypeUpgraded, TypeDowngraded, TypeDowngradeScheduled, TypeCancellationScheduled,
 			TypeCancelled, TypeRenewalRecorded, TypeExpiryHandled, TypePaymentRecorded, TypePaymentFailureRecorded,
 			TypeChangeWithdrawn, TypeSubscriptionRejected}},
 		{TopicCompanyResults, KeyOutput, false, []string{
 			TypeCompanyCreated, TypeUserProvisioned, TypeUserDeprovisioned, TypeUserErased, TypeSchemaUpgraded,
-			TypeCompanyArchived, TypeCompanyRejected}},
+			TypeLimitsChanged, TypeCompanyArchived, TypeCompanyRejected}},
 		{TopicCompanyConfig, KeyOutput, false, []string{TypeConfigChanged}},
 		{TopicQuota, KeyOutput, false, []string{TypeQuotaThresholdReached, TypeQuotaExceeded}},
 		{TopicNotifications, KeyOutput, false, []string{TypeNotificationRequested}},

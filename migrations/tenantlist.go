@@ -88,7 +88,8 @@ type TenantDetails struct {
 	PriceMinor     *int64          `json:"price_minor"` // of the period, in minor units of Currency
 	PendingTier    *string         `json:"pending_tier"`
 	DueAt          *time.Time      `json:"due_at"`
-	Limits         json.RawMessage `json:"limits"`
+	Limits         json.RawMessage `json:"limits"`    // that hold
+	Overrides      []LimitOverride `json:"overrides"` // in place of the tier's limits
 	Schema         *string         `json:"database_schema"`
 	AuditSeq       *int64          `json:"audit_seq"`      // of the last row of its audit log
 	LastEffectAt   *time.Time      `json:"last_effect_at"` // the time of its last event
@@ -97,6 +98,15 @@ type TenantDetails struct {
 	// Waiting is how many events are set aside until it can, and Faulty how many rows of the inbox wait for a person.
 	Waiting int64 `json:"events_waiting"`
 	Faulty  int64 `json:"events_faulty"`
+}
+
+// A LimitOverride is a limit of a company that holds in place of its tier's.
+type LimitOverride struct {
+	Limit     string          `json:"limit_name"`
+	Value     json.RawMessage `json:"value"` // a number, or "unlimited"
+	Reason    string          `json:"reason"`
+	SetAt     time.Time       `json:"set_at"`
+	ExpiresAt *time.Time      `json:"expires_at"` // nil: another event ends it
 }
 
 // A TenantBlock is why a company can't go on.

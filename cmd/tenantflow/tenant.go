@@ -169,7 +169,8 @@ func newTenantShowCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show COMPANY",
 		Short: "Show one company: subscription, schema, users, audit log",
-		Long: `Show reads a company from Postgres, past every cache: its subscription, its users, the schema with the version of its
+		Long: `Show reads a company from Postgres, past every cache: its subscription, the limits
+that hold and those that an operator has set in place of its tier's, its users, the schema with the version of its
 tables and its size, where its audit log ends, and, where it can't go on, why, who blocks it and how many events are set aside.
 
 Exit codes: 0 shown; 1 Postgres does not answer, or there is no such company; 2 the company id or the configuration is wrong.`,
@@ -249,6 +250,13 @@ func tenantTable(t *migrations.TenantDetails, newest int64) *table {
 	}
 	if t.Limits != nil {
 		text.add("limits", limitsLine(t.Limits))
+	}
+	for _, o := range t.Overrides {
+		until := "until further notice"
+		if o.ExpiresAt != nil {
+			until = "until " + at(o.ExpiresAt)
+		}
+		text.add("override", fmt.Sprintf("%s %s %s, set %s: %s", o.Limit, strings.Trim(string(o.Value), `"`), until, at(&o.SetAt), o.Reason))
 	}
 	text.add("users", fmt.Sprintf("%d, %d of them suspended", t.Users, t.SuspendedUsers))
 	if t.Schema == nil {

@@ -25,7 +25,7 @@ GRANT SELECT ON subscription_tiers, tenant_migrations, replay_key, user_membersh
 
 -- Companies and their books. Triggers write versions, changes and memberships with the rights of the owner.
 GRANT SELECT, INSERT, UPDATE ON companies, company_heads, company_locks, payments TO tenantflow;
-GRANT SELECT, INSERT, UPDATE, DELETE ON company_config, subscriptions, user_directory TO tenantflow; -- a purge deletes them
+GRANT SELECT, INSERT, UPDATE, DELETE ON company_config, subscriptions, limit_overrides, user_directory TO tenantflow; -- a purge deletes them
 GRANT SELECT, INSERT ON billing_transactions, subscription_events, audit_log TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON tenant_schema_versions TO tenantflow;
 GRANT SELECT, DELETE ON changes TO tenantflow;

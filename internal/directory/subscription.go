@@ -27,7 +27,8 @@ type Subscription struct {
 	CreatedAt    time.Time  `json:"created_at"`
 	UpdatedAt    time.Time  `json:"updated_at"`
 	LastActivity *time.Time `json:"last_activity"`
-	// Limits are those of the company's subscription: copied into it when its period began.
+	// Limits are those that hold for the company: its subscription's, copied into it when its period began, and its overrides in place of
+	// them.
 	Limits tier.Limits `json:"tier_limits" db:"-"`
 	// Memberships are the companies the user belonged to, the last 32, the newest first.
 	Memberships []Membership `json:"memberships" db:"-"`

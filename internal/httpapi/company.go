@@ -72,7 +72,7 @@ func (a *API) companySubscription(ctx context.Context, w http.ResponseWriter, r 
 	answer := subscriptionAnswer{CompanyID: s.CompanyID, CompanyStatus: s.CompanyStatus, Tier: s.Tier, Status: s.Status,
 		PeriodStart: s.PeriodStart.UTC(), PeriodEnd: s.PeriodEnd.UTC(), PeriodMonths: s.Months, PriceMinor: s.PriceMinor, Currency: s.Currency,
 		PendingTier: s.PendingTier, PendingAt: timeOf(s.PendingAt), CancelAtPeriodEnd: s.CancelAtEnd, RenewalUntil: timeOf(s.RenewalUntil),
-		Limits: s.Limits, Benefits: s.Benefits, Users: usersAnswer{s.ActiveUsers, s.SuspendedUsers}}
+		Limits: s.Overrides.Over(s.Limits), Overrides: overridesOf(s.Overrides), Benefits: s.Benefits, Users: usersAnswer{s.ActiveUsers, s.SuspendedUsers}}
 	if s.Status == tenant.StatusPastDue {
 		answer.GraceUntil = timeOf(s.GraceUntil)
 	}
@@ -95,26 +95,43 @@ func timeOf(at *time.Time) time.Time {
 
 // subscriptionAnswer is the body of an answer.
 type subscriptionAnswer struct {
-	CompanyID         string         `json:"company_id"`
-	CompanyStatus     string         `json:"company_status"`
-	Tier              string         `json:"tier"`
-	Status            string         `json:"status"`
-	PeriodStart       time.Time      `json:"period_start"`
-	PeriodEnd         time.Time      `json:"period_end"`
-	PeriodMonths      int            `json:"period_months"`
-	PriceMinor        int64          `json:"price_minor"` // of a month
-	Currency          string         `json:"currency"`
-	PendingTier       string         `json:"pending_tier,omitempty"`
-	PendingAt         time.Time      `json:"pending_at,omitzero"`
-	CancelAtPeriodEnd bool           `json:"cancel_at_period_end"`
-	GraceUntil        time.Time      `json:"grace_until,omitzero"`
-	RenewalUntil      time.Time      `json:"renewal_until,omitzero"`
-	NextPeriodStart   time.Time      `json:"next_period_start,omitzero"`
-	NextPeriodEnd     time.Time      `json:"next_period_end,omitzero"`
-	PreviousTier      string         `json:"previous_tier,omitempty"`
-	Limits            tier.Limits    `json:"limits"`
-	Benefits          map[string]any `json:"benefits"`
-	Users             usersAnswer    `json:"users"`
+	CompanyID         string           `json:"company_id"`
+	CompanyStatus     string           `json:"company_status"`
+	Tier              string           `json:"tier"`
+	Status            string           `json:"status"`
+	PeriodStart       time.Time        `json:"period_start"`
+	PeriodEnd         time.Time        `json:"period_end"`
+	PeriodMonths      int              `json:"period_months"`
+	PriceMinor        int64            `json:"price_minor"` // of a month
+	Currency          string           `json:"currency"`
+	PendingTier       string           `json:"pending_tier,omitempty"`
+	PendingAt         time.Time        `json:"pending_at,omitzero"`
+	CancelAtPeriodEnd bool             `json:"cancel_at_period_end"`
+	GraceUntil        time.Time        `json:"grace_until,omitzero"`
+	RenewalUntil      time.Time        `json:"renewal_until,omitzero"`
+	NextPeriodStart   time.Time        `json:"next_period_start,omitzero"`
+	NextPeriodEnd     time.Time        `json:"next_period_end,omitzero"`
+	PreviousTier      string           `json:"previous_tier,omitempty"`
+	Limits            tier.Limits      `json:"limits"` // that hold: the tier's, and the overrides in place of them
+	Overrides         []overrideAnswer `json:"overrides"`
+	Benefits          map[string]any   `json:"benefits"`
+	Users             usersAnswer      `json:"users"`
+}
+
+// overrideAnswer is a limit that holds in place of the tier's. Why is the operators' own.
+type overrideAnswer struct {
+	Limit     string     `json:"limit_name"`
+	Value     tier.Limit `json:"value"`
+	SetAt     time.Time  `json:"set_at"`
+	ExpiresAt time.Time  `json:"expires_at,omitzero"`
+}
+
+func overridesOf(all tenant.Overrides) []overrideAnswer {
+	answers := make([]overrideAnswer, len(all))
+	for i := range all {
+		answers[i] = overrideAnswer{all[i].Limit, all[i].Value, all[i].SetAt.UTC(), timeOf(all[i].ExpiresAt)}
+	}
+	return answers
 }
 
 type usersAnswer struct {

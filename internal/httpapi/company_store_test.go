@@ -18,6 +18,8 @@ func TestCompaniesAreAnsweredFromTheStores(t *testing.T) {
 			ON CONFLICT (company_id) DO UPDATE SET config = EXCLUDED.config`,
 		`INSERT INTO subscriptions (company_id, tier, status, period_start, period_end, anchor_day, grace_until, pending_tier, cancel_at_period_end, benefits)
 			VALUES ('late', 'pro', 'past_due', '2026-10-31 10:00:00.000001+00', '2026-11-30 10:00+00', 31, '2026-11-25 00:00+00', 'free', true, '{"x": [1, 2]}')`,
+		`INSERT INTO limit_overrides (company_id, limit_name, value, reason, set_at, expires_at) VALUES ('late', 'storage_mb', '"unlimited"', 'secret', '2026-11-02 00:00+00', NULL),
+			('late', 'retention_days', '7', 'secret', '2026-11-02 00:00+00', '2026-12-24 00:00+00')`,
 		`INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('shut', 'pro', '2026-11-01 00:00+00')`,
 		`INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('l-1', 'late', 'active'), ('l-2', 'late', 'active'), ('l-3', 'late', 'suspended')`,
 		`UPDATE companies SET status = 'closed' WHERE company_id = 'shut'`,
@@ -27,8 +29,9 @@ func TestCompaniesAreAnsweredFromTheStores(t *testing.T) {
 	a := f.get("/v1/companies/late/subscription")
 	const want = `{"company_id":"late","company_status":"active","tier":"pro","status":"past_due","period_start":"2026-10-31T10:00:00.000001Z","period_end":"2026-11-30T10:00:00Z","period_months":1,` +
 		`"price_minor":4900,"currency":"USD","pending_tier":"free","pending_at":"2026-11-30T10:00:00Z","cancel_at_period_end":true,"grace_until":"2026-11-25T00:00:00Z",` +
-		`"limits":{"daily_api_calls":50000,"storage_mb":10240,"max_users":25,"retention_days":365,` +
-		`"features_enabled":["basic_trading","advanced_analytics","email_notifications","sms_notifications","api_access"]},"benefits":{"x":[1,2]},"users":{"active":2,"suspended":1}}` + "\n"
+		`"limits":{"daily_api_calls":50000,"storage_mb":"unlimited","max_users":25,"retention_days":7,` +
+		`"features_enabled":["basic_trading","advanced_analytics","email_notifications","sms_notifications","api_access"]},` +
+		`"overrides":[{"limit_name":"retention_days","value":7,"set_at":"2026-11-02T00:00:00Z","expires_at":"2026-12-24T00:00:00Z"},{"limit_name":"storage_mb","value":"unlimited","set_at":"2026-11-02T00:00:00Z"}],"benefits":{"x":[1,2]},"users":{"active":2,"suspended":1}}` + "\n"
 	if a.status != http.StatusOK || a.body != want {
 		t.Errorf("%d %s\nwant\n%s", a.status, a.body, want)
 	}

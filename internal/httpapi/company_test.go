@@ -74,7 +74,7 @@ func TestACompanysSubscriptionIsToldWithItsUsers(t *testing.T) {
 	f := setupAPI(t)
 	const pro = `"limits":{"daily_api_calls":50000,"storage_mb":10240,"max_users":25,"retention_days":365,` +
 		`"features_enabled":["basic_trading","advanced_analytics","email_notifications","sms_notifications","api_access"]},` +
-		`"benefits":{"advanced_features":["real_time_alerts","advanced_charts"],"increased_storage":"10GB","support_level":"email"},"users":{"active":3,"suspended":1}}` + "\n"
+		`"overrides":[],"benefits":{"advanced_features":["real_time_alerts","advanced_charts"],"increased_storage":"10GB","support_level":"email"},"users":{"active":3,"suspended":1}}` + "\n"
 	const period = `"period_start":"2026-11-01T00:00:00Z","period_end":"2026-12-01T00:00:00Z","period_months":1,`
 	for company, want := range map[string]string{
 		"acme": `{"company_id":"acme","company_status":"active","tier":"pro","status":"active",` + period + `"price_minor":4900,"currency":"USD","cancel_at_period_end":false,"renewal_until":"2026-12-04T00:00:00Z",` + pro,

@@ -84,7 +84,7 @@ type previewAnswer struct {
 	Limits       tier.Limits                 `json:"limits"`
 	Benefits     map[string]any              `json:"benefits"`
 	Restrictions map[string]tier.Restriction `json:"restrictions_applied"`
-	// UsersSuspended is how many users the new tier has no room for.
+	// UsersSuspended is how many users there is no room for after the change.
 	UsersSuspended int64 `json:"users_suspended"`
 	// Immediate is what a downgrade does that does not wait for the period's end.
 	Immediate *changeAnswer `json:"immediate,omitempty"`
@@ -107,14 +107,14 @@ func previewChange(rules *tenant.Rules, s postgres.CompanySubscription, newTier 
 	}
 	to := p.To
 	answer := &previewAnswer{CompanyID: s.CompanyID, Change: "upgrade", CurrentTier: p.Held.Tier, NewTier: newTier, Currency: tier.Currency,
-		PriceMinor: to.PriceMinor, changeAnswer: changeOf(p.Change), Limits: to.Limits, Benefits: to.Benefits,
-		Restrictions: tier.Restrictions(p.Held.Limits, to.Limits, nil)}
+		PriceMinor: to.PriceMinor, changeAnswer: changeOf(p.Change), Limits: p.Limits, Benefits: to.Benefits,
+		Restrictions: tier.Restrictions(p.HeldLimits, p.Limits, nil)}
 	if p.Down {
 		now := changeOf(p.Now)
 		answer.Change, answer.Immediate = "downgrade", &now
 	}
-	if room := int64(to.MaxUsers); to.MaxUsers != tier.Unlimited {
-		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-room)
+	if room := p.Limits.MaxUsers; room != tier.Unlimited {
+		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-int64(room))
 	}
 	for _, c := range []*changeAnswer{&answer.changeAnswer, answer.Immediate} {
 		if c != nil && max(c.EffectiveDate.UTC().Year(), c.BillingAdjustment.PeriodEnd.UTC().Year()) > lastYear+1 {

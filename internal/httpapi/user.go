@@ -96,7 +96,7 @@ func (a *API) subscription(ctx context.Context, w http.ResponseWriter, _ *http.R
 		o.limit("daily_api_calls", s.Limits.DailyAPICalls)
 		o.limit("storage_mb", s.Limits.StorageMB)
 		o.limit("max_users", s.Limits.MaxUsers)
-		o.integer("retention_days", int64(s.Limits.RetentionDays))
+		o.limit("retention_days", s.Limits.RetentionDays)
 		o.texts("features_enabled", s.Limits.Features)
 		o.close()
 		if s.StartDate != nil {

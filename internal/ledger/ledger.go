@@ -55,7 +55,7 @@ func (l *Ledger) Apply(e *generate.TenantEvent) (code string) {
 		c = &company{state: tenant.State{CompanyID: e.Company}, last: map[string]time.Time{}}
 	}
 	for l.load(c, e.Topic, cause); tenant.Next(&c.state, cause) == tenant.DueFirst; l.load(c, e.Topic, cause) {
-		l.due(c, c.state.Due()[0])
+		l.due(c, c.state.DueBefore(cause.Payload)[0])
 	}
 	return l.decide(c, e.Topic, cause)
 }
@@ -66,13 +66,18 @@ func (l *Ledger) Settle(at time.Time, _ int) {
 		for due := c.state.Due(); len(due) > 0 && !due[0].At.After(at); due = c.state.Due() {
 			l.due(c, due[0])
 		}
+		ofCompany := &events.ConfigUpdated{} // any event of company.events
+		for due := c.state.DueBefore(ofCompany); len(due) > 0 && !due[0].At.After(at); due = c.state.DueBefore(ofCompany) {
+			l.due(c, due[0])
+		}
 	}
 }
 
 func (l *Ledger) due(c *company, due tenant.Due) {
 	cause := tenant.DueCause(c.state.CompanyID, due)
-	l.load(c, events.TopicSubscription, cause)
-	l.decide(c, events.TopicSubscription, cause)
+	topic, _ := events.TopicOf(cause.Event.Type)
+	l.load(c, topic, cause)
+	l.decide(c, topic, cause)
 }
 
 // load completes the state of a company with what the rules have to know for an event.
@@ -179,6 +184,9 @@ func (l *Ledger) write(c *company, cause *tenant.Cause, d *tenant.Decision) {
 		c.users = slices.DeleteFunc(c.users, func(u string) bool { return u == d.Remove })
 		delete(l.companyOf, d.Remove)
 	}
+	if d.Overrides != nil {
+		s.Overrides = *d.Overrides
+	}
 	if d.Close {
 		closed := *s.Company
 		closed.Status = tenant.Closed
@@ -247,8 +255,8 @@ func (l *Ledger) Tenant(id string) *generate.Tenant {
 	s := c.state.Subscription
 	t := &generate.Tenant{Open: c.state.Company.Status == tenant.Active, Users: c.users, Tier: s.Tier, Rank: slices.Index(l.tiers, s.Tier), Paid: s.PriceMinor > 0,
 		Status: s.Status, Period: periodOf(&s.Term), Pending: s.PendingTier, Ahead: s.Renewal != nil}
-	if s.Limits.MaxUsers != tier.Unlimited {
-		t.MaxUsers = int(s.Limits.MaxUsers)
+	if places := c.state.Overrides.Over(s.Limits).MaxUsers; places != tier.Unlimited {
+		t.MaxUsers = int(places)
 	}
 	if s.PendingAt != nil {
 		t.PendingAt = *s.PendingAt

@@ -40,7 +40,7 @@ func (j *tenantJudge) add(r *events.Record) {
 		v.outcome, e = Settled, nil
 	case !j.filter.wants(e.Key, e.Type, e.Source, e.ID):
 		v.outcome, e = Filtered, nil
-	case e.Type == events.TypeSubscriptionDue, tooEarly(e, r.Time, j.future):
+	case events.IsDue(e.Type), tooEarly(e, r.Time, j.future):
 		// The service publishes a due event again for as long as it is due.
 		v.outcome, e = Settled, nil
 	}

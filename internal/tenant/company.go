@@ -98,11 +98,11 @@ func (r *Rules) updateConfig(d *Decision, s *State, p *events.ConfigUpdated) (*D
 	return d, nil
 }
 
-// addUser gives a company a user, if its tier has a place for one.
+// addUser gives a company a user, if its limits have a place for one.
 func (r *Rules) addUser(d *Decision, s *State, p *events.UserAdded) *Decision {
 	limits := tier.Limits{}
 	if s.Subscription != nil {
-		limits = s.Subscription.Limits
+		limits = s.limits(s.Subscription)
 	}
 	switch {
 	case s.UserOf != "":
@@ -110,7 +110,7 @@ func (r *Rules) addUser(d *Decision, s *State, p *events.UserAdded) *Decision {
 	case s.EmailTaken:
 		return d.refuse(UserExists, "another user of the company has this email")
 	case limits.MaxUsers != tier.Unlimited && s.Users >= int64(limits.MaxUsers):
-		return d.refuse(UserLimitReached, "the company has %d users, and its tier allows %s", s.Users, limits.MaxUsers)
+		return d.refuse(UserLimitReached, "the company has %d users, and its limit is %s", s.Users, limits.MaxUsers)
 	}
 	d.Add = &User{p.UserID, p.Email} // there is a place for all, so no other user changes
 	d.note("company.user_added", map[string]any{"user": Pseudonym(s.CompanyID, p.UserID)})
@@ -129,7 +129,8 @@ func (r *Rules) removeUser(d *Decision, s *State, p *events.UserRemoved) *Decisi
 	}
 	d.Remove = p.UserID
 	if sub := s.Subscription; sub != nil {
-		d.Seat = sub.Limits.MaxUsers != tier.Unlimited && s.Users > int64(sub.Limits.MaxUsers) // else no user is suspended for want of a place
+		places := s.limits(sub).MaxUsers
+		d.Seat = places != tier.Unlimited && s.Users > int64(places) // else no user is suspended for want of a place
 	}
 	d.note("company.user_removed", map[string]any{"user": Pseudonym(s.CompanyID, p.UserID)})
 	d.Outputs = func(w Written) []Output {

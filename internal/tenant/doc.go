@@ -13,6 +13,10 @@
 // the event, whatever the event is. What the clock alone says is due comes as an event of the log, too (subscription.due.v1). So periods,
 // amounts and tiers follow from the log and not from when it is read. The closing of a company comes over the other topic; the subscription
 // ends with it where the log of subscription.events says so, by an event that is published when the company is closed.
+//
+// In the same way only events of company.events move the overrides of a company's limits: an override that ends at or before the time of
+// such an event ends before the event, and what the clock alone says comes as company.due.v1. Who has a place and which limits a result
+// names depends on the tier and on the overrides, and so on the order of the two topics.
 package tenant
 
 import (
@@ -52,6 +56,8 @@ type State struct {
 	CompanyID    string
 	Company      *Company      // nil: not registered
 	Subscription *Subscription // nil: none
+	// Overrides are the limits that hold in place of the subscription's.
+	Overrides Overrides
 	// Config is the company's whole configuration, a JSON object.
 	Config json.RawMessage
 	// LastEffect is when an event of the cause's own topic last changed the company: no later effect of that topic is dated before it.
@@ -244,10 +250,11 @@ type Decision struct {
 	Config       json.RawMessage
 	BillingEmail string // empty: unchanged
 	Add          *User
-	Remove       string // a user id
-	Seat         bool   // decide again who is active and who is suspended, and give every user the tier
-	ListUsers    bool   // Written.Users is wanted
-	Migrate      *int64 // bring the tables to this version; 0: the newest
+	Remove       string     // a user id
+	Overrides    *Overrides // which the company has from now on; nil: the same
+	Seat         bool       // decide again who is active and who is suspended, and give every user the tier
+	ListUsers    bool       // Written.Users is wanted
+	Migrate      *int64     // bring the tables to this version; 0: the newest
 	Close        bool
 	Purge        bool // with Close
 	Forget       bool // delete the subscription: the company is purged, and no event will change it

@@ -19,9 +19,10 @@ const (
 	DueRenewalGrace = "renewal_grace" // a period that is over was not renewed
 )
 
-// A Due is something that happens to a subscription at a time.
+// A Due is something that happens to a subscription, or to the limits of a company, at a time.
 type Due struct {
 	Kind string
+	Name string // the limit whose override ends; empty: it is of another kind
 	At   time.Time
 }
 
@@ -34,7 +35,7 @@ func (s *State) Due() []Due {
 	var all []Due
 	add := func(kind string, at *time.Time) {
 		if at != nil {
-			all = append(all, Due{kind, at.UTC()})
+			all = append(all, Due{Kind: kind, At: at.UTC()})
 		}
 	}
 	if sub.Renewal != nil && sub.Renewal.Tier != "" {
@@ -56,6 +57,16 @@ func (s *State) Due() []Due {
 // the same wherever it is found.
 func DueCause(company string, due Due) *Cause {
 	at := due.At.UTC()
+	if due.Kind == DueOverride {
+		return &Cause{
+			Event: &events.Event{Key: company, Envelope: events.Envelope{
+				Source: DueSource, ID: fmt.Sprintf("due:%s:%s:%s:%s", company, due.Kind, due.Name, stamp(at)), Type: events.TypeCompanyDue, Time: at,
+				DataContentType: "application/json",
+				Data:            fmt.Appendf(nil, `{"company_id":%q,"due_at":%q,"kind":%q,"name":%q}`, company, stamp(at), due.Kind, due.Name),
+			}},
+			Payload: &events.CompanyDue{CompanyID: company, Kind: due.Kind, Name: due.Name, DueAt: at},
+		}
+	}
 	return &Cause{
 		Event: &events.Event{Key: company, Envelope: events.Envelope{
 			Source: DueSource, ID: fmt.Sprintf("due:%s:%s:%s", company, due.Kind, stamp(at)), Type: events.TypeSubscriptionDue, Time: at,

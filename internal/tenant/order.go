@@ -22,19 +22,19 @@ const (
 // company first, then what is due, then the event. DueFirst comes again until nothing is due; each time the state is another one.
 func Next(s *State, c *Cause) Step {
 	_, registers := c.Payload.(*events.CompanyRegistered)
-	named, isDue := c.Payload.(*events.SubscriptionDue)
+	named, isDue := NamedDue(c.Payload)
 	behind := s.Queue.Head != 0 && s.Queue.Head != s.Queue.Own
 	switch {
-	case isDue && named.Kind != DueClosing && c.Appended.Before(named.DueAt):
+	case isDue && named.Kind != DueClosing && c.Appended.Before(named.At):
 		return Drop // whatever the state will be
 	case s.Company == nil && !registers, s.Queue.Blocked && s.Queue.Own == 0, s.Queue.Blocked && behind && s.Company != nil:
 		return Enqueue
 	case behind && s.Company != nil:
 		return HeadFirst
-	case s.Company == nil || !moves(c.Payload):
+	case s.Company == nil:
 		return Apply
 	}
-	due := s.Due()
+	due := s.DueBefore(c.Payload)
 	switch {
 	case isDue && named.Kind == DueClosing && s.closed():
 		return Drop
@@ -61,9 +61,9 @@ func moves(payload any) bool {
 }
 
 // lists reports whether something is due that an event names. What is due before it happens before it, and may take it away.
-func lists(due []Due, p *events.SubscriptionDue) bool {
+func lists(due []Due, named Due) bool {
 	for _, d := range due {
-		if d.Kind == p.Kind && d.At.Equal(p.DueAt) {
+		if d.Kind == named.Kind && d.Name == named.Name && d.At.Equal(named.At) {
 			return true
 		}
 	}

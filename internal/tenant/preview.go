@@ -14,6 +14,8 @@ type Preview struct {
 	Held *Subscription // when the change is asked for
 	To   tier.Tier
 	Down bool // it is a downgrade
+	// HeldLimits are those that hold before the change, and Limits those that hold after it: with the overrides that are in force then.
+	HeldLimits, Limits tier.Limits
 	// Change is the change itself: of a downgrade, at the end of the period.
 	Change *Decision
 	// Now is what a downgrade does that does not wait; nil: it is an upgrade.
@@ -37,7 +39,7 @@ func (r *Rules) Preview(s *State, newTier string, at time.Time) (*Preview, error
 	}
 	up, refused := ask(&events.UpgradeRequested{CompanyID: s.CompanyID, NewTier: newTier})
 	if refused == nil {
-		return &Preview{Held: s.Subscription, To: to, Change: up}, nil
+		return s.previewed(&Preview{To: to, Change: up}), nil
 	}
 	now, err := ask(&events.DowngradeRequested{CompanyID: s.CompanyID, NewTier: newTier, Effective: events.EffectiveImmediate})
 	if err != nil {
@@ -50,7 +52,14 @@ func (r *Rules) Preview(s *State, newTier string, at time.Time) (*Preview, error
 	if err != nil {
 		return nil, err
 	}
-	return &Preview{Held: s.Subscription, To: to, Down: true, Change: end, Now: now}, nil
+	return s.previewed(&Preview{To: to, Down: true, Change: end, Now: now}), nil
+}
+
+// previewed completes a preview with what is held before, and with the limits.
+func (s *State) previewed(p *Preview) *Preview {
+	then := s.Overrides.After(p.Change.At)
+	p.Held, p.HeldLimits, p.Limits = s.Subscription, then.Over(s.Subscription.Limits), then.Over(p.To.Limits)
+	return p
 }
 
 // advance is the state once what is due at an event's time has happened.

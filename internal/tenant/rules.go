@@ -97,6 +97,10 @@ func (r *Rules) decideCompany(d *Decision, s *State, c *Cause) (*Decision, error
 		return d, nil
 	case *events.SchemaUpgradeRequested:
 		return r.upgradeSchema(d, s, p), nil
+	case *events.LimitsOverridden:
+		return r.override(d, s, p)
+	case *events.CompanyDue:
+		return r.endOverride(d, s, c, p)
 	case *events.CompanyClosed:
 		return r.closeCompany(d, s, p), nil
 	}

@@ -40,7 +40,7 @@ func (r *Rules) upgrade(d *Decision, s *State, next *Subscription, p *events.Upg
 	d.Outputs = func(w Written) []Output {
 		out := []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypeUpgraded, Data: map[string]any{
 			"company_id": s.CompanyID, "upgraded_from": from, "upgraded_to": change.To.Name, "effective_date": stamp(d.At),
-			"transaction_id": w.TransactionID, "limits": change.To.Limits, "benefits": change.To.Benefits,
+			"transaction_id": w.TransactionID, "limits": s.limits(next), "benefits": change.To.Benefits,
 			"billing_adjustment": change.Adjustment,
 		}}}
 		return append(append(out, s.renewalDropped(dropped)...), s.configChanged(w)...)
@@ -110,7 +110,7 @@ func (r *Rules) atPeriodEnd(d *Decision, s *State, next *Subscription) (*Decisio
 
 // fall applies a change to a lower tier.
 func (r *Rules) fall(d *Decision, s *State, next *Subscription, change tier.Change) (*Decision, error) {
-	from, old := s.Subscription.Tier, next.Limits
+	from, old := s.Subscription.Tier, s.limits(next)
 	var dropped *Renewal
 	if change.To.PriceMinor == 0 {
 		dropped = d.dropRenewal(next)
@@ -126,8 +126,8 @@ func (r *Rules) fall(d *Decision, s *State, next *Subscription, change tier.Chan
 	d.Outputs = func(w Written) []Output {
 		out := []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypeDowngraded, Data: map[string]any{
 			"company_id": s.CompanyID, "downgraded_from": from, "downgraded_to": change.To.Name, "effective_date": stamp(d.At),
-			"transaction_id": w.TransactionID, "limits": change.To.Limits, "billing_adjustment": change.Adjustment,
-			"restrictions_applied": tier.Restrictions(old, change.To.Limits, w.suspended()),
+			"transaction_id": w.TransactionID, "limits": s.limits(next), "billing_adjustment": change.Adjustment,
+			"restrictions_applied": tier.Restrictions(old, s.limits(next), w.suspended()),
 		}}}
 		return append(append(out, s.renewalDropped(dropped)...), s.configChanged(w)...)
 	}
@@ -158,7 +158,7 @@ func (r *Rules) cancel(d *Decision, s *State, next *Subscription, p *events.Canc
 
 // endCancelled puts a company that has cancelled on the free tier.
 func (r *Rules) endCancelled(d *Decision, s *State, next *Subscription) (*Decision, error) {
-	from, old := next.Tier, next.Limits
+	from, old := next.Tier, s.limits(next)
 	dropped := d.dropRenewal(next)
 	r.toFree(next, d.At, StatusCancelled)
 	if err := r.changeTier(d, s, next); err != nil {
@@ -168,7 +168,7 @@ func (r *Rules) endCancelled(d *Decision, s *State, next *Subscription) (*Decisi
 	d.Outputs = func(w Written) []Output {
 		out := []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypeCancelled, Data: map[string]any{
 			"company_id": s.CompanyID, "cancelled_tier": from, "effective_date": stamp(d.At),
-			"restrictions_applied": tier.Restrictions(old, next.Limits, w.suspended()),
+			"restrictions_applied": tier.Restrictions(old, s.limits(next), w.suspended()),
 		}}}
 		return append(append(out, s.renewalDropped(dropped)...), s.configChanged(w)...)
 	}
@@ -224,7 +224,7 @@ func (r *Rules) expired(d *Decision, s *State, next *Subscription, sent time.Tim
 
 // expire ends what was not renewed or not paid.
 func (r *Rules) expire(d *Decision, s *State, next *Subscription, handled time.Time) (*Decision, error) {
-	from, old, term := next.Tier, next.Limits, next.Term
+	from, old, term := next.Tier, s.limits(next), next.Term
 	dropped := d.dropRenewal(next)
 	if dropped != nil && term.PendingAt != nil { // it was for the end of the period that will not be
 		end := term.PeriodEnd
@@ -240,7 +240,7 @@ func (r *Rules) expire(d *Decision, s *State, next *Subscription, handled time.T
 	d.Outputs = func(w Written) []Output {
 		out := []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypeExpiryHandled, Data: map[string]any{
 			"company_id": s.CompanyID, "action": "downgraded_to_free", "expired_tier": from,
-			"restrictions_applied": tier.Restrictions(old, next.Limits, w.suspended()), "expired_at": stamp(d.At), "expiry_handled_at": stamp(handled),
+			"restrictions_applied": tier.Restrictions(old, s.limits(next), w.suspended()), "expired_at": stamp(d.At), "expiry_handled_at": stamp(handled),
 		}}}
 		out = append(out, s.renewalDropped(dropped)...)
 		for _, user := range w.Users {
@@ -316,8 +316,13 @@ func (r *Rules) changeTier(d *Decision, s *State, next *Subscription) error {
 	if s.Company.Status == Purged {
 		return nil // it has no configuration
 	}
-	entry, _ := r.catalogue.Tier(next.Tier)
-	config, err := withTier(s.Config, s.CompanyID, next.Tier, next.Limits, entry.SupportLevel)
+	return r.configure(d, s, next, s.limits(next))
+}
+
+// configure has the configuration repeat the tier and the limits that hold, if it does not yet.
+func (r *Rules) configure(d *Decision, s *State, sub *Subscription, limits tier.Limits) error {
+	entry, _ := r.catalogue.Tier(sub.Tier)
+	config, err := withTier(s.Config, s.CompanyID, sub.Tier, limits, entry.SupportLevel)
 	if err != nil {
 		return err
 	}

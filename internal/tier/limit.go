@@ -54,8 +54,8 @@ type Limits struct {
 	StorageMB Limit `json:"storage_mb"`
 	// MaxUsers is how many users of the company may be active.
 	MaxUsers Limit `json:"max_users"`
-	// RetentionDays is how long closed trading positions are kept.
-	RetentionDays int `json:"retention_days"`
+	// RetentionDays is how long closed trading positions are kept. No tier keeps them without limit; an override may.
+	RetentionDays Limit `json:"retention_days"`
 	// Features are the names of what the company may use, in the catalogue's order.
 	Features []string `json:"features_enabled"`
 }

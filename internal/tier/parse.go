@@ -71,12 +71,13 @@ func parse(text []byte) (*Catalogue, error) {
 // parseTier reads one tier and returns what is wrong with it.
 func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 	var timeout, target string
+	var retention int // a number in every tier
 	list := []struct {
 		name string
 		to   any
 	}{
 		{"name", &t.Name}, {"price_minor", &t.PriceMinor},
-		{"daily_api_calls", &t.DailyAPICalls}, {"storage_mb", &t.StorageMB}, {"retention_days", &t.RetentionDays}, {"max_users", &t.MaxUsers},
+		{"daily_api_calls", &t.DailyAPICalls}, {"storage_mb", &t.StorageMB}, {"retention_days", &retention}, {"max_users", &t.MaxUsers},
 		{"thresholds", &t.Thresholds},
 		{"features_enabled", &t.Features}, {"benefits", &t.Benefits}, {"support_level", &t.SupportLevel}, {"backup", &t.Backup},
 		{"statement_timeout", &timeout}, {"p95_target", &target},
@@ -111,6 +112,7 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 		say(name, "not a field of a tier")
 	}
 
+	t.RetentionDays = Limit(retention)
 	want("name", namePattern.MatchString(t.Name), "%q is not 1 to 20 of a-z, 0-9, _ and -", t.Name)
 	want("price_minor", 0 <= t.PriceMinor && t.PriceMinor <= maxPrice, "%d is not between 0 and %d", t.PriceMinor, int64(maxPrice))
 	want("price_minor", t.Name != Free || t.PriceMinor == 0, "the free tier can't cost %d", t.PriceMinor)
@@ -128,7 +130,7 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 	}
 	t.Thresholds = sortedThresholds(t.Thresholds)
 	want("max_users", t.MaxUsers != 0, "a company has at least one user")
-	want("retention_days", 1 <= t.RetentionDays && t.RetentionDays <= maxRetention, "%d is not between 1 and %d", t.RetentionDays, maxRetention)
+	want("retention_days", 1 <= t.RetentionDays && t.RetentionDays <= maxRetention, "%d is not between 1 and %d", retention, maxRetention)
 	distinct := map[string]bool{}
 	for _, feature := range t.Features {
 		want("features_enabled", feature != "" && !distinct[feature], "%q is empty or there twice", feature)

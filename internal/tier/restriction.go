@@ -5,8 +5,7 @@ import "slices"
 // AllFeatures is the feature that stands for every other one.
 const AllFeatures = "all_features"
 
-// A Restriction is something that became less: what it was and what it is. The values are a Limit, a number of days, or a list of
-// names.
+// A Restriction is something that became less: what it was and what it is. The values are a Limit or a list of names.
 type Restriction struct {
 	Old any `json:"old"`
 	New any `json:"new"`
@@ -25,13 +24,10 @@ func Restrictions(before, after Limits, suspended []string) map[string]Restricti
 	for _, l := range []struct {
 		name     string
 		old, new Limit
-	}{{"daily_api_calls", before.DailyAPICalls, after.DailyAPICalls}, {"storage_mb", before.StorageMB, after.StorageMB}} {
+	}{{"daily_api_calls", before.DailyAPICalls, after.DailyAPICalls}, {"storage_mb", before.StorageMB, after.StorageMB}, {"retention_days", before.RetentionDays, after.RetentionDays}} {
 		if l.new != Unlimited && (l.old == Unlimited || l.new < l.old) {
 			restrictions[l.name] = Restriction{Old: l.old, New: l.new}
 		}
-	}
-	if after.RetentionDays < before.RetentionDays {
-		restrictions["retention_days"] = Restriction{Old: before.RetentionDays, New: after.RetentionDays}
 	}
 	if !slices.Contains(after.Features, AllFeatures) && slices.ContainsFunc(before.Features, func(f string) bool { return !slices.Contains(after.Features, f) }) {
 		restrictions["features_enabled"] = Restriction{Old: before.Features, New: after.Features}

@@ -189,7 +189,7 @@ func (c *inboxCheck) record(ctx context.Context, r *events.Record) error {
 		// An earlier version may have understood it: its identity counts.
 		e.event = &events.Event{Envelope: events.Envelope{Source: envelope.Source, ID: envelope.ID}}
 	}
-	if e.event.Type == events.TypeSubscriptionDue && e.event.Source == tenant.DueSource {
+	if events.IsDue(e.event.Type) && e.event.Source == tenant.DueSource {
 		c.counted.Schedule++
 		return nil
 	}

@@ -17,7 +17,10 @@ SELECT
     s.price_minor,
     s.pending_tier,
     s.due_at,
-    s.limits,
+    s.effective_limits AS limits,
+    coalesce((
+        SELECT jsonb_agg(to_jsonb(o) - '{company_id,event_partition}'::text[] ORDER BY o.limit_name)
+        FROM public.limit_overrides AS o WHERE o.company_id = c.company_id), '[]') AS overrides,
     (SELECT n.nspname FROM pg_catalog.pg_namespace AS n WHERE n.nspname = public.tenant_schema_name(c.company_id)) AS schema,
     h.audit_seq,
     h.last_effect_at,

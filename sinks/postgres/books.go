@@ -60,10 +60,10 @@ type BookedSubscription struct {
 	Tier, Status           string
 	PeriodStart, PeriodEnd time.Time
 	Months                 int
-	PriceMinor             int64 // of a month
-	Limits                 *tier.Limits
-	LimitsText             []byte // as they are stored, JSON
-	LimitsFault            string // why Limits is nil
+	PriceMinor             int64        // of a month
+	Limits                 *tier.Limits // that hold: with the overrides
+	LimitsText             []byte       // as they are stored, JSON
+	LimitsFault            string       // why Limits is nil
 	GraceUntil             *time.Time
 	RenewalUntil           *time.Time
 	PaymentFailed          bool

@@ -2,7 +2,7 @@
 SELECT
     coalesce(c.status, ''), coalesce(c.currency, ''),
     s.company_id IS NOT NULL, coalesce(s.tier, ''), coalesce(s.status, ''), s.period_start, s.period_end, coalesce(s.period_months, 1),
-    coalesce(s.price_minor, 0), s.limits, s.grace_until, s.renewal_until, coalesce(s.payment_failed, false), s.expired_term,
+    coalesce(s.price_minor, 0), s.effective_limits, s.grace_until, s.renewal_until, coalesce(s.payment_failed, false), s.expired_term,
     coalesce(b.charged, 0), coalesce(b.received, 0),
     f.config,
     -- to_regclass would be an error where the schema may not be used.

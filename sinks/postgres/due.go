@@ -53,13 +53,17 @@ func readDue(row pgx.CollectableRow) (*events.Event, error) {
 	return tenant.DueCause(s.CompanyID, s.Due()[0]).Event, nil
 }
 
-// MarkDue notes that events of what is due are published.
+// MarkDue notes that events of what is due are published, all of one topic.
 func (t *Tenants) MarkDue(ctx context.Context, published []*events.Event) error {
+	if len(published) == 0 {
+		return nil
+	}
+	topic, _ := events.TopicOf(published[0].Type)
 	companies, ids, times := make([]string, len(published)), make([]string, len(published)), make([]time.Time, len(published))
 	for i, e := range published {
 		companies[i], ids[i], times[i] = e.Key, e.ID, e.Time
 	}
-	_, err := t.store.exec(ctx, "note what is published of what is due", dueMarkSQL, companies, ids, times, events.TopicSubscription)
+	_, err := t.store.exec(ctx, "note what is published of what is due", dueMarkSQL, companies, ids, times, topic)
 	return err
 }
 
@@ -76,7 +80,7 @@ func (x *tenantTx) keepPartition(b *pgx.Batch) {
 // inboxID is the id of an event's own row in the inbox. What is due may be in the log twice, at places that differ in what they lead to,
 // so each waits separately.
 func inboxID(c *tenant.Cause) string {
-	if _, due := c.Payload.(*events.SubscriptionDue); due {
+	if _, due := tenant.NamedDue(c.Payload); due {
 		return fmt.Sprintf("%s@%d/%d", c.Event.ID, c.Partition, c.Offset)
 	}
 	return c.Event.ID

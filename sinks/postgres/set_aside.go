@@ -124,7 +124,7 @@ func (a *attempt) refuse(err error) bool {
 	if !errors.As(err, &own) || errors.As(err, &blocked) || a.fault != nil {
 		return false
 	}
-	if _, due := a.cause.Payload.(*events.SubscriptionDue); due {
+	if _, due := tenant.NamedDue(a.cause.Payload); due {
 		return false
 	}
 	a.fault = own.refusal(a.cause.Event.Key)
@@ -133,7 +133,7 @@ func (a *attempt) refuse(err error) bool {
 
 // setAside lets an event wait in the inbox whose company can't go on, and notes why. Any other error comes back as it is.
 func (t *Tenants) setAside(ctx context.Context, c *tenant.Cause, err error) error {
-	_, due := c.Payload.(*events.SubscriptionDue)
+	_, due := tenant.NamedDue(c.Payload)
 	var blocked *BlockedError
 	var own *ownFaultError
 	var refused *events.Rejection

@@ -22,8 +22,10 @@ type CompanySubscription struct {
 	CompanyStatus string // active or closed
 	// Subscription is as of the last event: what came due since is not applied yet.
 	tenant.Subscription
-	Books tenant.Books `db:"-"`
-	Ahead tenant.Ahead `db:"-"`
+	// Overrides are the limits that hold in place of the subscription's.
+	Overrides tenant.Overrides
+	Books     tenant.Books `db:"-"`
+	Ahead     tenant.Ahead `db:"-"`
 	// LastEffect is the time of the last event of subscription.events; none takes effect before it. Zero: there was none.
 	LastEffect                  time.Time `db:"-"`
 	ActiveUsers, SuspendedUsers int64
@@ -32,7 +34,7 @@ type CompanySubscription struct {
 // State is what the rules look at, as far as a request for another tier depends on it.
 func (c *CompanySubscription) State() *tenant.State {
 	held := c.Subscription
-	return &tenant.State{CompanyID: c.CompanyID, Company: &tenant.Company{Status: c.CompanyStatus, Currency: c.Currency}, Subscription: &held,
+	return &tenant.State{CompanyID: c.CompanyID, Company: &tenant.Company{Status: c.CompanyStatus, Currency: c.Currency}, Subscription: &held, Overrides: c.Overrides,
 		Books: c.Books, Ahead: c.Ahead, LastEffect: c.LastEffect}
 }
 

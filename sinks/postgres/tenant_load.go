@@ -69,6 +69,7 @@ type loadedRow struct {
 	Config                                                    []byte
 	Subscribed                                                bool
 	tenant.Subscription
+	Overrides tenant.Overrides
 	heldRow
 	LastEffectAt *time.Time
 	auditHead
@@ -124,6 +125,7 @@ func ofSubscription(eventType string) bool { return consumerOf(eventType) == "su
 func (x *tenantTx) load(row *loadedRow) {
 	s := &x.state
 	s.CompanyID, s.Config, s.Books, s.Ahead = x.cause.Event.Key, row.Config, row.Books, row.ahead()
+	s.Overrides = row.Overrides
 	s.UserOf, s.Users, s.SchemaVersion, s.NewestSchema = row.UserOf, row.Users, row.SchemaVersion, row.NewestSchema
 	x.last, x.audit, x.headless, x.prior = row.LastEffectAt, row.auditHead, row.Headless, row.inboxRow
 	if row.EffectAt != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"tenantflow/events"
 	"tenantflow/internal/tenant"
 )
 
@@ -74,7 +73,7 @@ func (t *Tenants) giveUp(ctx context.Context, c *tenant.Cause) (one *Applied, er
 		if x.state.Company != nil || x.prior.State != inboxWaiting {
 			return nil
 		}
-		if _, due := c.Payload.(*events.SubscriptionDue); due {
+		if _, due := tenant.NamedDue(c.Payload); due {
 			return x.drop(ctx)
 		}
 		d := &tenant.Decision{At: effectTime(c.Event.Time), Refused: unknownCompany(c.Event.Key, t.wait)}

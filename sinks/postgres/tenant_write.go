@@ -112,6 +112,9 @@ func (x *tenantTx) effects(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) 
 	if d.BillingEmail != "" {
 		b.Queue("UPDATE public.companies SET billing_email = $2 WHERE company_id = $1", company, d.BillingEmail)
 	}
+	if d.Overrides != nil {
+		x.overrides(b, *d.Overrides)
+	}
 	if d.Seat {
 		x.seat(b, d, w)
 	}
@@ -161,13 +164,18 @@ func (x *tenantTx) seat(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) {
 	if s == nil {
 		return
 	}
+	overrides := x.state.Overrides
+	if d.Overrides != nil {
+		overrides = *d.Overrides
+	}
+	limits := overrides.Over(s.Limits)
 	var places *int64
-	if s.Limits.MaxUsers != tier.Unlimited {
-		n := int64(s.Limits.MaxUsers)
+	if limits.MaxUsers != tier.Unlimited {
+		n := int64(limits.MaxUsers)
 		places = &n
 	}
 	b.Queue("SELECT user_id, status FROM public.seat_users($1, $2, $3, $4, $5, $6, $7) ORDER BY user_id",
-		x.state.CompanyID, s.Tier, s.PeriodStart, s.PeriodEnd, s.Limits, places, d.At).Query(func(rows pgx.Rows) (err error) {
+		x.state.CompanyID, s.Tier, s.PeriodStart, s.PeriodEnd, limits, places, d.At).Query(func(rows pgx.Rows) (err error) {
 		w.Seats, err = pgx.CollectRows(rows, pgx.RowToStructByName[tenant.Seat])
 		return err
 	})
@@ -182,7 +190,7 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	}
 	b.Queue("SELECT public.drop_company_schema($1)", company)
 	b.Queue("SELECT set_config('tenantflow.effective_at', $1::timestamptz::text, true)", d.At) // its users belong to it until then
-	for _, table := range []string{"user_directory", "company_config"} {
+	for _, table := range []string{"limit_overrides", "user_directory", "company_config"} {
 		b.Queue("DELETE FROM public."+table+" WHERE company_id = $1", company)
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
@@ -268,7 +276,8 @@ func (x *tenantTx) finish(b *pgx.Batch, state string, print, result []byte, stor
 		}
 	}
 	x.keepPartition(b)
-	if _, due := x.cause.Payload.(*events.SubscriptionDue); due {
+	x.keepCompanyPartition(b)
+	if _, due := tenant.NamedDue(x.cause.Payload); due {
 		b.Queue(inboxDueSQL, e.Source, e.ID, e.Type, e.Key, state, print, result).QueryRow(func(row pgx.Row) error { return row.Scan(stored) })
 		b.Queue("DELETE FROM public.due_events WHERE company_id = $1 AND event_id = $2", e.Key, e.ID)
 		b.Queue("COMMIT")

@@ -108,11 +108,12 @@ func (t *Tenants) Apply(ctx context.Context, e *events.Event, at Place) ([]Appli
 // checkSchedule refuses events in the name of the service's own schedule that are none of it, and events of the schedule in other
 // names.
 func checkSchedule(e *events.Event, payload any) *events.Rejection {
-	p, isDue := payload.(*events.SubscriptionDue)
+	due, isDue := tenant.NamedDue(payload)
 	switch {
 	case isDue != (e.Source == tenant.DueSource):
-		return events.Reject(events.MalformedEnvelope, "%s is this service's own event, of the source %s, and that source has no others", events.TypeSubscriptionDue, tenant.DueSource)
-	case isDue && tenant.DueCause(p.CompanyID, tenant.Due{Kind: p.Kind, At: p.DueAt}).Event.ID != e.ID, isDue && !e.Time.Equal(p.DueAt):
+		return events.Reject(events.MalformedEnvelope, "%s and %s are this service's own events, of the source %s, and that source has no others",
+			events.TypeSubscriptionDue, events.TypeCompanyDue, tenant.DueSource)
+	case isDue && tenant.DueCause(e.Key, due).Event.ID != e.ID, isDue && !e.Time.Equal(due.At):
 		return events.Reject(events.MalformedEnvelope, "the id and the time are not those of what is due")
 	}
 	return nil
@@ -343,7 +344,7 @@ type tenantTx struct {
 func (x *tenantTx) run(ctx context.Context) (outcome, error) {
 	c, s := x.cause, &x.state
 	print := x.prior.Fingerprint
-	_, isDue := c.Payload.(*events.SubscriptionDue) // which is done when the subscription says so
+	_, isDue := tenant.NamedDue(c.Payload) // which is done when the state says so
 	switch {
 	case isDue || x.prior.State == "":
 		print = fingerprint(c.Event)
@@ -388,7 +389,7 @@ func (x *tenantTx) decide(ctx context.Context, print []byte) (*Applied, error) {
 
 // applyDue does the first thing that is due, in place of the event. It is caused by its own identity, wherever it is found.
 func (x *tenantTx) applyDue(ctx context.Context) (*Applied, error) {
-	due := x.state.Due()[0]
+	due := x.state.DueBefore(x.cause.Payload)[0]
 	c := tenant.DueCause(x.state.CompanyID, due)
 	c.Partition, c.Appended = x.cause.Partition, x.cause.Appended
 	x.cause = c

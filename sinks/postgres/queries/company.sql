@@ -3,7 +3,7 @@ SELECT
     c.company_id,
     c.billing_email,
     coalesce(s.tier, '') AS tier,
-    s.limits,
+    s.effective_limits AS limits,
     coalesce(t.support_level, free.support_level, '') AS support_level,
     f.config,
     p.starts AS start,

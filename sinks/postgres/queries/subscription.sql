@@ -25,6 +25,9 @@ SELECT
     s.benefits,
     s.closed_at,
     s.event_partition AS partition,
+    coalesce((
+        SELECT jsonb_agg(to_jsonb(o) - '{company_id,event_partition}'::text[] ORDER BY o.limit_name)
+        FROM public.limit_overrides AS o WHERE o.company_id = c.company_id), '[]') AS overrides,
     b.charged,
     b.tiers,
     b.received,

@@ -32,6 +32,9 @@ SELECT
     s.benefits,
     s.closed_at,
     s.event_partition AS partition,
+    coalesce((
+        SELECT jsonb_agg(to_jsonb(o) - '{company_id,event_partition}'::text[] ORDER BY o.limit_name)
+        FROM public.limit_overrides AS o WHERE o.company_id = $1), '[]') AS overrides,
     coalesce(b.charged, 0) AS charged,
     coalesce(b.tiers, '{}') AS tiers,
     coalesce(b.received, 0) AS received,

@@ -13,7 +13,7 @@ SELECT
     u.last_activity,
     coalesce(s.tier, '') AS tier,
     CASE WHEN s.company_id IS NULL THEN '' WHEN c.status <> 'active' THEN 'closed' ELSE s.status END AS billing_status,
-    s.limits,
+    s.effective_limits AS limits,
     s.company_id IS NOT NULL AND t.tier IS NULL AS not_in_catalogue,
     greatest(u.version, c.version, f.version, s.version) AS version,
     m.companies,
