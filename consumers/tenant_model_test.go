@@ -62,6 +62,8 @@ func (f *tenantFixture) observe(t testing.TB) *tenantmodel.World {
 		cancel_at_period_end, coalesce(pending_at, '0001-01-01 00:00+00') AS pending_at, coalesce(grace_until, '0001-01-01 00:00+00') AS grace_until,
 		coalesce(renewal_until, '0001-01-01 00:00+00') AS renewal_until, coalesce(next_period_start, '0001-01-01 00:00+00') AS next_period_start,
 		coalesce(next_period_end, '0001-01-01 00:00+00') AS next_period_end, coalesce(previous_tier, '') AS previous_tier FROM subscriptions`)
+	observe(t, f, w.Overrides, `SELECT company_id || ' ' || limit_name AS id, jsonb_build_object('value', value, 'reason', reason, 'set_at', set_at,
+		'expires_at', coalesce(expires_at, '0001-01-01 00:00+00')) AS value FROM limit_overrides`)
 	observe(t, f, w.Configs, "SELECT company_id AS id, config AS value FROM company_config")
 	observe(t, f, w.Transactions, `SELECT transaction_id AS id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency,
 		(SELECT coalesce(jsonb_agg(l -> 'amount_minor' ORDER BY n), '[]') FROM jsonb_array_elements(lines) WITH ORDINALITY AS l (l, n)) AS lines,

@@ -24,7 +24,7 @@ type Books interface {
 type Tenant struct {
 	Open     bool     // it is not closed
 	Users    []string // in the order in which they came
-	MaxUsers int      // that its tier allows; 0: any number
+	MaxUsers int      // that its limits allow; 0: any number
 
 	Tier      string
 	Rank      int // of the tier in the order of upgrades, from 0
@@ -73,6 +73,7 @@ const (
 //     what is priced by time is not touched by the other topic.
 //   - User ids rise in the order in which users come. So "the first by created_at and user_id" are the same users, whatever moment
 //     two of them were moved to.
+//   - Limits of a company's own end after Companies.Now or never, and max_users is among them only while the company is quiet.
 //   - A company closes in a phase in which nothing comes for it from subscription.events.
 //   - What belongs to another company (a user, a payment) is named only in a later phase.
 //   - Subscription events may be produced before the registration of their company; in the order of times they come after it, or the

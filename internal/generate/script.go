@@ -167,7 +167,7 @@ func (e *TenantEvent) altered() (*TenantEvent, bool) {
 		other.Data["new_tier"] = "altered"
 	case events.TypePaymentReceived:
 		other.Data["amount_minor"] = int64(987_654_321)
-	case events.TypePaymentFailed:
+	case events.TypePaymentFailed, events.TypeLimitsOverridden:
 		other.Data["reason"] = "altered"
 	default:
 		return nil, false

@@ -62,7 +62,7 @@ func (sc *scene) companyEvent() {
 	r, c := &sc.g.random, sc.state()
 	max := c.MaxUsers
 	add := func(kind string, data map[string]any) { sc.add(events.TopicCompany, kind, data) }
-	switch n := r.below(10); {
+	switch n := r.below(12); {
 	case sc.quiet && n < 5 && (max == 0 || len(c.Users) < max):
 		user := sc.newUser()
 		add(events.TypeUserAdded, map[string]any{"user_id": user, "email": user + "@" + sc.id})
@@ -78,6 +78,8 @@ func (sc *scene) companyEvent() {
 		add(events.TypeSchemaUpgradeRequested, map[string]any{})
 	case n == 9 && sc.g.config.Held:
 		add(events.TypeUserErasureRequested, map[string]any{"user_id": c.Users[0]})
+	case n >= 10:
+		add(events.TypeLimitsOverridden, sc.override(sc.quiet && !sc.lapsed))
 	default:
 		add(events.TypeConfigUpdated, map[string]any{"config": sc.settings()})
 	}
@@ -96,12 +98,31 @@ func (sc *scene) settings() map[string]any {
 	return changes
 }
 
+// override sets limits of the company's own, and takes others back. None ends before Companies.Now. What the tier decides in another topic
+// is left alone: how many users there may be is said only where it does not change meanwhile, and never as many as any tier has.
+func (sc *scene) override(users bool) map[string]any {
+	r := &sc.g.random
+	limits := map[string]any{pick(r, "daily_api_calls", "storage_mb", "retention_days"): pick[any](r, nil, 0, 5000, "unlimited", 1_000_000_000)}
+	if users && r.chance(0.5) {
+		limits["max_users"] = pick[any](r, nil, 2, 3, 30)
+	}
+	data := map[string]any{"limits": limits, "reason": fmt.Sprintf("ticket %d", r.below(1000))}
+	if r.chance(0.5) {
+		data["expires_at"] = stamp(sc.g.config.Now.AddDate(0, 1+r.below(12), 0))
+	}
+	return data
+}
+
 // refusedCompanyEvent makes one that a rule refuses; false: this one can't be made now.
 func (sc *scene) refusedCompanyEvent() bool {
 	r, c := &sc.g.random, sc.state()
 	add := func(kind string, data map[string]any) bool { return sc.add(events.TopicCompany, kind, data) }
 	max := c.MaxUsers
-	switch r.below(6) {
+	switch r.below(7) {
+	case 6:
+		data := sc.override(false)
+		data["expires_at"] = stamp(sc.start)
+		return add(events.TypeLimitsOverridden, data)
 	case 0:
 		return add(events.TypeConfigUpdated, map[string]any{"config": map[string]any{
 			pick(r, "company_id", "subscription_tier", "max_users", "features_enabled", "support_level"): pick[any](r, "enterprise", 10, nil), "fine": 1}})

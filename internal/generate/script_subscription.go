@@ -296,12 +296,16 @@ func (sc *scene) lapse(n int) {
 }
 
 // runOut is the story of a company for which something falls due at Config.Soon after the stream's end, and of which nothing is heard
-// any more.
+// any more. A limit of its own may end then as well.
 func (sc *scene) runOut() {
 	r := &sc.g.random
 	due := sc.g.config.Now.Add(sc.g.config.Soon)
 	say := func(kind string, at time.Time, data map[string]any) {
 		sc.addAt(events.TopicSubscription, kind, data, at)
+	}
+	if r.chance(0.5) {
+		sc.addAt(events.TopicCompany, events.TypeLimitsOverridden, map[string]any{"limits": map[string]any{"daily_api_calls": 5000, "max_users": 3}, "reason": "a trial",
+			"expires_at": stamp(due)}, sc.start)
 	}
 	start, found := monthBefore(due)
 	expires, lapsed := monthBefore(due.Add(-patience))

@@ -33,7 +33,8 @@ type ledger struct {
 	transactions map[string]*tenant.Transaction
 	results      map[string]tenantmodel.Result
 	// sent are the events with an identity of their own that were published.
-	sent []tenant.Output
+	sent      []tenant.Output
+	suspended bool // the one user
 	// paid are the paid periods in the order in which they began.
 	paid []tenant.Term
 }
@@ -92,7 +93,7 @@ func (l *ledger) bring(c *tenant.Cause) {
 		case tenant.HeadFirst:
 			l.bring(l.queue[0])
 		case tenant.DueFirst:
-			due := tenant.DueCause(l.company, l.state.Due()[0])
+			due := tenant.DueCause(l.company, l.state.DueBefore(c.Payload)[0])
 			due.Partition, due.Appended = c.Partition, c.Appended
 			l.decide(due)
 		case tenant.Drop:
@@ -223,7 +224,7 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 		closed := *s.Company
 		closed.Status = tenant.Closed
 		if d.Purge {
-			closed.Status, s.Config = tenant.Purged, nil
+			closed.Status, s.Config, s.Overrides = tenant.Purged, nil, nil
 		}
 		s.Company = &closed
 	}
@@ -232,6 +233,9 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	}
 	if d.Config != nil {
 		s.Config, w.Config = d.Config, d.Config
+	}
+	if d.Overrides != nil {
+		s.Overrides = *d.Overrides
 	}
 	if d.Transaction != nil {
 		w.TransactionID = events.ResultID(c.Event.Source, c.Event.ID, "transaction", 0)
@@ -269,6 +273,7 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 		s.Subscription = nil
 	} else {
 		l.belong(c)
+		l.limit(c, d)
 	}
 	n := map[string]int{}
 	for _, out := range d.Outputs(w) {
@@ -281,6 +286,25 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 		}
 		l.publish(c, out, n[out.Type])
 		n[out.Type]++
+	}
+}
+
+// limit seats the one user, and holds that the configuration says for how many there is a place.
+func (l *ledger) limit(c *tenant.Cause, d *tenant.Decision) {
+	l.t.Helper()
+	s := &l.state
+	if s.Subscription == nil || s.Company.Status == tenant.Purged {
+		return
+	}
+	places := s.Overrides.Over(s.Subscription.Limits).MaxUsers
+	if d.Seat {
+		l.suspended = places == 0
+	}
+	var config struct {
+		MaxUsers tier.Limit `json:"max_users"`
+	}
+	if err := json.Unmarshal(s.Config, &config); err != nil || config.MaxUsers != places {
+		l.t.Fatalf("%s: max_users is %s and the configuration says %s (%v)", c.Event.Type, places, s.Config, err)
 	}
 }
 
@@ -384,6 +408,9 @@ func (l *ledger) world() *tenantmodel.World {
 		}
 		w.Companies[l.company] = tenantmodel.Company{Status: c.Status, Currency: c.Currency, BillingEmail: c.BillingEmail}
 		w.Users[l.company+"-u"] = tenantmodel.User{CompanyID: l.company, Email: "u@x", Status: "active"}
+		if l.suspended {
+			w.Users[l.company+"-u"] = tenantmodel.User{CompanyID: l.company, Email: "u@x", Status: "suspended"}
+		}
 		w.Configs[l.company] = l.state.Config
 	}
 	at := func(t *time.Time) time.Time {
@@ -402,6 +429,9 @@ func (l *ledger) world() *tenantmodel.World {
 			row.PreviousTier = s.Expired.Tier
 		}
 		w.Subscriptions[l.company] = row
+	}
+	for _, o := range l.state.Overrides {
+		w.Overrides[l.company+" "+o.Limit] = tenantmodel.Override{Value: o.Value, Reason: o.Reason, SetAt: o.SetAt, ExpiresAt: at(o.ExpiresAt)}
 	}
 	l.money(w)
 	return w

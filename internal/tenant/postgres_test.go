@@ -3,6 +3,7 @@ package tenant_test
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -68,15 +69,38 @@ func TestBooks_OfPostgresAreThoseOfTheLog(t *testing.T) {
 		found := observed(t, dsn, id)
 		found.Results = results
 		model := judged(h)
+		if model.Companies[id].Status != tenant.Purged {
+			checkLimits(t, dsn, id)
+		}
 		if model.Companies[id].Status == tenant.Purged {
 			model, found = books(model), books(found)
 		}
-		if d := model.Compare(found); len(d) > 0 {
+		if d := unlimited(model).Compare(unlimited(found)); len(d) > 0 {
 			t.Fatalf("history %d: %d differences:\n%s\n%s", i, len(d), strings.Join(d[:min(8, len(d))], "\n"), h)
 		}
 	}
 	if faults, err := store.VerifyAudit(t.Context(), ""); err != nil || len(faults) > 0 {
 		t.Errorf("audit: %v, %v", faults, err)
+	}
+}
+
+// checkLimits holds the limits that Postgres says hold, in the subscription and for the company's users, against those of the rules.
+func checkLimits(t *testing.T, dsn, company string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	var limits, effective, users tier.Limits
+	var overrides tenant.Overrides
+	if err := conn.QueryRow(t.Context(), fmt.Sprintf(`SELECT limits, effective_limits, coalesce((SELECT jsonb_agg(o) FROM limit_overrides AS o WHERE company_id = $1), '[]'),
+		coalesce((SELECT subscription_limits FROM %s.users LIMIT 1), effective_limits) FROM subscriptions WHERE company_id = $1`, pgx.Identifier{tenant.SchemaOf(company)}.Sanitize()),
+		company).Scan(&limits, &effective, &overrides, &users); err != nil {
+		t.Fatal(err)
+	}
+	if want := overrides.Over(limits); !reflect.DeepEqual(effective, want) || !reflect.DeepEqual(users, want) {
+		t.Errorf("%s: the limits are %+v, and of users %+v, want %+v", company, effective, users, want)
 	}
 }
 
@@ -100,6 +124,8 @@ func observed(t *testing.T, dsn, company string) *tenantmodel.World {
 			coalesce(pending_tier, '') AS pending_tier, cancel_at_period_end, coalesce(pending_at, %[1]s) AS pending_at, coalesce(grace_until, %[1]s) AS grace_until,
 			coalesce(renewal_until, %[1]s) AS renewal_until, coalesce(next_period_start, %[1]s) AS next_period_start,
 			coalesce(next_period_end, %[1]s) AS next_period_end, coalesce(previous_tier, '') AS previous_tier FROM subscriptions`, none)},
+		{read(w.Overrides), fmt.Sprintf(`SELECT company_id || ' ' || limit_name AS id, jsonb_build_object('value', value, 'reason', reason, 'set_at', set_at,
+			'expires_at', coalesce(expires_at, %s)) AS value FROM limit_overrides`, none)},
 		{read(w.Configs), "SELECT company_id AS id, config AS value FROM company_config"},
 		{read(w.Transactions), `SELECT transaction_id AS id, company_id, transaction_type, old_tier, new_tier, amount_minor, currency,
 			(SELECT coalesce(jsonb_agg(l -> 'amount_minor' ORDER BY n), '[]') FROM jsonb_array_elements(lines) WITH ORDINALITY AS l (l, n)) AS lines,

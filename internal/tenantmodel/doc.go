@@ -24,5 +24,9 @@
 //   - A rejected event leaves no trace but its row in the inbox and its result.
 //   - A renewal is judged in this order: is there something that could go on, is it the same period again, does the company leave, the
 //     period, the payment.
+//   - An override that ends at or before the time of an event of company.events ends before it; the time of no event of that topic is taken
+//     to be earlier than the last one's that had an effect. One that would end when it begins is refused (invalid_period).
+//   - A configuration is published by an override as well if max_users is another number then. Which number the tier gives depends on the
+//     order of the topics, so overrides must not set max_users to one that a tier has, nor to "unlimited".
 //   - A payment that failed and is named again is pending again.
 package tenantmodel

@@ -55,7 +55,7 @@ func (j *judge) Apply(e *generate.TenantEvent) (code string) { return j.apply(e)
 // Settle implements [generate.Books].
 func (j *judge) Settle(at time.Time, phase int) {
 	for _, id := range slices.Sorted(maps.Keys(j.companies)) {
-		j.settle(j.companies[id], at, &Event{Phase: phase})
+		j.pass(j.companies[id], at, &Event{Phase: phase})
 	}
 }
 
@@ -66,7 +66,7 @@ func (j *judge) Tenant(id string) *generate.Tenant {
 		return nil
 	}
 	s := &c.sub
-	t := &generate.Tenant{Open: c.status == active, MaxUsers: s.plan.maxUsers, Tier: s.plan.name, Rank: s.plan.rank, Paid: s.plan.price > 0, Status: s.status,
+	t := &generate.Tenant{Open: c.status == active, MaxUsers: max(0, c.room()), Tier: s.plan.name, Rank: s.plan.rank, Paid: s.plan.price > 0, Status: s.status,
 		Period: generate.Period{Start: s.start, End: s.end, Day: s.day}, Pending: s.pending, PendingAt: s.pendingAt, Ahead: s.ahead != nil}
 	for _, m := range c.users {
 		t.Users = append(t.Users, m.id)

@@ -54,7 +54,7 @@ func TestEveryEventIsOneThatTheServiceUnderstands(t *testing.T) {
 			types[e.Type]++
 		}
 	}
-	if len(types) != 15 {
+	if len(types) != 16 {
 		t.Errorf("only these types come up: %v", types)
 	}
 }
@@ -101,7 +101,7 @@ func TestEveryCodeAndEveryResultComesUp(t *testing.T) {
 	}
 	for _, kind := range []string{events.TypeSubscriptionCreated, events.TypeUpgraded, events.TypeDowngraded, events.TypeDowngradeScheduled, events.TypeCancellationScheduled, events.TypeCancelled,
 		events.TypeRenewalRecorded, events.TypeExpiryHandled, events.TypePaymentRecorded, events.TypePaymentFailureRecorded, events.TypeChangeWithdrawn, events.TypeSubscriptionRejected, events.TypeCompanyCreated,
-		events.TypeUserProvisioned, events.TypeUserDeprovisioned, events.TypeSchemaUpgraded, events.TypeCompanyArchived, events.TypeCompanyRejected, events.TypeConfigChanged, events.TypeNotificationRequested} {
+		events.TypeUserProvisioned, events.TypeUserDeprovisioned, events.TypeSchemaUpgraded, events.TypeLimitsChanged, events.TypeCompanyArchived, events.TypeCompanyRejected, events.TypeConfigChanged, events.TypeNotificationRequested} {
 		if types[kind] < 5 {
 			t.Errorf("%s: %d times", kind, types[kind])
 		}
@@ -169,15 +169,15 @@ func TestTheEndDoesNotDependOnHowTheTopicsInterleave(t *testing.T) {
 				// What the schedule publishes stands behind what is in the log already.
 				ids := slices.DeleteFunc(slices.Sorted(maps.Keys(s.judge.companies)), func(id string) bool { return queues[events.TopicSubscription+id] != nil })
 				if len(ids) > 0 && r.IntN(5) == 0 {
-					s.judge.settle(s.judge.companies[ids[r.IntN(len(ids))]], end, &Event{Phase: phase})
+					s.judge.pass(s.judge.companies[ids[r.IntN(len(ids))]], end, &Event{Phase: phase})
 				}
 			}
 			for _, id := range slices.Sorted(maps.Keys(s.judge.companies)) {
-				s.judge.settle(s.judge.companies[id], end, &Event{Phase: phase})
+				s.judge.pass(s.judge.companies[id], end, &Event{Phase: phase})
 			}
 		}
 		for _, c := range s.judge.companies {
-			s.judge.settle(c, end.Add(config.Soon), nil)
+			s.judge.pass(c, end.Add(config.Soon), nil)
 		}
 		for _, waiting := range s.waiting {
 			for _, e := range waiting {

@@ -27,8 +27,9 @@ type company struct {
 	config     map[string]any // what it has set itself
 	last       time.Time      // of its last effect by subscription.events
 	own        time.Time      // of its last effect by company.events
-	shut       bool           // its subscription is: no event changes it
-	users      []member       // in the order in which they came
+	overrides  map[string]override
+	shut       bool     // its subscription is: no event changes it
+	users      []member // in the order in which they came
 	sub        subscription
 }
 
@@ -74,6 +75,9 @@ func newJudge() *judge {
 // apply does what an event must do, and says with which code it is refused; empty: it is not.
 func (j *judge) apply(e *Event) (code string) {
 	c := j.companies[e.Company]
+	if e.Topic == events.TopicCompany && e.Type != events.TypeCompanyRegistered && e.Type != events.TypeCompanyDue && c != nil {
+		j.lapse(c, later(e.Time, c.own), e)
+	}
 	if e.Type == events.TypeUserErasureRequested && c != nil && c.status == active {
 		j.world.Inbox[identity(e)] = "held"
 		return ""
@@ -82,6 +86,11 @@ func (j *judge) apply(e *Event) (code string) {
 	case e.Type == events.TypeSubscriptionDue:
 		if c != nil && !c.shut {
 			j.due(c, e)
+		}
+		return ""
+	case e.Type == events.TypeCompanyDue:
+		if c != nil && c.status == active {
+			j.overrideDue(c, e)
 		}
 		return ""
 	case e.Type == events.TypeCompanyRegistered:
@@ -148,7 +157,7 @@ func (j *judge) register(e *Event, known *company) string {
 	case !patchable(settings):
 		return "invalid_config"
 	}
-	c := &company{id: e.Company, status: active, email: text(e, "billing_email"), config: map[string]any{}}
+	c := &company{id: e.Company, status: active, email: text(e, "billing_email"), config: map[string]any{}, own: e.Time, overrides: map[string]override{}}
 	patch(c.config, settings)
 	c.users = []member{{user, email}}
 	j.userOf[user] = c.id
@@ -186,7 +195,7 @@ func (j *judge) company(e *Event, c *company) string {
 		switch {
 		case j.userOf[user] != "":
 			return "user_exists"
-		case c.sub.plan.maxUsers > 0 && len(c.users) >= c.sub.plan.maxUsers:
+		case c.room() >= 0 && len(c.users) >= c.room():
 			return "user_limit_reached"
 		}
 		c.users = append(c.users, member{user, text(e, "email")})
@@ -199,13 +208,15 @@ func (j *judge) company(e *Event, c *company) string {
 		c.users = slices.DeleteFunc(c.users, func(m member) bool { return m.id == user })
 		delete(j.userOf, user)
 		j.result(e, events.TopicCompanyResults, events.TypeUserDeprovisioned, 0, map[string]any{"user_id": user})
+	case events.TypeLimitsOverridden:
+		return j.overridden(e, c)
 	case events.TypeSchemaUpgradeRequested:
 		j.result(e, events.TopicCompanyResults, events.TypeSchemaUpgraded, 0, map[string]any{})
 	case events.TypeCompanyClosed:
 		purge, _ := e.Data["purge"].(bool)
 		c.status = "closed"
 		if purge {
-			c.status = "purged"
+			c.status, c.overrides = "purged", nil
 			for _, m := range c.users {
 				delete(j.userOf, m.id)
 			}
@@ -257,10 +268,10 @@ func patch(target, changes map[string]any) {
 	}
 }
 
-// suspended are the users for whom the tier has no place: those who came last.
+// suspended are the users for whom there is no place: those who came last.
 func (c *company) suspended() []string {
-	room := c.sub.plan.maxUsers
-	if room == 0 || room >= len(c.users) {
+	room := c.room()
+	if room < 0 || room >= len(c.users) {
 		return nil
 	}
 	var ids []string
@@ -289,9 +300,12 @@ func (j *judge) finish() {
 			w.Users[m.id] = User{CompanyID: id, Email: m.email, Status: status}
 		}
 		w.Subscriptions[id] = c.sub.expected()
+		for name, o := range c.overrides {
+			w.Overrides[id+" "+name] = Override{Value: o.value, Reason: o.reason, SetAt: o.set, ExpiresAt: o.ends}
+		}
 		s := c.sub
 		config := maps.Clone(c.config)
-		patch(config, map[string]any{"company_id": id, "subscription_tier": s.plan.name, "max_users": s.plan.maxUsersJSON(), "billing_email": c.email,
+		patch(config, map[string]any{"company_id": id, "subscription_tier": s.plan.name, "max_users": c.roomJSON(), "billing_email": c.email,
 			"features_enabled": s.plan.features, "support_level": s.plan.support})
 		text, err := json.Marshal(config)
 		if err != nil { // can't be: it was made of JSON

@@ -15,6 +15,7 @@ type World struct {
 	Companies     map[string]Company         `json:"companies"` // by id
 	Users         map[string]User            `json:"users"`     // of user_directory, by id; those who have left are not in it
 	Subscriptions map[string]Subscription    `json:"subscriptions"`
+	Overrides     map[string]Override        `json:"overrides"`    // of limit_overrides, by company and limit with a space between
 	Configs       map[string]json.RawMessage `json:"configs"`      // company_config.config
 	Transactions  map[string]Transaction     `json:"transactions"` // by transaction_id
 	Payments      map[string]Payment         `json:"payments"`     // by payment_id
@@ -25,7 +26,7 @@ type World struct {
 
 // NewWorld returns one in which nothing is.
 func NewWorld() *World {
-	return &World{Companies: map[string]Company{}, Users: map[string]User{}, Subscriptions: map[string]Subscription{}, Configs: map[string]json.RawMessage{},
+	return &World{Companies: map[string]Company{}, Users: map[string]User{}, Subscriptions: map[string]Subscription{}, Overrides: map[string]Override{}, Configs: map[string]json.RawMessage{},
 		Transactions: map[string]Transaction{}, Payments: map[string]Payment{}, Inbox: map[Identity]string{}, Results: map[string]Result{}, DeadLetters: map[string]int{}}
 }
 
@@ -60,6 +61,14 @@ type Subscription struct {
 	NextStart         time.Time `json:"next_period_start,omitzero"` // zero: null
 	NextEnd           time.Time `json:"next_period_end,omitzero"`   // zero: null
 	PreviousTier      string    `json:"previous_tier,omitempty"`    // empty: null
+}
+
+// An Override is a row of limit_overrides.
+type Override struct {
+	Value     any       `json:"value"` // a number, or "unlimited"
+	Reason    string    `json:"reason"`
+	SetAt     time.Time `json:"set_at"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // zero: null
 }
 
 // A Transaction is a row of billing_transactions. Lines are the amounts of its lines, in their order.
@@ -125,6 +134,9 @@ func (w *World) Compare(found *World) []string {
 		if w.Companies[id].Status == "closed" {
 			*s = Subscription{Tier: s.Tier}
 		}
+	})
+	compareMaps(&d, "override", w.Overrides, found.Overrides, func(_ string, o *Override) {
+		o.Value, o.SetAt, o.ExpiresAt = string(canonicalValue(o.Value)), o.SetAt.UTC(), o.ExpiresAt.UTC()
 	})
 	compareMaps(&d, "configuration", w.Configs, found.Configs, func(_ string, c *json.RawMessage) { *c = canonical(*c) })
 	compareMaps(&d, "transaction", w.Transactions, found.Transactions, func(_ string, t *Transaction) {

@@ -17,7 +17,7 @@ import (
 func copied(t *testing.T, w *World) *World {
 	t.Helper()
 	local := time.FixedZone("", 3600)
-	other := &World{Companies: maps.Clone(w.Companies), Users: maps.Clone(w.Users), Subscriptions: maps.Clone(w.Subscriptions), Configs: maps.Clone(w.Configs),
+	other := &World{Companies: maps.Clone(w.Companies), Users: maps.Clone(w.Users), Subscriptions: maps.Clone(w.Subscriptions), Overrides: maps.Clone(w.Overrides), Configs: maps.Clone(w.Configs),
 		Transactions: maps.Clone(w.Transactions), Payments: maps.Clone(w.Payments), Inbox: maps.Clone(w.Inbox), Results: map[string]Result{}, DeadLetters: maps.Clone(w.DeadLetters)}
 	for id, s := range other.Subscriptions {
 		s.PeriodStart, s.PeriodEnd = s.PeriodStart.In(local), s.PeriodEnd.In(local)
@@ -68,6 +68,11 @@ func TestEveryDifferenceIsFound(t *testing.T) {
 		t.Fatalf("as JSON it differs: %q", d)
 	}
 	for name, change := range map[string]func(*World){
+		"override ": func(o *World) {
+			id, one := any1(o.Overrides, func(Override) bool { return true })
+			one.ExpiresAt = one.ExpiresAt.Add(time.Second)
+			o.Overrides[id] = one
+		},
 		"company ": func(o *World) {
 			id, c := any1(o.Companies, func(Company) bool { return true })
 			c.BillingEmail = "x"
