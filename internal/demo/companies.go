@@ -47,14 +47,17 @@ func story(begin time.Time) []chapter {
 	}
 }
 
-// comers are the users who come when the company has places for them.
+// comers are the users who come when the company has places for them. Then an operator gives the company a limit of its own for twelve hours:
+// they are over, so it ends by itself.
 func comers(begin time.Time) []chapter {
 	var all []chapter
 	for n := 2; n <= 3; n++ {
 		all = append(all, chapter{events.TypeUserAdded, begin.AddDate(0, 0, 16).Add(time.Duration(n) * time.Hour),
 			fmt.Sprintf(`"user_id":"%%-u%d","email":"u%d@%%.example"`, n, n), []string{events.TypeUserProvisioned}})
 	}
-	return all
+	end := begin.AddDate(0, 0, 16).Add(16 * time.Hour)
+	return append(all, chapter{events.TypeLimitsOverridden, end.Add(-12 * time.Hour),
+		fmt.Sprintf(`"limits":{"daily_api_calls":250000},"reason":"a load test","expires_at":%q`, end.Format(time.RFC3339)), []string{events.TypeLimitsChanged, events.TypeLimitsChanged}})
 }
 
 // trouble is a payment that failed eight days ago. The grace period is over, so the expiry is due: the company falls to the free
@@ -107,6 +110,9 @@ func (d *demo) runCompanies(ctx context.Context) error {
 		return err
 	}
 	if err := d.await(ctx, "users to come", fmt.Sprintf("SELECT count(*) = %d FROM user_directory WHERE company_id LIKE 'story-%%'", 3*storyCompanies)); err != nil {
+		return err
+	}
+	if err := d.await(ctx, "limits of their own to end", fmt.Sprintf("SELECT count(*) = %d FROM audit_log WHERE action = 'company.override_ended'", storyCompanies)); err != nil {
 		return err
 	}
 	if err := d.publishChapters(ctx, trouble(first)); err != nil {
@@ -264,7 +270,7 @@ func (t *tenants) lines() []string {
 			continue // it was read before
 		}
 		var said []string
-		for _, name := range []string{"database_schema", "tier", "upgraded_from", "upgraded_to", "billing_adjustment", "payment_id", "amount_minor", "code", "user_id", "template", "action", "expired_tier"} {
+		for _, name := range []string{"database_schema", "tier", "upgraded_from", "upgraded_to", "billing_adjustment", "payment_id", "amount_minor", "code", "user_id", "template", "action", "expired_tier", "change"} {
 			switch v := data[name].(type) {
 			case nil:
 			case map[string]any:
@@ -272,6 +278,9 @@ func (t *tenants) lines() []string {
 			default:
 				said = append(said, fmt.Sprintf("%s %v", name, v))
 			}
+		}
+		if limits, ok := data["limits"].(map[string]any); ok && data["change"] != nil {
+			said = append(said, fmt.Sprintf("daily_api_calls %v", limits["daily_api_calls"]))
 		}
 		if config, ok := data["config"].(map[string]any); ok {
 			said = append(said, fmt.Sprintf("subscription_tier %v, max_users %v", config["subscription_tier"], config["max_users"]))
