@@ -23,7 +23,7 @@ type Usage struct {
 	Revenue        int64  // revenue_attributed in millionths of the currency unit
 
 	ReservationID []byte // whose hold ends when the event is counted; nil: the event names none. It is not stored
-	Voids *Voids // nil for usage
+	Voids         *Voids // nil for usage
 }
 
 // UsageLimits are the bounds a usage event's timestamp must lie in.
