@@ -45,9 +45,11 @@ type quotaGroup struct {
 
 type quotaEntry struct {
 	offset int64
+	void   uint64 // identity of an event that takes usage back; 0: it is usage
 	points uint32
 	next   int32
-	// Milliseconds since the day's beginning: of its timestamp, and of its record, which may be before and, at the most, 24 days after.
+	// Milliseconds since the day's beginning: of its timestamp, and of its record, which may be before and, at the most, 24 days after. Those
+	// of a void are its usage's: what was not counted is not taken back.
 	at, recorded int32
 }
 
@@ -56,7 +58,7 @@ func (e *quotaEntry) over() bool { return int64(e.recorded) >= dayMillis }
 
 const (
 	dayMillis  = int64(24 * time.Hour / time.Millisecond)
-	entryBytes = 24
+	entryBytes = 32
 	groupBytes = 200
 )
 
@@ -90,7 +92,7 @@ func (b *quotaBatch) Add(r *events.Record) {
 	}
 	again := p.remember(hash, r)
 	b.remembered = p.seen.Len()
-	day, recorded := b.usage.Timestamp/dayMillis, r.Time.UnixMilli()
+	day, recorded := b.usage.Timestamp/dayMillis, b.usage.RecordedAt(r.Time)
 	switch {
 	case again:
 		b.resends++
@@ -103,8 +105,12 @@ func (b *quotaBatch) Add(r *events.Record) {
 		b.name(r.Offset)
 	}
 	g := b.group(day)
+	void := uint64(0)
+	if b.usage.Voids != nil {
+		void = max(1, hash)
+	}
 	at := int32(len(b.entries)) // #nosec G115 -- a batch holds far fewer than 2^31 events
-	b.entries = append(b.entries, quotaEntry{offset: r.Offset, points: b.usage.DataPoints, next: -1,
+	b.entries = append(b.entries, quotaEntry{offset: r.Offset, void: void, points: b.usage.DataPoints, next: -1,
 		at:       int32(b.usage.Timestamp - day*dayMillis), // #nosec G115 -- less than a day
 		recorded: int32(max(math.MinInt32, min(math.MaxInt32, recorded-day*dayMillis)))})
 	if g.first < 0 {

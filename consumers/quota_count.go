@@ -3,7 +3,6 @@ package consumers
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -47,9 +46,10 @@ func plain(g *quotaGroup, sub *directory.Subscription) bool {
 	return sub == nil || sub.BelongsSince(g.company, time.UnixMilli(g.oldest))
 }
 
-// judge makes calls of the groups of a batch, and returns the offsets of events that claim a user who belonged to another company.
+// judge makes calls of the groups of a batch, and returns the offsets of events that claim a user who belonged to another company, and
+// whether they become dead letters: the void of such an event does not, it has nothing to take back.
 // Users' days of which that can't be said yet are put off.
-func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]struct{}, error) {
+func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]bool, error) {
 	p.users = p.users[:0]
 	for i := range b.groups {
 		p.users = append(p.users, b.groups[i].user)
@@ -57,7 +57,7 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]st
 	if err := p.resolve(ctx); err != nil {
 		return nil, err
 	}
-	claims := map[int64]struct{}{}
+	claims := map[int64]bool{}
 	p.calls, p.heads, p.named = p.calls[:0], p.heads[:0], b.named
 	// The counter of such a day has expired, by whatever clock.
 	const clocks = time.Hour
@@ -84,12 +84,9 @@ func (p *quotaPartition) judge(ctx context.Context, b *quotaBatch) (map[int64]st
 // an earlier epoch may have counted them, and only a call takes them out again.
 func (p *quotaPartition) call(user string, day int64, sub *directory.Subscription, offsets []int64) (dragonfly.Call, []int64) {
 	date := time.UnixMilli(day * dayMillis).UTC()
-	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date), Events: len(p.entries)}
+	call := dragonfly.Call{User: user, Day: date, Mode: p.mode(date)}
 	call.Limit, call.Thresholds = p.quota.limit(sub)
-	begins := len(offsets)
-	call.Points, offsets = p.sum(call.Thresholds != nil, offsets)
-	call.Offsets = offsets[begins:]
-	call.Holds = p.reservations()
+	offsets = p.tally(&call, offsets)
 	return call, offsets
 }
 
@@ -108,20 +105,30 @@ func (p *quotaPartition) reservations() []string {
 	return slices.Compact(ids)
 }
 
-// sum adds up the data points of the entries, and appends their offsets where they are wanted.
-func (p *quotaPartition) sum(wanted bool, offsets []int64) (points uint64, all []int64) {
+// tally puts the entries at hand into a call, and their offsets behind others, where they are wanted.
+func (p *quotaPartition) tally(call *dragonfly.Call, offsets []int64) []int64 {
+	begins, wanted := len(offsets), call.Thresholds != nil
+	call.Events, call.Points, call.Voids, call.Holds = 0, 0, nil, p.reservations()
 	for i := range p.entries {
 		e := &p.entries[i]
-		points += uint64(e.points)
+		at := e.offset
 		switch {
-		case !wanted:
+		case e.void != 0:
+			call.Voids = append(call.Voids, dragonfly.Void{ID: e.void, Points: e.points})
+			at = dragonfly.OfVoid
 		case e.over():
-			offsets = append(offsets, -1)
-		default:
-			offsets = append(offsets, e.offset)
+			at = dragonfly.DayOver
+		}
+		if e.void == 0 {
+			call.Events++
+			call.Points += uint64(e.points)
+		}
+		if wanted {
+			offsets = append(offsets, at)
 		}
 	}
-	return points, offsets
+	call.Offsets = offsets[begins:]
+	return offsets
 }
 
 // mode is what a call for a day does with a share of an earlier epoch.
@@ -153,7 +160,7 @@ func (p *quotaPartition) resolve(ctx context.Context) error {
 
 // accepted gives the events of a user and day that count, in the order of their offsets. The claims of the others go to claims, unless that
 // is nil.
-func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]struct{}) []quotaEntry {
+func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaEntry, claims map[int64]bool) []quotaEntry {
 	into = into[:0]
 	several := false
 	for g := head; ; g = &b.groups[g.sibling] {
@@ -165,7 +172,7 @@ func (p *quotaPartition) accepted(b *quotaBatch, head *quotaGroup, into []quotaE
 			case all || p.verdict(sub, g.company, g.day, e) == counts:
 				into = append(into, *e)
 			case claims != nil:
-				claims[e.offset] = struct{}{}
+				claims[e.offset] = e.void == 0
 			}
 		}
 		if g.sibling < 0 {
@@ -255,9 +262,8 @@ func (p *quotaPartition) showUse() {
 // countBehind makes a call again for the events from the watermark on. Without any, it is made for what an earlier attempt has made due.
 func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch, call dragonfly.Call, entries []quotaEntry, watermark int64) (dragonfly.Counted, error) {
 	p.entries = slices.DeleteFunc(entries, func(e quotaEntry) bool { return e.offset < watermark })
-	call.From, call.Events = watermark, len(p.entries)
-	call.Points, call.Offsets = p.sum(call.Thresholds != nil, nil)
-	call.Holds = p.reservations()
+	call.From = watermark
+	p.tally(&call, nil)
 	one, err := p.session.Count(ctx, batch, []dragonfly.Call{call}, nil)
 	if err != nil {
 		return dragonfly.Counted{}, err
@@ -266,7 +272,7 @@ func (p *quotaPartition) countBehind(ctx context.Context, batch dragonfly.Batch,
 }
 
 // refuse makes dead letters of events with a wrong claim. Their records are read again; what the log no longer holds can't be one.
-func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]struct{}) error {
+func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]bool) error {
 	const most = 8 << 20 // bytes held at a time: a batch may have been hundreds of megabytes in the log
 	var letters []kafka.DeadLetter
 	held := int64(0)
@@ -275,8 +281,14 @@ func (p *quotaPartition) refuse(ctx context.Context, claims map[int64]struct{}) 
 		letters, held = letters[:0], 0
 		return err
 	}
+	offsets := make([]int64, 0, len(claims))
+	for offset, letter := range claims {
+		if letter {
+			offsets = append(offsets, offset)
+		}
+	}
 	// Together: one tenant's mistake must not keep the others waiting.
-	err := p.ReadOffsets(ctx, slices.Collect(maps.Keys(claims)), func(r *events.Record) error {
+	err := p.ReadOffsets(ctx, offsets, func(r *events.Record) error {
 		letters = append(letters, kafka.DeadLetter{Record: kafka.CopyRecord(r), Attempts: 1, Rejection: events.Reject(events.TenantMismatch,
 			"the user belonged to another company than the event's at the time of the event, which was not counted")})
 		if held += kafka.RecordBytes(r); held < most {

@@ -122,7 +122,7 @@ func (p *quotaPartition) settleDeferred(ctx context.Context) error {
 	if err := p.resolve(ctx); err != nil {
 		return err
 	}
-	claims := map[int64]struct{}{}
+	claims := map[int64]bool{}
 	settled, guessed := 0, 0
 	for i, d := range days {
 		guessed += p.decide(d, p.known[i], excess > settled, claims)
@@ -154,13 +154,13 @@ func (p *quotaPartition) settleDeferred(ctx context.Context) error {
 
 // decide judges the entries of a day up to the first that is undecided, and returns how many of them count although they are: by force, or
 // because they have waited for long enough.
-func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, force bool, claims map[int64]struct{}) (guessed int) {
+func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, force bool, claims map[int64]bool) (guessed int) {
 	for d.decided = 0; d.decided < len(d.entries); d.decided++ {
 		e := &d.entries[d.decided]
 		switch p.verdict(sub, e.company, d.day, &e.quotaEntry) {
 		case counts:
 		case refused:
-			claims[e.offset] = struct{}{}
+			claims[e.offset] = e.void == 0
 		case undecided:
 			if !force && time.Since(e.since) < p.quota.cfg.DeferFor {
 				return guessed
@@ -172,7 +172,7 @@ func (p *quotaPartition) decide(d *deferredDay, sub *directory.Subscription, for
 }
 
 // counting gives the decided entries that count.
-func (d *deferredDay) counting(claims map[int64]struct{}, into []quotaEntry) []quotaEntry {
+func (d *deferredDay) counting(claims map[int64]bool, into []quotaEntry) []quotaEntry {
 	into = into[:0]
 	for i := range d.entries[:d.decided] {
 		if _, no := claims[d.entries[i].offset]; !no {
@@ -183,7 +183,7 @@ func (d *deferredDay) counting(claims map[int64]struct{}, into []quotaEntry) []q
 }
 
 // deferredCalls makes a call of each day that something was decided of, and returns those days. known must be of the days' users.
-func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]struct{}) []*deferredDay {
+func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]bool) []*deferredDay {
 	p.calls, p.named = p.calls[:0], map[int64]string{}
 	var called []*deferredDay
 	for i, d := range days {
@@ -204,7 +204,7 @@ func (p *quotaPartition) deferredCalls(days []*deferredDay, claims map[int64]str
 }
 
 // tryDeferred makes the calls of days that were put off, and publishes what is due. It may be repeated.
-func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]struct{}) error {
+func (p *quotaPartition) tryDeferred(ctx context.Context, days []*deferredDay, claims map[int64]bool) error {
 	p.counted = p.counted[:0]
 	if err := p.lookForPast(ctx); err != nil {
 		return err

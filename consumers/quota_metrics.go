@@ -26,7 +26,7 @@ func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
 	m := &quotaMetrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_events_total",
 			Help: "Usage events by what counting made of them: counted, duplicate (a producer's resend), known (counted before: a redelivery or a recount), tenant_mismatch, " +
-				"late (recorded when its day's counter was gone), replayed (published by a replay or redrive, which never counts), before_rebuild (of a day whose counters were lost), undecodable (left to the usage consumer)."}, []string{"outcome"}),
+				"late (recorded when its day's counter was gone), replayed (published by a replay or redrive, which never counts), before_rebuild (of a day whose counters were lost), undecodable (left to the usage consumer), voided (it takes counted usage back)."}, []string{"outcome"}),
 		thresholds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_threshold_events_total",
 			Help: "Threshold events published, repetitions included."}, []string{"type"}),
 		rewinds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tenantflow_quota_rewinds_total",
@@ -62,13 +62,18 @@ func newQuotaMetrics(reg prometheus.Registerer) *quotaMetrics {
 
 // count notes what became of a batch.
 func (m *quotaMetrics) count(b *quotaBatch, calls []dragonfly.Call, counted []dragonfly.Counted, refused int) {
-	outcomes := map[dragonfly.Outcome]int{}
+	outcomes, voided := map[dragonfly.Outcome]int{}, 0
 	for i := range counted {
 		outcomes[counted[i].Outcome] += calls[i].Events
+		if counted[i].Outcome == dragonfly.Added {
+			voided += len(calls[i].Voids)
+		} else {
+			outcomes[counted[i].Outcome] += len(calls[i].Voids)
+		}
 	}
 	for outcome, n := range map[string]int{
 		"counted": outcomes[dragonfly.Added], "duplicate": b.resends, "known": outcomes[dragonfly.Known], "tenant_mismatch": refused,
-		"late": b.late, "replayed": b.replayed, "before_rebuild": outcomes[dragonfly.Left], "undecodable": b.undecodable,
+		"late": b.late, "replayed": b.replayed, "before_rebuild": outcomes[dragonfly.Left], "undecodable": b.undecodable, "voided": voided,
 	} {
 		m.events.WithLabelValues(outcome).Add(float64(n))
 	}

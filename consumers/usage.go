@@ -35,6 +35,8 @@ type UsageStore interface {
 	Complete(ctx context.Context, in *clickhouse.Intent, landed *clickhouse.Landed) (clickhouse.Settled, error)
 	// Find looks events up by identity, company, user and timestamp.
 	Find(ctx context.Context, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
+	// FindVoided looks up the usage that voids take back.
+	FindVoided(ctx context.Context, b *clickhouse.Block, voids []int) ([]clickhouse.Match, error)
 	// FindIdentity looks events up by identity alone, among those from an offset on.
 	FindIdentity(ctx context.Context, topic string, partition int, from int64, b *clickhouse.Block, rows []int) ([]clickhouse.Match, error)
 	// Newest is the largest timestamp that is stored, whatever place it came from.
@@ -96,7 +98,7 @@ type UsageConfig struct {
 //  1. Events that are stored already are taken out; what can't be taken goes to the dead letters.
 //  2. The intent to insert [b, c) is committed with the offset b, so that one commit says "done up to b" and "what is
 //     in the table of [b, c) came from here". A member that has lost the partition can't make it.
-//  3. The rows are inserted, with a deadline that the server enforces.
+//  3. The rows are inserted, with a deadline that the server enforces: usage first, then what takes usage back.
 //  4. If the outcome is unknown - no answer, a crash, a takeover - the intent says what to look for. See
 //     [clickhouse.Store.Await].
 //
@@ -355,13 +357,18 @@ func (b *usageBatch) Write(ctx context.Context, r kafka.Range) error {
 	}
 	p.step(StepDeadLettered)
 	rows := b.block.Live()
+	voids := b.holdVoids()
 	if err := p.insert(ctx, b, r, 0, b.block.Len()); err != nil {
+		return err
+	}
+	notTaken, err := p.insertVoids(ctx, b, r, voids)
+	if err != nil {
 		return err
 	}
 	if err := p.rejectRefused(ctx, b); err != nil {
 		return err
 	}
-	p.usage.metrics.stored.Add(float64(rows - len(b.refused)))
+	p.usage.metrics.stored.Add(float64(rows - notTaken - len(b.refused)))
 	for _, copies := range b.copies {
 		p.usage.metrics.duplicates.Add(float64(len(copies)))
 	}

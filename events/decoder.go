@@ -76,6 +76,9 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 	if !topic.carries(envelope.Type) {
 		return nil, Reject(UnknownType, "type %s is none of the topic %s", quotedOr(envelope.Type, likeName), topic.Name)
 	}
+	if rejection := checkVoidSource(envelope); rejection != nil {
+		return nil, rejection
+	}
 	if len(r.Key) == 0 {
 		return nil, Reject(MissingKey, "the record has no key")
 	}
@@ -92,6 +95,9 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 		}
 	}
 	if rejection := d.check(envelope.Type, data); rejection != nil {
+		return nil, rejection
+	}
+	if rejection := checkVoidID(envelope, data); rejection != nil {
 		return nil, rejection
 	}
 	event := &Event{Envelope: *envelope, Key: string(r.Key)}
@@ -240,7 +246,7 @@ func compileSchema(eventType string) (*jsonschema.Schema, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
 	check := checkDateTime
-	if eventType == TypeUsageRecorded {
+	if eventType == TypeUsageRecorded || eventType == TypeUsageVoided {
 		check = checkAnyDateTime // its limits are narrower, and have reasons of their own
 	}
 	compiler.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: check})

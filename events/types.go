@@ -22,6 +22,7 @@ const (
 // Types of input events.
 const (
 	TypeUsageRecorded = "usage.recorded.v1"
+	TypeUsageVoided   = "usage.voided.v1" // this service's own
 
 	TypeUpgradeRequested   = "subscription.upgrade_requested.v1"
 	TypeDowngradeRequested = "subscription.downgrade_requested.v1"
@@ -119,7 +120,7 @@ type TopicInfo struct {
 // Topics lists every topic but the dead letter topics: inputs first, in the order in which they are documented.
 func Topics() []TopicInfo {
 	return []TopicInfo{
-		{TopicUsage, KeyAny, true, []string{TypeUsageRecorded}},
+		{TopicUsage, KeyAny, true, []string{TypeUsageRecorded, TypeUsageVoided}},
 		{TopicSubscription, KeyCompany, true, []string{
 			TypeUpgradeRequested, TypeDowngradeRequested, TypeCancelRequested, TypeRenewed, TypeExpired,
 			TypePaymentReceived, TypePaymentFailed, TypeChangeWithdrawn, TypeSubscriptionDue}},

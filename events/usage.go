@@ -2,7 +2,7 @@ package events
 
 import "time"
 
-// Usage is a usage.recorded.v1 event, decoded and checked.
+// Usage is a usage.recorded.v1 event, decoded and checked; or a usage.voided.v1, which repeats the data of one and has Voids.
 //
 // The byte slices point into the record it was decoded from, or into the decoder's scratch space. They are valid
 // until the decoder's next call.
@@ -23,6 +23,7 @@ type Usage struct {
 	Revenue        int64  // revenue_attributed in millionths of the currency unit
 
 	ReservationID []byte // whose hold ends when the event is counted; nil: the event names none. It is not stored
+	Voids         *Voids // nil for usage
 }
 
 // UsageLimits are the bounds a usage event's timestamp must lie in.

@@ -71,7 +71,7 @@ func BenchmarkUsageDecodeGeneral(b *testing.B) {
 	var u Usage
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := decodeGeneral(d.schema, r, &u); err != nil {
+		if err := d.general(r, &u); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -18,17 +18,18 @@ const (
 	DefaultMaxAge = 730 * 24 * time.Hour
 )
 
-// A UsageDecoder decodes usage.recorded.v1 events. It owns scratch space: one goroutine at a time may use it.
+// A UsageDecoder decodes the events of usage.events. It owns scratch space: one goroutine at a time may use it.
 //
 // Decoding has two ways with one meaning. The fast one is a single pass over the record that copies and allocates
 // nothing: the headers (or, in structured mode, the members of the envelope) are matched by name, and the data, a flat
 // object, is read member by member straight into the Usage. It knows how to accept and nothing else: it gives up at the
 // first thing it does not expect. Then the general way, through encoding/json and the JSON Schema, decides, and names the
 // reason. So the schema is what counts, the reasons are written once, and a test need only show that what the fast way
-// accepts the general way accepts with the same values.
+// accepts the general way accepts with the same values. Voids are rare, and always go the general way.
 type UsageDecoder struct {
 	limits UsageLimits
 	schema *jsonschema.Schema
+	voided *jsonschema.Schema // of voids; nil until there was one
 	scan   scanner
 
 	spelled spellings
@@ -58,11 +59,11 @@ func NewUsageDecoder(limits UsageLimits) *UsageDecoder {
 // unknown_type, missing_key, malformed_data, invalid_data, timestamp_in_future, timestamp_too_old; u is then undefined.
 func (d *UsageDecoder) Decode(r *Record, now time.Time, u *Usage) error {
 	if !d.fast(r, u) {
-		if err := decodeGeneral(d.schema, r, u); err != nil {
+		if err := d.general(r, u); err != nil {
 			return err
 		}
 	}
-	return d.limits.check(u, now)
+	return d.limits.check(u, time.UnixMilli(u.RecordedAt(now)))
 }
 
 // fast accepts an event, or is false.
@@ -71,6 +72,7 @@ func (d *UsageDecoder) fast(r *Record, u *Usage) bool {
 		return false
 	}
 	d.scan.scratch = d.scan.scratch[:0]
+	u.Voids = nil
 	var contentType []byte
 	found := false
 	for i := range r.Headers {

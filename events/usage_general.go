@@ -8,16 +8,26 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// decodeGeneral decodes a usage event the way every other type is decoded: encoding/json and the JSON Schema. It is
+// general decodes a usage event the way every other type is decoded: encoding/json and the JSON Schema. It is
 // the definition of what the fast path has to do, it gives the reason whenever that one does not accept an event, and
 // it takes 30 times as long.
-func decodeGeneral(schema *jsonschema.Schema, r *Record, u *Usage) error {
+func (d *UsageDecoder) general(r *Record, u *Usage) error {
 	envelope, err := ParseEnvelope(r)
 	if err != nil {
 		return err
 	}
-	if envelope.Type != TypeUsageRecorded {
-		return Reject(UnknownType, "type %s is not %s", quotedOr(envelope.Type, likeName), TypeUsageRecorded)
+	schema := d.schema
+	switch envelope.Type {
+	case TypeUsageRecorded:
+	case TypeUsageVoided:
+		if rejection := checkVoidSource(envelope); rejection != nil {
+			return rejection
+		}
+		if schema, err = d.voidSchema(); err != nil {
+			return err
+		}
+	default:
+		return Reject(UnknownType, "type %s is neither %s nor %s", quotedOr(envelope.Type, likeName), TypeUsageRecorded, TypeUsageVoided)
 	}
 	if len(r.Key) == 0 {
 		return Reject(MissingKey, "the record has no key")
@@ -32,7 +42,24 @@ func decodeGeneral(schema *jsonschema.Schema, r *Record, u *Usage) error {
 	if err := envelope.CheckYear(); err != nil {
 		return err
 	}
-	return fillUsage(envelope, data, u)
+	if rejection := checkVoidID(envelope, data); rejection != nil {
+		return rejection
+	}
+	if err := fillUsage(envelope, data, u); err != nil {
+		return err
+	}
+	if envelope.Type == TypeUsageVoided {
+		fillVoids(data, u)
+	}
+	return nil
+}
+
+// voidSchema is the schema of voids.
+func (d *UsageDecoder) voidSchema() (schema *jsonschema.Schema, err error) {
+	if d.voided == nil {
+		d.voided, err = compileSchema(TypeUsageVoided)
+	}
+	return d.voided, err
 }
 
 // fillUsage takes the values out of data that its schema has accepted.

@@ -25,8 +25,8 @@ const (
 // rowsQuery gives the columns of readSums, and behind them the fingerprints of the whole table.
 const rowsQuery = `
 	SELECT
-		'', toInt64(count()), toInt64(sum(data_points_consumed)), toInt64(sum(processing_time_ms) * 1000),
-		toInt64(sum(revenue_attributed) * 1000000), toUnixTimestamp64Milli(max(timestamp)),
+		'', toInt64(count()), toInt64(sum(sign * toInt64(data_points_consumed))), toInt64(sum(sign * processing_time_ms) * 1000),
+		toInt64(sum(sign * revenue_attributed) * 1000000), toUnixTimestamp64Milli(max(timestamp)),
 		sum(xxHash64(` + identityText + `)), sum(xxHash64(` + rowText + `))
 	FROM usage_tracking`
 
@@ -56,13 +56,13 @@ func ReadViews(ctx context.Context, db store) (Tables, error) {
 // ReadRows reads the same from the rows alone: the aggregates are what the rows add up to, not what the views say.
 func ReadRows(ctx context.Context, db store) (Tables, error) {
 	grouped := func(keyText, timeColumn, processing, last string) string {
-		return `SELECT ` + keyText + `, toInt64(count()), toInt64(sum(data_points_consumed)), ` + processing + `,
-			toInt64(sum(revenue_attributed) * 1000000), ` + last + `
+		return `SELECT ` + keyText + `, toInt64(sum(sign)), toInt64(sum(sign * toInt64(data_points_consumed))), ` + processing + `,
+			toInt64(sum(sign * revenue_attributed) * 1000000), ` + last + `
 		FROM (SELECT *, ` + timeColumn + ` FROM usage_tracking)
-		GROUP BY 1`
+		GROUP BY 1 HAVING sum(sign) != 0`
 	}
 	const (
-		processing = `toInt64(sum(processing_time_ms) * 1000)`
+		processing = `toInt64(sum(sign * processing_time_ms) * 1000)`
 		last       = `toUnixTimestamp64Milli(max(timestamp))`
 		none       = `toInt64(0)`
 	)

@@ -63,7 +63,7 @@ func (j *usageJudge) add(r *events.Record) {
 		outcome = TooOld
 	case err != nil:
 		outcome = Settled
-	case !j.filter.all() && !j.filter.wants(string(u.CompanyID), events.TypeUsageRecorded, string(u.Source), string(u.ID)):
+	case !j.wants(u):
 		outcome = Filtered
 	}
 	row := -1
@@ -74,6 +74,20 @@ func (j *usageJudge) add(r *events.Record) {
 	}
 	j.records = append(j.records, verdictOn(r, outcome))
 	j.rows = append(j.rows, row)
+}
+
+// wants reports whether an event is asked for. A void comes with its usage, which would otherwise come back as if it had not been voided.
+func (j *usageJudge) wants(u *events.Usage) bool {
+	company := string(u.CompanyID)
+	switch v := u.Voids; {
+	case j.filter.all():
+		return true
+	case v == nil:
+		return j.filter.wants(company, events.TypeUsageRecorded, string(u.Source), string(u.ID))
+	default:
+		return j.filter.wants(company, events.TypeUsageVoided, string(u.Source), string(u.ID)) ||
+			j.filter.wants(company, events.TypeUsageRecorded, string(v.Source), string(v.ID))
+	}
 }
 
 func (j *usageJudge) owner(r *events.Record) (o Owner, forgets bool, err error) {

@@ -16,8 +16,10 @@ import (
 type tally struct {
 	share *dragonfly.Share // as it is stored; nil: there is none
 
-	// Of the log, before the share's watermark: what must be counted, and what may be.
-	must, may sums
+	// Of the log, before the share's watermark: what must be counted, less what must be taken back, and what may be counted or taken back.
+	must, may, back sums
+	// The voids among it. One that stands there again takes nothing back.
+	voids map[uint64]bool
 	// Before the partition's progress, and not before the watermark: such an event is missing.
 	missing int64
 }
@@ -25,13 +27,25 @@ type tally struct {
 // sums are events and the sum of their data points.
 type sums struct{ calls, points int64 }
 
-func (e *sums) add(points uint32) {
-	e.calls++
-	e.points += int64(points)
+func (e *sums) add(sign int8, points uint32) {
+	e.calls += int64(sign)
+	e.points += int64(sign) * int64(points)
 }
 
-// between reports whether a sum is what must be counted with none, some or all of what may be.
-func between(got, must, may int64) bool { return got >= must && got <= must+may }
+// between reports whether a sum is what must be counted with none, some or all of what may be counted or taken back (less than 0).
+func between(got, must, may, back int64) bool { return got >= must+back && got <= must+may }
+
+// repeats notes a void, and reports whether it was there before.
+func (t *tally) repeats(void uint64) bool {
+	if t.voids[void] {
+		return true
+	}
+	if t.voids == nil {
+		t.voids = map[uint64]bool{}
+	}
+	t.voids[void] = true
+	return false
+}
 
 var errCounted = errors.New("everything that is counted is read")
 
@@ -123,6 +137,8 @@ type partitionTally struct {
 	seen     *recent.Window
 	usage    events.Usage
 	read     int64
+
+	uncounted map[uint64]bool // identities of usage that may not have been counted: what takes it back may have done nothing
 }
 
 // record takes a record in.
@@ -148,28 +164,50 @@ func (p *partitionTally) record(r *events.Record) error {
 // event takes an event in that can be understood: others do not count. Nor, perhaps, does one that is unsure.
 func (p *partitionTally) event(r *events.Record, unsure bool) {
 	u := &p.usage
-	again := !unsure && p.seen.Add(u.IdentityHash(), r.Offset, r.Time.Unix())
+	identity := u.IdentityHash()
+	again := !unsure && p.seen.Add(identity, r.Offset, r.Time.Unix())
 	of := time.UnixMilli(u.Timestamp).UTC().Truncate(day)
-	if again || of.Before(p.c.from) || !r.Time.Before(of.Add(day+p.c.v.cfg.Counting.Store.Lateness)) {
+	recorded := time.UnixMilli(u.RecordedAt(r.Time))
+	if again || of.Before(p.c.from) || !recorded.Before(of.Add(day+p.c.v.cfg.Counting.Store.Lateness)) {
 		return
 	}
+	optional := unsure || p.optional(r.Offset, identity)
 	key := userDay{string(u.UserID), of.Unix() / int64(day/time.Second)}
 	known := p.c.shares[p.id][key]
 	if r.Offset >= p.progress && (known == nil || known.share == nil || r.Offset >= known.share.Watermark) {
 		return // not counted yet
 	}
 	t := p.c.of(p.id, key)
-	_, optional := p.refused[r.Offset]
-	optional = optional || unsure
+	void := u.Voids != nil
+	if void && (t.share == nil || t.repeats(identity)) {
+		return // alone it makes no share
+	}
 	switch {
+	case t.share != nil && r.Offset < t.share.Watermark && optional && void:
+		t.back.add(-1, u.DataPoints)
 	case t.share != nil && r.Offset < t.share.Watermark && optional:
 		// It was refused in one count; in another, the user may have been unknown.
-		t.may.add(u.DataPoints)
+		t.may.add(1, u.DataPoints)
 	case t.share != nil && r.Offset < t.share.Watermark:
-		t.must.add(u.DataPoints)
+		t.must.add(u.Sign(), u.DataPoints)
 	case !optional:
 		t.missing++
 	}
+}
+
+// optional reports whether the event at hand may have been left out, or, if it is a void, its usage.
+func (p *partitionTally) optional(offset int64, identity uint64) bool {
+	if v := p.usage.Voids; v != nil {
+		return p.uncounted[events.IdentityHash(v.Source, v.ID)]
+	}
+	if _, refused := p.refused[offset]; !refused {
+		return false
+	}
+	if p.uncounted == nil {
+		p.uncounted = map[uint64]bool{}
+	}
+	p.uncounted[identity] = true
+	return true
 }
 
 // judge compares all shares of the partition, of days from one on.
@@ -198,7 +236,7 @@ func (p *partitionTally) judge(whole time.Time) {
 			detail = fmt.Sprintf("partition %d is counted up to %d, and its log ends at %d", p.id, s.Watermark, p.log.To)
 		case t.missing > 0:
 			detail = fmt.Sprintf("partition %d has counted %d calls up to offset %d, and the log has %d more before %d, which it has counted", p.id, s.Calls, s.Watermark, t.missing, p.progress)
-		case !between(s.Calls, t.must.calls, t.may.calls) || !between(s.Points, t.must.points, t.may.points):
+		case !between(s.Calls, t.must.calls, t.may.calls, t.back.calls) || !between(s.Points, t.must.points, t.may.points, t.back.points):
 			detail = fmt.Sprintf("partition %d has counted %d calls and %d data points, and the log has %d and %d before offset %d",
 				p.id, s.Calls, s.Points, t.must.calls, t.must.points, s.Watermark)
 		default:

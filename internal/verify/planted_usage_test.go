@@ -67,7 +67,7 @@ func plantsOfUsage() []plant {
 			t.Helper()
 			c := e.usageCompany(t)
 			p, o := change(t, e, "UPDATE sign = -1", c)
-			return append(wrongTotals(c), expected{verify.AlteredRow, e.place(p, o)})
+			return append(wrongTotals(c), expected{verify.AlteredRow, e.place(p, o)}, expected{verify.VoidWithoutUsage, e.place(p, o)})
 		}, false},
 		{"a row put in", func(t *testing.T, e *planted) []expected {
 			t.Helper()

@@ -18,6 +18,8 @@ const (
 	DoubledRow Kind = "doubled_row"
 	// DoubledEvent: rows of one identity at several places in the log.
 	DoubledEvent Kind = "doubled_event"
+	// VoidWithoutUsage: a row that takes back usage which is not stored.
+	VoidWithoutUsage Kind = "void_without_usage"
 	// ForeignRow: a row at a place where the log holds another event, or none.
 	ForeignRow Kind = "foreign_row"
 	// AlteredRow: the row of an event has other content than the event.
@@ -78,7 +80,7 @@ func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMi
 
 // kinds is the order of a report.
 func kinds() []Kind {
-	return []Kind{Missing, DoubledRow, DoubledEvent, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
+	return []Kind{Missing, DoubledRow, DoubledEvent, VoidWithoutUsage, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
 		NotConsumed, WrongTotal, WrongCounter, Unapplied, MissingResult, DoubledResult, ForeignResult, AlteredResult, ChargedTwice,
 		WrongTransaction, WrongPayment, WrongSubscription, NoSubscription, WrongHistory, WrongUser, WrongLimits, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch, LeftOut}
 }

@@ -20,7 +20,7 @@ type row struct {
 	content  uint64
 }
 
-// A hasher makes the same hashes of an event as ClickHouse makes of its row (identity.sql, content.sql).
+// A hasher makes the same hashes of an event as ClickHouse makes of its row (identity.sql, signed.sql).
 type hasher struct{ text []byte }
 
 func (h *hasher) content(u *events.Usage) uint64 {
@@ -39,7 +39,14 @@ func (h *hasher) content(u *events.Usage) uint64 {
 	b = binary.LittleEndian.AppendUint64(b, uint64(u.ProcessingTime)) // #nosec G115 -- as above
 	b = binary.LittleEndian.AppendUint64(b, uint64(u.Revenue))        // #nosec G115 -- as above
 	h.text = b
-	return xxhash.Sum64(b)
+	content := xxhash.Sum64(b)
+	if u.Voids == nil {
+		return content
+	}
+	b = binary.LittleEndian.AppendUint64(b[:0], content)
+	b = append(append(b, u.Voids.Source...), '\n')
+	h.text = append(b, u.Voids.ID...)
+	return xxhash.Sum64(h.text)
 }
 
 // A cursor walks through the rows of an offset range in the order of their offsets.

@@ -5,7 +5,8 @@
 //   - The log against the rows (log.go). Every offset that the group has committed is exactly one of: a row with that
 //     place, that identity and that content; a known duplicate, whose identity is stored with the same content from
 //     another place; a dead letter with its very bytes. And every row stands at the place of its own event.
-//   - No event twice (double.go). No identity has two rows, whatever keys and partitions it came by.
+//   - No event twice (double.go). No identity has two rows, whatever keys and partitions it came by. And every row that takes usage
+//     back has its usage (void.go).
 //   - The aggregates against the rows ([totals]). Every hourly, daily and monthly total is what the rows add up to.
 //
 // One of quotas (counters.go): what is counted of every user's day is what the log says.
@@ -256,6 +257,9 @@ func (v *Verifier) check(ctx context.Context, removed totals.Sums) (*Report, *to
 	}
 	doubles, err := v.findDoubles(ctx, at, report)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := v.checkVoids(ctx, at, report); err != nil {
 		return nil, nil, err
 	}
 	compared, err := v.compareTotals(ctx, at)

@@ -30,6 +30,9 @@ type Block struct {
 	offset     []int64
 	identity   []uint64 // events.IdentityHash
 
+	voids     map[int]voided // by row: those that take usage back
+	voidBytes int64
+
 	dropped []bool
 	live    int
 	months  months
@@ -59,6 +62,9 @@ func (b *Block) Append(u *events.Usage, identity uint64, offset int64) {
 	b.identity = append(b.identity, identity)
 	b.dropped = append(b.dropped, false)
 	b.live++
+	if u.Voids != nil {
+		b.appendVoid(u.Voids)
+	}
 }
 
 // double makes room for as many rows again. Left to append, which adds a quarter at a time, a block that fills for the
@@ -105,7 +111,7 @@ func (b *Block) Bytes() int64 {
 	for _, d := range []*dictionary{&b.source, &b.tier, &b.service, &b.endpoint, &b.period} {
 		n += len(d.values.bytes)
 	}
-	return int64(n)
+	return int64(n) + b.voidBytes
 }
 
 // Reset empties the block and keeps its memory.
@@ -126,6 +132,8 @@ func (b *Block) Reset() {
 	b.identity = b.identity[:0]
 	b.dropped = b.dropped[:0]
 	b.live = 0
+	clear(b.voids)
+	b.voidBytes = 0
 }
 
 // Offset is the place of row i in its partition.
@@ -166,7 +174,8 @@ func (b *Block) SameContent(i, j int) bool {
 		b.tier.keys[i] == b.tier.keys[j] &&
 		b.service.keys[i] == b.service.keys[j] &&
 		b.endpoint.keys[i] == b.endpoint.keys[j] &&
-		b.period.keys[i] == b.period.keys[j]
+		b.period.keys[i] == b.period.keys[j] &&
+		b.voids[i] == b.voids[j]
 }
 
 // A part is the rows of a block that go into one month partition, in one insert.

@@ -9,7 +9,7 @@ import (
 // usageColumns are the columns of usage_tracking in the order every insert names them. A deduplication token covers
 // a block whatever its columns are, so they must never depend on the batch.
 const usageColumns = "event_id, event_source, sign, user_id, company_id, timestamp, subscription_tier, service_name, api_endpoint, " +
-	"data_points_consumed, processing_time_ms, billing_period, revenue_attributed, _topic, _partition, _offset, _insert_by"
+	"data_points_consumed, processing_time_ms, billing_period, revenue_attributed, voids_source, voids_id, _topic, _partition, _offset, _insert_by"
 
 // encodeNative appends the given rows of b to buf as one block of ClickHouse's Native format (the layout of
 // protocol revision 0, which is what an HTTP insert takes: no block info, no serialization kinds).
@@ -18,7 +18,7 @@ func encodeNative(buf *proto.Buffer, b *Block, rows []int32, topic string, parti
 		// What the rows take in memory is a little more than what they take here.
 		reserve(buf, int(b.Bytes()/int64(b.Len())+1)*len(rows)+1<<10)
 	}
-	buf.PutInt(17) // columns
+	buf.PutInt(19) // columns
 	buf.PutInt(len(rows))
 
 	start := func(name, columnType string) {
@@ -30,10 +30,7 @@ func encodeNative(buf *proto.Buffer, b *Block, rows []int32, topic string, parti
 	start("event_source", "LowCardinality(String)")
 	encodeDictionary(buf, &b.source, rows)
 	start("sign", "Int8")
-	out := grow(buf, len(rows))
-	for i := range out {
-		out[i] = 1 // every row is usage
-	}
+	encodeSigns(buf, b, rows)
 	start("user_id", "String")
 	encodeText(buf, &b.user, rows)
 	start("company_id", "String")
@@ -47,7 +44,7 @@ func encodeNative(buf *proto.Buffer, b *Block, rows []int32, topic string, parti
 	start("api_endpoint", "LowCardinality(String)")
 	encodeDictionary(buf, &b.endpoint, rows)
 	start("data_points_consumed", "UInt32")
-	out = grow(buf, 4*len(rows))
+	out := grow(buf, 4*len(rows))
 	for i, r := range rows {
 		binary.LittleEndian.PutUint32(out[4*i:], b.points[r])
 	}
@@ -57,6 +54,7 @@ func encodeNative(buf *proto.Buffer, b *Block, rows []int32, topic string, parti
 	encodeDictionary(buf, &b.period, rows)
 	start("revenue_attributed", "Decimal(18, 6)")
 	encodeInt64(buf, b.revenue, rows)
+	encodeVoids(buf, b, rows)
 	start("_topic", "LowCardinality(String)")
 	encodeConstant(buf, topic, len(rows))
 	start("_partition", "UInt16")

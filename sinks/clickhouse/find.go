@@ -33,14 +33,11 @@ func (s *Store) Find(ctx context.Context, b *Block, rows []int) ([]Match, error)
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	oldest, newest := int64(math.MaxInt64), int64(math.MinInt64)
-	for _, r := range rows {
-		oldest, newest = min(oldest, b.timestamp[r]), max(newest, b.timestamp[r])
-	}
 	keys, err := b.keys(rows)
 	if err != nil {
 		return nil, fmt.Errorf("look up %d events: %w", len(rows), err)
 	}
+	oldest, newest := b.span(rows)
 	return s.find(ctx, keys, findSQL, oldest, newest)
 }
 
@@ -94,8 +91,26 @@ func (s *Store) find(ctx context.Context, keys *ext.Table, query string, args ..
 	return found, nil
 }
 
-// keys is the external table that travels with a look-up: the rows with everything that is compared.
+// span is the oldest and the newest timestamp of some rows.
+func (b *Block) span(rows []int) (oldest, newest int64) {
+	oldest, newest = math.MaxInt64, math.MinInt64
+	for _, r := range rows {
+		oldest, newest = min(oldest, b.timestamp[r]), max(newest, b.timestamp[r])
+	}
+	return oldest, newest
+}
+
+// keys is the external table that travels with a look-up: the rows with everything that is compared. Which usage a void takes back is
+// not among it: its id follows from that.
 func (b *Block) keys(rows []int) (*ext.Table, error) {
+	return b.keysBy(rows, func(i int) (id, source string, sign int8) {
+		return string(b.eventID.at(i)), string(b.source.at(i)), b.sign(i)
+	})
+}
+
+// keysBy is the table of keys for rows whose identity and sign are given.
+func (b *Block) keysBy(rows []int, identity func(i int) (id, source string, sign int8)) (*ext.Table, error) {
+	ids, sources, signs := make([]string, len(rows)), make([]string, len(rows)), make([]int8, len(rows))
 	n := make([]uint32, len(rows))
 	points := make([]uint32, len(rows))
 	at := make([]int64, len(rows))
@@ -103,6 +118,7 @@ func (b *Block) keys(rows []int) (*ext.Table, error) {
 	revenue := make([]int64, len(rows))
 	for i, r := range rows {
 		n[i] = uint32(r) // #nosec G115 -- an index into a block
+		ids[i], sources[i], signs[i] = identity(r)
 		points[i] = b.points[r]
 		at[i] = b.timestamp[r]
 		processing[i] = b.processing[r]
@@ -121,8 +137,9 @@ func (b *Block) keys(rows []int) (*ext.Table, error) {
 		values any
 	}{
 		{"n", "UInt32", n},
-		{"event_id", "String", values(b.eventID.at)},
-		{"source", "String", values(b.source.at)},
+		{"event_id", "String", ids},
+		{"source", "String", sources},
+		{"sign", "Int8", signs},
 		{"user_id", "String", values(b.user.at)},
 		{"company_id", "String", values(b.company.at)},
 		{"at", "DateTime64(3, 'UTC')", at},

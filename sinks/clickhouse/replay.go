@@ -77,11 +77,12 @@ type dayKey struct {
 }
 
 // StillCounted counts those of some rows of b, which are not in the table, that the daily totals count all the same: rows that
-// were deleted by hand. Where a day's total is higher than its rows by some calls, it counts as many of the given rows of that day at most.
+// were deleted by hand. Where a day's total is higher than its rows by some calls, it counts as many of the given rows of that day at most;
+// where it is lower, as many voids.
 func (s *Store) StillCounted(ctx context.Context, b *Block, rows []int) (int64, error) {
 	missing := map[dayKey]int64{}
 	for _, i := range rows {
-		missing[dayKey{string(b.company.at(i)), string(b.user.at(i)), string(b.tier.at(i)), dayOf(b.timestamp[i])}]++
+		missing[dayKey{string(b.company.at(i)), string(b.user.at(i)), string(b.tier.at(i)), dayOf(b.timestamp[i])}] += int64(b.sign(i))
 	}
 	if len(missing) == 0 {
 		return 0, nil
@@ -102,7 +103,11 @@ func (s *Store) StillCounted(ctx context.Context, b *Block, rows []int) (int64, 
 	}
 	var still int64
 	for key, n := range missing {
-		still += min(n, max(0, totals[key]-stored[key]))
+		counted := totals[key] - stored[key]
+		if n < 0 {
+			n, counted = -n, -counted
+		}
+		still += min(n, max(0, counted))
 	}
 	return still, nil
 }

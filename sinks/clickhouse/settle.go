@@ -220,12 +220,13 @@ func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 	defer func() { _ = rows.Close() }() // Err below has said all there is
 	b, whole := NewBlock(), false
 	for rows.Next() {
-		var id, source, user, company, tier, service, endpoint, period string
+		var id, source, user, company, tier, service, endpoint, period, voidsSource, voidsID string
+		var sign int8
 		var offset int64
 		var end bool
 		var u events.Usage
 		if err := rows.Scan(&id, &source, &user, &company, &u.Timestamp, &tier, &service, &endpoint, &u.DataPoints,
-			&u.ProcessingTime, &period, &u.Revenue, &offset, &end); err != nil {
+			&u.ProcessingTime, &period, &u.Revenue, &sign, &voidsSource, &voidsID, &offset, &end); err != nil {
 			return fail(err)
 		}
 		if end {
@@ -234,6 +235,9 @@ func (s *Store) stored(ctx context.Context, in *Intent) (*Block, error) {
 		}
 		u.ID, u.Source, u.UserID, u.CompanyID = []byte(id), []byte(source), []byte(user), []byte(company)
 		u.Tier, u.Service, u.Endpoint, u.BillingPeriod = []byte(tier), []byte(service), []byte(endpoint), []byte(period)
+		if sign < 0 {
+			u.Voids = &events.Voids{Source: []byte(voidsSource), ID: []byte(voidsID)}
+		}
 		b.Append(&u, u.IdentityHash(), offset)
 	}
 	if err := rows.Err(); err != nil {

@@ -5,17 +5,20 @@
 --
 -- KEYS  1 hash with the counters     2 hash with the holds, only where events name reservations
 -- ARGV  1 field of the partition     2 epoch     3 mode     4 from     5 to
---       6 events     7 their data points     8 when the hash expires, seconds since the Unix epoch
+--       6 events     7 their data points and, where usage is taken back, behind a space '<void>:<data points>,' for each void, in the order
+--         of the offsets; voids are none of the events     8 when the hash expires, seconds since the Unix epoch
 --       9 limit of the day, or '' where no threshold events are wanted; then 10 to 12 are '' as well
 --      10 calls that reach the lowest threshold
 --      11 ' <limit>/<name of the list of thresholds>/'
 --      12 the list, '<percent>:<calls>' ascending and separated by spaces; a semicolon; and the offsets of the events, less from, each
---         followed by a comma; only the comma for one recorded after its day was over. '' leaves all of it out: most calls reach no
---         threshold
+--         followed by a comma; only the comma for one recorded after its day was over, and 'v,' for a void. '' leaves all of it out: most
+--         calls reach no threshold
 --      13 and on: with KEYS[2], the reservations that the events name, each once. Their holds end where the events are counted
 --
 -- The field holds '<epoch> <watermark> <calls> <data points>': what this partition has counted, and up to which offset. A
 -- share of a lower epoch is given up in mode 'clear' and kept in the others. In mode 'adopt', and without events, no share is created.
+-- The field 'v:' and the field of the partition, with a colon for its point, lists the voids that were taken off the share, each followed by
+-- a space: one that is published again, hours later, is taken off once. It is given up when, and only when, the share is.
 --
 -- Answer: a word and two numbers, and then, each behind a space, the threshold events that are due from this partition:
 --   'counted <calls of the day> <points>'  all of them
@@ -32,14 +35,15 @@
 --
 -- One command writes everything that counts: a server that runs out of memory within a script may have applied the commands before.
 -- Only what Lua 5.1 and 5.4, Redis and Dragonfly have in common; numbers are exact up to 2^53 and stop there.
-local call, format, find, gmatch, match, sub, min = redis.call, string.format, string.find, string.gmatch, string.match, string.sub, math.min
+local call, format, find, gmatch, gsub, match, sub = redis.call, string.format, string.find, string.gmatch, string.gsub, string.match, string.sub
+local concat, min, max = table.concat, math.min, math.max
 local hash, field = KEYS[1], ARGV[1]
 local epoch, from, to, events = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local most = 9007199254740992
 
 local kept = call('HMGET', hash, field, 'api_calls', 'data_points', 'marks')
 local all_calls, all_points, marks = tonumber(kept[2] or 0), tonumber(kept[3] or 0), kept[4] or ''
-local of, watermark, calls, points
+local of, watermark, calls, points, fresh
 if kept[1] then
   of, watermark, calls, points = match(kept[1], '^(%d+) (%d+) (%d+) (%d+)$')
   of, watermark, calls, points = tonumber(of), tonumber(watermark), tonumber(calls), tonumber(points)
@@ -62,12 +66,12 @@ if not of then
   if ARGV[3] == 'adopt' or events == 0 then
     return format('left %d %d', all_calls, all_points)
   end
-  calls, points = 0, 0
+  calls, points, fresh = 0, 0, kept[2]
 elseif of > epoch then
   return format('later %d 0', of)
 elseif of < epoch and ARGV[3] == 'clear' then
-  all_calls, all_points = math.max(0, all_calls - calls), math.max(0, all_points - points)
-  calls, points, marks, watermark = 0, 0, '', nil
+  all_calls, all_points = max(0, all_calls - calls), max(0, all_points - points)
+  calls, points, marks, watermark, fresh = 0, 0, '', nil, true
 end
 
 if watermark and watermark >= to then
@@ -76,6 +80,36 @@ if watermark and watermark >= to then
 elseif watermark and watermark > from then
   call('EXPIREAT', hash, ARGV[8])
   return format('behind %d 0', watermark)
+end
+
+-- What is taken off, and which of the voids were taken off before. Without voids there is a list to look for only where a share begins.
+local n, taking, voids, listed, repeated, off_calls, off_points = tonumber(ARGV[7])
+if not n then
+  n, taking = match(ARGV[7], '^(%d+) (.*)$')
+  n = tonumber(n)
+end
+if taking or fresh then
+  listed = 'v:' .. gsub(field, '%.', ':')
+  voids = call('HGET', hash, listed)
+  if fresh then
+    voids = voids and ''
+  end
+end
+if taking then
+  local before, list = {}, {voids or ''}
+  repeated, off_calls, off_points = {}, 0, 0
+  for void in gmatch(list[1], '%S+') do
+    before[void] = true
+  end
+  for void, worth in gmatch(taking, '(%w+):(%d+),') do
+    repeated[#repeated + 1] = before[void] or false
+    if not before[void] then
+      before[void] = true
+      list[#list + 1] = void .. ' '
+      off_calls, off_points = off_calls + 1, off_points + tonumber(worth)
+    end
+  end
+  voids = concat(list)
 end
 
 if ARGV[9] ~= '' and all_calls + events >= tonumber(ARGV[10]) then
@@ -93,9 +127,17 @@ if ARGV[9] ~= '' and all_calls + events >= tonumber(ARGV[10]) then
       end
     end
     -- Each is reached by the first event at or beyond it that was recorded within the day.
-    local i, place, due = 0, 1, ''
-    for offset in gmatch(offsets, '(%d*),') do
-      i = i + 1
+    local i, place, due, void = 0, 1, '', 0
+    for offset in gmatch(offsets, '([^,]*),') do
+      if offset == 'v' then
+        void = void + 1
+        if not repeated[void] then
+          i = i - 1
+        end
+        offset = ''
+      else
+        i = i + 1
+      end
       while offset ~= '' and open[place] and all_calls + i >= tonumber(open[place][2]) do
         due = due .. format(' %s:%s:%d:%s:%d', open[place][1], ARGV[9], all_calls + i, field, from + tonumber(offset))
         place = place + 1
@@ -112,11 +154,17 @@ if ARGV[9] ~= '' and all_calls + events >= tonumber(ARGV[10]) then
   end
 end
 
-local n = tonumber(ARGV[7])
-all_calls, all_points = min(most, all_calls + events), min(most, all_points + n)
+if off_calls then
+  -- No more than the share has: what it does not have was not counted here.
+  off_calls, off_points = min(off_calls, calls + events), min(off_points, points + n)
+  events, n = events - off_calls, n - off_points
+end
+all_calls, all_points = max(0, min(most, all_calls + events)), max(0, min(most, all_points + n))
 local counted, used = format('%d', all_calls), format('%d', all_points)
 local share = format('%s %s %d %d', ARGV[2], ARGV[5], min(most, calls + events), min(most, points + n))
-if marks == (kept[4] or '') then
+if voids then
+  call('HSET', hash, 'api_calls', counted, 'data_points', used, field, share, 'marks', marks, listed, voids)
+elseif marks == (kept[4] or '') then
   call('HSET', hash, 'api_calls', counted, 'data_points', used, field, share)
 else
   call('HSET', hash, 'api_calls', counted, 'data_points', used, field, share, 'marks', marks)

@@ -193,6 +193,14 @@ func (r *scriptCalls) count(counters string) scriptCall {
 		}
 		offsets += ","
 	}
+	voids := ""
+	if r.IntN(3) == 0 {
+		voids = " "
+		for range 1 + r.IntN(3) {
+			voids += "v" + r.number(1, 12) + ":" + r.number(0, 1000) + ","
+			offsets += "v," + strings.Repeat("99,", events/3)
+		}
+	}
 	offsets = list + ";" + offsets
 	if r.IntN(3) == 0 || list == "" {
 		offsets = "" // left out, to be asked for
@@ -206,7 +214,7 @@ func (r *scriptCalls) count(counters string) scriptCall {
 		holds = append(holds, "r-"+strconv.Itoa(i))
 	}
 	return scriptCall{"count.lua", keys, append([]any{"a1." + r.number(0, 2), epoch, mode, strconv.Itoa(from), strconv.Itoa(from + 1 + r.IntN(30)),
-		strconv.Itoa(events), strconv.Itoa(points), expiry, limit, least, note, offsets}, holds...)}
+		strconv.Itoa(events), strconv.Itoa(points) + voids, expiry, limit, least, note, offsets}, holds...)}
 }
 
 // expiry is far enough ahead for the test, and near enough for Dragonfly, which takes no more than eight years.

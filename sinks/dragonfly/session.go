@@ -116,11 +116,26 @@ type Call struct {
 	Limit  int64  // of calls a day; -1: there is none
 	// Thresholds of the limit; nil: no threshold events are wanted. Those that an earlier call has made due are answered all the same.
 	Thresholds *Thresholds
-	// Offsets are those of the events, in order; -1 for one that was recorded after its day was over, which makes no
-	// threshold event. They are needed where there are a limit and thresholds.
+	// Offsets are those of the events, in order; DayOver for one that was recorded after its day was over, which makes no
+	// threshold event, and OfVoid for a void. They are needed where there are a limit and thresholds.
 	Offsets []int64
 	// Holds are the reservations that the events name, each once. They end in the step that counts the events.
 	Holds []string
+	// Voids take usage back that was counted in the same partition. They are not among Events. One that was taken off before, however long
+	// ago, is known and changes nothing. Marks of thresholds stay.
+	Voids []Void
+}
+
+// What stands in the place of an offset.
+const (
+	DayOver int64 = -1
+	OfVoid  int64 = -2
+)
+
+// A Void takes the usage of one event back.
+type Void struct {
+	ID     uint64 // of its own identity
+	Points uint32 // data points of the usage
 }
 
 // Due is a threshold event to publish.
@@ -260,11 +275,14 @@ func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool)
 		if c.Events > 0 && c.Limit >= 0 && c.Thresholds != nil {
 			if l := s.words(limited{c.Limit, c.Thresholds}); l.list != "" {
 				args[12], args[13], args[14] = l.limit, l.least, l.note
-				if offsets || c.Events <= few && len(l.list) <= short {
+				if offsets || len(c.Offsets) <= few && len(l.list) <= short {
 					s.text = appendOffsets(append(s.text[:0], l.list...), c.Offsets, max(b.From, c.From))
 					args[15] = string(s.text)
 				}
 			}
+		}
+		if len(c.Voids) > 0 {
+			args[10] = pointsAndVoids(c)
 		}
 		if len(c.Holds) > 0 {
 			args = withHolds(args, c)
@@ -293,12 +311,25 @@ func withHolds(args []any, c *Call) []any {
 func appendOffsets(text []byte, offsets []int64, from int64) []byte {
 	text = append(text, ';')
 	for _, offset := range offsets {
-		if offset >= 0 {
+		switch {
+		case offset == OfVoid:
+			text = append(text, 'v')
+		case offset >= 0:
 			text = strconv.AppendInt(text, offset-from, 10)
 		}
 		text = append(text, ',')
 	}
 	return text
+}
+
+// pointsAndVoids writes the data points of a call's events and, behind them, its voids.
+func pointsAndVoids(c *Call) string {
+	text := append(strconv.AppendUint(nil, c.Points, 10), ' ')
+	for _, v := range c.Voids {
+		text = append(strconv.AppendUint(text, v.ID, 36), ':')
+		text = append(strconv.AppendUint(text, uint64(v.Points), 10), ',')
+	}
+	return string(text)
 }
 
 // expires is when the counters of a day expire, as a word of a command. Most calls are for the same day.

@@ -5,7 +5,7 @@ SELECT
     company_id,
     user_id,
     toUnixTimestamp64Milli(timestamp) AS at,
-    {{template "content.sql"}} AS content,
+    {{template "signed.sql"}} AS content,
     toString(_topic) AS topic,
     toUInt16(_partition) AS partition,
     toInt64(_offset) AS offset,

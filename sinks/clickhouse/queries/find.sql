@@ -6,7 +6,7 @@
 SELECT n, same, topic, partition, offset
 FROM (
     SELECT k.n AS n,
-           toBool(stored.subscription_tier = k.tier AND stored.service_name = k.service AND stored.api_endpoint = k.endpoint
+           toBool(stored.sign = k.sign AND stored.subscription_tier = k.tier AND stored.service_name = k.service AND stored.api_endpoint = k.endpoint
                AND stored.data_points_consumed = k.points AND reinterpretAsInt64(stored.processing_time_ms) = k.processing
                AND stored.billing_period = k.period AND reinterpretAsInt64(stored.revenue_attributed) = k.revenue) AS same,
            toString(stored._topic) AS topic, stored._partition AS partition, stored._offset AS offset

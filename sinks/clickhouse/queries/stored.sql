@@ -4,11 +4,11 @@
 SELECT * FROM (
     SELECT event_id, toString(event_source), user_id, company_id, toUnixTimestamp64Milli(timestamp), toString(subscription_tier),
            toString(service_name), toString(api_endpoint), data_points_consumed, reinterpretAsInt64(processing_time_ms),
-           toString(billing_period), reinterpretAsInt64(revenue_attributed), _offset, false AS end
+           toString(billing_period), reinterpretAsInt64(revenue_attributed), sign, toString(voids_source), voids_id, _offset, false AS end
     FROM usage_tracking
     WHERE _topic = $1 AND _partition = $2 AND _offset >= $3 AND _offset < $4 AND toUnixTimestamp64Milli(_insert_by) = $5
     LIMIT 1 BY _offset
     UNION ALL
-    SELECT '', '', '', '', toInt64(0), '', '', '', toUInt32(0), toInt64(0), '', toInt64(0), toInt64(0), true
+    SELECT '', '', '', '', toInt64(0), '', '', '', toUInt32(0), toInt64(0), '', toInt64(0), toInt8(0), '', '', toInt64(0), true
 )
 ORDER BY end, _offset
