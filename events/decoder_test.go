@@ -129,6 +129,8 @@ func TestPayloadsAreExactAndHaveDefaults(t *testing.T) {
 		{TypeUserErasureRequested, `{"company_id":"acme","user_id":"u"}`, &UserErasureRequested{"acme", "u"}},
 		{TypeSchemaUpgradeRequested, `{"company_id":"acme"}`, &SchemaUpgradeRequested{"acme", 0}},
 		{TypeSchemaUpgradeRequested, `{"company_id":"acme","target_version":3.0}`, &SchemaUpgradeRequested{"acme", 3}},
+		{TypeUsageVoidRequested, `{"company_id":"acme","user_id":"u","usage_source":"/s","usage_id":"e","timestamp":"2026-08-01T02:00:00.0009+02:00","reason":"r"}`,
+			&UsageVoidRequested{"acme", "u", "/s", "e", at(1), "r"}},
 		{TypeCompanyClosed, `{"company_id":"acme"}`, &CompanyClosed{"acme", false, ""}},
 		{TypeCompanyClosed, `{"company_id":"acme","purge":true,"reason":"r"}`, &CompanyClosed{"acme", true, "r"}},
 	} {

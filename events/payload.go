@@ -191,6 +191,8 @@ func (e *Event) Payload() (any, error) {
 		return &UserErasureRequested{company, o.text("user_id")}, nil
 	case TypeSchemaUpgradeRequested:
 		return &SchemaUpgradeRequested{company, o.integer("target_version")}, nil
+	case TypeUsageVoidRequested:
+		return o.voidRequest(company, e.Time), nil
 	case TypeCompanyClosed:
 		purge, _ := o["purge"].(bool)
 		return &CompanyClosed{company, purge, o.text("reason")}, nil
