@@ -40,6 +40,7 @@ type tenantCrash struct {
 	Partitions           int
 	Step                 string // the border between steps
 	Nth                  int32  // the time it comes by; from 1
+	ClickHouse           string // where usage is looked up; empty: it is not
 }
 
 func (c tenantCrash) run() error {
@@ -47,7 +48,7 @@ func (c tenantCrash) run() error {
 	f := &tenantFixture{brokers: c.Brokers, prefix: c.Prefix, dsn: c.DSN, partitions: c.Partitions}
 	transport := &kafkago.Transport{DialTimeout: enginetest.Patience}
 	f.client = &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}
-	return tenantService{session: crashSession,
+	return tenantService{session: crashSession, rows: rowsOf(c.ClickHouse),
 		storeStep: func(s postgres.TenantStep) { step(string(s)) }, step: func(s consumers.TenantStep) { step(string(s)) },
 	}.run(context.Background(), f)
 }
@@ -55,7 +56,7 @@ func (c tenantCrash) run() error {
 // crashAt runs a child until it has killed itself. It reports whether it did, or consumed everything before.
 func (f *tenantFixture) crashAt(t *testing.T, step string, nth int32) bool {
 	t.Helper()
-	return enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, nth}).UntilKilled(t, step, func() bool { return f.consumed(t) })
+	return enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, nth, ""}).UntilKilled(t, step, func() bool { return f.consumed(t) })
 }
 
 // tenantSteps are the borders of the path of an event, in its order.
@@ -92,7 +93,7 @@ func TestDue_AKillAfterItIsPublishedChangesNothing(t *testing.T) {
 	f := newTenantFixture(t, enginetest.SharedKafka(t), "")
 	g := f.produce(t, tenantmodel.Config{Seed: 11, Companies: 6, Events: 8, Lapsed: 1})
 	step := string(consumers.TenantDuePublished)
-	enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, 1}).UntilKilled(t, step, func() bool { return false })
+	enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, step, 1, ""}).UntilKilled(t, step, func() bool { return false })
 	f.start(t, tenantService{session: crashSession})
 	f.awaitResults(t, g.Expected().Results)
 	f.judge(t, g)

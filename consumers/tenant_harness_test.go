@@ -78,6 +78,8 @@ type tenantService struct {
 	health    *health.Tracker
 	log       *slog.Logger
 	tracer    *trace.Tracer
+	rows      func(context.Context) (consumers.UsageRows, error) // where usage is looked up that is to be taken back; nil: it is not
+	note      func(string)                                       // on those requests
 }
 
 // run is both consumers, until ctx ends.
@@ -109,7 +111,8 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	if err != nil {
 		return err
 	}
-	var store consumers.TenantStore = opened.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Wait: c.wait, Step: c.storeStep})
+	tenants := opened.Tenants(postgres.TenantsConfig{Rules: tenant.New(tenant.Config{Catalogue: tier.Default()}), Wait: c.wait, Step: c.storeStep})
+	var store consumers.TenantStore = tenants
 	if c.store != nil {
 		store = c.store(store)
 	}
@@ -124,6 +127,16 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if !c.noSweep {
 		group.Go(func() error { return consumers.NewTenantSweeper(config, results, c.log).Run(ctx) })
+	}
+	if c.rows != nil {
+		usage := f.log(events.TopicUsage)
+		log := kafka.NewStoredLog(client, usage.Topic+".usage", usage.Topic)
+		voids := consumers.NewVoids(consumers.VoidConfig{Tenants: config, Store: tenants, Rows: c.rows, Log: log, Note: c.note, Logger: c.log}, results)
+		group.Go(func() error {
+			defer log.Close()
+			voids.Run(ctx)
+			return nil
+		})
 	}
 	consume := func(topic string, handler kafka.BatchHandler) {
 		at := f.log(topic)

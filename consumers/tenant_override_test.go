@@ -30,7 +30,7 @@ func TestOverride_AKillWhereItEndsChangesNothing(t *testing.T) {
 			company, at := unique(), time.Now().Add(-3*time.Hour).UTC().Truncate(time.Second)
 			f.send(t, registration(company, at), tenantEvent("o-"+company, events.TypeLimitsOverridden, company, fmt.Sprintf(
 				`"limits":{"max_users":3,"daily_api_calls":7},"reason":"r","expires_at":%q`, at.Add(time.Hour).Format(time.RFC3339)), at.Add(time.Minute)))
-			enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, c.step, c.nth}).UntilKilled(t, c.step, func() bool { return false })
+			enginetest.StartChild(t, tenantChildEnv, tenantCrash{f.brokers, f.prefix, f.dsn, f.partitions, c.step, c.nth, ""}).UntilKilled(t, c.step, func() bool { return false })
 			f.start(t, tenantService{session: crashSession})
 			enginetest.Await(t, "both to end", func() bool {
 				return f.query(t, "SELECT count(*) FROM audit_log WHERE action = 'company.override_ended'")[0] == "(2)"

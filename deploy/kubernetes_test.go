@@ -313,6 +313,8 @@ func TestKubernetes_PodsReachTheirOwnStoresOnly(t *testing.T) {
 				stores = append(stores, config.Dragonfly)
 			case "api": // the operations page
 				stores = append(stores, config.Kafka, config.ClickHouse)
+			case "tenants": // usage that is to be taken back
+				stores = append(stores, config.ClickHouse)
 			}
 			cfg := m.config(t, objects)
 			for _, store := range []config.Store{config.Kafka, config.ClickHouse, config.Postgres, config.Dragonfly} {

@@ -130,6 +130,7 @@ func metrics(t *testing.T) *listener {
 	consumers.NewUsage(nil, consumers.UsageConfig{Registry: &l})
 	consumers.NewQuota(consumers.QuotaConfig{Registry: &l})
 	consumers.NewTenantMetrics(&l)
+	consumers.NewVoidMetrics(&l)
 	consumers.NewActivity(consumers.ActivityConfig{Registry: &l})
 	directory.New(directory.Config{Metrics: &l})
 	running.TaskMetrics(&l)

@@ -134,6 +134,8 @@ func TestPayloadsAreExactAndHaveDefaults(t *testing.T) {
 		{TypeLimitsOverridden, `{"company_id":"acme","limits":{"retention_days":999999999999999999},"reason":"r"}`,
 			&LimitsOverridden{"acme", []NewLimit{{Name: "retention_days", Value: 999_999_999_999_999_999}}, "r", nil}},
 		{TypeCompanyDue, `{"company_id":"acme","kind":"override","name":"max_users","due_at":"2026-08-01T02:00:00+02:00"}`, &CompanyDue{"acme", "override", "max_users", at(1)}},
+		{TypeUsageVoidRequested, `{"company_id":"acme","user_id":"u","usage_source":"/s","usage_id":"e","timestamp":"2026-08-01T02:00:00.0009+02:00","reason":"r"}`,
+			&UsageVoidRequested{"acme", "u", "/s", "e", at(1), "r"}},
 		{TypeCompanyClosed, `{"company_id":"acme"}`, &CompanyClosed{"acme", false, ""}},
 		{TypeCompanyClosed, `{"company_id":"acme","purge":true,"reason":"r"}`, &CompanyClosed{"acme", true, "r"}},
 	} {

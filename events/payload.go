@@ -195,6 +195,8 @@ func (e *Event) Payload() (any, error) {
 		return o.limitsOverridden(company, e.Time), nil
 	case TypeCompanyDue:
 		return &CompanyDue{company, o.text("kind"), o.text("name"), o.time("due_at", e.Time)}, nil
+	case TypeUsageVoidRequested:
+		return o.voidRequest(company, e.Time), nil
 	case TypeCompanyClosed:
 		purge, _ := o["purge"].(bool)
 		return &CompanyClosed{company, purge, o.text("reason")}, nil

@@ -40,6 +40,7 @@ const (
 	TypeUserRemoved            = "company.user_removed.v1"
 	TypeUserErasureRequested   = "company.user_erasure_requested.v1"
 	TypeSchemaUpgradeRequested = "company.schema_upgrade_requested.v1"
+	TypeUsageVoidRequested     = "company.usage_void_requested.v1"
 	TypeCompanyClosed          = "company.closed.v1"
 	TypeLimitsOverridden       = "company.limits_overridden.v1"
 	TypeCompanyDue             = "company.due.v1" // this service's own
@@ -59,14 +60,15 @@ const (
 	TypePaymentFailureRecorded = "subscription.payment_failure_recorded.v1"
 	TypeSubscriptionRejected   = "subscription.rejected.v1"
 
-	TypeCompanyCreated    = "company.created.v1"
-	TypeUserProvisioned   = "company.user_provisioned.v1"
-	TypeUserDeprovisioned = "company.user_deprovisioned.v1"
-	TypeUserErased        = "company.user_erased.v1"
-	TypeSchemaUpgraded    = "company.schema_upgraded.v1"
-	TypeLimitsChanged     = "company.limits_changed.v1"
-	TypeCompanyArchived   = "company.archived.v1"
-	TypeCompanyRejected   = "company.rejected.v1"
+	TypeCompanyCreated     = "company.created.v1"
+	TypeUserProvisioned    = "company.user_provisioned.v1"
+	TypeUserDeprovisioned  = "company.user_deprovisioned.v1"
+	TypeUserErased         = "company.user_erased.v1"
+	TypeSchemaUpgraded     = "company.schema_upgraded.v1"
+	TypeLimitsChanged      = "company.limits_changed.v1"
+	TypeCompanyUsageVoided = "company.usage_voided.v1"
+	TypeCompanyArchived    = "company.archived.v1"
+	TypeCompanyRejected    = "company.rejected.v1"
 
 	TypeConfigChanged = "company.config_changed.v1"
 
@@ -126,14 +128,14 @@ func Topics() []TopicInfo {
 			TypePaymentReceived, TypePaymentFailed, TypeChangeWithdrawn, TypeSubscriptionDue}},
 		{TopicCompany, KeyCompany, true, []string{
 			TypeCompanyRegistered, TypeConfigUpdated, TypeUserAdded, TypeUserRemoved, TypeUserErasureRequested,
-			TypeSchemaUpgradeRequested, TypeLimitsOverridden, TypeCompanyClosed, TypeCompanyDue}},
+			TypeSchemaUpgradeRequested, TypeLimitsOverridden, TypeUsageVoidRequested, TypeCompanyClosed, TypeCompanyDue}},
 		{TopicSubscriptionResults, KeyOutput, false, []string{
 			TypeSubscriptionCreated, TypeUpgraded, TypeDowngraded, TypeDowngradeScheduled, TypeCancellationScheduled,
 			TypeCancelled, TypeRenewalRecorded, TypeExpiryHandled, TypePaymentRecorded, TypePaymentFailureRecorded,
 			TypeChangeWithdrawn, TypeSubscriptionRejected}},
 		{TopicCompanyResults, KeyOutput, false, []string{
 			TypeCompanyCreated, TypeUserProvisioned, TypeUserDeprovisioned, TypeUserErased, TypeSchemaUpgraded,
-			TypeLimitsChanged, TypeCompanyArchived, TypeCompanyRejected}},
+			TypeLimitsChanged, TypeCompanyUsageVoided, TypeCompanyArchived, TypeCompanyRejected}},
 		{TopicCompanyConfig, KeyOutput, false, []string{TypeConfigChanged}},
 		{TopicQuota, KeyOutput, false, []string{TypeQuotaThresholdReached, TypeQuotaExceeded}},
 		{TopicNotifications, KeyOutput, false, []string{TypeNotificationRequested}},

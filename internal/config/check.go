@@ -188,6 +188,7 @@ func (c *Config) checkUsage(k *checker) {
 	k.want(c.QuotaMemory >= 16<<20, "QUOTA_MEMORY", fmt.Sprintf("%d bytes are too few", int64(c.QuotaMemory)), "choose at least 16MiB")
 	positive("WAITING_TIMEOUT", c.WaitingTimeout)
 	k.want(c.RenewalGrace >= 0 && c.RenewalGrace <= 28*24*time.Hour, "RENEWAL_GRACE", c.RenewalGrace.String()+" is out of bounds", "choose 0s to 672h")
+	k.want(c.VoidWindow >= time.Minute && c.VoidWindow <= 730*24*time.Hour, "VOID_WINDOW", c.VoidWindow.String()+" is out of bounds", "choose 1m to 17520h")
 }
 
 func (c *Config) checkProcess(k *checker) {

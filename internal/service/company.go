@@ -62,13 +62,15 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 		return err
 	}
 	defer disconnect()
+	notes := notesOf(s.health, r.part)
+	store := s.tenants.postgres.Tenants(postgres.TenantsConfig{Rules: rules, Wait: cfg.WaitingTimeout})
 	tenants := consumers.TenantConfig{
-		Store:       s.tenants.postgres.Tenants(postgres.TenantsConfig{Rules: rules, Wait: cfg.WaitingTimeout}),
+		Store:       store,
 		Decoder:     decoder,
 		TopicPrefix: cfg.TopicPrefix,
 		Applied:     s.warm,
 		Metrics:     s.tenantMetrics(),
-		Blocked:     func(note string) { s.health.Note(r.part, note) },
+		Blocked:     func(note string) { notes.say("blocked", note) },
 		Companies:   &kafka.TopicReading{Client: client, Topic: cfg.TopicPrefix + events.TopicCompany, Group: s.group("company")},
 		ReplayKey:   key,
 
@@ -84,6 +86,9 @@ func (r *Running) applyTenants(ctx context.Context, topic string, handler func(c
 	// Once in a process: of two parts the one that companies come from.
 	if r.part == "company" || !s.has("company") {
 		group.Go(func() error { return consumers.NewTenantSweeper(tenants, results, r.Log).Run(working) })
+	}
+	if r.part == "company" {
+		group.Go(func() error { return r.decideVoids(working, tenants, store, results, client, notes) })
 	}
 	group.Go(func() error {
 		return r.Consume(working, topic, Batching{tenantBatchRows, tenantBatchInterval, tenantMemory}, handler(tenants))

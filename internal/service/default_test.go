@@ -36,6 +36,7 @@ func TestDefaults_ArePackagesAndSettingsAlike(t *testing.T) {
 		"QUOTA_RESEND_RECORDS":    {cfg.QuotaResendRecords, recent.DefaultRecords},
 		"WAITING_TIMEOUT":         {cfg.WaitingTimeout, postgres.DefaultWait},
 		"RENEWAL_GRACE":           {cfg.RenewalGrace, tenant.DefaultRenewalGrace},
+		"VOID_WINDOW":             {cfg.VoidWindow, tenant.DefaultVoidWindow},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s%s: the setting's default is %v, the package's %v", config.Prefix, name, pair[0], pair[1])

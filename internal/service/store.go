@@ -106,7 +106,7 @@ func Rules(cfg *config.Config) (*tenant.Rules, *tier.Catalogue, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rules := tenant.Config{Catalogue: catalogue, RenewalGrace: cfg.RenewalGrace}
+	rules := tenant.Config{Catalogue: catalogue, RenewalGrace: cfg.RenewalGrace, VoidWindow: cfg.VoidWindow}
 	if cfg.RenewalGrace == 0 {
 		rules.RenewalGrace = -1 // none, and not the default
 	}

@@ -77,6 +77,8 @@ type State struct {
 	EmailTaken bool
 	// Payment is what is known of the payment that the event names; nil: nothing.
 	Payment *Payment
+	// Voided means that the usage that the event takes back is taken back already.
+	Voided bool
 	// SchemaVersion is the version of the company's tables, and NewestSchema the newest there is.
 	SchemaVersion, NewestSchema int64
 }
@@ -234,6 +236,8 @@ type Cause struct {
 	Offset    int64
 	// Appended is when the broker took the event.
 	Appended time.Time
+	// Looked is what was found of the usage that the event takes back; nil: it was not looked up.
+	Looked *UsageLookup
 }
 
 // A Decision is what an event does.
@@ -258,6 +262,7 @@ type Decision struct {
 	Close        bool
 	Purge        bool // with Close
 	Forget       bool // delete the subscription: the company is purged, and no event will change it
+	Void         *Void
 	Transaction  *Transaction
 	Payment      *Payment // write it
 	// Covers is a payment that is known already and pays for the transaction, if it still belongs to its period. Empty: none.
@@ -308,4 +313,8 @@ type Output struct {
 	Partition *int
 	// Tombstone: no event, but the mark that there is none any more for the company.
 	Tombstone bool
+	// Void is the data of an event that takes usage back, in place of Data. Its id follows from it.
+	Void *events.UsageVoided
+	// Key is the record's key, if it is not the company.
+	Key string
 }

@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -38,12 +39,15 @@ type Config struct {
 	// RenewalGrace is how long a paid period that has ended waits for its renewal, 0 to MaxRenewalGrace. It holds for periods that
 	// begin from then on. Default: DefaultRenewalGrace; below 0: none.
 	RenewalGrace time.Duration
+	// VoidWindow is how old usage may be at most, by the time of the request, to be taken back. Default: DefaultVoidWindow.
+	VoidWindow time.Duration
 }
 
 // Rules judge events by a catalogue of tiers. They may be used by several goroutines at once.
 type Rules struct {
 	catalogue    *tier.Catalogue
 	renewalGrace time.Duration
+	voidWindow   time.Duration
 }
 
 // New returns rules.
@@ -51,7 +55,8 @@ func New(config Config) *Rules {
 	if config.RenewalGrace == 0 {
 		config.RenewalGrace = DefaultRenewalGrace
 	}
-	return &Rules{catalogue: config.Catalogue, renewalGrace: min(max(0, config.RenewalGrace.Truncate(time.Microsecond)), MaxRenewalGrace)}
+	return &Rules{catalogue: config.Catalogue, renewalGrace: min(max(0, config.RenewalGrace.Truncate(time.Microsecond)), MaxRenewalGrace),
+		voidWindow: cmp.Or(config.VoidWindow, DefaultVoidWindow)}
 }
 
 // Decide says what an event does to a company. The company is registered, unless the event registers it. The error means that
@@ -82,6 +87,9 @@ func (r *Rules) decideCompany(d *Decision, s *State, c *Cause) (*Decision, error
 	if closing, ok := c.Payload.(*events.CompanyClosed); ok && closing.Purge && s.Company.Status == Closed {
 		return r.closeCompany(d, s, closing), nil // what was kept is not to be kept any longer
 	}
+	if p, ok := c.Payload.(*events.UsageVoidRequested); ok && c.Looked != nil {
+		return r.void(s, c, p), nil
+	}
 	if s.Company.Status != Active {
 		return d.refuse(CompanyClosed, "the company is closed"), nil
 	}
@@ -101,6 +109,8 @@ func (r *Rules) decideCompany(d *Decision, s *State, c *Cause) (*Decision, error
 		return r.override(d, s, p)
 	case *events.CompanyDue:
 		return r.endOverride(d, s, c, p)
+	case *events.UsageVoidRequested:
+		return r.requestVoid(d, s, c, p), nil
 	case *events.CompanyClosed:
 		return r.closeCompany(d, s, p), nil
 	}

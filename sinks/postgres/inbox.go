@@ -81,6 +81,11 @@ type inboxOutcome struct {
 	// Event is the identity of an event that is no result; nil: its identity is made of the cause's.
 	Event     *inboxIdentity `json:"event,omitempty"`
 	Partition *int           `json:"partition,omitempty"`
+
+	ID  string `json:"id,omitempty"`  // of a result whose identity does not follow from the cause's; empty: it does
+	Key string `json:"key,omitempty"` // empty: the company
+	// Bytes is the data where the column can't hold it as JSON: with \u0000 in it.
+	Bytes []byte `json:"bytes,omitempty"`
 }
 
 type inboxIdentity struct {
@@ -101,7 +106,12 @@ func (r *inboxResult) encode(outputs []tenant.Output, company string) ([]byte, e
 			one.Type, one.Ordinal = o.Type, ordinals[o.Type]
 			ordinals[o.Type]++
 			var err error
-			if one.Data, err = json.Marshal(o.Data); err != nil {
+			if o.Void != nil {
+				err = one.void(&o, r.At)
+			} else {
+				one.Data, err = json.Marshal(o.Data)
+			}
+			if err != nil {
 				return nil, unwritable(o.Type, err)
 			}
 		}
@@ -135,6 +145,7 @@ func readApplied(cause *events.Envelope, stored []byte) (*Applied, error) {
 				TraceParent: r.TraceParent, TraceState: r.TraceState, Data: o.Data}
 		case o.Type != "":
 			result.Event = events.NewResult(r.Consumer, origin, o.Type, o.Ordinal, r.At, o.Data)
+			o.place(&result)
 		}
 		one.Results = append(one.Results, result)
 	}

@@ -50,6 +50,8 @@ func TestQueries_FitTheSchema(t *testing.T) {
 		"tenant_load":       enginetest.ByName[loadedRow],
 		"tenant_lock":       enginetest.ByName[lockRow],
 		"users":             enginetest.ByName[userRow],
+		"void_backlog":      enginetest.ByName[VoidBacklog],
+		"void_claim":        enginetest.ByName[voidRow],
 		"users_former":      enginetest.ByName[formerRow],
 		"changes":           func(pgx.CollectableRow) error { return nil }, // by position
 	})

@@ -45,6 +45,7 @@ func (x *tenantTx) begin(ctx context.Context) error {
 			return err
 		})
 	}
+	x.loadVoid(batch)
 	err := x.conn.SendBatch(ctx, batch).Close()
 	if unreadable := (pgx.ScanArgError{}); errors.As(err, &unreadable) {
 		return &stateError{fmt.Errorf("read company %s: %w", e.Key, err)}

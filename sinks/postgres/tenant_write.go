@@ -70,6 +70,7 @@ func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) 
 	if err != nil {
 		return nil, err
 	}
+	x.voids(records, d)
 	var stored []byte
 	if err := x.finish(records, state, print, result, &stored); err != nil {
 		return nil, err
@@ -195,6 +196,7 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
 	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND published_at IS NOT NULL", company)
+	b.Queue("DELETE FROM public.usage_voids WHERE company_id = $1", company) // ids of events, which a producer may have made of anything
 	b.Queue(inboxPurgeHeldSQL, company)
 	b.Queue("UPDATE public.companies SET status = $2, closed_at = coalesce(closed_at, $3), name = '', billing_email = '' WHERE company_id = $1",
 		company, tenant.Purged, d.At)
@@ -231,8 +233,11 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	x.audit.Hash = record.Hash
 	appendAudit(b, &record)
 	var ofSub, ofCompany *time.Time // an effect of one topic leaves the other's time as it is
-	if ofCompany = &d.At; ofSubscription(e.Type) {
-		ofSub, ofCompany = &d.At, nil
+	switch {
+	case ofSubscription(e.Type):
+		ofSub = &d.At
+	case d.Void == nil: // which is decided later than events behind it, and must not set the time back
+		ofCompany = &d.At
 	}
 	if x.last == nil || x.last.Before(d.At) {
 		x.last = &d.At
