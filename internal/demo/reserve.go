@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"tenantflow/producer"
 )
@@ -15,6 +16,25 @@ type reserving struct {
 	left    int64
 	held    producer.Hold
 	refused producer.RefusedError
+}
+
+// reserveOnce reserves once it is noted that all is counted: a second, at most, after the last event. Until then counters may be short, and nothing is granted.
+func reserveOnce(ctx context.Context, service producer.Reservations, ask producer.Reservation) (producer.Hold, error) {
+	const patience, pause = 30 * time.Second, 100 * time.Millisecond
+	again := time.NewTicker(pause)
+	defer again.Stop()
+	for began := time.Now(); ; {
+		held, err := service.Reserve(ctx, ask)
+		var refused *producer.RefusedError
+		if !errors.As(err, &refused) || refused.Code != "rebuilding" || time.Since(began) > patience {
+			return held, err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return held, context.Cause(ctx)
+		}
+	}
 }
 
 // reserveTheRest holds what is left of the quota of the user near the limit, and asks for one call more.
@@ -31,7 +51,7 @@ func (d *demo) reserveTheRest(ctx context.Context) error {
 	}
 	service := producer.Reservations{URL: "http://" + address, Timeout: replyTimeout}
 	r := reserving{user: d.quotas.near, left: left}
-	if r.held, err = service.Reserve(ctx, producer.Reservation{UserID: r.user, ID: "demo-rest", Calls: left}); err != nil {
+	if r.held, err = reserveOnce(ctx, service, producer.Reservation{UserID: r.user, ID: "demo-rest", Calls: left}); err != nil {
 		return err
 	}
 	_, err = service.Reserve(ctx, producer.Reservation{UserID: r.user, ID: "demo-more"})
