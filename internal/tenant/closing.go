@@ -18,7 +18,7 @@ func (r *Rules) closeCompany(d *Decision, s *State, p *events.CompanyClosed) *De
 	d.Forget = p.Purge && sub != nil && sub.ClosedAt != nil
 	var closing []Output
 	if sub != nil && sub.ClosedAt == nil && s.Company.Status == Active {
-		e := &DueCause(s.CompanyID, Due{DueClosing, d.At}).Event.Envelope
+		e := &DueCause(s.CompanyID, Due{Kind: DueClosing, At: d.At}).Event.Envelope
 		closing = []Output{{Topic: events.TopicSubscription, Type: e.Type, Event: e, Partition: sub.Partition}}
 	}
 	d.note("company.closed", map[string]any{"purged": p.Purge})
