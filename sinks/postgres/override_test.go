@@ -359,7 +359,7 @@ func TestOverride_OfAClosedCompanyEndsNoMore(t *testing.T) {
 	if got := counted(); got != "[{daily_api_calls 1}]" {
 		t.Errorf("counted %s", got)
 	}
-	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.archived")
+	b.apply(t, b.event(events.TypeCompanyClosed, ""), "subscription.due", "company.archived")
 	if got := counted(); got != "[]" {
 		t.Errorf("counted %s of a closed company", got)
 	}
