@@ -229,7 +229,7 @@ func TestVoidRequest_IsRefusedOrPutOff(t *testing.T) {
 	// A company that is closed has its bill corrected.
 	b.apply(t, b.askVoid("e-2"))
 	b.apply(t, b.askVoid("e-3"))
-	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.archived")
+	b.apply(t, b.event(events.TypeCompanyClosed, ""), "subscription.due", "company.archived")
 	b.decide(t, claimed[0], b.stored("e-1"), "usage.voided", "company.usage_voided")
 	b.apply(t, b.askVoid("e-4"), "company.rejected company_closed")
 	// One that is purged has nothing left that names users, and every request has its answer.

@@ -3,7 +3,7 @@
 WITH due AS (
     SELECT r.source, r.event_id
     FROM public.void_requests AS r
-    WHERE r.next_try <= clock_timestamp() AND NOT EXISTS (
+    WHERE r.next_try <= statement_timestamp() AND NOT EXISTS (
         SELECT FROM public.void_requests AS e WHERE e.company_id = r.company_id AND e.void_id = r.void_id AND e.seq < r.seq)
     ORDER BY r.next_try
     LIMIT $1
