@@ -109,6 +109,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	d.say("everything read back and compared")
+	if err := d.takeBack(ctx); err != nil {
+		return err
+	}
 	d.result.report(c.Out)
 	if !d.result.passed() {
 		return ErrDifferent

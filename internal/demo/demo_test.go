@@ -32,7 +32,7 @@ func TestASmallDemoPassesAndEveryPanelOfTheDashboardHasData(t *testing.T) {
 	if err := errors.Join(err, <-followed); err != nil {
 		t.Fatalf("%v\n%s%s", err, &log, &out)
 	}
-	for _, want := range []string{"40,000", "dead letters", "counters", "near the limit: GET /v1/users/c0", `"exceeded":true`, "/reservations for the", "429 quota_exceeded", "verify: passed", "PASSED"} {
+	for _, want := range []string{"40,000", "dead letters", "counters", "near the limit: GET /v1/users/c0", `"exceeded":true`, "/reservations for the", "429 quota_exceeded", "change ended", "now 2 rows, 0 calls, 0 data points", "verify: passed", "PASSED"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, &out)
 		}

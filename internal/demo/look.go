@@ -30,6 +30,7 @@ type result struct {
 	quotas    *quotas
 	counted   counted
 	tenants   tenants
+	voiding   voiding
 	hourly    []sample
 	monthly   []sample
 	differ    []model.Difference

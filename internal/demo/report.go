@@ -127,6 +127,10 @@ func (r *result) reportCompanies(out io.Writer) {
 		fmt.Fprintln(out, "  "+line)
 	}
 	fmt.Fprintf(out, "  GET %s\n    %d %s\n  all that in %s, a kill included\n", got.quota.path, got.quota.code, got.quota.body, seconds(got.took))
+	if v := r.voiding; v.command != "" {
+		fmt.Fprintf(out, "\na usage event that was wrong: %s, counted %s today\n  %s\n    now %s, counted %s today; nothing is deleted\n",
+			v.before, plural(v.counted, "call"), v.command, v.after, plural(v.quota.Usage, "call"))
+	}
 }
 
 // fingerprint is short enough to compare by eye.
