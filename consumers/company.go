@@ -24,6 +24,6 @@ func (c *Company) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPart
 	if err != nil {
 		return nil, err
 	}
-	opened.due = &dueWatch{looked: time.Now(), find: c.config.Store.CompanyDue}
+	opened.due = &dueWatch{looked: time.Now(), busy: overrideWhileBusy, find: c.config.Store.CompanyDue}
 	return opened, nil
 }

@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -32,12 +33,15 @@ func (s *Subscription) Open(ctx context.Context, p *kafka.Partition) (kafka.Batc
 // A dueWatch finds what is due in a partition, and remembers when that was last looked for.
 type dueWatch struct {
 	looked time.Time
+	busy   time.Duration // how often that is done while events keep coming; 0: dueWhileBusy
 	find   func(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
 }
 
 const (
 	// dueWhileBusy is how often that is done while events keep coming. An idle partition is looked through every second.
 	dueWhileBusy = 5 * time.Second
+	// overrideWhileBusy is the same for the limits of a company's own, which are to end within a second.
+	overrideWhileBusy = 500 * time.Millisecond
 	// dueLive is how new the record that was read last must be for the partition to count as read to its end while events keep coming.
 	dueLive = 10 * time.Second
 	// dueSettled is how long before the record that was read last something must have been due to be published from a backlog: a log that
@@ -57,7 +61,7 @@ func (p *tenantPartition) Idle(ctx context.Context) error {
 
 // dueWhileBusy publishes what is due by now, or in a backlog by the time that the log was read to.
 func (p *tenantPartition) dueWhileBusy(ctx context.Context, read time.Time) error {
-	if time.Since(p.due.looked) < dueWhileBusy {
+	if time.Since(p.due.looked) < cmp.Or(p.due.busy, dueWhileBusy) {
 		return nil
 	}
 	if time.Since(read) < dueLive {

@@ -275,7 +275,7 @@ func (c *TenantConfig) results(done []postgres.Applied, spans []trace.Context) [
 			by = spans[i]
 		}
 		for _, r := range one.Results {
-			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event, Partition: r.Partition, Span: by})
+			all = append(all, kafka.Result{Topic: c.TopicPrefix + r.Topic, Key: r.Key, Event: r.Event, Partition: r.Partition, Everywhere: r.Everywhere, Span: by})
 		}
 	}
 	return all

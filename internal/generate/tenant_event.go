@@ -26,6 +26,7 @@ type TenantEvent struct {
 	Appended             time.Time // by the broker; of events of the schedule alone
 	Data                 map[string]any
 	Phase                int
+	Partition            int // of the topic, that it was read from: in logs that are judged
 
 	refused bool
 }

@@ -20,8 +20,9 @@ type Result struct {
 	Key   string
 	// Event is nil for a tombstone: a record without a value.
 	Event *events.Envelope
-	// Partition is where it goes; nil: where its key does.
-	Partition *int
+	// Partition is where it goes; nil: where its key does. Everywhere: to every partition.
+	Partition  *int
+	Everywhere bool
 	// Span is the one that the event came about in. The event is published in its trace, unless it names another by its extension: the
 	// effects of one event may bring those of others about. Default: the span that is under way.
 	Span trace.Context
@@ -29,13 +30,14 @@ type Result struct {
 
 // Results publishes events.
 type Results struct {
+	client *kafkago.Client
 	writer *kafkago.Writer
 	tracer *trace.Tracer
 }
 
 // NewResults returns a publisher. Close it.
 func NewResults(client *kafkago.Client) *Results {
-	return &Results{writer: &kafkago.Writer{
+	return &Results{client: client, writer: &kafkago.Writer{
 		Addr:         client.Addr,
 		Transport:    client.Transport,
 		Balancer:     Partitioner{},
@@ -60,6 +62,10 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 	if len(results) == 0 {
 		return nil
 	}
+	results, err := r.expand(ctx, results, waiting)
+	if err != nil {
+		return err
+	}
 	messages := make([]kafkago.Message, len(results))
 	var spans []trace.Span
 	if r.tracer != nil {
@@ -80,7 +86,7 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 			messages[i].WriterData = *one.Partition
 		}
 	}
-	err := retry.Do(ctx, func() error {
+	err = retry.Do(ctx, func() error {
 		if err := r.writer.WriteMessages(ctx, messages...); err != nil {
 			return fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
 		}

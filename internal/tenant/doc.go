@@ -145,6 +145,8 @@ type Subscription struct {
 	Expired *Term
 	// ClosedAt is when it ended with its company; nil: it has not. Its tier and period stay.
 	ClosedAt *time.Time
+	// ClosedIn are the partitions that its closing was read in, where no other event was read before. Empty: it ended for the events of all.
+	ClosedIn []int
 	// Partition is the one of the subscription topic that decides about the company; nil: none yet.
 	Partition *int
 }
@@ -261,6 +263,8 @@ type Decision struct {
 	Migrate      *int64     // bring the tables to this version; 0: the newest
 	Close        bool
 	Purge        bool // with Close
+	Undated      bool // later effects of the topic may be dated before it
+	Silent       bool // with Subscription alone: nothing is published, and no record is kept
 	Forget       bool // delete the subscription: the company is purged, and no event will change it
 	Void         *Void
 	Transaction  *Transaction
@@ -311,6 +315,8 @@ type Output struct {
 	Event *events.Envelope
 	// Partition is the one that the event is for; nil: that of the key.
 	Partition *int
+	// Everywhere: it is for every partition.
+	Everywhere bool
 	// Tombstone: no event, but the mark that there is none any more for the company.
 	Tombstone bool
 	// Void is the data of an event that takes usage back, in place of Data. Its id follows from it.

@@ -86,7 +86,7 @@ func (r *Rules) happen(d *Decision, s *State, next *Subscription, c *Cause, p *e
 	var err error
 	switch p.Kind {
 	case DueClosing:
-		d = r.closeSubscription(d, s, next)
+		d = r.closeSubscription(d, s, next, c.Partition)
 	case DuePeriodEnd:
 		d, err = r.atPeriodEnd(d, s, next)
 	case DueRenewal:
@@ -99,8 +99,8 @@ func (r *Rules) happen(d *Decision, s *State, next *Subscription, c *Cause, p *e
 	default:
 		d, err = r.expire(d, s, next, handled)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || d.Silent {
+		return d, err
 	}
 	outputs := d.Outputs
 	d.Outputs = func(w Written) []Output {

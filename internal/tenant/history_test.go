@@ -1,6 +1,7 @@
 package tenant_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -57,8 +58,16 @@ func (w *writer) close() {
 		if err := json.Unmarshal(out.Event.Data, &data); err != nil {
 			w.t.Fatal(err)
 		}
+		partitions := []int{0} // that of the events
+		if out.Everywhere {
+			partitions = rapid.Permutation([]int{0, 1, 2}).Draw(w.t, "partitions")
+		} else if *out.Partition != 0 {
+			w.t.Fatalf("the closing is for partition %d, and the events are in another", *out.Partition)
+		}
 		for range rapid.IntRange(1, 2).Draw(w.t, "closings") {
-			w.append(tenantmodel.Event{Topic: out.Topic, Type: out.Type, Source: out.Event.Source, ID: out.Event.ID, Time: out.Event.Time, Appended: w.clock, Data: maps.Clone(data)})
+			for _, p := range partitions {
+				w.append(tenantmodel.Event{Topic: out.Topic, Type: out.Type, Source: out.Event.Source, ID: out.Event.ID, Time: out.Event.Time, Appended: w.clock, Partition: p, Data: maps.Clone(data)})
+			}
 		}
 	}
 }
@@ -342,7 +351,9 @@ func checkHistory(t *rapid.T, rules *tenant.Rules) {
 	h := writeHistory(t, rules, "acme")
 	live := h.live.world()
 	first := newLedger(t, rules, "acme")
-	for _, e := range slices.Concat(h.company, h.subscription) {
+	elsewhere := slices.Clone(h.subscription) // no partition waits for another: what is in others comes first here
+	slices.SortStableFunc(elsewhere, func(a, b tenantmodel.Event) int { return cmp.Compare(min(b.Partition, 1), min(a.Partition, 1)) })
+	for _, e := range slices.Concat(h.company, elsewhere) {
 		first.take(e)
 	}
 	backlog := newLedger(t, rules, "acme")

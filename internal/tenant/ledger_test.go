@@ -57,7 +57,7 @@ func cause(t fataler, r tenantmodel.Event) *tenant.Cause {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	return &tenant.Cause{Event: e, Payload: payload, Partition: 1, Appended: r.Appended}
+	return &tenant.Cause{Event: e, Payload: payload, Partition: r.Partition, Appended: r.Appended}
 }
 
 // take brings one event to its end.
@@ -193,10 +193,11 @@ func (l *ledger) decide(c *tenant.Cause) {
 	if !reflect.DeepEqual(before, l.state) || l.state.Subscription != nil && !reflect.DeepEqual(held, *l.state.Subscription) {
 		l.t.Fatalf("deciding %s changes the state from\n%+v\nto\n%+v", c.Event.Type, held, l.state.Subscription)
 	}
-	if (d.Outputs == nil) != (d.Refused != nil) {
+	if (d.Outputs == nil) != (d.Refused != nil || d.Silent) {
 		l.t.Fatalf("%s: outputs and refusal %v", c.Event.Type, d.Refused)
 	}
 	l.inbox[identity(c)] = "done"
+	defer l.home(c)
 	if d.Refused != nil {
 		l.inbox[identity(c)] = "rejected"
 		topic, kind := events.TopicCompanyResults, events.TypeCompanyRejected
@@ -212,10 +213,22 @@ func (l *ledger) decide(c *tenant.Cause) {
 	l.write(c, d)
 }
 
+// home keeps which partition the events of the subscription are in.
+func (l *ledger) home(c *tenant.Cause) {
+	if named, isDue := tenant.NamedDue(c.Payload); !ofSubscription(c) || l.state.Subscription == nil || isDue && named.Kind == tenant.DueClosing {
+		return
+	}
+	held := *l.state.Subscription
+	held.Partition = &c.Partition
+	l.state.Subscription = &held
+}
+
 func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	l.t.Helper()
 	s := &l.state
-	l.last[ofSubscription(c)] = d.At
+	if !d.Undated {
+		l.last[ofSubscription(c)] = d.At
+	}
 	w := tenant.Written{Users: []string{l.company + "-u"}, ConfigVersion: 1}
 	if d.Create != nil {
 		s.Company = d.Create
@@ -274,6 +287,9 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 	} else {
 		l.belong(c)
 		l.limit(c, d)
+	}
+	if d.Silent {
+		return
 	}
 	n := map[string]int{}
 	for _, out := range d.Outputs(w) {

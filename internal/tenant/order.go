@@ -36,7 +36,7 @@ func Next(s *State, c *Cause) Step {
 	}
 	due := s.DueBefore(c.Payload)
 	switch {
-	case isDue && named.Kind == DueClosing && s.closed():
+	case isDue && named.Kind == DueClosing && !s.closes(c.Partition):
 		return Drop
 	case isDue && named.Kind == DueClosing: // by its place, whenever that is; and what is due before it comes before it
 	case isDue && lists(due, named):

@@ -70,7 +70,7 @@ func (r *Rules) Decide(s *State, c *Cause) (*Decision, error) {
 		return r.decideCompany(d, s, c)
 	}
 	switch {
-	case s.closed():
+	case s.closed(c.Partition):
 		return d.refuse(CompanyClosed, "the company is closed"), nil
 	case s.Subscription == nil:
 		return nil, fmt.Errorf("company %s has no subscription; insert its row into public.subscriptions", s.CompanyID)
@@ -121,6 +121,9 @@ func (r *Rules) decideCompany(d *Decision, s *State, c *Cause) (*Decision, error
 func (r *Rules) decideSubscription(d *Decision, s *State, c *Cause) (*Decision, error) {
 	next := *s.Subscription
 	next.Partition = &c.Partition
+	if named, isDue := NamedDue(c.Payload); !isDue || named.Kind != DueClosing {
+		next.reopen()
+	}
 	switch p := c.Payload.(type) {
 	case *events.UpgradeRequested:
 		return r.upgrade(d, s, &next, p)

@@ -28,7 +28,11 @@ type company struct {
 	last       time.Time      // of its last effect by subscription.events
 	own        time.Time      // of its last effect by company.events
 	overrides  map[string]override
-	shut       bool     // its subscription is: no event changes it
+	shut       bool         // its subscription is, at least for events of some partitions
+	final      bool         // for those of all
+	shutIn     map[int]bool // else: for those of these
+	known      bool         // an event of it was read, from partition home
+	home       int
 	users      []member // in the order in which they came
 	sub        subscription
 }
@@ -84,7 +88,7 @@ func (j *judge) apply(e *Event) (code string) {
 	}
 	switch {
 	case e.Type == events.TypeSubscriptionDue:
-		if c != nil && !c.shut {
+		if c != nil && (!c.shut || text(e, "kind") == "closing") {
 			j.due(c, e)
 		}
 		return ""
@@ -97,7 +101,7 @@ func (j *judge) apply(e *Event) (code string) {
 		code = j.register(e, c)
 	case c == nil:
 		code = "unknown_company"
-	case e.Topic == events.TopicCompany && c.status != active && !purges(e, c), e.Topic == events.TopicSubscription && c.shut:
+	case e.Topic == events.TopicCompany && c.status != active && !purges(e, c), e.Topic == events.TopicSubscription && c.refuses(e):
 		code = "company_closed"
 	case e.Topic == events.TopicCompany:
 		if code = j.company(e, c); code == "" {
@@ -223,6 +227,7 @@ func (j *judge) company(e *Event, c *company) string {
 		}
 		j.result(e, events.TopicCompanyResults, events.TypeCompanyArchived, 0, map[string]any{"purged": purge})
 		if !j.logged && !c.shut {
+			c.final = true
 			j.meet(c, deadline{"closing", later(e.Time, c.own)}, e)
 		}
 	}

@@ -67,7 +67,7 @@ func (j *judge) settle(c *company, at time.Time, before *Event) {
 func (j *judge) due(c *company, e *Event) {
 	named := deadline{text(e, "kind"), moment(e, "due_at")}
 	if named.kind == "closing" {
-		j.meet(c, named, e)
+		j.closing(c, named, e)
 		return
 	}
 	if e.Appended.Before(named.at) {
@@ -76,6 +76,35 @@ func (j *judge) due(c *company, e *Event) {
 	for slices.ContainsFunc(c.sub.deadlines(), func(d deadline) bool { return d.kind == named.kind && d.at.Equal(named.at) }) {
 		j.meet(c, c.sub.deadlines()[0], e)
 	}
+}
+
+// closing ends a subscription for the events of the partition that it stands in, and if that is the one of the company's events, for all.
+func (j *judge) closing(c *company, d deadline, e *Event) {
+	switch {
+	case c.final || c.shutIn[e.Partition] || c.known && c.home != e.Partition:
+		return
+	case c.known:
+		c.final = true
+	case c.shutIn == nil:
+		c.shutIn = map[int]bool{e.Partition: true}
+	default:
+		c.shutIn[e.Partition] = true
+	}
+	if !c.shut {
+		j.meet(c, d, e)
+	}
+}
+
+// refuses reports whether an event comes behind the end of the subscription. One of another partition than that stands in does not.
+func (c *company) refuses(e *Event) bool {
+	if c.final || c.shut && c.shutIn[e.Partition] {
+		return true
+	}
+	if c.shut {
+		c.shut, c.shutIn, c.sub.status = false, nil, active
+	}
+	c.known, c.home = true, e.Partition
+	return false
 }
 
 // meet does one thing that is due.
@@ -90,7 +119,9 @@ func (j *judge) meet(c *company, d deadline, before *Event) {
 	j.world.Inbox[identity(e)] = "done"
 	switch {
 	case d.kind == "closing":
-		c.now(d.at)
+		if c.final {
+			c.now(d.at)
+		}
 		j.withdrawn(e, c, c.drop())
 		c.shut = true
 	case d.kind == "renewal":

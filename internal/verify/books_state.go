@@ -14,6 +14,12 @@ import (
 func (b *booksCheck) subscription() {
 	s := b.Subscription
 	place := "subscriptions " + b.CompanyID
+	switch {
+	case b.Unclosed:
+		b.find(WrongSubscription, place, "the company is closed, and its subscription goes on: subscription.events is far behind, or the event that ends it was lost and comes again")
+	case b.ClosedAlone:
+		b.find(WrongSubscription, place, "the subscription has ended with its company, and the company is active: company.events is far behind, or the event was not this service's own")
+	}
 	if b.Status == "" || b.Status == tenant.Purged {
 		return
 	}

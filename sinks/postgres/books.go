@@ -50,6 +50,8 @@ type Books struct {
 	History      []BookedEffect // the same by subscription_events
 	Directory    []BookedUser   // the users, by user_directory
 	HasSchema    bool           // with a table of users
+	Unclosed     bool           // the company has been closed for a while, and its subscription is not
+	ClosedAlone  bool           // the subscription has been closed for a while, and the company is not
 	Users        []BookedUser   // the same by the company's own schema, if there is one
 	// SchemaFault says why the company's own users can't be read; empty: they were, or there is no schema.
 	SchemaFault string
@@ -219,7 +221,7 @@ func (b *Books) scan(row pgx.Row) error {
 	var start, end *time.Time
 	var limits, expired []byte
 	if err := row.Scan(&b.Status, &b.Currency, &subscribed, &s.Tier, &s.Status, &start, &end, &s.Months, &s.PriceMinor, &limits, &s.GraceUntil,
-		&s.RenewalUntil, &s.PaymentFailed, &expired, &s.Charged, &s.Received, &b.Config, &b.HasSchema); err != nil {
+		&s.RenewalUntil, &s.PaymentFailed, &expired, &s.Charged, &s.Received, &b.Config, &b.HasSchema, &b.Unclosed, &b.ClosedAlone); err != nil {
 		return err
 	}
 	if !subscribed {

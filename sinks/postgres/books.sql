@@ -9,7 +9,11 @@ SELECT
     EXISTS (
         SELECT FROM pg_catalog.pg_class AS r JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
         WHERE n.nspname = public.tenant_schema_name($1) AND r.relname = 'users'
-    )
+    ),
+    -- A company and its subscription end one after the other, within seconds where the topics are read to their ends.
+    coalesce(c.status <> 'active' AND s.closed_at IS NULL AND greatest(c.updated_at, s.updated_at) < statement_timestamp() - interval '15 minutes', false)
+        AND s.company_id IS NOT NULL,
+    coalesce(c.status = 'active' AND s.closed_at < statement_timestamp() - interval '15 minutes' AND s.updated_at < statement_timestamp() - interval '15 minutes', false)
 FROM (SELECT 1) AS one
 LEFT JOIN public.companies AS c ON c.company_id = $1
 LEFT JOIN public.subscriptions AS s ON s.company_id = $1

@@ -83,14 +83,25 @@ func TestClosing_EventsBeforeItHaveTheirEffect(t *testing.T) {
 			paid := b.event(events.TypePaymentReceived, `"payment_id":"`+b.company+`-p","amount_minor":4900,"currency":"USD","paid_at":"2026-01-31T10:03:00Z"`)
 			renewal := b.event(events.TypeRenewed, `"period_start":"2026-02-28T10:02:00Z","period_end":"2026-03-31T10:02:00Z"`)
 			var closing *events.Event
+			elsewhere := func() { // no partition waits for another
+				t.Helper()
+				for range 2 {
+					if done, err := b.tenants.Apply(t.Context(), closing, b.place(5)); err != nil || len(told(t, done)) > 0 {
+						t.Fatalf("the closing in another partition leads to %q, %v", told(t, done), err)
+					}
+				}
+			}
 			if purge {
 				closing = b.close(t, `"purge":true`, "company.config tombstone")
+				elsewhere()
 				b.apply(t, upgrade, "subscription.upgraded")
 			} else {
 				closing = b.close(t, "")
+				elsewhere()
 				b.apply(t, upgrade, "subscription.upgraded", "company.config_changed")
 			}
 			b.apply(t, paid, "subscription.payment_recorded")
+			elsewhere()
 			b.apply(t, renewal, "subscription.renewal_recorded")
 			b.apply(t, closing, "subscription.change_withdrawn")
 			b.apply(t, closing) // it comes at least once
@@ -99,7 +110,7 @@ func TestClosing_EventsBeforeItHaveTheirEffect(t *testing.T) {
 				t.Errorf("the books: %s", got)
 			}
 			if purge {
-				b.isPurged(t, "(6)")
+				b.isPurged(t, "(7)")
 			} else if got := b.row(t, "SELECT config ->> 'subscription_tier' FROM company_config"); got != "(pro)" {
 				t.Errorf("the configuration: %s", got)
 			}
@@ -113,13 +124,14 @@ func TestClosing_ReadBeforeTheCompanyIsClosed(t *testing.T) {
 	b := newBook(t)
 	b.register(t)
 	at := b.clock.Add(time.Hour).UTC()
+	// Its events may be in another partition than the one that is read.
 	closing := tenant.DueCause(b.company, tenant.Due{Kind: tenant.DueClosing, At: at}).Event
 	b.apply(t, closing)
 	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.rejected company_closed")
 	b.apply(t, b.event(events.TypeUserRemoved, `"user_id":"`+b.company+`-u1"`), "company.user_deprovisioned")
 	b.clock = at.Add(-time.Minute)
 	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
-	if got := b.row(t, "SELECT (SELECT count(*) FROM subscriptions), (SELECT status FROM companies)"); got != "(0,purged)" {
+	if got := b.row(t, "SELECT (SELECT closed_in FROM subscriptions), (SELECT status FROM companies)"); got != "({3},purged)" {
 		t.Errorf("after the closing: %s", got)
 	}
 }
@@ -151,4 +163,56 @@ func TestClosing_IsPublishedByAnotherProcess(t *testing.T) {
 		Time: e.Time, Data: is.Event.Data}}, postgres.Place{}); !isRejection(err, events.MalformedEnvelope) {
 		t.Errorf("of another source: %v", err)
 	}
+}
+
+// An end of a subscription that is lost comes again, until it is read; and verify says that it is awaited.
+func TestClosing_ComesAgainUntilItIsRead(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.upgraded", "company.config_changed")
+	closing := b.close(t, "")
+	due := func() (found []*events.Event) {
+		t.Helper()
+		found, err := b.tenants.Due(t.Context(), 3, time.Time{}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	b.exec(t, "UPDATE subscriptions SET renewal_until = now() - interval '1 day'")
+	if found := due(); len(found) != 0 {
+		t.Errorf("due right after it, and of a closed company: %v", found[0].ID)
+	}
+	b.exec(t, "ALTER TABLE subscriptions DISABLE TRIGGER USER", "ALTER TABLE companies DISABLE TRIGGER USER",
+		"UPDATE subscriptions SET updated_at = now() - interval '1 hour'", "UPDATE companies SET updated_at = now() - interval '1 hour'")
+	found := due()
+	if len(found) != 1 || found[0].ID != closing.ID || !found[0].Time.Equal(closing.Time) {
+		t.Fatalf("an hour later: %v, want the closing %s", found, closing.ID)
+	}
+	if books, err := b.store.Books(t.Context(), b.company); err != nil || !books.Unclosed || books.ClosedAlone {
+		t.Errorf("books: %+v, %v", books, err)
+	}
+	if err := b.tenants.MarkDue(t.Context(), found); err != nil {
+		t.Fatal(err)
+	}
+	if found := due(); len(found) != 0 {
+		t.Errorf("published a moment ago, and again: %v", found[0].ID)
+	}
+	b.exec(t, "ALTER TABLE subscriptions ENABLE TRIGGER USER", "ALTER TABLE companies ENABLE TRIGGER USER")
+	b.apply(t, found[0])
+	if books, err := b.store.Books(t.Context(), b.company); err != nil || books.Unclosed || books.ClosedAlone {
+		t.Errorf("books: %+v, %v", books, err)
+	}
+}
+
+// A company without a row in subscriptions is refused what is sent for it, and can be purged.
+func TestClosing_WithoutASubscription(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	b.exec(t, "DELETE FROM subscriptions")
+	b.apply(t, b.event(events.TypeCompanyClosed, ""), "company.archived")
+	b.apply(t, b.event(events.TypeUpgradeRequested, `"new_tier":"pro"`), "subscription.rejected company_closed")
+	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
 }

@@ -15,6 +15,8 @@ import (
 var (
 	//go:embed queries/due.sql
 	dueSQL string
+	//go:embed queries/closings.sql
+	closingsSQL string
 	//go:embed queries/due_mark.sql
 	dueMarkSQL string
 )
@@ -30,7 +32,27 @@ func (t *Tenants) Due(ctx context.Context, partition int, by time.Time, limit in
 	if !by.IsZero() {
 		until = &by
 	}
-	return collect(ctx, t.store, "look for what is due", readDue, dueSQL, partition, until, events.TopicSubscription, dueAgain, limit)
+	due, err := collect(ctx, t.store, "look for what is due", readDue, dueSQL, partition, until, events.TopicSubscription, dueAgain, limit)
+	if err != nil || len(due) == limit {
+		return due, err
+	}
+	closings, err := collect(ctx, t.store, "look for subscriptions of closed companies", readClosing, closingsSQL, partition, events.TopicSubscription, dueAgain, limit-len(due))
+	return append(due, closings...), err
+}
+
+// A closingRow is a row of closings.sql.
+type closingRow struct {
+	CompanyID string
+	ClosingAt time.Time
+}
+
+// readClosing makes the event that ends a company's subscription once more.
+func readClosing(row pgx.CollectableRow) (*events.Event, error) {
+	r, err := pgx.RowToStructByName[closingRow](row)
+	if err != nil {
+		return nil, err
+	}
+	return tenant.DueCause(r.CompanyID, tenant.Due{Kind: tenant.DueClosing, At: r.ClosingAt}).Event, nil
 }
 
 // A dueRow is a row of due.sql.
@@ -70,6 +92,9 @@ func (t *Tenants) MarkDue(ctx context.Context, published []*events.Event) error 
 // keepPartition queues which partition of the subscription topic decides about the company: that of its last event.
 func (x *tenantTx) keepPartition(b *pgx.Batch) {
 	s := x.state.Subscription
+	if named, isDue := tenant.NamedDue(x.cause.Payload); isDue && named.Kind == tenant.DueClosing {
+		return // it may be in all partitions
+	}
 	if s == nil || !ofSubscription(x.cause.Event.Type) || s.Partition != nil && *s.Partition == x.cause.Partition {
 		return
 	}

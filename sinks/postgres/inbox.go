@@ -59,8 +59,9 @@ type Result struct {
 	Key   string
 	// Event is nil for a tombstone: a record without a value.
 	Event *events.Envelope
-	// Partition is the one that the event is for; nil: that of the key.
-	Partition *int
+	// Partition is the one that the event is for; nil: that of the key. Everywhere: it is for all.
+	Partition  *int
+	Everywhere bool
 }
 
 // inboxResult is the column result.
@@ -81,6 +82,8 @@ type inboxOutcome struct {
 	// Event is the identity of an event that is no result; nil: its identity is made of the cause's.
 	Event     *inboxIdentity `json:"event,omitempty"`
 	Partition *int           `json:"partition,omitempty"`
+	// Everywhere: the event is for every partition.
+	Everywhere bool `json:"everywhere,omitempty"`
 
 	ID  string `json:"id,omitempty"`  // of a result whose identity does not follow from the cause's; empty: it does
 	Key string `json:"key,omitempty"` // empty: the company
@@ -98,7 +101,7 @@ func (r *inboxResult) encode(outputs []tenant.Output, company string) ([]byte, e
 	r.Company, r.Events = company, make([]inboxOutcome, 0, len(outputs))
 	ordinals := map[string]int{}
 	for _, o := range outputs {
-		one := inboxOutcome{Topic: o.Topic, Partition: o.Partition}
+		one := inboxOutcome{Topic: o.Topic, Partition: o.Partition, Everywhere: o.Everywhere}
 		switch {
 		case o.Event != nil:
 			one.Type, one.Data, one.Event = o.Type, o.Event.Data, &inboxIdentity{o.Event.Source, o.Event.ID, o.Event.Time}
@@ -138,7 +141,7 @@ func readApplied(cause *events.Envelope, stored []byte) (*Applied, error) {
 	one := &Applied{Source: cause.Source, ID: cause.ID, Company: r.Company}
 	origin := &events.Envelope{Source: cause.Source, ID: cause.ID, TraceParent: r.TraceParent, TraceState: r.TraceState}
 	for _, o := range r.Events {
-		result := Result{Topic: o.Topic, Key: r.Company, Partition: o.Partition}
+		result := Result{Topic: o.Topic, Key: r.Company, Partition: o.Partition, Everywhere: o.Everywhere}
 		switch {
 		case o.Event != nil:
 			result.Event = &events.Envelope{Source: o.Event.Source, ID: o.Event.ID, Type: o.Type, Time: o.Event.Time, DataContentType: "application/json",

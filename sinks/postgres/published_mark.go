@@ -9,7 +9,7 @@ const (
 	// markSlack is how long before a look that found nothing the next one begins: longer than from the time that a row names to its commit.
 	markSlack = 90 * time.Second
 	// markWhole is how often everything is looked through: a row that was committed later still is found then.
-	markWhole = 30 * time.Minute
+	markWhole = 5 * time.Minute
 )
 
 // A publishedMark is a time before which everything that was done is known to be published. Without it, a look would begin with the first row that

@@ -61,6 +61,7 @@ func (x *tenantTx) write(ctx context.Context, d *tenant.Decision, print []byte) 
 		state = inboxRejected
 	case d.Held:
 		state = inboxHeld
+	case d.Silent:
 	default:
 		if err := x.records(records, d, w); err != nil {
 			return nil, err
@@ -153,7 +154,7 @@ func (x *tenantTx) subscription(b *pgx.Batch, s *tenant.Subscription) {
 	}
 	b.Queue(subscriptionPutSQL, x.state.CompanyID, s.Tier, s.Status, s.PeriodStart, s.PeriodEnd, s.Months, s.PriceMinor, s.Currency,
 		s.PendingTier, s.PendingAt, s.CancelAtEnd, s.GraceUntil, s.RenewalUntil, nextStart, nextEnd, renewal,
-		s.Failed, expired, previous, s.AnchorDay, s.Limits, benefits, s.Partition, s.ClosedAt)
+		s.Failed, expired, previous, s.AnchorDay, s.Limits, benefits, s.Partition, s.ClosedAt, s.ClosedIn)
 }
 
 // seat queues the tier of all users, and who of them is active.
@@ -185,6 +186,7 @@ func (x *tenantTx) seat(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) {
 // close queues the end of a company.
 func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	company := x.state.CompanyID
+	b.Queue("UPDATE public.subscriptions SET closing_at = $2 WHERE company_id = $1 AND closing_at IS NULL AND closed_at IS NULL", company, d.At)
 	if !d.Purge {
 		b.Queue("UPDATE public.companies SET status = $2, closed_at = $3 WHERE company_id = $1", company, tenant.Closed, d.At)
 		return
@@ -234,6 +236,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	appendAudit(b, &record)
 	var ofSub, ofCompany *time.Time // an effect of one topic leaves the other's time as it is
 	switch {
+	case d.Undated:
 	case ofSubscription(e.Type):
 		ofSub = &d.At
 	case d.Void == nil: // which is decided later than events behind it, and must not set the time back
@@ -316,6 +319,7 @@ func (x *tenantTx) result(d *tenant.Decision, w tenant.Written) ([]byte, error) 
 	switch {
 	case d.Held:
 		return nil, nil
+	case d.Silent:
 	case d.Refused != nil:
 		outputs = []tenant.Output{refusal(e, d.Refused)}
 	default:

@@ -24,6 +24,7 @@ SELECT
     s.limits,
     s.benefits,
     s.closed_at,
+    s.closed_in,
     s.event_partition AS partition,
     coalesce((
         SELECT jsonb_agg(to_jsonb(o) - '{company_id,event_partition}'::text[] ORDER BY o.limit_name)

@@ -31,6 +31,7 @@ SELECT
     coalesce(s.limits, '{}') AS limits,
     s.benefits,
     s.closed_at,
+    coalesce(s.closed_in, '{}') AS closed_in,
     s.event_partition AS partition,
     coalesce((
         SELECT jsonb_agg(to_jsonb(o) - '{company_id,event_partition}'::text[] ORDER BY o.limit_name)
