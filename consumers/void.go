@@ -325,7 +325,7 @@ func (v *Voids) publish(ctx context.Context, done []postgres.Applied) error {
 		return v.results.Publish(ctx, results, func(error) {})
 	}
 	results := c.results(done, nil)
-	if err := publish(ctx, results); err != nil {
+	if err := c.inOrder(ctx, results, publish); err != nil {
 		return err
 	}
 	c.Step(TenantPublished)
