@@ -18,6 +18,7 @@ type TenantStore interface {
 	Apply(ctx context.Context, e *events.Event, at postgres.Place) ([]postgres.Applied, error)
 	Settled(ctx context.Context, all []*events.Event) ([]bool, error)
 	MarkPublished(ctx context.Context, done []postgres.Applied) error
+	Unpublishable(ctx context.Context, one *postgres.Applied, why error) error
 	Due(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
 	CompanyDue(ctx context.Context, partition int, by time.Time, limit int) ([]*events.Event, error)
 	MarkDue(ctx context.Context, published []*events.Event) error

@@ -322,14 +322,10 @@ func (v *Voids) publish(ctx context.Context, done []postgres.Applied) error {
 	ctx, cancel := outlive(ctx)
 	defer cancel()
 	publish := func(ctx context.Context, results []kafka.Result) error {
-		return v.results.Publish(ctx, results, func(error) {})
+		return v.results.PublishFitting(ctx, results, func(error) {})
 	}
-	results := c.results(done, nil)
-	if err := c.inOrder(ctx, results, publish); err != nil {
-		return err
-	}
-	c.Step(TenantPublished)
-	if err := c.published(ctx, done, results, publish); err != nil {
+	done, err := c.publishEach(ctx, done, c.Step, publish)
+	if err != nil {
 		return err
 	}
 	c.Step(TenantMarked)

@@ -159,10 +159,15 @@ func (d *DeadLetters) publish(ctx context.Context, letters []DeadLetter, waiting
 
 // write writes messages in their order.
 func (d *DeadLetters) write(ctx context.Context, messages []kafkago.Message) error {
+	return writeInOrder(ctx, d.many, d.one, messages)
+}
+
+// writeInOrder writes messages in their order: those that need a batch of their own with one, the others with many.
+func writeInOrder(ctx context.Context, many, one *kafkago.Writer, messages []kafkago.Message) error {
 	for len(messages) > 0 {
-		writer, n := d.one, 1
+		writer, n := one, 1
 		if !large(&messages[0]) {
-			writer = d.many
+			writer = many
 			for n < len(messages) && !large(&messages[n]) {
 				n++
 			}

@@ -30,21 +30,34 @@ type Result struct {
 
 // Results publishes events.
 type Results struct {
-	client *kafkago.Client
-	writer *kafkago.Writer
-	tracer *trace.Tracer
+	client    *kafkago.Client
+	many, one *kafkago.Writer // of events that fit into a batch of maxBatchBytes with others, and of larger ones
+	tracer    *trace.Tracer
 }
+
+// A TooLargeError says that events are larger than their topic takes. They will be, however often it is tried.
+type TooLargeError struct{ Err error }
+
+func (e *TooLargeError) Error() string { return e.Err.Error() }
+
+func (e *TooLargeError) Unwrap() error { return e.Err }
 
 // NewResults returns a publisher. Close it.
 func NewResults(client *kafkago.Client) *Results {
-	return &Results{client: client, writer: &kafkago.Writer{
-		Addr:         client.Addr,
-		Transport:    client.Transport,
-		Balancer:     Partitioner{},
-		RequiredAcks: kafkago.RequireAll,
-		BatchTimeout: time.Millisecond, // a lone result must not wait for others
-		MaxAttempts:  1,                // tries again here, where it can be seen
-	}}
+	writer := func(results int, bytes int64) *kafkago.Writer {
+		return &kafkago.Writer{
+			Addr:         client.Addr,
+			Transport:    client.Transport,
+			Balancer:     Partitioner{},
+			RequiredAcks: kafkago.RequireAll,
+			BatchTimeout: time.Millisecond, // a lone result must not wait for others
+			BatchSize:    results,
+			BatchBytes:   bytes,
+			MaxAttempts:  1, // tries again here, where it can be seen
+		}
+	}
+	const together = 100
+	return &Results{client: client, many: writer(together, maxBatchBytes), one: writer(1, maxLetterBytes)}
 }
 
 // Traced has a span recorded for every event, and its place written into the headers of the record. nil: neither.
@@ -54,11 +67,20 @@ func (r *Results) Traced(tracer *trace.Tracer) *Results {
 }
 
 // Close waits for what is under way.
-func (r *Results) Close() error { return r.writer.Close() }
+func (r *Results) Close() error { return errors.Join(r.many.Close(), r.one.Close()) }
 
 // Publish returns when the brokers have all of them. It tries again for as long as ctx lasts, reporting to waiting what it waits
 // for, so a result may be there twice, with the same id. Not transient is only what a person has to mend: a *FatalError.
 func (r *Results) Publish(ctx context.Context, results []Result, waiting func(error)) error {
+	return r.publish(ctx, results, waiting, false)
+}
+
+// PublishFitting is Publish, but its error is a *TooLargeError if one of them is larger than its topic takes. Others may be there then.
+func (r *Results) PublishFitting(ctx context.Context, results []Result, waiting func(error)) error {
+	return r.publish(ctx, results, waiting, true)
+}
+
+func (r *Results) publish(ctx context.Context, results []Result, waiting func(error), fitting bool) error {
 	if len(results) == 0 {
 		return nil
 	}
@@ -87,7 +109,7 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 		}
 	}
 	err = retry.Do(ctx, func() error {
-		if err := r.writer.WriteMessages(ctx, messages...); err != nil {
+		if err := writeInOrder(ctx, r.many, r.one, messages); err != nil {
 			return fmt.Errorf("publish %d results to %s: %w", len(results), results[0].Topic, err)
 		}
 		return nil
@@ -95,6 +117,9 @@ func (r *Results) Publish(ctx context.Context, results []Result, waiting func(er
 		var refused kafkago.WriteErrors
 		if errors.As(err, &refused) && slices.ContainsFunc(refused, func(one error) bool { return one != nil && !kafkaTransient(one) }) {
 			return &FatalError{Err: err}
+		}
+		if fitting && tooLarge(err) {
+			return &TooLargeError{Err: err}
 		}
 		waiting(err)
 		return nil

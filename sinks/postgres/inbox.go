@@ -87,6 +87,8 @@ type inboxOutcome struct {
 
 	ID  string `json:"id,omitempty"`  // of a result whose identity does not follow from the cause's; empty: it does
 	Key string `json:"key,omitempty"` // empty: the company
+	// KeyBytes is the key where the column can't hold it as text: with a NUL in it, or not UTF-8.
+	KeyBytes []byte `json:"key_bytes,omitempty"`
 	// Bytes is the data where the column can't hold it as JSON: with \u0000 in it.
 	Bytes []byte `json:"bytes,omitempty"`
 }

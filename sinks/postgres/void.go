@@ -6,7 +6,9 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -159,13 +161,24 @@ func (x *tenantTx) voids(b *pgx.Batch, d *tenant.Decision) {
 	b.Queue("DELETE FROM public.void_requests WHERE source = $1 AND event_id = $2", e.Source, e.ID)
 }
 
-// void writes an event that takes usage back: whole, because its id and its place are not those of other results.
+// maxVoid bounds the key and the data of a void, in bytes. A topic takes 1 MiB where its limit has not been changed, with the headers. A void
+// repeats the texts of its usage, which may be longer in it than they were: as JSON, and with escapes.
+const maxVoid = 1<<20 - 32<<10
+
+// void writes an event that takes usage back: whole, because its id and its place are not those of other results. One that its topic might
+// not take is refused, before anything is decided: it would be answered, and never be there.
 func (one *inboxOutcome) void(o *tenant.Output, at time.Time) error {
 	e, err := o.Void.Event(&events.Envelope{}, at)
 	if err != nil {
 		return err
 	}
+	if n := len(o.Key) + len(e.Data); n > maxVoid {
+		return fmt.Errorf("the void would have %d bytes, and %d is the most that its topic is sure to take", n, maxVoid)
+	}
 	one.ID, one.Key, one.Data = e.ID, o.Key, e.Data
+	if strings.Contains(o.Key, "\x00") || !utf8.ValidString(o.Key) {
+		one.Key, one.KeyBytes = "", []byte(o.Key)
+	}
 	if bytes.Contains(e.Data, []byte(`\u0000`)) {
 		one.Data, one.Bytes = nil, e.Data
 	}
@@ -179,6 +192,9 @@ func (one *inboxOutcome) place(r *Result) {
 	}
 	if one.Key != "" {
 		r.Key = one.Key
+	}
+	if one.KeyBytes != nil {
+		r.Key = string(one.KeyBytes)
 	}
 	if one.Bytes != nil {
 		r.Event.Data = one.Bytes

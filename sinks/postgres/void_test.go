@@ -260,6 +260,48 @@ func TestVoidRequest_KeepsTextsThatPostgresCantHold(t *testing.T) {
 	}
 }
 
+// The key of the usage's record may be any bytes.
+func TestVoidRequest_KeepsKeysThatPostgresCantHold(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	for i, key := range []string{"a\x00b", "\x00", "\xff\xfe", "u-1"} {
+		id := fmt.Sprint("e-", i)
+		b.apply(t, b.askVoid(id))
+		usage := b.stored(id)
+		usage.Key = key
+		if one := b.decide(t, b.claim(t)[0], usage, "usage.voided", "company.usage_voided"); one.Results[0].Key != key {
+			t.Errorf("key %q, want %q", one.Results[0].Key, key)
+		}
+	}
+}
+
+// A void that its topic might not take is not decided: the request is held for a person, and others go on.
+func TestVoidRequest_TooLargeAVoidIsHeldWithAFault(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	request := b.askVoid("e-1")
+	b.apply(t, request)
+	b.apply(t, b.askVoid("e-2"))
+	for _, r := range b.claim(t) {
+		usage := b.stored(r.Asks.UsageID)
+		if r.Asks.UsageID == "e-1" {
+			usage.Void.Endpoint = strings.Repeat("<", 200<<10) // six bytes each in JSON
+			b.decide(t, r, usage)
+			continue
+		}
+		usage.Void.Endpoint = strings.Repeat("x", 900<<10)
+		b.decide(t, r, usage, "usage.voided", "company.usage_voided")
+	}
+	if got := b.row(t, "SELECT state, fault LIKE '%the void would have%' AS faulty FROM inbox WHERE event_id = $1", request.ID); got != "(held,t)" || b.waiting(t) != 0 {
+		t.Errorf("the inbox says %s, %d wait", got, b.waiting(t))
+	}
+	if got := b.row(t, "SELECT count(*) FROM usage_voids"); got != "(1)" {
+		t.Errorf("recorded %s", got)
+	}
+}
+
 // A request that can't be read is out of the others' way, and mends when it comes again.
 func TestVoidRequest_UnreadableRequestIsHeldWithAFault(t *testing.T) {
 	t.Parallel()

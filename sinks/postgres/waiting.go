@@ -145,6 +145,12 @@ func (t *Tenants) faulty(ctx context.Context, row *events.Envelope, why error) e
 	return t.fault(ctx, row, why, "UPDATE public.inbox SET fault = $3 WHERE source = $1 AND event_id = $2 AND fault IS NULL")
 }
 
+// Unpublishable notes that what is done can't be published, and why, which keeps it out of Unpublished.
+func (t *Tenants) Unpublishable(ctx context.Context, one *Applied, why error) error {
+	t.store.log.ErrorContext(ctx, "results can't be published; they are held in the inbox", "source", one.Source, "event_id", one.ID, "error", why)
+	return t.fault(ctx, &events.Envelope{Source: one.Source, ID: one.ID}, why, "UPDATE public.inbox SET fault = $3 WHERE source = $1 AND event_id = $2 AND fault IS NULL")
+}
+
 func (t *Tenants) fault(ctx context.Context, row *events.Envelope, why error, sql string) error {
 	_, err := t.store.exec(ctx, "note a fault in the inbox", sql, row.Source, row.ID, why.Error())
 	return err
