@@ -97,6 +97,9 @@ func (b *quotaBatch) Add(r *events.Record) {
 	case again:
 		b.resends++
 		return
+	case b.usage.TakesNothingOff():
+		b.replayed++ // as its usage was
+		return
 	case recorded >= (day+1)*dayMillis+p.lateness:
 		b.late++
 		return

@@ -80,6 +80,7 @@ type tenantService struct {
 	tracer    *trace.Tracer
 	rows      func(context.Context) (consumers.UsageRows, error) // where usage is looked up that is to be taken back; nil: it is not
 	note      func(string)                                       // on those requests
+	replayKey events.ReplayKey
 }
 
 // run is both consumers, until ctx ends.
@@ -116,7 +117,7 @@ func (c tenantService) run(ctx context.Context, f *tenantFixture) error {
 	if c.store != nil {
 		store = c.store(store)
 	}
-	config := consumers.TenantConfig{Store: store, Decoder: decoder, TopicPrefix: f.prefix, Step: c.step, Blocked: c.blocked}
+	config := consumers.TenantConfig{Store: store, Decoder: decoder, TopicPrefix: f.prefix, Step: c.step, Blocked: c.blocked, ReplayKey: c.replayKey}
 	transport := &kafkago.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &kafkago.Client{Addr: kafkago.TCP(f.brokers), Transport: transport}

@@ -132,7 +132,7 @@ func (u *Usage) Open(ctx context.Context, p *kafka.Partition) (kafka.BatchPartit
 	if p.ID() > math.MaxUint16 {
 		return nil, &kafka.FatalError{Err: fmt.Errorf("open %s/%d: partition numbers above 65535 do not fit the table", p.Topic(), p.ID())}
 	}
-	up := &usagePartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(u.cfg.Limits)}
+	up := &usagePartition{Partition: p, usage: u, decoder: events.NewUsageDecoder(u.cfg.Limits).VoidsOfStored()}
 	pending, err := clickhouse.ParseIntent(p.Topic(), p.ID(), p.Offset(), p.Metadata())
 	if err != nil {
 		return nil, &kafka.StopError{Kind: "unreadable_intent", Err: err}

@@ -304,6 +304,7 @@ func (v *Voids) usage(ctx context.Context, one lookedUp) (*tenant.StoredUsage, e
 			return // the topic was made again, and holds something else there
 		}
 		s.Key, s.Void.VoidsRecordedAt = string(r.Key), r.Time.UTC()
+		s.Void.Uncounted = skipsReplayed(r, quotaEffect, v.config.Tenants.ReplayKey, []byte(e.Source), []byte(e.ID))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the record of usage: %w", err)

@@ -78,6 +78,26 @@ func TestVoid_OfUncountedUsageTakesNothing(t *testing.T) {
 	}
 }
 
+// What a replay has published for the table alone was not counted: its void, which says so, takes nothing off.
+func TestVoid_OfReplayedUsageTakesNothing(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	all := spentBy("u", 3)
+	again := all[1].record()
+	var headers []events.Header
+	for _, h := range again.Headers {
+		headers = append(headers, events.Header{Key: h.Key, Value: h.Value})
+	}
+	again.Headers = nil
+	for _, h := range replayKey.ReplayHeaders(headers, "task", []string{"usage"}, voidedFrom, all[1].id) {
+		again.Headers = append(again.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+	}
+	f.count(t, quotaConsumer{replayKey: replayKey})
+	f.Produce(t, all[0].record(), again, all[1].void(t, time.Minute, func(v *events.UsageVoided) { v.Uncounted = true }), all[2].record())
+	f.AwaitConsumed(t)
+	f.eventuallyCounted(t, "u", all[0].at, "2 22")
+}
+
 // A void waits with the usage it takes back until it is known whose the user was.
 func TestVoid_WaitsBehindUndecidedUsage(t *testing.T) {
 	t.Parallel()

@@ -128,6 +128,7 @@ func TestVoid_IsARowOnlyBehindItsUsage(t *testing.T) {
 	a, b, refused := use("a"), use("b"), &spent{id: "c", company: "refused-1", user: "v", at: at, points: 1}
 	otherPoints := func(v *events.UsageVoided) { v.DataPoints++ }
 	otherUser := func(v *events.UsageVoided) { v.UserID = "w" }
+	otherLimits := func(v *events.UsageVoided) { v.VoidsRecordedAt = at.Add(-48 * time.Hour) } // when such usage was stored
 	ofVoid := func(v *events.UsageVoided) {
 		v.VoidsSource, v.VoidsID = events.VoidSource(), events.VoidID(voidedFrom, "a", at)
 	}
@@ -154,6 +155,7 @@ func TestVoid_IsARowOnlyBehindItsUsage(t *testing.T) {
 		"of a void":          {[]*kgo.Record{a.record(), a.void(t, time.Minute), a.void(t, time.Minute, ofVoid)}, []string{"a", "-a"}, malformed(2)},
 		"of refused usage":   {[]*kgo.Record{a.record(), refused.record(), refused.void(t, time.Minute), b.record()}, []string{"a", "b"}, map[int64]events.Reason{1: events.RejectedByStore, 2: events.MalformedEnvelope}},
 		"years later":        {[]*kgo.Record{a.record(), a.void(t, 3*events.DefaultMaxAge)}, []string{"a", "-a"}, nil},
+		"under other limits": {[]*kgo.Record{a.record(), a.void(t, time.Minute, otherLimits)}, []string{"a", "-a"}, nil},
 		"with another after": {[]*kgo.Record{a.record(), a.void(t, time.Minute), a.void(t, time.Minute, otherPoints)}, []string{"a", "-a"}, map[int64]events.Reason{2: events.Conflict}},
 	} {
 		for how, rows := range map[string]int{"in one batch": 1000, "apart": 1} {

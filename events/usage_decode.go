@@ -30,6 +30,7 @@ type UsageDecoder struct {
 	limits UsageLimits
 	schema *jsonschema.Schema
 	voided *jsonschema.Schema // of voids; nil until there was one
+	stored bool               // voids are judged by what is stored, and not by the limits
 	scan   scanner
 
 	spelled spellings
@@ -52,6 +53,13 @@ func NewUsageDecoder(limits UsageLimits) *UsageDecoder {
 	return &UsageDecoder{limits: limits, schema: schema}
 }
 
+// VoidsOfStored has voids taken whatever their times: for a consumer that holds each against the stored usage, which was within the limits of
+// its day.
+func (d *UsageDecoder) VoidsOfStored() *UsageDecoder {
+	d.stored = true
+	return d
+}
+
 // Decode reads one record into u. Its byte slices are valid until the next call, and as long as the record's are.
 // An accepted event costs no allocation.
 //
@@ -62,6 +70,9 @@ func (d *UsageDecoder) Decode(r *Record, now time.Time, u *Usage) error {
 		if err := d.general(r, u); err != nil {
 			return err
 		}
+	}
+	if d.stored && u.Voids != nil {
+		return nil
 	}
 	return d.limits.check(u, time.UnixMilli(u.RecordedAt(now)))
 }

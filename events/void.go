@@ -26,6 +26,7 @@ type UsageVoided struct {
 	VoidsID         string
 	VoidsRecordedAt time.Time // the broker time of the usage's record: its time limits are judged by it once more
 	Reason          string
+	Uncounted       bool // the usage's record was not for the quota: its void takes nothing off the day
 }
 
 // VoidSource is the source of voids. No other source may take usage back.
@@ -39,13 +40,17 @@ func VoidID(source, id string, timestamp time.Time) string {
 
 // Event makes the void that a request (cause) has led to. At is the business time of the request.
 func (v *UsageVoided) Event(cause *Envelope, at time.Time) (*Envelope, error) {
-	data, err := json.Marshal(map[string]any{
+	members := map[string]any{
 		"company_id": v.CompanyID, "user_id": v.UserID, "subscription_tier": v.Tier, "service_name": v.Service, "api_endpoint": v.Endpoint,
 		"timestamp": showTime(v.Timestamp.UnixMilli()), "data_points_consumed": v.DataPoints,
 		"processing_time_ms": json.Number(showFixed(v.ProcessingTime, 3)), "billing_period": v.BillingPeriod,
 		"revenue_attributed": showFixed(v.Revenue, 6),
 		"voids_source":       v.VoidsSource, "voids_id": v.VoidsID, "voids_recorded_at": showTime(v.VoidsRecordedAt.UnixMilli()), "reason": v.Reason,
-	})
+	}
+	if v.Uncounted {
+		members["voids_counted"] = false
+	}
+	data, err := json.Marshal(members)
 	if err != nil {
 		return nil, fmt.Errorf("write the void of a usage: %w", err)
 	}
@@ -66,6 +71,7 @@ func showFixed(value int64, decimals int) string {
 type Voids struct {
 	Source, ID []byte
 	RecordedAt int64 // milliseconds since the Unix epoch: the broker time of that usage's record
+	Uncounted  bool  // that usage's record was published for other consumers than the quota, which has not counted it
 }
 
 // Sign is 1 for usage and -1 for a void.
@@ -84,6 +90,9 @@ func (u *Usage) RecordedAt(record time.Time) int64 {
 	}
 	return record.UnixMilli()
 }
+
+// TakesNothingOff reports whether an event is the void of usage that the quota has not counted.
+func (u *Usage) TakesNothingOff() bool { return u.Voids != nil && u.Voids.Uncounted }
 
 // checkVoidSource refuses voids of anyone but this service.
 func checkVoidSource(e *Envelope) *Rejection {
@@ -110,8 +119,10 @@ func checkVoidID(e *Envelope, data any) *Rejection {
 func fillVoids(data any, u *Usage) {
 	m, _ := data.(map[string]any)
 	o := object(m)
+	counted, said := m["voids_counted"].(bool)
 	u.Voids = &Voids{
-		Source: []byte(o.text("voids_source")), ID: []byte(o.text("voids_id")),
+		Uncounted: said && !counted,
+		Source:    []byte(o.text("voids_source")), ID: []byte(o.text("voids_id")),
 		RecordedAt: o.time("voids_recorded_at", time.Time{}).UnixMilli(),
 	}
 }

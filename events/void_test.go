@@ -119,6 +119,35 @@ func TestVoid_IsRefusedUnlessThisServiceMadeIt(t *testing.T) {
 	}
 }
 
+// Usage that is stored may have had other limits than there are today.
+func TestVoid_OfStoredUsageHasNoLimits(t *testing.T) {
+	t.Parallel()
+	for _, late := range []time.Duration{-24 * time.Hour, 3 * 365 * 24 * time.Hour} {
+		v := voided()
+		v.VoidsRecordedAt = v.Timestamp.Add(late)
+		var u Usage
+		if err := NewUsageDecoder(UsageLimits{}).VoidsOfStored().Decode(voidRecord(t, v, nil), testNow, &u); err != nil || u.Voids == nil {
+			t.Errorf("recorded %s after its timestamp: %v", late, err)
+		}
+	}
+	var u Usage
+	if err := NewUsageDecoder(UsageLimits{}).VoidsOfStored().Decode(binaryRecord(usageJSON), testNow.AddDate(3, 0, 0), &u); reasonOf(err) != TimestampTooOld {
+		t.Errorf("usage itself: %v", err)
+	}
+}
+
+func TestVoid_SaysWhetherItsUsageWasCounted(t *testing.T) {
+	t.Parallel()
+	for _, uncounted := range []bool{false, true} {
+		v := voided()
+		v.Uncounted = uncounted
+		var u Usage
+		if err := NewUsageDecoder(UsageLimits{}).Decode(voidRecord(t, v, nil), testNow, &u); err != nil || u.TakesNothingOff() != uncounted {
+			t.Errorf("uncounted %t: reads as %t, %v", uncounted, u.TakesNothingOff(), err)
+		}
+	}
+}
+
 func TestVoid_WritesAmountsExactly(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int64{0, 1, 999, 1000, 1_000_001, maxFixed} {

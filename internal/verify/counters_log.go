@@ -168,7 +168,7 @@ func (p *partitionTally) event(r *events.Record, unsure bool) {
 	again := !unsure && p.seen.Add(identity, r.Offset, r.Time.Unix())
 	of := time.UnixMilli(u.Timestamp).UTC().Truncate(day)
 	recorded := time.UnixMilli(u.RecordedAt(r.Time))
-	if again || of.Before(p.c.from) || !recorded.Before(of.Add(day+p.c.v.cfg.Counting.Store.Lateness)) {
+	if again || u.TakesNothingOff() || of.Before(p.c.from) || !recorded.Before(of.Add(day+p.c.v.cfg.Counting.Store.Lateness)) {
 		return
 	}
 	optional := unsure || p.optional(r.Offset, identity)

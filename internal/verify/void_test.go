@@ -24,10 +24,13 @@ func (u *wrongUsage) recorded() *events.Envelope {
 		Data: fmt.Appendf(nil, `{"company_id":"acme","user_id":%q,"subscription_tier":"pro","service_name":"s","api_endpoint":"/e","data_points_consumed":5,"processing_time_ms":2}`, u.user)}
 }
 
-func (u *wrongUsage) voided(t testing.TB) *events.Envelope {
+func (u *wrongUsage) voided(t testing.TB, change ...func(*events.UsageVoided)) *events.Envelope {
 	t.Helper()
 	v := events.UsageVoided{CompanyID: "acme", UserID: u.user, Tier: "pro", Service: "s", Endpoint: "/e", Timestamp: u.at, DataPoints: 5, ProcessingTime: 2000,
 		BillingPeriod: u.at.UTC().Format("2006-01"), VoidsSource: "/tests", VoidsID: u.id, VoidsRecordedAt: u.at, Reason: "wrong"}
+	for _, f := range change {
+		f(&v)
+	}
 	e, err := v.Event(&events.Envelope{ID: "request", Source: "/console"}, u.at.Add(time.Minute))
 	if err != nil {
 		t.Fatal(err)
@@ -168,5 +171,21 @@ func TestCounters_OfVoidedUsageAreJudgedByTheLog(t *testing.T) {
 	c.report(t, true)
 	if w := wrong(c.settled(t)); len(w) > 0 || c.sums(t)[key] != "315" {
 		t.Errorf("%q, counted %s", w, c.sums(t)[key])
+	}
+}
+
+// A void that says that its usage was not counted takes nothing off.
+func TestCounters_OfUncountedUsageAreNotLowered(t *testing.T) {
+	t.Parallel()
+	c := installCounted(t, 1)
+	u := wrongUsages(2)
+	c.count(t)
+	c.send(t, u[0].recorded(), u[1].recorded(), u[0].voided(t, func(v *events.UsageVoided) { v.Uncounted = true }), u[1].voided(t))
+	r := c.settled(t)
+	if w := wrong(r); len(w) > 0 || r.Counters.Events != 1 {
+		t.Errorf("%q, %+v", w, r.Counters)
+	}
+	if got := c.sums(t)[dragonfly.QuotaKey("u-0", u[0].at)]; got != "15" {
+		t.Errorf("counted %s", got)
 	}
 }
