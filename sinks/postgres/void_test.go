@@ -270,8 +270,12 @@ func TestVoidRequest_KeepsKeysThatPostgresCantHold(t *testing.T) {
 		b.apply(t, b.askVoid(id))
 		usage := b.stored(id)
 		usage.Key = key
-		if one := b.decide(t, b.claim(t)[0], usage, "usage.voided", "company.usage_voided"); one.Results[0].Key != key {
-			t.Errorf("key %q, want %q", one.Results[0].Key, key)
+		one := b.decide(t, b.claim(t)[0], usage, "usage.voided", "company.usage_voided")
+		if one == nil {
+			t.Fatalf("with the key %q the request has no answer", key)
+		}
+		if got := one.Results[0].Key; got != key {
+			t.Errorf("key %q, want %q", got, key)
 		}
 	}
 }
