@@ -281,6 +281,51 @@ func TestCount_TheHoldsItsEventsNameEnd(t *testing.T) {
 	want(t, "all are counted", h.reserve(t, asking("e", 1)), dragonfly.Exceeded, 10, 0)
 }
 
+// Dragonfly takes 2^16 words of a command, and a long script holds up all others.
+func TestCount_ThousandsOfHoldsEndInShortCommands(t *testing.T) {
+	t.Parallel()
+	h := reservable(t)
+	const many = 2500
+	c := call("u", 1<<40, many)
+	for i := range many {
+		ask := asking(fmt.Sprint("x", i), 1)
+		ask.CallLimit = many
+		h.reserve(t, ask)
+		c.Holds = append(c.Holds, ask.ID)
+	}
+	for setting, value := range map[string]string{"slowlog-max-len": "1000", "slowlog-log-slower-than": "0"} {
+		if err := h.client.ConfigSet(t.Context(), setting, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count(t, h.session, batch(h.epoch, 0, many), c)
+	if err := h.client.ConfigSet(t.Context(), "slowlog-log-slower-than", "-1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.client.HLen(t.Context(), dragonfly.HoldsKey("u", today())).Val(); n != 0 {
+		t.Errorf("%d fields of holds are left", n)
+	}
+	seen := 0
+	for _, slow := range h.client.SlowLogGet(t.Context(), 1000).Val() {
+		words := len(slow.Args)
+		if left := 0; strings.HasSuffix(slow.Args[words-1], " more arguments)") {
+			if _, err := fmt.Sscanf(slow.Args[words-1], "... (%d more arguments)", &left); err != nil {
+				t.Fatal(err)
+			}
+			words += left - 1
+		}
+		if words > 1100 {
+			t.Errorf("%s has %d words", slow.Args[0], words)
+		}
+		if strings.EqualFold(slow.Args[0], "evalsha") || strings.EqualFold(slow.Args[0], "eval") {
+			seen++
+		}
+	}
+	if seen < 3 { // one that counts, two that end the rest
+		t.Errorf("%d scripts are in the log of commands", seen)
+	}
+}
+
 // All holds are kept in one step with the counter, whatever comes in which order.
 func TestReserve_HoldsAreTheModels(t *testing.T) {
 	t.Parallel()
