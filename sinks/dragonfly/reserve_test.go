@@ -174,6 +174,45 @@ func TestReserve_ARefusalKnowsTheFirstEnd(t *testing.T) {
 	}
 }
 
+// A refusal costs the same however many holds there are: with more than a few, the first end that it says may be one that was released.
+func TestReserve_ARefusalDoesNotLookAtManyHolds(t *testing.T) {
+	t.Parallel()
+	h := reservable(t)
+	first := h.reserve(t, asking("first", 1)).Expires
+	for i := range 40 {
+		later := asking(fmt.Sprint("later", i), 1)
+		later.TTL, later.CallLimit = 200*time.Second, 100
+		h.reserve(t, later)
+	}
+	if err := h.Release(t.Context(), "u", "first"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.reserve(t, asking("x", 1)); got.Decision != dragonfly.Exceeded || got.Held.APICalls != 40 || !got.First.Equal(first) {
+		t.Errorf("got %s with %d held, first end %s, want %s", got.Decision, got.Held.APICalls, got.First, first)
+	}
+	h.pass(30 * time.Second) // the end that was said
+	if got := h.reserve(t, asking("x", 1)); got.Decision != dragonfly.Exceeded || !got.First.Equal(first.Add(170*time.Second)) {
+		t.Errorf("then: got %s, first end %s, want %s", got.Decision, got.First, first.Add(170*time.Second))
+	}
+}
+
+func TestReserve_AClockSetBackForgetsHoldsOfLater(t *testing.T) {
+	t.Parallel()
+	h := reservable(t)
+	long := asking("a", 4)
+	long.TTL = dragonfly.LongestHold
+	h.reserve(t, long)
+	long.ID = "b"
+	h.reserve(t, long)
+	h.pass(-5 * time.Minute)
+	want(t, "set back a little", h.reserve(t, asking("x", 4)), dragonfly.Exceeded, 0, 8)
+	h.pass(-time.Hour)
+	want(t, "set back an hour", h.reserve(t, asking("x", 4)), dragonfly.Granted, 0, 4)
+	h.pass(-time.Hour)
+	long.ID, long.Calls = "x", 10 // the hold of that name is none any more
+	want(t, "another hour", h.reserve(t, long), dragonfly.Granted, 0, 10)
+}
+
 func TestReserve_ManyAtOnceNeverPassTheLimit(t *testing.T) {
 	t.Parallel()
 	store, client, _ := open(t)
