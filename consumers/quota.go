@@ -141,6 +141,8 @@ type quotaPartition struct {
 	tended  time.Time          // when the sentinels were looked at
 	uses    []directory.Use    // scratch
 
+	untilRead time.Time // when the end of the log was read that a rebuild lasts to; zero: the partition has caught up since
+
 	// The reader's.
 	decoder  *events.UsageDecoder
 	seen     *recent.Window
@@ -327,7 +329,11 @@ func (p *quotaPartition) tend(ctx context.Context) error {
 	if err := p.look(ctx); err != nil {
 		return err
 	}
-	if next := p.progress(); p.moved(next) {
+	next, err := p.followLog(ctx, p.progress())
+	if err != nil {
+		return err
+	}
+	if p.moved(next) {
 		if err := p.session.Note(ctx, next); err != nil {
 			return err
 		}

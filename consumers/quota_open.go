@@ -97,6 +97,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	}
 	p.state = found
 	// Behind this nothing was counted and is lost: an open transaction can't be read.
+	read, rebuilt := time.Now(), false
 	readable, err := kafka.StableEnd(ctx, p.Client(), p.Topic(), p.ID())
 	if err != nil {
 		return err
@@ -106,16 +107,17 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 	committed := parseQuotaMetadata(p.Metadata())
 	switch {
 	case next.Epoch != 0 && committed.Incarnation > found.Latest.Incarnation:
-		next = p.incarnationBegins(ctx, next.Epoch, readable)
+		next, rebuilt = p.incarnationBegins(ctx, next.Epoch, readable), true
 	case next.Epoch == 0:
 		if next, err = p.dayBegins(ctx, found); err != nil {
 			return err
 		}
-		next.Until = readable
+		next.Until, rebuilt = readable, true
 	case found.Restarted:
-		next.Until = readable
+		next.Until, rebuilt = readable, true
 	default:
-		next.Until = max(next.Until, min(p.Offset(), p.Bounds().To))
+		at := min(p.Offset(), p.Bounds().To)
+		next.Until, rebuilt = max(next.Until, at), next.Until > at // one that was begun before
 	}
 	next.Incarnation = max(found.Latest.Incarnation, committed.Incarnation)
 	next, another, err := p.checkLog(ctx, next, found, readable)
@@ -136,6 +138,9 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		return err
 	}
 	p.noted, p.next, p.record, p.tended = next, next.Offset, next.Record, time.Now()
+	if p.untilRead = (time.Time{}); rebuilt || another {
+		p.untilRead = read
+	}
 	p.step(QuotaNoted)
 	switch {
 	case another:
@@ -151,6 +156,30 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		return nil
 	}
 	return &kafka.MovedError{To: next.Offset, Cut: another, Metadata: p.Annotation()}
+}
+
+// caughtUpWithin is how soon a partition comes to where the log ended, if it has caught up with it.
+const caughtUpWithin = 2 * time.Second
+
+// followLog has a rebuild last until the partition has caught up with the log: what was published while it went on lies behind the end that was noted when
+// the partition was opened, and is not counted either.
+func (p *quotaPartition) followLog(ctx context.Context, progress dragonfly.Progress) (dragonfly.Progress, error) {
+	if p.untilRead.IsZero() || p.next < p.noted.Until {
+		return progress, nil
+	}
+	now := time.Now()
+	if now.Sub(p.untilRead) <= caughtUpWithin {
+		p.untilRead = time.Time{}
+		return progress, nil
+	}
+	end, err := kafka.StableEnd(ctx, p.Client(), p.Topic(), p.ID())
+	if err != nil {
+		return progress, err
+	}
+	if p.untilRead = now; end > p.next {
+		progress.Until = end
+	}
+	return progress, nil
 }
 
 // shrink begins an epoch if the topic has fewer partitions than when the present one began, and reports whether it has: the topic was created

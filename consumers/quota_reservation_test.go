@@ -145,6 +145,46 @@ func TestReservation_ALostStoreRefusesWhileHoldsLast(t *testing.T) {
 	}
 }
 
+// What is published while a recount goes on lies behind the end that it was noted to last to.
+func TestQuota_ALongRebuildLastsUntilItHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	f := newQuotaFixture(t, fixtureOptions{partitions: 1})
+	g, now := f.gateway(t, 0), time.Now()
+	var lost atomic.Bool
+	recounts, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	formed := 0
+	f.count(t, quotaConsumer{onStep: func(s consumers.QuotaStep) {
+		if s != consumers.QuotaFormed || !lost.Load() {
+			return
+		}
+		once.Do(func() {
+			close(recounts)
+			<-goOn
+		})
+		formed++
+		if busy, err := g.Rebuilding(t.Context()); err != nil || !busy {
+			t.Errorf("batch %d behind the loss: rebuilding %t, %v; what was published before is not counted yet", formed, busy, err)
+		}
+	}})
+	f.send(t, used("1", "acme", "u", now), used("2", "acme", "u", now))
+	f.eventuallyCalls(t, "u", now, 2)
+	f.AwaitConsumed(t)
+	lost.Store(true)
+	f.flush(t)
+	<-recounts
+	began := time.Now()
+	f.send(t, used("3", "acme", "u", now), used("4", "acme", "u", now))
+	const long = 3 * time.Second
+	enginetest.Await(t, "the recount to take long", func() bool { return time.Since(began) > long })
+	close(goOn)
+	f.eventuallyCalls(t, "u", now, 4)
+	enginetest.Await(t, "the rebuild to end", func() bool {
+		busy, err := g.Rebuilding(t.Context())
+		return err == nil && !busy
+	})
+}
+
 // Holds that the server has not written down are forgotten when it is killed, whatever it remembers of the counters.
 func TestReservation_AnotherServerRefusesWhileHoldsLast(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,10 @@ import (
 
 // Reservations asks the service to hold a part of a user's quota before the work is done, over its HTTP API:
 //
-//	hold, err := reservations.Reserve(ctx, producer.Reservation{UserID: "u-1", ID: id})
+//	_, err := reservations.Reserve(ctx, producer.Reservation{UserID: "u-1", ID: id, TTL: 3 * time.Minute})
+//	if refused := (*producer.RefusedError)(nil); errors.As(err, &refused) && refused.Refused() {
+//		return err                                   // don't serve; any other error is no answer
+//	}
 //	...                                                  // do the work
 //	p.Enqueue(ctx, producer.Event{..., ReservationID: id})  // counts it, and ends the hold in the same step
 //	reservations.Release(ctx, "u-1", id)                 // instead, if nothing was used
@@ -42,7 +45,8 @@ type Reservation struct {
 	Calls int64
 	// DataPoints of those events. Default: 0.
 	DataPoints int64
-	// TTL is how long they are held, in whole seconds up to 300: longer than the work takes, and until its event is counted. Default: 30 s.
+	// TTL is how long they are held, in whole seconds up to 300: longer than the work takes, and until its event is counted, which may be a minute
+	// later where a process that counts is killed: two to five minutes are sensible. Default: 30 s.
 	TTL time.Duration
 }
 
@@ -71,8 +75,21 @@ func (e *RefusedError) Error() string {
 	return strings.Join(strings.Fields(fmt.Sprintf("%d %s: %s", e.Status, e.Code, e.Detail)), " ")
 }
 
-// Reserve holds a part of a user's quota. A *RefusedError with the code quota_exceeded says that there is no room; any other error that the caller gets is
-// its own to decide on: docs/data-bridge.md, "When there is no answer".
+// Refused reports whether the service has decided, or something is wrong with the request: the work must not be done. If not, it could not decide: the
+// counters are being rebuilt, a store is away, or too many requests are under way. That is no answer, like any error that is no *RefusedError.
+func (e *RefusedError) Refused() bool {
+	switch {
+	case e.Status == http.StatusTooManyRequests:
+		return e.Code != ""
+	case e.Status == http.StatusRequestTimeout: // of a proxy
+		return false
+	}
+	return e.Status >= 400 && e.Status < 500
+}
+
+// Reserve holds a part of a user's quota. A *RefusedError that is Refused says that the work must not be done; any other error is the caller's own to
+// decide on: docs/data-bridge.md, "When there is no answer". Don't make a Reservation again once its work was done: its hold may have ended with the
+// event, and would be another one.
 func (r *Reservations) Reserve(ctx context.Context, ask Reservation) (Hold, error) {
 	body := map[string]any{"reservation_id": ask.ID}
 	if ask.Calls != 0 {

@@ -119,3 +119,39 @@ func TestReservations_NoAnswerIsAnError(t *testing.T) {
 		t.Error("released")
 	}
 }
+
+// A caller that serves whenever it has no answer must not serve users who were refused.
+func TestRefusedError_SaysWhetherItWasDecided(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status int
+		body   string
+		want   bool
+	}{
+		{400, `{"detail":"calls is no whole number"}`, true},
+		{401, `{}`, true},
+		{403, `{"code":"user_suspended"}`, true},
+		{403, `{"detail":"the token has no right to reserve"}`, true},
+		{404, `<html>not here</html>`, true},
+		{409, `{"code":"reservation_differs"}`, true},
+		{429, `{"code":"quota_exceeded"}`, true},
+		{429, `{"code":"too_many_reservations"}`, true},
+		{429, `{"detail":"too many requests are under way"}`, false},
+		{408, `<html>timeout</html>`, false},
+		{502, `<html>bad gateway</html>`, false},
+		{503, `{"code":"rebuilding"}`, false},
+		{503, `{"detail":"a store does not answer"}`, false},
+	} {
+		served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(c.status)
+			_, _ = w.Write([]byte(c.body))
+		}))
+		r := producer.Reservations{URL: served.URL, Client: served.Client(), Timeout: enginetest.Patience}
+		_, err := r.Reserve(t.Context(), producer.Reservation{UserID: "u", ID: "a"})
+		var refused *producer.RefusedError
+		if !errors.As(err, &refused) || refused.Refused() != c.want {
+			t.Errorf("%d %s: got %v, want refused %t", c.status, c.body, err, c.want)
+		}
+		served.Close()
+	}
+}

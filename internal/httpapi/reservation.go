@@ -35,6 +35,8 @@ const (
 	defaultTTL          = 30 * time.Second
 	// rebuildRetry is what a reservation is advised while the counters are being rebuilt, and no end is known.
 	rebuildRetry = 5 * time.Second
+	// unlimitedWait is how long the answer for a user without a limit waits for the counts that it shows.
+	unlimitedWait = 200 * time.Millisecond
 )
 
 // The codes of reservations that are not granted, beside the reasons of Refusal.
@@ -70,11 +72,12 @@ func newReservationMetric() *prometheus.CounterVec {
 	return v
 }
 
-// changing answers requests that change something: of tokens that may, and of no other site's page in a visitor's browser.
+// changing answers requests that change something: of tokens that may. Where there is no tokens file, being on this machine is the authority, which
+// a browser lends to every page that is open in it: then other sites' pages are refused. With a token there is none to lend, and gateways forward Origin.
 func (a *API) changing(answer func(http.ResponseWriter, *http.Request, *token.Grant)) http.HandlerFunc {
 	check := http.NewCrossOriginProtection()
 	return a.admit(token.Reserve, func(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
-		if err := check.Check(r); err != nil {
+		if err := check.Check(r); a.tokens == nil && err != nil {
 			WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: "the request was sent by a page of another site"})
 			return
 		}
@@ -166,13 +169,13 @@ func readReservation(body io.Reader) (asked dragonfly.Reservation, problem strin
 	return asked, problem
 }
 
-// integer reads a member that is a whole number within bounds, or null for its default.
+// integer reads a member that is a whole number within bounds, however it is written: 60, 60.0 and 6e1 are one. All bounds are far below 2^53.
 func integer(name string, value json.RawMessage, to *int64, least, most int64) (problem string) {
-	n := *to
-	if json.Unmarshal(value, &n) != nil || n < least || n > most {
+	var n *float64 // nil: null
+	if json.Unmarshal(value, &n) != nil || n == nil || *n != math.Trunc(*n) || *n < float64(least) || *n > float64(most) {
 		return fmt.Sprintf("%s is no whole number from %d to %d", name, least, most)
 	}
-	*to = n
+	*to = int64(*n)
 	return ""
 }
 
@@ -245,11 +248,14 @@ func (a *API) reserve(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	return nil
 }
 
-// reserveUnlimited grants without a hold. The answer does not depend on the store of the counters.
+// reserveUnlimited grants without a hold. The answer does not depend on the store of the counters, and does not wait for one that is silent: callers
+// wait for half a second.
 func (a *API) reserveUnlimited(ctx context.Context, w http.ResponseWriter, q request, asked dragonfly.Reservation) {
 	a.reserved.WithLabelValues(outcomeUnlimited).Inc()
 	now := a.now().UTC()
 	today := now.Truncate(24 * time.Hour)
+	ctx, cancel := context.WithTimeout(ctx, unlimitedWait)
+	defer cancel()
 	counters, rebuilding, err := q.from.counters(ctx, q.id, today)
 	o := newObject()
 	o.text("reservation_id", asked.ID)

@@ -214,14 +214,74 @@ func TestReservation_AScopeHidesWhoIsOutside(t *testing.T) {
 	}
 }
 
-// A page of another site that is open in a browser on this machine must not place holds.
+// A page of another site that is open in a browser on this machine must not place holds. With a token it is the caller's word that counts, and gateways
+// forward the headers of their own callers.
 func TestReservation_APageOfAnotherSiteIsRefused(t *testing.T) {
 	t.Parallel()
+	local, tokens := setupAPI(t), setupAPI(t)
+	for name, f := range map[string]apiFixture{"local": local, "tokens": tokens} {
+		f.world.reserve = func(dragonfly.Reservation, bool) (dragonfly.Reserved, bool, error) {
+			return atNoon(dragonfly.Granted), false, nil
+		}
+		want := http.StatusCreated
+		if name == "local" {
+			f.tokens, want = nil, http.StatusForbidden
+		}
+		from := func(r *http.Request) { r.RemoteAddr, r.Host = "127.0.0.1:1", "localhost" }
+		for header, value := range map[string]string{"Origin": "https://example.org", "Sec-Fetch-Site": "cross-site"} {
+			a := f.ask(freeReservations, post(`{"reservation_id":"a"}`), from, withHeader(header, value))
+			if a.status != want || want == http.StatusForbidden && !strings.Contains(a.body, "another site") {
+				t.Errorf("%s, %s: %d %s, want %d", name, header, a.status, a.body, want)
+			}
+		}
+		if a := f.ask(freeReservations, post(`{"reservation_id":"a"}`), from); a.status != http.StatusCreated {
+			t.Errorf("%s, without such a header: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
+// silent counters never answer.
+type silent struct {
+	*world
+	waits time.Duration
+}
+
+func (s *silent) Counters(ctx context.Context, _ string, _ time.Time) (dragonfly.Counters, error) {
+	ends, _ := ctx.Deadline()
+	s.waits = time.Until(ends)
+	<-ctx.Done()
+	return dragonfly.Counters{}, context.Cause(ctx)
+}
+
+func TestReservation_UnlimitedDoesNotWaitForASilentStore(t *testing.T) {
+	t.Parallel()
 	f := setupAPI(t)
-	for name, value := range map[string]string{"Origin": "https://example.org", "Sec-Fetch-Site": "cross-site"} {
-		a := f.ask(freeReservations, post(`{"reservation_id":"a"}`), withHeader(name, value))
-		if a.status != http.StatusForbidden || !strings.Contains(a.body, "another site") {
-			t.Errorf("%s: %d %s", name, a.status, a.body)
+	s := &silent{world: f.world}
+	stores := f.world.stores()
+	stores.Quotas = s
+	f.Attach(stores)
+	a := f.ask("/v1/users/u-enterprise/reservations", post(`{"reservation_id":"r-1"}`))
+	if a.status != http.StatusCreated || a.json["current_usage"] != nil || a.json["data_points"] != nil || s.waits > unlimitedWait {
+		t.Errorf("waited up to %s: %d %s", s.waits, a.status, a.body)
+	}
+}
+
+// JSON has one kind of number, and JSON Schema takes 60.0 for an integer.
+func TestReservation_WholeNumbersAreTakenAsWritten(t *testing.T) {
+	t.Parallel()
+	f := setupAPI(t)
+	var asked dragonfly.Reservation
+	f.world.reserve = func(r dragonfly.Reservation, _ bool) (dragonfly.Reserved, bool, error) {
+		asked = r
+		return atNoon(dragonfly.Granted), false, nil
+	}
+	a := f.ask(freeReservations, post(`{"reservation_id":"a","calls":6e1,"data_points":1.0E+11,"ttl_seconds":90.0}`))
+	if a.status != http.StatusCreated || asked.Calls != 60 || asked.DataPoints != 100_000_000_000 || asked.TTL != 90*time.Second {
+		t.Errorf("%d %s, asked for %+v", a.status, a.body, asked)
+	}
+	for _, number := range []string{"null", "1.5", "1e99", "1e999", "0.0", "-1", `"1"`, "true"} {
+		if a := f.ask(freeReservations, post(`{"reservation_id":"a","calls":`+number+`}`)); a.status != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", number, a.status, a.body)
 		}
 	}
 }

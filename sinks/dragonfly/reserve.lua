@@ -46,6 +46,10 @@ if kept[1] then
 end
 local own = kept[2] -- false: there is none
 
+-- A hold lasts 300 s at most. One that ends much later is of a time before the clock was set back, and would last until that time comes again. Up to
+-- twice as much is left alone: a clock that is set back a little holds a little longer, and grants nothing twice.
+local latest = now + 600000
+
 -- Looks through all holds, drops those that have ended and sums up the others.
 local few, looked = 500, false
 local function look()
@@ -55,7 +59,7 @@ local function look()
     if all[i] ~= '.' then
       local ends, c, p = match(all[i + 1], '^(%d+) (%d+) (%d+)$')
       ends = tonumber(ends)
-      if ends <= now and #ended < 1000 then -- a few thousand arguments are too many for Lua; the next look drops the others
+      if (ends <= now or ends > latest) and #ended < 1000 then -- a few thousand arguments are too many for Lua; the next look drops the others
         ended[#ended + 1] = all[i]
         if all[i] == id then
           own = false
@@ -78,7 +82,7 @@ local function look()
   end
 end
 -- With many holds the ended ones are dropped less often, so that looking stays cheap: with 10,000 up to a second late. Until then they are held.
-if number > 0 and first <= now and (number <= few or now - first >= number / 10) then
+if number > 0 and (first <= now and (number <= few or now - first >= number / 10) or first > latest) then
   look()
 end
 
@@ -93,7 +97,7 @@ end
 if own then
   local ends, c, p = match(own, '^(%d+) (%d+) (%d+)$')
   ends, c, p = tonumber(ends), tonumber(c), tonumber(p)
-  if ends > now then
+  if ends > now and ends <= latest then
     return answer(c == asked_calls and p == asked_points and 'known' or 'other', ends)
   end
   calls, points, number = calls - c, points - p, number - 1 -- it has ended and was not dropped yet: it is written over
@@ -102,8 +106,10 @@ local function beyond(limit, counted, held, asked)
   return limit ~= '' and counted + held + asked > tonumber(limit)
 end
 if beyond(ARGV[5], counted_calls, calls, asked_calls) or beyond(ARGV[6], counted_points, points, asked_points) then
-  if number > 0 and number <= few and not looked then
-    look() -- the answer says when the first hold ends, and that one may have been released
+  -- The answer says when the first hold ends, and that one may have been released. With more than a few holds it is said too early rather than
+  -- looked for: users at their limit ask most, and are refused most.
+  if number > 0 and number <= 32 and not looked then
+    look()
   end
   return answer('exceeded', 0)
 elseif number >= tonumber(ARGV[8]) then

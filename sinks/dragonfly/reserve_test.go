@@ -174,6 +174,45 @@ func TestReserve_ARefusalKnowsTheFirstEnd(t *testing.T) {
 	}
 }
 
+// A refusal costs the same however many holds there are: with more than a few, the first end that it says may be one that was released.
+func TestReserve_ARefusalDoesNotLookAtManyHolds(t *testing.T) {
+	t.Parallel()
+	h := reservable(t)
+	first := h.reserve(t, asking("first", 1)).Expires
+	for i := range 40 {
+		later := asking(fmt.Sprint("later", i), 1)
+		later.TTL, later.CallLimit = 200*time.Second, 100
+		h.reserve(t, later)
+	}
+	if err := h.Release(t.Context(), "u", "first"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.reserve(t, asking("x", 1)); got.Decision != dragonfly.Exceeded || got.Held.APICalls != 40 || !got.First.Equal(first) {
+		t.Errorf("got %s with %d held, first end %s, want %s", got.Decision, got.Held.APICalls, got.First, first)
+	}
+	h.pass(30 * time.Second) // the end that was said
+	if got := h.reserve(t, asking("x", 1)); got.Decision != dragonfly.Exceeded || !got.First.Equal(first.Add(170*time.Second)) {
+		t.Errorf("then: got %s, first end %s, want %s", got.Decision, got.First, first.Add(170*time.Second))
+	}
+}
+
+func TestReserve_AClockSetBackForgetsHoldsOfLater(t *testing.T) {
+	t.Parallel()
+	h := reservable(t)
+	long := asking("a", 4)
+	long.TTL = dragonfly.LongestHold
+	h.reserve(t, long)
+	long.ID = "b"
+	h.reserve(t, long)
+	h.pass(-5 * time.Minute)
+	want(t, "set back a little", h.reserve(t, asking("x", 4)), dragonfly.Exceeded, 0, 8)
+	h.pass(-time.Hour)
+	want(t, "set back an hour", h.reserve(t, asking("x", 4)), dragonfly.Granted, 0, 4)
+	h.pass(-time.Hour)
+	long.ID, long.Calls = "x", 10 // the hold of that name is none any more
+	want(t, "another hour", h.reserve(t, long), dragonfly.Granted, 0, 10)
+}
+
 func TestReserve_ManyAtOnceNeverPassTheLimit(t *testing.T) {
 	t.Parallel()
 	store, client, _ := open(t)
@@ -279,6 +318,51 @@ func TestCount_TheHoldsItsEventsNameEnd(t *testing.T) {
 		t.Error("holds are left")
 	}
 	want(t, "all are counted", h.reserve(t, asking("e", 1)), dragonfly.Exceeded, 10, 0)
+}
+
+// Dragonfly takes 2^16 words of a command, and a long script holds up all others.
+func TestCount_ThousandsOfHoldsEndInShortCommands(t *testing.T) {
+	t.Parallel()
+	h := reservable(t)
+	const many = 2500
+	c := call("u", 1<<40, many)
+	for i := range many {
+		ask := asking(fmt.Sprint("x", i), 1)
+		ask.CallLimit = many
+		h.reserve(t, ask)
+		c.Holds = append(c.Holds, ask.ID)
+	}
+	for setting, value := range map[string]string{"slowlog-max-len": "1000", "slowlog-log-slower-than": "0"} {
+		if err := h.client.ConfigSet(t.Context(), setting, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count(t, h.session, batch(h.epoch, 0, many), c)
+	if err := h.client.ConfigSet(t.Context(), "slowlog-log-slower-than", "-1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.client.HLen(t.Context(), dragonfly.HoldsKey("u", today())).Val(); n != 0 {
+		t.Errorf("%d fields of holds are left", n)
+	}
+	seen := 0
+	for _, slow := range h.client.SlowLogGet(t.Context(), 1000).Val() {
+		words := len(slow.Args)
+		if left := 0; strings.HasSuffix(slow.Args[words-1], " more arguments)") {
+			if _, err := fmt.Sscanf(slow.Args[words-1], "... (%d more arguments)", &left); err != nil {
+				t.Fatal(err)
+			}
+			words += left - 1
+		}
+		if words > 1100 {
+			t.Errorf("%s has %d words", slow.Args[0], words)
+		}
+		if strings.EqualFold(slow.Args[0], "evalsha") || strings.EqualFold(slow.Args[0], "eval") {
+			seen++
+		}
+	}
+	if seen < 3 { // one that counts, two that end the rest
+		t.Errorf("%d scripts are in the log of commands", seen)
+	}
 }
 
 // All holds are kept in one step with the counter, whatever comes in which order.

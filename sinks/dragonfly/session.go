@@ -119,7 +119,8 @@ type Call struct {
 	// Offsets are those of the events, in order; DayOver for one that was recorded after its day was over, which makes no
 	// threshold event, and OfVoid for a void. They are needed where there are a limit and thresholds.
 	Offsets []int64
-	// Holds are the reservations that the events name, each once. They end in the step that counts the events.
+	// Holds are the reservations that the events name, each once. They end in the step that counts the events, or right behind it where there
+	// are thousands.
 	Holds []string
 	// Voids take usage back that was counted in the same partition. They are not among Events. One that was taken off before, however long
 	// ago, is known and changes nothing. Marks of thresholds stay.
@@ -209,20 +210,44 @@ func (s *Session) Count(ctx context.Context, b Batch, calls []Call, into []Count
 			s.again, s.places = append(s.again, calls[i]), append(s.places, i)
 		}
 	}
-	if len(s.again) == 0 {
-		return counted, nil
-	}
-	second, err := s.count(ctx, b, s.again, true, nil)
-	if err != nil {
-		return into, doing(err)
-	}
-	for i, c := range second {
-		if c.Outcome == reaches {
-			return into, doing(fmt.Errorf("the offsets of the events of user %s are asked for twice", s.again[i].User))
+	if len(s.again) > 0 {
+		second, err := s.count(ctx, b, s.again, true, nil)
+		if err != nil {
+			return into, doing(err)
 		}
-		answers[s.places[i]] = c
+		for i, c := range second {
+			if c.Outcome == reaches {
+				return into, doing(fmt.Errorf("the offsets of the events of user %s are asked for twice", s.again[i].User))
+			}
+			answers[s.places[i]] = c
+		}
+	}
+	for i := range answers {
+		if err := s.endMore(ctx, &calls[i], answers[i].Outcome); err != nil {
+			return into, doing(err)
+		}
 	}
 	return counted, nil
+}
+
+// holdsAtOnce is how many holds one command ends: Dragonfly takes 2^16 words of a command, and every script holds all others up.
+const holdsAtOnce = 1000
+
+// endMore ends the holds that had no room in the call. They are only held too long where this fails: the call made again finds its events known.
+func (s *Session) endMore(ctx context.Context, c *Call, outcome Outcome) error {
+	if outcome != Added {
+		return nil
+	}
+	for begin := holdsAtOnce; begin < len(c.Holds); begin += holdsAtOnce {
+		var ids []any
+		for _, id := range c.Holds[begin:min(len(c.Holds), begin+holdsAtOnce)] {
+			ids = append(ids, id)
+		}
+		if err := s.store.scripts.release.Run(ctx, s.conn, []string{HoldsKey(c.User, c.Day)}, ids...).Err(); err != nil {
+			return fmt.Errorf("end holds of user %s: %w", c.User, err)
+		}
+	}
+	return nil
 }
 
 // count sends the calls and reads the answers.
@@ -294,14 +319,14 @@ func (s *Session) send(ctx context.Context, b Batch, calls []Call, offsets bool)
 	return cmds, err
 }
 
-// withHolds gives a call the key with the user's holds and the reservations that its events name.
+// withHolds gives a call the key with the user's holds and the first of the reservations that its events name.
 func withHolds(args []any, c *Call) []any {
 	const keys = 2 // where their number stands
-	all := make([]any, 0, len(args)+1+len(c.Holds))
+	all := make([]any, 0, len(args)+1+min(len(c.Holds), holdsAtOnce))
 	all = append(append(all, args[:keys+2]...), HoldsKey(c.User, c.Day))
 	all[keys] = 2
 	all = append(all, args[keys+2:]...)
-	for _, id := range c.Holds {
+	for _, id := range c.Holds[:min(len(c.Holds), holdsAtOnce)] {
 		all = append(all, id)
 	}
 	return all
