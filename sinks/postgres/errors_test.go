@@ -43,7 +43,7 @@ func TestErrorsThatNeedAPersonAreFatalAndSayWhatToDo(t *testing.T) {
 	expect(t, "tiers without a table", err, postgres.Fatal, migrateHint)
 
 	w := setup(t)
-	w.exec(t, "ALTER TABLE subscriptions RENAME COLUMN limits TO bounds")
+	w.exec(t, "ALTER TABLE subscriptions RENAME COLUMN effective_limits TO bounds")
 	_, err = w.store.Users(t.Context(), []string{"u"})
 	expect(t, "a missing column", err, postgres.Fatal, migrateHint)
 
