@@ -68,7 +68,7 @@ func TestErrorsThatNeedAPersonAreFatalAndSayWhatToDo(t *testing.T) {
 		t.Errorf("the password is shown: %v", err)
 	}
 
-	w.exec(t, "ALTER TABLE subscriptions RENAME COLUMN bounds TO limits")
+	w.exec(t, "ALTER TABLE subscriptions RENAME COLUMN bounds TO effective_limits")
 	role := "r_" + strings.ReplaceAll(w.conn.Config().Database, "-", "_")
 	role = role[:min(len(role), 60)]
 	w.exec(t, "CREATE ROLE "+role+" LOGIN", "GRANT CONNECT ON DATABASE "+w.conn.Config().Database+" TO "+role)
