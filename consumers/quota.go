@@ -141,7 +141,8 @@ type quotaPartition struct {
 	tended  time.Time          // when the sentinels were looked at
 	uses    []directory.Use    // scratch
 
-	untilRead time.Time // when the end of the log was read that a rebuild lasts to; zero: the partition has caught up since
+	untilRead time.Time     // when the end of the log was read that a rebuild lasts to; zero: the partition has caught up since
+	untilTook time.Duration // to come to the end that was read before; 0: there was none
 
 	// The reader's.
 	decoder  *events.UsageDecoder

@@ -138,7 +138,7 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 		return err
 	}
 	p.noted, p.next, p.record, p.tended = next, next.Offset, next.Record, time.Now()
-	if p.untilRead = (time.Time{}); rebuilt || another {
+	if p.untilRead, p.untilTook = (time.Time{}), 0; rebuilt || another {
 		p.untilRead = read
 	}
 	p.step(QuotaNoted)
@@ -162,13 +162,15 @@ func (p *quotaPartition) settle(ctx context.Context) error {
 const caughtUpWithin = 2 * time.Second
 
 // followLog has a rebuild last until the partition has caught up with the log: what was published while it went on lies behind the end that was noted when
-// the partition was opened, and is not counted either.
+// the partition was opened, and is not counted either. It has caught up when it comes to an end soon after that was read, or no sooner than to the one
+// before: then what is left is how far it always is behind.
 func (p *quotaPartition) followLog(ctx context.Context, progress dragonfly.Progress) (dragonfly.Progress, error) {
 	if p.untilRead.IsZero() || p.next < p.noted.Until {
 		return progress, nil
 	}
 	now := time.Now()
-	if now.Sub(p.untilRead) <= caughtUpWithin {
+	took := now.Sub(p.untilRead)
+	if took <= caughtUpWithin || p.untilTook > 0 && took > p.untilTook*3/4 {
 		p.untilRead = time.Time{}
 		return progress, nil
 	}
@@ -176,7 +178,7 @@ func (p *quotaPartition) followLog(ctx context.Context, progress dragonfly.Progr
 	if err != nil {
 		return progress, err
 	}
-	if p.untilRead = now; end > p.next {
+	if p.untilRead, p.untilTook = now, took; end > p.next {
 		progress.Until = end
 	}
 	return progress, nil

@@ -219,6 +219,9 @@ func (l *ledger) home(c *tenant.Cause) {
 		return
 	}
 	held := *l.state.Subscription
+	if slices.Contains(held.ClosedIn, c.Partition) {
+		return
+	}
 	held.Partition = &c.Partition
 	l.state.Subscription = &held
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,6 +95,9 @@ func (x *tenantTx) keepPartition(b *pgx.Batch) {
 	s := x.state.Subscription
 	if named, isDue := tenant.NamedDue(x.cause.Payload); isDue && named.Kind == tenant.DueClosing {
 		return // it may be in all partitions
+	}
+	if s != nil && slices.Contains(s.ClosedIn, x.cause.Partition) {
+		return // it is refused, and the company's events may be in another one
 	}
 	if s == nil || !ofSubscription(x.cause.Event.Type) || s.Partition != nil && *s.Partition == x.cause.Partition {
 		return

@@ -186,7 +186,7 @@ func (x *tenantTx) seat(b *pgx.Batch, d *tenant.Decision, w *tenant.Written) {
 // close queues the end of a company.
 func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	company := x.state.CompanyID
-	b.Queue("UPDATE public.subscriptions SET closing_at = $2 WHERE company_id = $1 AND closing_at IS NULL AND closed_at IS NULL", company, d.At)
+	b.Queue("UPDATE public.subscriptions SET closing_at = $2 WHERE company_id = $1 AND closing_at IS NULL", company, d.At)
 	if !d.Purge {
 		b.Queue("UPDATE public.companies SET status = $2, closed_at = $3 WHERE company_id = $1", company, tenant.Closed, d.At)
 		return
@@ -197,7 +197,7 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 		b.Queue("DELETE FROM public."+table+" WHERE company_id = $1", company)
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
-	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND published_at IS NOT NULL", company)
+	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND (published_at IS NOT NULL OR fault IS NOT NULL)", company)
 	b.Queue("DELETE FROM public.usage_voids WHERE company_id = $1", company) // ids of events, which a producer may have made of anything
 	b.Queue(inboxPurgeHeldSQL, company)
 	b.Queue("UPDATE public.companies SET status = $2, closed_at = coalesce(closed_at, $3), name = '', billing_email = '' WHERE company_id = $1",
