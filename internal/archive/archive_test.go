@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/engine"
@@ -174,7 +176,11 @@ func TestArchive_RefusesATopicThatWasRecreated(t *testing.T) {
 				l.recreate(t)
 				l.made = 1_000_000 // other records
 				l.grow(t, grown)
-				_, err := archive.Run(t.Context(), l.config())
+				var err error
+				enginetest.Await(t, "the new topic to have leaders", func() bool {
+					_, err = archive.Run(t.Context(), l.config())
+					return !errors.Is(err, kafkago.NotLeaderForPartition)
+				})
 				if refused := (*archive.RefusedError)(nil); !errors.As(err, &refused) || !strings.Contains(err.Error(), "deleted and created again") {
 					t.Errorf("got %v", err)
 				}

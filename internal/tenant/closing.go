@@ -47,8 +47,11 @@ func (r *Rules) closeSubscription(d *Decision, s *State, next *Subscription, par
 		// Events of another partition may be of before it, and are not moved behind it.
 		next.Partition, next.ClosedIn, d.Undated = nil, append(slices.Clone(next.ClosedIn), partition), true
 	}
+	if s.Partitions > 0 && len(next.ClosedIn) >= s.Partitions {
+		next.ClosedIn = nil // there is no other
+	}
 	if next.ClosedAt != nil {
-		d.Subscription, d.Silent = next, true // in another partition, before
+		d.Subscription, d.Silent, d.Forget = next, true, s.Company.Status == Purged && next.ended() // in another partition, before
 		return d
 	}
 	next.stay()

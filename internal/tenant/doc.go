@@ -65,6 +65,8 @@ type State struct {
 	LastEffect time.Time
 	// Queue is what waits to be applied to the company.
 	Queue Queue
+	// Partitions is how many subscription.events has; 0: not known.
+	Partitions int
 	// Books is what the paid period has cost and brought in: the present one, or the one that an expiry has ended.
 	Books Books
 	// Ahead is the money of the period that is recorded ahead.

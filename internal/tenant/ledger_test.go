@@ -40,7 +40,7 @@ type ledger struct {
 }
 
 func newLedger(t fataler, rules *tenant.Rules, company string) *ledger {
-	return &ledger{t: t, rules: rules, company: company, tiers: tier.Default(), state: tenant.State{CompanyID: company}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
+	return &ledger{t: t, rules: rules, company: company, tiers: tier.Default(), state: tenant.State{CompanyID: company, Partitions: 3}, last: map[bool]time.Time{}, inbox: map[tenantmodel.Identity]string{},
 		payments: map[string]*tenant.Payment{}, transactions: map[string]*tenant.Transaction{}, results: map[string]tenantmodel.Result{}}
 }
 

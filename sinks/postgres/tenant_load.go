@@ -74,7 +74,8 @@ type loadedRow struct {
 	heldRow
 	LastEffectAt *time.Time
 	auditHead
-	Headless bool // the audit log has records, and where it goes on is lost
+	Partitions int  // of subscription.events
+	Headless   bool // the audit log has records, and where it goes on is lost
 	inboxRow
 	QueueHead                          int64
 	UserOf                             string
@@ -132,7 +133,7 @@ func (x *tenantTx) load(row *loadedRow) {
 	if row.EffectAt != nil {
 		s.LastEffect = *row.EffectAt
 	}
-	s.Queue.Head = row.QueueHead
+	s.Queue.Head, s.Partitions = row.QueueHead, row.Partitions
 	if x.prior.State == inboxWaiting {
 		s.Queue.Own = x.prior.Seq
 	}

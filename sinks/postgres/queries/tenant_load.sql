@@ -41,6 +41,8 @@ SELECT
     coalesce(b.received, 0) AS received,
     coalesce(a.received, 0) AS ahead_received,
     coalesce(a.failed, false) AS ahead_failed,
+    -- How many partitions subscription.events has; 0: it was never consumed.
+    CASE WHEN $6 THEN coalesce((SELECT max(t.partitions) FROM public.topic_partitions AS t WHERE t.topic LIKE '%subscription.events'), 0) ELSE 0 END AS partitions,
     CASE WHEN $6 THEN h.subscription_effect_at ELSE h.company_effect_at END AS effect_at,
     h.last_effect_at,
     coalesce(h.audit_seq, 0) AS audit_seq,
