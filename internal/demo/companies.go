@@ -132,8 +132,6 @@ func (d *demo) runCompanies(ctx context.Context) error {
 
 // publishChapters publishes chapters of all companies, and some of them twice.
 func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
-	w := &kafkago.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: kafka.Partitioner{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
-	defer func() { _ = w.Close() }() // WriteMessages has waited for all of it
 	var messages []kafkago.Message
 	for i := range storyCompanies {
 		company := storyCompany
@@ -144,11 +142,7 @@ func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
 			topic, _ := events.TopicOf(c.eventType)
 			e := &events.Envelope{ID: fmt.Sprintf("%s-%s-%d", company, c.at.Format("0102"), n), Source: "/demo", Type: c.eventType, Time: c.at,
 				Data: fmt.Appendf(nil, `{"company_id":%q,%s}`, company, strings.ReplaceAll(c.data, "%", company))}
-			value, headers := e.EncodeBinary()
-			m := kafkago.Message{Topic: topic, Key: []byte(company), Value: value}
-			for _, h := range headers {
-				m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-			}
+			m := message(topic, company, e)
 			messages = append(messages, m)
 			if (i+n)%10 == 0 {
 				messages = append(messages, m) // a resend
@@ -158,10 +152,27 @@ func (d *demo) publishChapters(ctx context.Context, chapters []chapter) error {
 			}
 		}
 	}
-	if err := w.WriteMessages(ctx, messages...); err != nil {
+	if err := d.publish(ctx, messages...); err != nil {
 		return fmt.Errorf("publish events of companies: %w", err)
 	}
 	return nil
+}
+
+// message is an event's record.
+func message(topic, key string, e *events.Envelope) kafkago.Message {
+	value, headers := e.EncodeBinary()
+	m := kafkago.Message{Topic: topic, Key: []byte(key), Value: value}
+	for _, h := range headers {
+		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
+	}
+	return m
+}
+
+// publish returns when the broker has the messages.
+func (d *demo) publish(ctx context.Context, messages ...kafkago.Message) error {
+	w := &kafkago.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: kafka.Partitioner{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
+	defer func() { _ = w.Close() }() // WriteMessages has waited for all of it
+	return w.WriteMessages(ctx, messages...)
 }
 
 // await asks Postgres until a query is true.

@@ -7,10 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	kafkago "github.com/segmentio/kafka-go"
-
 	"tenantflow/events"
-	"tenantflow/internal/kafka"
 )
 
 // A voiding is what became of one usage event that was wrong, and was taken back.
@@ -47,14 +44,7 @@ func (d *demo) voidOne(ctx context.Context) error {
 	e := &events.Envelope{ID: id, Source: "/demo", Type: events.TypeUsageRecorded, Time: at, Data: fmt.Appendf(nil,
 		`{"company_id":%q,"user_id":%q,"subscription_tier":"free","service_name":"market-data","api_endpoint":"/v1/ticks","data_points_consumed":%d,"processing_time_ms":1}`,
 		storyCompany, user, points)}
-	value, headers := e.EncodeBinary()
-	m := kafkago.Message{Topic: events.TopicUsage, Key: []byte(storyCompany), Value: value}
-	for _, h := range headers {
-		m.Headers = append(m.Headers, kafkago.Header{Key: h.Key, Value: h.Value})
-	}
-	w := &kafkago.Writer{Addr: d.client.Addr, Transport: d.client.Transport, Balancer: kafka.Partitioner{}, RequiredAcks: kafkago.RequireAll, BatchTimeout: 5 * time.Millisecond}
-	defer func() { _ = w.Close() }() // WriteMessages has waited for it
-	if err := w.WriteMessages(ctx, m); err != nil {
+	if err := d.publish(ctx, message(events.TopicUsage, storyCompany, e)); err != nil {
 		return fmt.Errorf("publish a usage event to be taken back: %w", err)
 	}
 	got := &d.result.voiding

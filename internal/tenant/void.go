@@ -59,7 +59,7 @@ func (r *Rules) requestVoid(d *Decision, s *State, c *Cause, p *events.UsageVoid
 // void decides a request whose usage was looked up. A company that was closed meanwhile has its bill corrected all the same: the request
 // stands in front of the closing in the log.
 func (r *Rules) void(s *State, c *Cause, p *events.UsageVoidRequested) *Decision {
-	d := &Decision{At: c.Looked.At}
+	d := &Decision{At: c.Looked.At, Undated: true} // it is decided later than events behind it
 	found := c.Looked.Usage
 	switch {
 	case s.Company.Status == Purged:

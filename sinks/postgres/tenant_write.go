@@ -239,7 +239,7 @@ func (x *tenantTx) records(b *pgx.Batch, d *tenant.Decision, w tenant.Written) e
 	case d.Undated:
 	case ofSubscription(e.Type):
 		ofSub = &d.At
-	case d.Void == nil: // which is decided later than events behind it, and must not set the time back
+	default:
 		ofCompany = &d.At
 	}
 	if x.last == nil || x.last.Before(d.At) {
