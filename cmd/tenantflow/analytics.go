@@ -67,7 +67,7 @@ func upsellTable(found []analytics.Opportunity) *table {
 		t.add(o.UserID, o.CurrentTier, o.RecommendedTier, o.Score.String(), use.Calls.String(), use.DataPoints.String(),
 			strconv.FormatInt(use.ActiveDays, 10), o.RevenueIncrease.String()+" "+o.Currency)
 	}
-	t.footer = []string{fmt.Sprintf("%d users need a larger tier", len(found))}
+	t.footer = []string{fmt.Sprintf("users who need a larger tier: %d", len(found))}
 	return t
 }
 
@@ -110,7 +110,7 @@ func churnTable(r *analytics.ChurnReport) *table {
 	for i, action := range r.RecommendedActions {
 		actions[i] = words(action)
 	}
-	t.footer = []string{fmt.Sprintf("%d users at risk; recommended: %s", r.TotalAtRiskUsers, orNone(strings.Join(actions, ", ")))}
+	t.footer = []string{fmt.Sprintf("users at risk: %d", r.TotalAtRiskUsers), "recommended actions: " + orNone(strings.Join(actions, ", "))}
 	return t
 }
 
