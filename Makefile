@@ -60,7 +60,7 @@ verify-live: ## verify 40 times while the whole service is killed 20 times: noth
 	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
 
 .PHONY: reserve
-reserve: ## 64 callers reserve for 1,000 users at their limits while service and store are killed: never one beyond (a quarter of an hour)
+reserve: ## 64 callers reserve for 1,000 users at their limits while service and store are killed: never one beyond (three minutes)
 	TENANTFLOW_TEST_RESERVING_USERS=1000 TENANTFLOW_TEST_RESERVATION_KILLS=10 go test -timeout 30m -count 1 -v -run TestReservation_KillsGrantNothingBeyondTheLimit ./consumers
 
 .PHONY: trouble
