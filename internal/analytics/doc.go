@@ -1,5 +1,5 @@
-// Package analytics answers questions about companies' business from what they use and what they pay: who needs a larger tier
-// ([Upsell]), and who is about to leave ([ChurnRisks]).
+// Package analytics answers questions about companies' business from what they use and what they pay: what they were
+// charged and where that goes ([RevenueOf]), who needs a larger tier ([Upsell]), and who is about to leave ([ChurnRisks]).
 //
 // The rules are pure functions over usage that was added up: they know no store and no clock. An [Analyst] reads what they need, usage
 // from the daily totals in ClickHouse ([Usage]) and what holds for the company from Postgres, and puts the answer together.
