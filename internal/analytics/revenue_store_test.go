@@ -44,7 +44,7 @@ func TestRevenue_FromTheStores(t *testing.T) {
 		t.Helper()
 		f.Plant(t, analyticstest.Use{Company: "acme", User: user, Tier: tierName, From: moment(t, from), Calls: calls, Voided: voided})
 	}
-	use("light", "free", "2026-08-31T23:59:59.999Z", 9, false) // before the months
+	use("light", "free", "2026-08-31T23:59:59.9Z", 9, false) // before the months
 	use("light", "free", "2026-09-01T00:00:00Z", 1, false)
 	use("heavy", "free", "2026-09-30T00:00:00Z", 2, false)
 	use("heavy", "pro", "2026-09-30T23:59:59.9Z", 3, false) // one user of two tiers
