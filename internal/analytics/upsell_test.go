@@ -185,7 +185,7 @@ func TestUpsell_FindsWhoIsOverAndHasWhereToGo(t *testing.T) {
 			}
 		}
 		if left != 0 {
-			t.Fatalf("%d of %+v are of nobody", left, found)
+			t.Fatalf("%d of %+v are of no user", left, found)
 		}
 		for i := 1; i < len(found); i++ {
 			if a, b := found[i-1], found[i]; a.Score < b.Score || a.Score == b.Score && a.UserID >= b.UserID {
