@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"tenantflow/internal/analytics/analyticstest"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
 )
 
@@ -109,6 +113,33 @@ func TestAnalytics_CommandsSayWhatIsWrong(t *testing.T) {
 			if code != c.code || !strings.Contains(errOut, c.says) || out != "" {
 				t.Errorf("%s, %s: exit code %d, want %d, and %q in %q", command, c.name, code, c.code, c.says, errOut)
 			}
+		}
+	}
+}
+
+// The part api answers analyses where the process has an address of ClickHouse, and says what is missing where it has none.
+func TestAnalytics_TheServiceAnswersFromItsClickHouse(t *testing.T) {
+	t.Parallel()
+	environ, world := businessStores(t)
+	world.Plant(t, analyticstest.Use{Company: "acme", User: "u-1", Tier: "free", From: time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -2), Calls: 900})
+	environ = append(environ, "TENANTFLOW_DRAGONFLY_URL="+enginetest.SharedRedis(t).URL(), "TENANTFLOW_TOPIC_PREFIX="+t.Name()+".", "TENANTFLOW_HTTP_ADDR=127.0.0.1:0")
+	for _, c := range []struct {
+		name    string
+		environ []string
+		status  int
+		says    string
+	}{
+		{"with ClickHouse", environ, http.StatusOK, `"recommended_tier":"pro"`},
+		{"without", slices.Delete(slices.Clone(environ), 1, 2), http.StatusServiceUnavailable, "TENANTFLOW_CLICKHOUSE_DSN is not set"},
+	} {
+		p := start(t, "tenantflow", c.environ, "run", "--only", "api")
+		eventually(t, func() bool {
+			status, body := get(t, p.url+"/v1/companies/acme/upsell")
+			return status == c.status && strings.Contains(body, c.says)
+		})
+		p.signal(t, syscall.SIGTERM)
+		if log, code := p.wait(t); code != exitDone {
+			t.Errorf("%s: exit code %d\n%s", c.name, code, log)
 		}
 	}
 }

@@ -121,6 +121,8 @@ func TestUpsell_FromTheStores(t *testing.T) {
 		analyticstest.Use{Company: "acme", User: "voided", Tier: "free", From: first, Calls: 10, Points: 5, Voided: true},
 		analyticstest.Use{Company: "acme", User: "voided", Tier: "free", From: first.AddDate(0, 0, 1), Calls: 900, Points: 5},
 		analyticstest.Use{Company: "acme", User: "voided", Tier: "free", From: first.AddDate(0, 0, 1), Calls: 99, Points: 5, Voided: true},
+		// Voids whose usage is gone leave a day below 0, which is not active either.
+		analyticstest.Use{Company: "acme", User: "voided", Tier: "free", From: first.AddDate(0, 0, 2), Calls: 5, Points: 5, Voided: true},
 	)
 	ask := func(company string) string {
 		t.Helper()
