@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tenantflow/internal/analytics"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -111,6 +112,40 @@ func (p *platform) Subscription(_ context.Context, company string) (postgres.Com
 	return c, nil
 }
 
+func (p *platform) Upsell(ctx context.Context, company string, _ time.Time) ([]analytics.Opportunity, error) {
+	s, err := p.Subscription(ctx, company)
+	if err != nil {
+		return nil, err
+	}
+	return analytics.Upsell(tier.Default(), analytics.Plan{Tier: s.Tier, PriceMinor: s.PriceMinor, DailyAPICalls: s.Limits.DailyAPICalls}, []analytics.DailyUse{
+		{UserID: "u-1", ActiveDays: 30, Calls: 24_001, DataPoints: 7}, {UserID: "u-2", ActiveDays: 3, Calls: 150_000}, {UserID: "u-3", ActiveDays: 1, Calls: 1}}), nil
+}
+
+func (p *platform) Revenue(ctx context.Context, company string, months int, at time.Time) (*analytics.Revenue, error) {
+	s, err := p.Subscription(ctx, company)
+	if err != nil {
+		return nil, err
+	}
+	present := analytics.MonthOf(at)
+	facts := &analytics.RevenueFacts{CompanyID: company, Currency: "USD", Since: at, Usage: []analytics.MonthUsage{{Month: present, Tier: s.Tier, ActiveUsers: 1, Calls: 2}, {Month: present, ActiveUsers: 1, Calls: 2}}}
+	for ago := range analytics.Month(6) {
+		if s.PriceMinor > 0 { // there is no forecast of others
+			facts.Charges = append(facts.Charges, analytics.Charge{Month: present - ago, Tier: s.Tier, Currency: "USD", AmountMinor: analytics.Money(s.PriceMinor)},
+				analytics.Charge{Month: present - ago, Tier: s.Tier, Currency: "EUR", AmountMinor: 1})
+		}
+	}
+	return analytics.RevenueOf(facts, months, at), nil
+}
+
+func (p *platform) ChurnRisk(ctx context.Context, company string, at time.Time) (*analytics.ChurnReport, error) {
+	s, err := p.Subscription(ctx, company)
+	if err != nil {
+		return nil, err
+	}
+	risks := analytics.ChurnRisks(s.Tier, []analytics.MonthlyUse{{UserID: "u-1", TwoMonthsAgo: 3, PreviousMonth: 2}, {UserID: "u-2", TwoMonthsAgo: 9, PreviousMonth: 8, CurrentMonth: 4}, {UserID: "u-3", TwoMonthsAgo: 100, PreviousMonth: 99, CurrentMonth: 98}})
+	return &analytics.ChurnReport{CompanyID: company, TotalAtRiskUsers: len(risks), ChurnRisks: risks, RecommendedActions: analytics.Actions(risks, 4), AnalysisDate: at.UTC()}, nil
+}
+
 func newPlatform() *platform {
 	p := &platform{users: map[string]*directory.Subscription{}, companies: map[string]postgres.CompanySubscription{}}
 	now := time.Now()
@@ -181,7 +216,7 @@ func serve(t *testing.T, tokens *token.File) served {
 			t.Error(err)
 		}
 	})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
+	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	s.url = "http://" + server.Addr().String()
 	return s
 }

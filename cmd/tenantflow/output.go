@@ -16,8 +16,9 @@ const (
 
 // A table is rows under a heading, printed in columns.
 type table struct {
-	head []string // nil: no heading
-	rows [][]string
+	head   []string // nil: no heading
+	rows   [][]string
+	footer []string // lines behind the rows that have no columns
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -43,6 +44,9 @@ func (a *app) show(w io.Writer, value any, draw func() *table) error {
 	}
 	if err := tw.Flush(); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
+	}
+	for _, line := range t.footer {
+		fmt.Fprintln(w, line)
 	}
 	return nil
 }

@@ -63,13 +63,15 @@ type Companies interface {
 	Subscription(ctx context.Context, company string) (postgres.CompanySubscription, error)
 }
 
-// Stores are what an API answers from. All are needed.
+// Stores are what an API answers from. All but Analytics are needed.
 type Stores struct {
 	Subscriptions Subscriptions
 	Quotas        Quotas
 	Reservations  Reservations
 	Configs       Configs
 	Companies     Companies
+	// Analytics analyses what companies use. nil: this process has no address of ClickHouse, and such requests are answered 503.
+	Analytics Analytics
 	// Rules judge and price changes of tier: the same ones that carry them out.
 	Rules *tenant.Rules
 	// ReserveAnyway has reservations granted by what counters there are while they are being rebuilt, instead of refused.
@@ -83,6 +85,7 @@ type API struct {
 	now      func() time.Time
 	stores   atomic.Pointer[stores]
 	inFlight *shares
+	analyses chan struct{} // a place for each analysis under way
 	troubles *logs.Troubles
 
 	reserved *prometheus.CounterVec // reservations by outcome
@@ -111,7 +114,7 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 
 // NewAPI makes the /v1 interface. With tokens it answers callers that have one; nil: only peers on a loopback address.
 func NewAPI(tokens *token.File, log *slog.Logger) *API {
-	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(), troubles: logs.NewTroubles(log), reserved: newReservationMetric()}
+	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(), analyses: make(chan struct{}, maxAnalyses), troubles: logs.NewTroubles(log), reserved: newReservationMetric()}
 }
 
 // Attach gives it what it answers from, while it serves.
@@ -148,6 +151,9 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/config", read, a.handle("company_id", a.companyConfig)},
 		{"/v1/companies/{company_id}/subscription", read, a.handle("company_id", a.companySubscription)},
 		{"/v1/companies/{company_id}/subscription/preview", read, a.handle("company_id", a.preview, "new_tier", "at")},
+		{"/v1/companies/{company_id}/revenue", read, a.handle("company_id", a.revenue, "months")},
+		{"/v1/companies/{company_id}/upsell", read, a.handle("company_id", a.analyse(upsell))},
+		{"/v1/companies/{company_id}/churn-risk", read, a.handle("company_id", a.analyse(churnRisk))},
 		{"/v1/operations", read, a.admit(token.Read, a.report)},
 	}
 }

@@ -3,13 +3,14 @@ package service
 import (
 	"context"
 
+	"tenantflow/internal/analytics"
 	"tenantflow/internal/config"
 	"tenantflow/internal/httpapi"
 )
 
 // runAPI answers /v1 until ctx ends.
 func runAPI(ctx context.Context, r *Running) error {
-	rules, _, err := Rules(r.Config)
+	rules, tiers, err := Rules(r.Config)
 	if err != nil {
 		return err
 	}
@@ -19,7 +20,16 @@ func runAPI(ctx context.Context, r *Running) error {
 	}
 	defer done()
 	tenants, api := &r.service.tenants, r.service.api
-	api.Attach(httpapi.Stores{Subscriptions: tenants.directory, Quotas: tenants.counters, Reservations: tenants.counters, ReserveAnyway: r.Config.ReserveWhileRebuilding == config.GrantReservations, Configs: tenants.directory, Companies: tenants.postgres, Rules: rules})
+	stores := httpapi.Stores{Subscriptions: tenants.directory, Quotas: tenants.counters, Reservations: tenants.counters, ReserveAnyway: r.Config.ReserveWhileRebuilding == config.GrantReservations, Configs: tenants.directory, Companies: tenants.postgres, Rules: rules}
+	if r.Config.ClickHouseDSN != "" {
+		usage, err := OpenUsage(r.Config)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = usage.Close() }() // nothing is written with it
+		stores.Analytics = analytics.New(tenants.postgres, usage, tiers)
+	}
+	api.Attach(stores)
 	defer api.Detach()
 	r.Ready()
 	<-ctx.Done()

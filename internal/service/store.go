@@ -10,6 +10,7 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
 	"tenantflow/events"
+	"tenantflow/internal/analytics"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/config"
 	"tenantflow/internal/tenant"
@@ -52,6 +53,15 @@ func openClickHouse(ctx context.Context, cfg *config.Config, log *slog.Logger, w
 		err = errors.Join(err, errors.New("are the address and the password right, and has `tenantflow migrate` been run?"))
 	}
 	return opened(store, err)
+}
+
+// OpenUsage makes what reads the totals of usage for analyses. It does not connect yet.
+func OpenUsage(cfg *config.Config) (*analytics.Usage, error) {
+	options, err := cfg.ClickHouseOptions()
+	if err != nil {
+		return nil, config.Invalidf("reading %sCLICKHOUSE_DSN: %w", config.Prefix, err)
+	}
+	return opened(analytics.OpenUsage(options))
 }
 
 // OpenPostgres opens the tables of companies. timeout bounds each look-up; 0: as the service does it.

@@ -64,6 +64,12 @@ func (c *Catalogue) Upgrade(cur Current, newTier string, at time.Time) (Change, 
 	return change(cur, to, at), nil
 }
 
+// IsUpgrade reports whether there is an upgrade from one tier to another.
+func (c *Catalogue) IsUpgrade(from, to string) bool {
+	_, held, place, err := c.between(from, to)
+	return err == nil && place > held
+}
+
 // Downgrade returns the tier that a downgrade leads to: an earlier one of the catalogue, or any from a tier that has left it. It says
 // nothing about when. The error is a *Refusal.
 func (c *Catalogue) Downgrade(cur Current, newTier string) (Tier, error) {

@@ -24,6 +24,8 @@ var (
 	companySQL string
 	//go:embed queries/members.sql
 	membersSQL string
+	//go:embed queries/users_active.sql
+	usersActiveSQL string
 )
 
 var _ directory.Loader = (*Store)(nil)
@@ -159,6 +161,11 @@ func (s *Store) Company(ctx context.Context, id string) (directory.Company, erro
 // Members returns up to limit users of a company, those that come after the given one, in the order of their ids.
 func (s *Store) Members(ctx context.Context, company, after string, limit int) ([]string, error) {
 	return collect(ctx, s, "list the users of a company", pgx.RowTo[string], membersSQL, company, after, limit)
+}
+
+// ActiveUsers returns those of some users who belong to a company and are not suspended, in any order.
+func (s *Store) ActiveUsers(ctx context.Context, company string, among []string) ([]string, error) {
+	return collect(ctx, s, "list the active users of a company", pgx.RowTo[string], usersActiveSQL, company, among)
 }
 
 // unlistedAgain is how long a tier that is not in the catalogue is not mentioned again.

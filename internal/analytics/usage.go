@@ -1,0 +1,96 @@
+package analytics
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"tenantflow/internal/totals"
+	"tenantflow/sinks/clickhouse"
+)
+
+var (
+	//go:embed queries/daily_use.sql
+	dailyUseSQL string
+	//go:embed queries/monthly_use.sql
+	monthlyUseSQL string
+)
+
+// Usage reads what companies have used from the totals in ClickHouse.
+type Usage struct{ conn driver.Conn }
+
+// OpenUsage makes a Usage. It does not connect yet: a ClickHouse that is away is the trouble of those who ask.
+func OpenUsage(options *chgo.Options) (*Usage, error) {
+	own := totals.Pinned(options)
+	own.Settings["max_threads"] = 2 // a company's rows are few, and inserts need the rest of the server
+	own.Settings["cancel_http_readonly_queries_on_client_close"] = 1
+	conn, err := clickhouse.Connect(own)
+	if err != nil {
+		return nil, err
+	}
+	return &Usage{conn}, nil
+}
+
+// Close closes the connections.
+func (u *Usage) Close() error { return u.conn.Close() }
+
+// Daily returns what the users of a company have used in the days from one to another, which is not included, in any order. Users without an
+// active day are left out.
+func (u *Usage) Daily(ctx context.Context, company string, from, to time.Time) ([]DailyUse, error) {
+	var all []DailyUse
+	var one DailyUse
+	err := u.ask(ctx, dailyUseSQL, "'', toInt64(0), toInt64(0), toInt64(0)", []any{company, day(from), day(to)},
+		[]any{&one.UserID, &one.ActiveDays, &one.Calls, &one.DataPoints}, func() { all = append(all, one) })
+	if err != nil {
+		return nil, fmt.Errorf("read the daily usage of company %s: %w", company, err)
+	}
+	return all, nil
+}
+
+// Monthly returns the calls of a company's users in the three months before the month that a time is in, in any order. Users without
+// usage in them are left out.
+func (u *Usage) Monthly(ctx context.Context, company string, at time.Time) ([]MonthlyUse, error) {
+	months := [4]string{}
+	for i := range months {
+		months[i] = day(monthOf(at).AddDate(0, i-len(months)+1, 0))
+	}
+	var all []MonthlyUse
+	var one MonthlyUse
+	err := u.ask(ctx, monthlyUseSQL, "'', toInt64(0), toInt64(0), toInt64(0)", []any{company, months[0], months[1], months[2], months[3]},
+		[]any{&one.UserID, &one.TwoMonthsAgo, &one.PreviousMonth, &one.CurrentMonth}, func() { all = append(all, one) })
+	if err != nil {
+		return nil, fmt.Errorf("read the monthly usage of company %s: %w", company, err)
+	}
+	return all, nil
+}
+
+// ask runs a query and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
+func (u *Usage) ask(ctx context.Context, query, end string, args, dest []any, keep func()) error {
+	answer, err := totals.Ask(ctx, u.conn, query, totals.End{Row: end}, args...)
+	if err != nil {
+		return err
+	}
+	for answer.Next(dest...) {
+		keep()
+	}
+	return answer.Close()
+}
+
+// day is a day of UTC as ClickHouse reads it.
+func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
+
+// dayOf is the beginning of the UTC day that a time is in.
+func dayOf(at time.Time) time.Time {
+	y, m, d := at.UTC().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// monthOf is the beginning of the UTC month that a time is in.
+func monthOf(at time.Time) time.Time {
+	y, m, _ := at.UTC().Date()
+	return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
+}

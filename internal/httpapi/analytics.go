@@ -1,0 +1,67 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"tenantflow/internal/analytics"
+	"tenantflow/internal/directory"
+)
+
+// maxAnalyses is how many analyses may be under way at once. It is well below maxShare: while ClickHouse hangs, they must not take the
+// places of requests that don't need it.
+const maxAnalyses = 64
+
+// Analytics answers questions about companies' business, as of a time. Its error is directory.ErrUnknown for a company that is not known.
+// *analytics.Analyst implements it.
+type Analytics interface {
+	// Upsell lists users who need a larger tier.
+	Upsell(ctx context.Context, company string, at time.Time) ([]analytics.Opportunity, error)
+	// ChurnRisk reports which users may leave.
+	ChurnRisk(ctx context.Context, company string, at time.Time) (*analytics.ChurnReport, error)
+	// Revenue reports what a company was charged in a number of months, the present one included.
+	Revenue(ctx context.Context, company string, months int, at time.Time) (*analytics.Revenue, error)
+}
+
+// upsell answers GET /v1/companies/{company_id}/upsell.
+func upsell(ctx context.Context, from Analytics, q request, now time.Time) (any, error) {
+	return from.Upsell(ctx, q.id, now)
+}
+
+// churnRisk answers GET /v1/companies/{company_id}/churn-risk.
+func churnRisk(ctx context.Context, from Analytics, q request, now time.Time) (any, error) {
+	return from.ChurnRisk(ctx, q.id, now)
+}
+
+// analyse makes the endpoint of an analysis: it answers with what ask returns, as JSON.
+func (a *API) analyse(ask func(ctx context.Context, from Analytics, q request, now time.Time) (any, error)) endpoint {
+	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
+		if !q.grant.Allows(q.id) {
+			noCompany(w, r)
+			return nil
+		}
+		if q.from.Analytics == nil {
+			WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: "analyses need ClickHouse, and this process has no address of it: TENANTFLOW_CLICKHOUSE_DSN is not set"})
+			return nil
+		}
+		select {
+		case a.analyses <- struct{}{}:
+			defer func() { <-a.analyses }()
+		default:
+			w.Header().Set("Retry-After", retryAfter)
+			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many analyses are under way"})
+			return nil
+		}
+		answer, err := ask(ctx, q.from.Analytics, q, a.now())
+		switch {
+		case errors.Is(err, directory.ErrUnknown):
+			noCompany(w, r)
+			return nil
+		case err != nil:
+			return err
+		}
+		return answerJSON(w, answer)
+	}
+}
