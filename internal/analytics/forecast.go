@@ -30,6 +30,11 @@ type ForecastMonth struct {
 	High    Money `json:"high"`
 }
 
+// charged takes in what was charged in the month already, which is not over: it will not be less.
+func (m *ForecastMonth) charged(already Money) {
+	m.Revenue, m.Low, m.High = max(m.Revenue, already), max(m.Low, already), max(m.High, already)
+}
+
 // ForecastOf forecasts from the charged revenue of whole months, one after the other, up to the one before next. Under ForecastMinimum of
 // them there is no forecast, and the reason says so.
 //

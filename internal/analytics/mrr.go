@@ -9,7 +9,7 @@ import (
 type Effect struct {
 	At    time.Time
 	Event string // as in subscription_events
-	Tier  string // that the company has from then on
+	Tier  string // that the company has from then on; of a cancellation, an expiry and a closing: the one that ended
 	// PriceMinor is the price of a month of that tier. Nil: the row is of before it was recorded, and the catalogue's is taken.
 	PriceMinor *Money
 	Reinstated bool // the event has brought back what an expiry had ended

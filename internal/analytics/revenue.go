@@ -131,6 +131,13 @@ func RevenueOf(facts *RevenueFacts, months int, now time.Time) *Revenue {
 		history = append(history, byMonth[month])
 	}
 	r.Forecast, r.ForecastReason = ForecastOf(history, present)
+	switch {
+	case r.Forecast == nil:
+	case r.MRRMovements[months-1].End == 0:
+		r.Forecast, r.ForecastReason = nil, "the company pays nothing a month now"
+	default:
+		r.Forecast.Months[0].charged(byMonth[present])
+	}
 	return r
 }
 
@@ -213,11 +220,12 @@ func everyMonth(byMonth map[Month]Money, usage []MonthUsage, first, present Mont
 
 // distribution adds the months up by tier, the highest revenue first.
 func distribution(months []TierMonth, total Money) []TierShare {
-	all := []TierShare{}
+	all, places := []TierShare{}, map[string]int{} // usage may name any number of tiers
 	for _, m := range months {
-		i := slices.IndexFunc(all, func(t TierShare) bool { return t.Tier == m.Tier })
-		if i < 0 {
+		i, seen := places[m.Tier]
+		if !seen {
 			i = len(all)
+			places[m.Tier] = i
 			all = append(all, TierShare{Tier: m.Tier})
 		}
 		all[i].Revenue += m.Revenue
