@@ -59,6 +59,10 @@ chaos: ## kill, freeze and cut everything at random, and judge the result
 verify-live: ## verify 40 times while the whole service is killed 20 times: nothing may be found (half an hour)
 	TENANTFLOW_TEST_VERIFY_RUNS=20 go test -timeout 40m -count 1 -v -run TestVerify_KilledServiceHasNoFinding ./cmd/tenantflow
 
+.PHONY: reserve
+reserve: ## 64 callers reserve for 1,000 users at their limits while service and store are killed: never one beyond (three minutes)
+	TENANTFLOW_TEST_RESERVING_USERS=1000 TENANTFLOW_TEST_RESERVATION_KILLS=10 go test -timeout 30m -count 1 -v -run TestReservation_KillsGrantNothingBeyondTheLimit ./consumers
+
 .PHONY: trouble
 trouble: ## everything that may happen to a store happens to a running service, and nothing is lost (over two hours; TROUBLE_ROUNDS=20 times each)
 	TENANTFLOW_TEST_TROUBLE_ROUNDS=$(TROUBLE_ROUNDS) TENANTFLOW_TEST_TROUBLE_SECONDS=15 go test -timeout 4h -count 1 -v -run TestRun_NothingIsLostInTrouble ./cmd/tenantflow

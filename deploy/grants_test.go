@@ -227,7 +227,7 @@ func TestGrants_AreWhatStatementsNeed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(string(text), "%s") {
+			if strings.Contains(string(text), "%s.") {
 				continue // about a company's own schema, which belongs to the service
 			}
 			name := strings.TrimSuffix(filepath.Base(file), ".sql")
@@ -238,7 +238,14 @@ func TestGrants_AreWhatStatementsNeed(t *testing.T) {
 			call := "EXPLAIN EXECUTE " + pgx.Identifier{name}.Sanitize()
 			var values []string
 			for _, oid := range statement.ParamOIDs {
-				values = append(values, map[bool]string{true: "'acme'", false: "NULL"}[oid == pgtype.TextOID]) // the planner calls functions that take an id
+				value := "NULL"
+				switch oid {
+				case pgtype.TextOID:
+					value = "'acme'" // the planner calls functions that take an id
+				case pgtype.BoolOID:
+					value = "true" // the planner drops what is read only where an unknown condition holds, and with it the right to read it
+				}
+				values = append(values, value)
 			}
 			if len(values) > 0 {
 				call += "(" + strings.Join(values, ", ") + ")"

@@ -117,10 +117,10 @@ func (e *Envelope) CheckYear() error {
 	switch {
 	case inRange(e.Time):
 		return nil
-	case e.Time.UTC().Year() < firstYear:
+	case e.Time.UTC().Year() < FirstYear:
 		reason = TimestampTooOld
 	}
-	return Reject(reason, "time lies in the year %d; the years %d to %d are taken", e.Time.UTC().Year(), firstYear, lastYear)
+	return Reject(reason, "time lies in the year %d; the years %d to %d are taken", e.Time.UTC().Year(), FirstYear, LastYear)
 }
 
 // CheckData holds data alone against the schema of a type. The error is a *Rejection: unknown_type, malformed_envelope for
@@ -263,7 +263,7 @@ func compileSchema(eventType string) (*jsonschema.Schema, error) {
 
 var (
 	errNoTimestamp = errors.New("no RFC 3339 timestamp")
-	errFarTime     = fmt.Errorf("not in the years %d to %d", firstYear, lastYear)
+	errFarTime     = fmt.Errorf("not in the years %d to %d", FirstYear, LastYear)
 )
 
 func checkDateTime(value any) error {

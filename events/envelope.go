@@ -290,6 +290,9 @@ func isStructured(contentType []byte) bool {
 	return bytes.EqualFold(bytes.TrimSpace(name), []byte(contentTypeStructured))
 }
 
+// ValidAttribute reports whether s may be an attribute of a CloudEvent: UTF-8 without control characters and noncharacters.
+func ValidAttribute(s string) bool { return validAttribute(s) }
+
 // validAttribute reports whether a text may be the value of a CloudEvents attribute: UTF-8 without control characters
 // (U+0000-001F, U+007F-009F) and without noncharacters.
 func validAttribute[T string | []byte](s T) bool {

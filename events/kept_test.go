@@ -142,7 +142,7 @@ const goodUsage = `{"company_id":"acme","user_id":"u","subscription_tier":"pro",
 // A threshold event has the time of the usage that reached it.
 func TestUsage_TimeOfNoYearIsRefused(t *testing.T) {
 	t.Parallel()
-	if firstSecond != time.Date(firstYear, 1, 1, 0, 0, 0, 0, time.UTC).Unix() || endSecond != time.Date(lastYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Unix() {
+	if firstSecond != time.Date(FirstYear, 1, 1, 0, 0, 0, 0, time.UTC).Unix() || endSecond != time.Date(LastYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Unix() {
 		t.Error("the bounds are not those of the years")
 	}
 	d := NewUsageDecoder(UsageLimits{})

@@ -36,7 +36,7 @@ func IsDue(eventType string) bool {
 }
 
 // limitNames are the limits that may be overridden: those whose values the schema of the event describes.
-var limitNames = []string{"daily_api_calls", "max_users", "retention_days", "storage_mb"} //nolint:gochecknoglobals // a constant table
+var limitNames = []string{"daily_api_calls", "daily_data_points", "max_users", "retention_days", "storage_mb"} //nolint:gochecknoglobals // a constant table
 
 func (o object) limitsOverridden(company string, at time.Time) *LimitsOverridden {
 	p := &LimitsOverridden{CompanyID: company, Reason: o.text("reason")}

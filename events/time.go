@@ -62,15 +62,18 @@ func parseRFC3339(s []byte) (sec int64, nsec uint32, ok bool) {
 	return 0, 0, false
 }
 
-// firstYear and lastYear bound the time of every event and every time in the data of company and subscription events, in UTC. Offsets and a period's length added to a time
+// FirstYear and LastYear bound the time of every event and every time in the data of company and subscription events, in UTC. Offsets and a period's length added to a time
 // between them give years of four digits, which is all that RFC 3339 can write.
 const (
-	firstYear = 2000
-	lastYear  = 9998
+	FirstYear = 2000
+	LastYear  = 9998
 
-	firstSecond = 946_684_800     // of firstYear, since the Unix epoch
-	endSecond   = 253_370_764_800 // of the year after lastYear
+	firstSecond = 946_684_800     // of FirstYear, since the Unix epoch
+	endSecond   = 253_370_764_800 // of the year after LastYear
 )
+
+// ValidTime reports whether a time may stand in an event: it lies in the years FirstYear to LastYear, in UTC.
+func ValidTime(t time.Time) bool { return inRange(t) }
 
 // inRange reports whether a time lies in the years that this service keeps.
 func inRange(t time.Time) bool {

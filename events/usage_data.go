@@ -249,6 +249,12 @@ func isName(s []byte) bool {
 	return true
 }
 
+// ValidTier reports whether s is the name of a tier: [a-z0-9_-]{1,20}.
+func ValidTier(s string) bool { return isTier([]byte(s)) }
+
+// ValidMonth reports whether s is a billing_period: YYYY-MM.
+func ValidMonth(s string) bool { return isMonth([]byte(s)) }
+
 // isTier is the pattern [a-z0-9_-]{1,20} of subscription_tier.
 func isTier(s []byte) bool {
 	if len(s) > 20 || len(s) == 0 {

@@ -67,7 +67,7 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Brokers) == 0 {
 		bad("Brokers is empty: give at least one HOST:PORT")
 	}
-	if c.Source == "" || !attribute(c.Source) {
+	if c.Source == "" || !events.ValidAttribute(c.Source) {
 		bad("Source is %q: give a name such as /data-bridge/eu-1, UTF-8 without control characters", c.Source)
 	}
 	if c.Topic == "" {

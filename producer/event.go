@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -95,19 +94,19 @@ func (e *Event) check() error {
 	const id, text = "1 to 50 of A-Z a-z 0-9 _ -", "valid UTF-8, and not empty"
 	wrong := func(field, value, want string) error { return &FieldError{field, value, want} }
 	switch {
-	case !attribute(e.ID):
+	case !events.ValidAttribute(e.ID):
 		return wrong("id", e.ID, "UTF-8 without control characters; leave it empty to get one")
-	case !attribute(e.TraceParent):
+	case !events.ValidAttribute(e.TraceParent):
 		return wrong("traceparent", e.TraceParent, "UTF-8 without control characters")
-	case !attribute(e.TraceState):
+	case !events.ValidAttribute(e.TraceState):
 		return wrong("tracestate", e.TraceState, "UTF-8 without control characters")
-	case !years(e.Time):
+	case !events.ValidTime(e.Time):
 		return wrong("time", e.Time.String(), "a year from 2000 to 9998")
 	case !events.ValidID(e.CompanyID):
 		return wrong("company_id", e.CompanyID, id)
 	case !events.ValidID(e.UserID):
 		return wrong("user_id", e.UserID, id)
-	case !tier(e.Tier):
+	case !events.ValidTier(e.Tier):
 		return wrong("subscription_tier", e.Tier, "1 to 20 of a-z 0-9 _ -")
 	case e.Service == "" || !utf8.ValidString(e.Service):
 		return wrong("service_name", e.Service, text)
@@ -115,9 +114,9 @@ func (e *Event) check() error {
 		return wrong("api_endpoint", e.Endpoint, text)
 	case e.ProcessingTime < 0:
 		return wrong("processing_time_ms", e.ProcessingTime.String(), "0 or more")
-	case !e.Timestamp.IsZero() && !years(e.Timestamp):
+	case !e.Timestamp.IsZero() && !events.ValidTime(e.Timestamp):
 		return wrong("timestamp", e.Timestamp.String(), "a year from 2000 to 9998, or none for the event's time")
-	case e.BillingPeriod != "" && !month(e.BillingPeriod):
+	case e.BillingPeriod != "" && !events.ValidMonth(e.BillingPeriod):
 		return wrong("billing_period", e.BillingPeriod, "a month as YYYY-MM, or none for that of the timestamp")
 	case e.Revenue != "" && !amount(e.Revenue):
 		return wrong("revenue_attributed", e.Revenue, "a decimal of 0 or more such as 0.0012, at most 12 digits before the point and 6 behind it")
@@ -156,38 +155,6 @@ func milliseconds(d time.Duration) json.Number {
 		micros++
 	}
 	return json.Number(fmt.Sprintf("%d.%03d", micros/1000, micros%1000))
-}
-
-// attribute reports whether s may be an attribute of a CloudEvent.
-func attribute(s string) bool {
-	if !utf8.ValidString(s) {
-		return false
-	}
-	for _, r := range s {
-		if unicode.IsControl(r) || r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe {
-			return false
-		}
-	}
-	return true
-}
-
-func years(t time.Time) bool { return t.UTC().Year() >= 2000 && t.UTC().Year() <= 9998 }
-
-func tier(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return len(s) >= 1 && len(s) <= 20
-}
-
-func month(s string) bool {
-	if len(s) != 7 || s[4] != '-' {
-		return false
-	}
-	m := s[5:]
-	return digits(s[:4]) && digits(m) && m >= "01" && m <= "12"
 }
 
 // amount is the pattern of revenue_attributed: ^[0-9]{1,12}(\.[0-9]{1,6}0*)?$

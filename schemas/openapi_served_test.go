@@ -121,6 +121,22 @@ func (p *platform) Upsell(ctx context.Context, company string, _ time.Time) ([]a
 		{UserID: "u-1", ActiveDays: 30, Calls: 24_001, DataPoints: 7}, {UserID: "u-2", ActiveDays: 3, Calls: 150_000}, {UserID: "u-3", ActiveDays: 1, Calls: 1}}), nil
 }
 
+func (p *platform) Revenue(ctx context.Context, company string, months int, at time.Time) (*analytics.Revenue, error) {
+	s, err := p.Subscription(ctx, company)
+	if err != nil {
+		return nil, err
+	}
+	present := analytics.MonthOf(at)
+	facts := &analytics.RevenueFacts{CompanyID: company, Currency: "USD", Since: at, Usage: []analytics.MonthUsage{{Month: present, Tier: s.Tier, ActiveUsers: 1, Calls: 2}, {Month: present, ActiveUsers: 1, Calls: 2}}}
+	for ago := range analytics.Month(6) {
+		if s.PriceMinor > 0 { // there is no forecast of others
+			facts.Charges = append(facts.Charges, analytics.Charge{Month: present - ago, Tier: s.Tier, Currency: "USD", AmountMinor: analytics.Money(s.PriceMinor)},
+				analytics.Charge{Month: present - ago, Tier: s.Tier, Currency: "EUR", AmountMinor: 1})
+		}
+	}
+	return analytics.RevenueOf(facts, months, at), nil
+}
+
 func (p *platform) ChurnRisk(ctx context.Context, company string, at time.Time) (*analytics.ChurnReport, error) {
 	s, err := p.Subscription(ctx, company)
 	if err != nil {

@@ -231,7 +231,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 			targets = nil
 			for _, company := range append(slices.Collect(maps.Keys(open.companies)), "nobody", "c%20x", strings.Repeat("a", 51)) {
 				target := strings.Replace(path, "{company_id}", company, 1)
-				for _, query := range []string{"", "?new_tier=free", "?new_tier=pro", "?new_tier=enterprise&at=2026-11-23T12:00:00Z", "?new_tier=gold", "?new_tier=pro&at=x", "?x=1", "?at&at"} {
+				for _, query := range []string{"", "?new_tier=free", "?new_tier=pro", "?new_tier=enterprise&at=2026-11-23T12:00:00Z", "?new_tier=gold", "?new_tier=pro&at=x", "?months=3", "?months=37", "?x=1", "?at&at"} {
 					targets = append(targets, target+query)
 				}
 			}

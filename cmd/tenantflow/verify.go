@@ -232,6 +232,8 @@ func remarks(r *verify.Report) []string {
 	if r.Results.Events > 0 {
 		lines = append(lines, fmt.Sprintf("%d results of %d events in the inbox were looked for among %d records", r.Results.Looked, r.Results.Events, r.Results.Records))
 	}
+	say(r.Results.Voids, "%d voids that were decided were looked for among the rows")
+	say(r.Results.YoungVoids, "%d voids were published just now, and may not be stored yet: not judged")
 	say(r.Results.TooOld, "%d results are older than what their topics hold: not judged")
 	if b := r.Books; b.Companies > 0 {
 		lines = append(lines, fmt.Sprintf("%d companies: their audit logs, %d transactions, %d payments and %d users were looked at", b.Companies, b.Transactions, b.Payments, b.Users))

@@ -295,7 +295,7 @@ func TestAnalyst_NoProfileCutsAnswers(t *testing.T) {
 	}
 }
 
-// Both queries find a company's rows by the key of the table, and don't read those of others.
+// All queries find a company's rows by the key of the table, and don't read those of others.
 func TestUsage_ReadsByTheKey(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -308,6 +308,7 @@ func TestUsage_ReadsByTheKey(t *testing.T) {
 	text := func(days int) string { return "'" + day.AddDate(0, 0, days).Format(time.DateOnly) + "'" }
 	for name, query := range map[string]string{
 		"daily":   strings.NewReplacer("$1", "'c-03000'", "$2", text(-1), "$3", text(1)).Replace(dailyUseSQL),
+		"revenue": strings.NewReplacer("$1", "'c-03000'", "$2", text(-1), "$3", text(1)).Replace(revenueUsageSQL),
 		"monthly": strings.NewReplacer("$1", "'c-03000'", "$2", text(-2), "$3", text(-1), "$4", text(0), "$5", text(1)).Replace(monthlyUseSQL),
 	} {
 		rows, err := f.Conn.Query(t.Context(), "EXPLAIN indexes = 1 "+query)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The time of both analyses of a company among 200 with 25 users each that have used something on every day of a year, which is 1.8 million
+// The time of the analyses of a company among 200 with 25 users each that have used something on every day of a year, which is 1.8 million
 // daily totals: how many milliseconds 95 % of them stay below.
 //
 //	go test ./internal/analytics -run '^$' -bench ACompany -benchtime 400x
@@ -19,6 +19,9 @@ func BenchmarkAnalyst_ACompany(b *testing.B) {
 		fmt.Sprintf("INSERT INTO companies (company_id, name, billing_email) SELECT 'c-' || c, 'C', 'c@x' FROM generate_series(0, %d) AS c", companies-1),
 		fmt.Sprintf("INSERT INTO subscriptions (company_id, tier, period_start) SELECT 'c-' || c, 'free', date_trunc('month', now()) FROM generate_series(0, %d) AS c", companies-1),
 		fmt.Sprintf("INSERT INTO user_directory (user_id, company_id) SELECT 'u-' || c || '-' || u, 'c-' || c FROM generate_series(0, %d) AS c, generate_series(0, %d) AS u", companies-1, users-1))
+	f.exec(b, fmt.Sprintf(`INSERT INTO billing_transactions (transaction_id, company_id, transaction_type, new_tier, amount_minor, currency, lines, period_start, created_at)
+			SELECT 't-' || c || '-' || m, 'c-' || c, 'renewal', 'pro', 4900 + m, 'USD', '[]', now() - m * interval '1 month', now() - m * interval '1 month' FROM generate_series(0, %d) AS c, generate_series(0, 23) AS m`, companies-1),
+		`INSERT INTO subscription_events (company_id, event, event_time, data) SELECT company_id, 'subscription.renewed', created_at, '{"tier": "pro", "price_minor": 4900}' FROM billing_transactions`)
 	at := time.Now()
 	for from := 0; from < days; from += 73 {
 		if err := f.Conn.Exec(b.Context(), `INSERT INTO usage_daily_store (company_id, user_id, subscription_tier, day, api_calls, data_points, revenue, last_activity)
@@ -32,6 +35,10 @@ func BenchmarkAnalyst_ACompany(b *testing.B) {
 		"upsell": func(ctx context.Context, company string) (int, error) {
 			found, err := f.Upsell(ctx, company, at)
 			return len(found), err
+		},
+		"revenue": func(ctx context.Context, company string) (int, error) {
+			_, err := f.Revenue(ctx, company, DefaultMonths, at)
+			return 0, err
 		},
 		"churn": func(ctx context.Context, company string) (int, error) {
 			report, err := f.ChurnRisk(ctx, company, at)

@@ -27,6 +27,8 @@ type Analytics interface {
 	Upsell(ctx context.Context, company string, at time.Time) ([]analytics.Opportunity, error)
 	// ChurnRisk reports which users may leave.
 	ChurnRisk(ctx context.Context, company string, at time.Time) (*analytics.ChurnReport, error)
+	// Revenue reports what a company was charged in a number of months, the present one included.
+	Revenue(ctx context.Context, company string, months int, at time.Time) (*analytics.Revenue, error)
 }
 
 // upsell answers GET /v1/companies/{company_id}/upsell.

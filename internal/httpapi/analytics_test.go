@@ -111,6 +111,11 @@ func (a *analyst) Upsell(context.Context, string, time.Time) ([]analytics.Opport
 	return []analytics.Opportunity{}, nil
 }
 
+func (a *analyst) Revenue(context.Context, string, int, time.Time) (*analytics.Revenue, error) {
+	a.asked.Add(1)
+	return &analytics.Revenue{}, nil
+}
+
 func (a *analyst) ChurnRisk(context.Context, string, time.Time) (*analytics.ChurnReport, error) {
 	a.asked.Add(1)
 	return &analytics.ChurnReport{}, nil

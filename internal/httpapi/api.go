@@ -151,6 +151,7 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/config", read, a.handle("company_id", a.companyConfig)},
 		{"/v1/companies/{company_id}/subscription", read, a.handle("company_id", a.companySubscription)},
 		{"/v1/companies/{company_id}/subscription/preview", read, a.handle("company_id", a.preview, "new_tier", "at")},
+		{"/v1/companies/{company_id}/revenue", read, a.handle("company_id", a.revenue, "months")},
 		{"/v1/companies/{company_id}/upsell", read, a.handle("company_id", a.analyse(upsell))},
 		{"/v1/companies/{company_id}/churn-risk", read, a.handle("company_id", a.analyse(churnRisk))},
 		{"/v1/operations", read, a.admit(token.Read, a.report)},

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"time"
 
+	"tenantflow/events"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
@@ -18,11 +18,6 @@ const (
 	companyClosed = "company_closed"
 	invalidPeriod = "invalid_period"
 )
-
-// The years that a preview is made for are those of events: what begins in the last one ends in a year of four digits.
-const firstYear, lastYear = 2000, 9998
-
-var tierName = regexp.MustCompile(`^[a-z0-9_-]{1,20}$`)
 
 // preview answers GET /v1/companies/{company_id}/subscription/preview: what a request for another tier would do at a time. The rules
 // that carry it out decide it, in the state that they would see then.
@@ -54,7 +49,7 @@ func (a *API) previewOf(query map[string]string) (newTier string, at time.Time, 
 	switch {
 	case !given:
 		return "", at, "new_tier is needed: the tier to change to"
-	case !tierName.MatchString(newTier):
+	case !events.ValidTier(newTier):
 		return "", at, "new_tier is not 1 to 20 of a-z, 0-9, '_' and '-'"
 	}
 	text, given := query["at"]
@@ -65,8 +60,8 @@ func (a *API) previewOf(query map[string]string) (newTier string, at time.Time, 
 	if err != nil {
 		return "", at, "at is not a time like 2026-11-23T12:00:00Z (RFC 3339; a + in it is written %2B)"
 	}
-	if year := at.UTC().Year(); year < firstYear || year > lastYear {
-		return "", at, fmt.Sprintf("at is not a time of the years %d to %d", firstYear, lastYear)
+	if !events.ValidTime(at) { // what begins in the last year ends in one of four digits
+		return "", at, fmt.Sprintf("at is not a time of the years %d to %d", events.FirstYear, events.LastYear)
 	}
 	return newTier, at, ""
 }
@@ -117,7 +112,7 @@ func previewChange(rules *tenant.Rules, s postgres.CompanySubscription, newTier 
 		answer.UsersSuspended = max(0, s.ActiveUsers+s.SuspendedUsers-int64(room))
 	}
 	for _, c := range []*changeAnswer{&answer.changeAnswer, answer.Immediate} {
-		if c != nil && max(c.EffectiveDate.UTC().Year(), c.BillingAdjustment.PeriodEnd.UTC().Year()) > lastYear+1 {
+		if c != nil && max(c.EffectiveDate.UTC().Year(), c.BillingAdjustment.PeriodEnd.UTC().Year()) > events.LastYear+1 {
 			return nil, &tier.Refusal{Code: invalidPeriod, Message: "the period would end beyond the year 9999"}
 		}
 	}

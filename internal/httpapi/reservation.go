@@ -190,12 +190,12 @@ func (a *API) reserve(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		WriteProblem(w, r, Problem{Status: http.StatusForbidden, Code: reason, Detail: "the user may not use the service"})
 		return nil
 	}
-	limit := s.Limits.DailyAPICalls
-	if limit == tier.Unlimited {
+	limit, points := s.Limits.DailyAPICalls, s.Limits.DataPoints()
+	if limit == tier.Unlimited && points == tier.Unlimited {
 		a.reserveUnlimited(ctx, w, q, asked)
 		return nil
 	}
-	asked.CallLimit, asked.PointsLimit = int64(limit), -1 // no tier limits data points
+	asked.CallLimit, asked.PointsLimit = int64(limit), int64(points) // both say unlimited by -1
 	got, rebuilding, err := q.from.Reservations.Reserve(ctx, asked, q.from.ReserveAnyway)
 	var unsure *dragonfly.RebuildingError
 	switch {
@@ -220,10 +220,14 @@ func (a *API) reserve(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		o.time("expires_at", got.Expires)
 		o.integer("current_usage", got.Counted.APICalls)
 		o.integer("held", got.Held.APICalls)
-		o.integer("daily_limit", int64(limit))
-		o.integer("remaining", max(0, int64(limit)-got.Counted.APICalls-got.Held.APICalls))
+		o.limit("daily_limit", limit)
+		o.limit("remaining", left(limit, got.Counted.APICalls, got.Held.APICalls))
 		o.integer("data_points", got.Counted.DataPoints)
 		o.integer("held_data_points", got.Held.DataPoints)
+		if points != tier.Unlimited {
+			o.limit("daily_data_points", points)
+			o.limit("remaining_data_points", left(points, got.Counted.DataPoints, got.Held.DataPoints))
+		}
 		o.text("user_id", s.UserID)
 		o.time("reset_time", reset)
 		if rebuilding {
@@ -243,9 +247,27 @@ func (a *API) reserve(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		a.reserved.WithLabelValues(outcomeExceeded).Inc()
 		retryAt(w, got, reset)
 		WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Code: quotaExceeded,
-			Detail: fmt.Sprintf("of %d calls a day %d are counted and %d held: no room for %d", int64(limit), got.Counted.APICalls, got.Held.APICalls, asked.Calls)})
+			Detail: cmp.Or(noRoom("calls", limit, got.Counted.APICalls, got.Held.APICalls, asked.Calls),
+				noRoom("data points", points, got.Counted.DataPoints, got.Held.DataPoints, asked.DataPoints),
+				"there was no room; some has become free just now")})
 	}
 	return nil
+}
+
+// left is what a limit leaves, of which some is counted and some held.
+func left(limit tier.Limit, counted, held int64) tier.Limit {
+	if limit == tier.Unlimited {
+		return limit
+	}
+	return max(0, limit-tier.Limit(counted)-tier.Limit(held))
+}
+
+// noRoom says by how much a limit is too low for what is asked for; "": it is not.
+func noRoom(what string, limit tier.Limit, counted, held, asked int64) string {
+	if limit == tier.Unlimited || counted+held+asked <= int64(limit) {
+		return ""
+	}
+	return fmt.Sprintf("of %d %s a day %d are counted and %d held: no room for %d", int64(limit), what, counted, held, asked)
 }
 
 // reserveUnlimited grants without a hold. The answer does not depend on the store of the counters, and does not wait for one that is silent: callers

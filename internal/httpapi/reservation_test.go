@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"tenantflow/internal/tier"
 	"tenantflow/sinks/dragonfly"
 )
 
@@ -263,6 +265,43 @@ func TestReservation_UnlimitedDoesNotWaitForASilentStore(t *testing.T) {
 	a := f.ask("/v1/users/u-enterprise/reservations", post(`{"reservation_id":"r-1"}`))
 	if a.status != http.StatusCreated || a.json["current_usage"] != nil || a.json["data_points"] != nil || s.waits > unlimitedWait {
 		t.Errorf("waited up to %s: %d %s", s.waits, a.status, a.body)
+	}
+}
+
+// Data points may have a limit, with calls or without.
+func TestReservation_OfDataPoints(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		calls, points tier.Limit
+		answer        dragonfly.Reserved
+		asked         int64
+		want          string // a part
+	}{
+		"both": {1000, 50, atNoon(dragonfly.Granted), 5, `"daily_limit":1000,"remaining":6,"data_points":7,"held_data_points":5,"daily_data_points":50,"remaining_data_points":38,`},
+		"data points alone": {tier.Unlimited, 50, atNoon(dragonfly.Granted), 5,
+			`"daily_limit":"unlimited","remaining":"unlimited","data_points":7,"held_data_points":5,"daily_data_points":50,"remaining_data_points":38,`},
+		"beyond":               {1000, 10, atNoon(dragonfly.Granted), 0, `"remaining_data_points":0,`},
+		"no room for them":     {1000, 50, atNoon(dragonfly.Exceeded), 39, `"of 50 data points a day 7 are counted and 5 held: no room for 39"`},
+		"no room for calls":    {994, 50, atNoon(dragonfly.Exceeded), 39, `"of 994 calls a day 990 are counted and 4 held: no room for 1"`},
+		"room has become free": {1000, 50, atNoon(dragonfly.Exceeded), 1, `"there was no room; some has become free just now"`},
+	} {
+		f := setupAPI(t)
+		s := *f.world.users["u-free"]
+		s.Limits.Set("daily_api_calls", c.calls)
+		s.Limits.Set("daily_data_points", c.points)
+		f.world.users["u-free"] = &s
+		var asked dragonfly.Reservation
+		f.world.reserve = func(r dragonfly.Reservation, _ bool) (dragonfly.Reserved, bool, error) {
+			asked = r
+			return c.answer, false, nil
+		}
+		a := f.ask(freeReservations, post(fmt.Sprintf(`{"reservation_id":"a","data_points":%d}`, c.asked)))
+		if !strings.Contains(a.body, c.want) || asked.CallLimit != int64(c.calls) || asked.PointsLimit != int64(c.points) || asked.DataPoints != c.asked {
+			t.Errorf("%s: asked for %+v, got %s", name, asked, a.body)
+		}
+		if a := f.ask("/v1/users/u-free/quota"); a.json["daily_data_points"] != float64(c.points) {
+			t.Errorf("%s: quota %s", name, a.body)
+		}
 	}
 }
 

@@ -94,6 +94,9 @@ func (a *API) subscription(ctx context.Context, w http.ResponseWriter, _ *http.R
 		o.text("billing_status", s.BillingStatus)
 		o.open("limits")
 		o.limit("daily_api_calls", s.Limits.DailyAPICalls)
+		if s.Limits.DailyDataPoints != nil {
+			o.limit("daily_data_points", *s.Limits.DailyDataPoints)
+		}
 		o.limit("storage_mb", s.Limits.StorageMB)
 		o.limit("max_users", s.Limits.MaxUsers)
 		o.limit("retention_days", s.Limits.RetentionDays)
@@ -144,6 +147,9 @@ func (a *API) quota(ctx context.Context, w http.ResponseWriter, _ *http.Request,
 	if limit != tier.Unlimited {
 		o.integer("daily_limit", int64(limit))
 		o.hundredths("usage_percentage", hundredthsOfPercent(counters.APICalls, int64(limit)))
+	}
+	if points := s.Limits.DataPoints(); points != tier.Unlimited {
+		o.limit("daily_data_points", points)
 	}
 	o.text("user_id", s.UserID)
 	o.text("company_id", s.CompanyID)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tenantflow/events"
+	"tenantflow/internal/analytics"
 	"tenantflow/internal/tenant"
 	"tenantflow/internal/tenantmodel"
 	"tenantflow/internal/tier"
@@ -37,6 +38,9 @@ type ledger struct {
 	suspended bool // the one user
 	// paid are the paid periods in the order in which they began.
 	paid []tenant.Term
+	// history is what is kept of the effects, and paying what the company pays a month from the time of each.
+	history []analytics.Effect
+	paying  []payingFrom
 }
 
 func newLedger(t fataler, rules *tenant.Rules, company string) *ledger {
@@ -291,6 +295,7 @@ func (l *ledger) write(c *tenant.Cause, d *tenant.Decision) {
 		l.belong(c)
 		l.limit(c, d)
 	}
+	l.keep(c, d)
 	if d.Silent {
 		return
 	}

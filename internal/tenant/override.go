@@ -30,9 +30,7 @@ type Overrides []Override
 // the trigger that writes subscriptions.effective_limits.
 func (o Overrides) Over(limits tier.Limits) tier.Limits {
 	for i := range o {
-		if limit := limits.Named(o[i].Limit); limit != nil {
-			*limit = o[i].Value
-		}
+		limits.Set(o[i].Limit, o[i].Value)
 	}
 	return limits
 }
@@ -146,7 +144,8 @@ func (r *Rules) relimit(d *Decision, s *State, next Overrides, data map[string]a
 		before := s.limits(sub)
 		after = next.Over(sub.Limits)
 		for _, name := range tier.LimitNames() {
-			if old, now := *before.Named(name), *after.Named(name); old != now {
+			old, _ := before.Named(name)
+			if now, _ := after.Named(name); old != now {
 				changes[name] = tier.Restriction{Old: old, New: now}
 			}
 		}

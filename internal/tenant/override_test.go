@@ -2,6 +2,7 @@ package tenant_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,10 +56,16 @@ func TestNext_OverridesEndBeforeCompanyEvents(t *testing.T) {
 func TestOverrides_AreOverTheTiersLimits(t *testing.T) {
 	t.Parallel()
 	pro, _ := tier.Default().Tier("pro")
-	all := tenant.Overrides{{Limit: "daily_api_calls", Value: 7}, {Limit: "gold", Value: 1}, {Limit: "max_users", Value: tier.Unlimited}, {Limit: "retention_days", Value: tier.Unlimited},
+	all := tenant.Overrides{{Limit: "daily_api_calls", Value: 7}, {Limit: "daily_data_points", Value: 9}, {Limit: "gold", Value: 1}, {Limit: "max_users", Value: tier.Unlimited}, {Limit: "retention_days", Value: tier.Unlimited},
 		{Limit: "storage_mb", Value: 0}}
-	if got := fmt.Sprint(all.Over(pro.Limits)); got != fmt.Sprintf("{7 0 unlimited unlimited %v}", pro.Features) {
-		t.Errorf("over pro: %s", got)
+	over := all.Over(pro.Limits)
+	for name, want := range map[string]tier.Limit{"daily_api_calls": 7, "daily_data_points": 9, "max_users": tier.Unlimited, "retention_days": tier.Unlimited, "storage_mb": 0} {
+		if got, _ := over.Named(name); got != want {
+			t.Errorf("%s over pro: %s, want %s", name, got, want)
+		}
+	}
+	if !slices.Equal(over.Features, pro.Features) || pro.DataPoints() != tier.Unlimited {
+		t.Errorf("over pro: %v, and pro has become %v", over, pro.Limits)
 	}
 	if got, want := fmt.Sprint(tenant.Overrides(nil).Over(pro.Limits)), fmt.Sprint(pro.Limits); got != want {
 		t.Errorf("none over pro: %s, want %s", got, want)

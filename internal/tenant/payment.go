@@ -106,7 +106,11 @@ func (r *Rules) receivePayment(d *Decision, s *State, next *Subscription, sent t
 			}
 		}
 	}
-	d.note("subscription.payment_recorded", map[string]any{"payment_id": p.PaymentID, "amount_minor": p.AmountMinor, "currency": p.Currency})
+	details := map[string]any{"payment_id": p.PaymentID, "amount_minor": p.AmountMinor, "currency": p.Currency}
+	if reinstated { // what the company pays a month from now on can't be told from the payment
+		details["reinstated"], details["tier"], details["price_minor"] = true, next.Tier, next.PriceMinor
+	}
+	d.note("subscription.payment_recorded", details)
 	d.Outputs = func(w Written) []Output {
 		data := map[string]any{"company_id": s.CompanyID, "payment_id": p.PaymentID, "amount_minor": p.AmountMinor, "currency": p.Currency,
 			"paid_at": stamp(paidAt), "status": next.Status, "reinstated": reinstated}

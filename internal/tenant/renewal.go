@@ -122,7 +122,7 @@ func (s *Subscription) fail(at time.Time) {
 // renewed says which period the company has.
 func (d *Decision) renewed(s *State, next *Subscription, more map[string]any) *Decision {
 	d.note("subscription.renewed", map[string]any{"tier": next.Tier, "period_start": stamp(next.PeriodStart), "period_end": stamp(next.PeriodEnd),
-		"reinstated": more["reinstated"]})
+		"reinstated": more["reinstated"], "price_minor": next.PriceMinor})
 	d.Outputs = func(w Written) []Output {
 		data := map[string]any{"company_id": s.CompanyID, "tier": next.Tier, "period_start": stamp(next.PeriodStart), "period_end": stamp(next.PeriodEnd),
 			"status": next.Status}

@@ -36,7 +36,7 @@ func (r *Rules) upgrade(d *Decision, s *State, next *Subscription, p *events.Upg
 	}
 	d.charge("upgrade", from, change.To.Name, change.Adjustment)
 	d.pay(s, p.Payment, next.PeriodStart)
-	d.note("subscription.upgraded", map[string]any{"from": from, "to": change.To.Name, "amount_minor": change.Adjustment.AmountMinor})
+	d.note("subscription.upgraded", map[string]any{"from": from, "to": change.To.Name, "amount_minor": change.Adjustment.AmountMinor, "price_minor": next.PriceMinor})
 	d.Outputs = func(w Written) []Output {
 		out := []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypeUpgraded, Data: map[string]any{
 			"company_id": s.CompanyID, "upgraded_from": from, "upgraded_to": change.To.Name, "effective_date": stamp(d.At),
@@ -122,7 +122,7 @@ func (r *Rules) fall(d *Decision, s *State, next *Subscription, change tier.Chan
 		return nil, err
 	}
 	d.charge("downgrade", from, change.To.Name, change.Adjustment)
-	d.note("subscription.downgraded", map[string]any{"from": from, "to": change.To.Name, "amount_minor": change.Adjustment.AmountMinor})
+	d.note("subscription.downgraded", map[string]any{"from": from, "to": change.To.Name, "amount_minor": change.Adjustment.AmountMinor, "price_minor": next.PriceMinor})
 	d.Outputs = func(w Written) []Output {
 		out := []Output{{Topic: events.TopicSubscriptionResults, Type: events.TypeDowngraded, Data: map[string]any{
 			"company_id": s.CompanyID, "downgraded_from": from, "downgraded_to": change.To.Name, "effective_date": stamp(d.At),

@@ -55,7 +55,7 @@ func Default() *Catalogue {
 	return c
 }
 
-// Load reads a catalogue from a file in the form of catalogue.json, where only benefits and thresholds may be left out. An empty path
+// Load reads a catalogue from a file in the form of catalogue.json, where only benefits, daily_data_points and thresholds may be left out. An empty path
 // means the built-in catalogue; a file replaces it as a whole. The error names everything that is wrong with the file.
 func Load(path string) (*Catalogue, error) {
 	if path == "" {

@@ -124,6 +124,7 @@ func TestEveryImpossibleValueIsNamed(t *testing.T) {
 		{"price_minor", "4900", "the free tier can't cost 4900"}, {"price_minor", `"4900"`, "price_minor: it must be a whole number, not string"},
 		{"daily_api_calls", "-1", "daily_api_calls: a limit is"}, {"storage_mb", `"much"`, "storage_mb: a limit is"},
 		{"storage_mb", "1000000000000000000", "storage_mb: 1000000000000000000 is more than"},
+		{"daily_data_points", "-1", "daily_data_points: a limit is"}, {"daily_data_points", "1000000000000000000", "daily_data_points: 1000000000000000000 is more than"},
 		{"max_users", "0", "at least one user"}, {"max_users", "null", "max_users: it is missing"},
 		{"retention_days", "0", "retention_days: 0 is not between"}, {"retention_days", `"unlimited"`, "retention_days: it must be a whole number"},
 		{"features_enabled", `["a", "a"]`, `features_enabled: "a" is empty or there twice`}, {"features_enabled", `"a"`, "features_enabled: it must be a list"},

@@ -50,6 +50,9 @@ func (l *Limit) UnmarshalJSON(data []byte) error {
 type Limits struct {
 	// DailyAPICalls is how many calls a user may make in one UTC day.
 	DailyAPICalls Limit `json:"daily_api_calls"`
+	// DailyDataPoints is how many data points a user may use in one UTC day; nil: there is no such limit. Only reservations ask for it.
+	// Copies of these limits share it: Set puts another one in its place.
+	DailyDataPoints *Limit `json:"daily_data_points,omitempty"`
 	// StorageMB is how large the company's schema may be, in MiB.
 	StorageMB Limit `json:"storage_mb"`
 	// MaxUsers is how many users of the company may be active.
@@ -58,4 +61,12 @@ type Limits struct {
 	RetentionDays Limit `json:"retention_days"`
 	// Features are the names of what the company may use, in the catalogue's order.
 	Features []string `json:"features_enabled"`
+}
+
+// DataPoints is how many data points a user may use in one UTC day.
+func (l *Limits) DataPoints() Limit {
+	if l.DailyDataPoints == nil {
+		return Unlimited
+	}
+	return *l.DailyDataPoints
 }

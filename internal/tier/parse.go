@@ -78,7 +78,7 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 	}{
 		{"name", &t.Name}, {"price_minor", &t.PriceMinor},
 		{"daily_api_calls", &t.DailyAPICalls}, {"storage_mb", &t.StorageMB}, {"retention_days", &retention}, {"max_users", &t.MaxUsers},
-		{"thresholds", &t.Thresholds},
+		{"daily_data_points", &t.DailyDataPoints}, {"thresholds", &t.Thresholds},
 		{"features_enabled", &t.Features}, {"benefits", &t.Benefits}, {"support_level", &t.SupportLevel}, {"backup", &t.Backup},
 		{"statement_timeout", &timeout}, {"p95_target", &target},
 	}
@@ -104,7 +104,7 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 			default:
 				say(field.name, "%s", plain(err))
 			}
-		case field.name != "benefits" && field.name != "thresholds":
+		case !slices.Contains([]string{"benefits", "daily_data_points", "thresholds"}, field.name):
 			say(field.name, "it is missing")
 		}
 	}
@@ -119,7 +119,7 @@ func parseTier(fields map[string]json.RawMessage) (t Tier, wrong []string) {
 	for _, l := range []struct {
 		name  string
 		limit Limit
-	}{{"daily_api_calls", t.DailyAPICalls}, {"storage_mb", t.StorageMB}, {"max_users", t.MaxUsers}} {
+	}{{"daily_api_calls", t.DailyAPICalls}, {"storage_mb", t.StorageMB}, {"max_users", t.MaxUsers}, {"daily_data_points", t.DataPoints()}} {
 		want(l.name, l.limit <= maxLimit, `%s is more than %s; write "unlimited"`, l.limit, maxLimit)
 	}
 	if !ok["thresholds"] {

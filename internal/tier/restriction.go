@@ -17,14 +17,14 @@ type Restriction struct {
 // could never be published, and nothing behind it either.
 const maxListed = 10_000
 
-// Restrictions returns what a change of limits takes away, by name: daily_api_calls, storage_mb, retention_days,
-// features_enabled, and users_suspended for the users that the change has suspended. What stays or grows is not in it.
+// Restrictions returns what a change of limits takes away, by name: daily_api_calls, daily_data_points,
+// storage_mb, retention_days, features_enabled, and users_suspended for the users that the change has suspended. What stays or grows is not in it.
 func Restrictions(before, after Limits, suspended []string) map[string]Restriction {
 	restrictions := map[string]Restriction{}
 	for _, l := range []struct {
 		name     string
 		old, new Limit
-	}{{"daily_api_calls", before.DailyAPICalls, after.DailyAPICalls}, {"storage_mb", before.StorageMB, after.StorageMB}, {"retention_days", before.RetentionDays, after.RetentionDays}} {
+	}{{"daily_api_calls", before.DailyAPICalls, after.DailyAPICalls}, {"daily_data_points", before.DataPoints(), after.DataPoints()}, {"storage_mb", before.StorageMB, after.StorageMB}, {"retention_days", before.RetentionDays, after.RetentionDays}} {
 		if l.new != Unlimited && (l.old == Unlimited || l.new < l.old) {
 			restrictions[l.name] = Restriction{Old: l.old, New: l.new}
 		}

@@ -27,6 +27,7 @@ func (p *position) judged() kafka.Range {
 type positions struct {
 	partitions []position // by number
 	now        time.Time  // by ClickHouse's clock, before the positions were read
+	booked     time.Time  // by Postgres' clock, likewise
 	notes      []string
 }
 
@@ -37,6 +38,11 @@ func (v *Verifier) positions(ctx context.Context) (*positions, error) {
 	var err error
 	if at.now, err = v.serverNow(ctx); err != nil {
 		return nil, err
+	}
+	if v.cfg.Tenants != nil {
+		if at.booked, err = v.cfg.Tenants.Now(ctx); err != nil {
+			return nil, err
+		}
 	}
 	all, notes, err := totals.ReadPositions(ctx, v.cfg.Client, v.cfg.Group, v.cfg.Topic)
 	if err != nil {

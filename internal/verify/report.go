@@ -20,6 +20,8 @@ const (
 	DoubledEvent Kind = "doubled_event"
 	// VoidWithoutUsage: a row that takes back usage which is not stored.
 	VoidWithoutUsage Kind = "void_without_usage"
+	// MissingVoid: usage that was taken back, and whose row of sign -1 is not there.
+	MissingVoid Kind = "missing_void"
 	// ForeignRow: a row at a place where the log holds another event, or none.
 	ForeignRow Kind = "foreign_row"
 	// AlteredRow: the row of an event has other content than the event.
@@ -80,7 +82,7 @@ func (k Kind) Information() bool { return k == RowAndDeadLetter || k == TenantMi
 
 // kinds is the order of a report.
 func kinds() []Kind {
-	return []Kind{Missing, DoubledRow, DoubledEvent, VoidWithoutUsage, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
+	return []Kind{Missing, DoubledRow, DoubledEvent, VoidWithoutUsage, MissingVoid, ForeignRow, AlteredRow, BeyondLog, LostUnread, ForeignLetter,
 		NotConsumed, WrongTotal, WrongCounter, Unapplied, MissingResult, DoubledResult, ForeignResult, AlteredResult, ChargedTwice,
 		WrongTransaction, WrongPayment, WrongSubscription, NoSubscription, WrongHistory, WrongUser, WrongLimits, BrokenAudit, StaleConfig, RowAndDeadLetter, TenantMismatch, LeftOut}
 }

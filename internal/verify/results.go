@@ -26,6 +26,9 @@ type Results struct {
 	Records int64 `json:"records"` // of the topics
 	Others  int64 `json:"others"`  // records of these that are of other sources, or no events
 	TooOld  int64 `json:"too_old"` // results that the log of their topic need not hold any more: not judged
+
+	Voids      int64 `json:"voids"`       // events that take usage back, whose rows were looked for
+	YoungVoids int64 `json:"young_voids"` // those that the service may not have stored yet: not judged
 }
 
 // resultTopics are the topics that results of company and subscription events are published to. Of a compacted topic the last record of
@@ -69,6 +72,7 @@ type resultCheck struct {
 	findings Findings
 	missing  []postgres.Result
 	derived  derivation
+	voids    missingVoids
 }
 
 // checkResults compares what the inbox says was published with the records of the topics. It returns the results that are to be published
@@ -76,13 +80,14 @@ type resultCheck struct {
 //
 // The order matters while the service runs. Postgres' clock is read first: what was noted as published before is in the logs whose ends
 // are read next, and the inbox, which is read last, has the row of every record.
-func (v *Verifier) checkResults(ctx context.Context, report *Report) ([]postgres.Result, error) {
+func (v *Verifier) checkResults(ctx context.Context, at *positions, report *Report) ([]postgres.Result, error) {
 	v.cfg.Progress(Progress{Stage: "results", Differences: report.Differences()})
 	begun, err := v.cfg.Tenants.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &resultCheck{v: v, report: report, begun: begun, topics: resultTopics(), passes: 1}
+	c := &resultCheck{v: v, report: report, begun: begun, topics: resultTopics(), passes: 1,
+		voids: missingVoids{v: v, at: at, consumed: map[int]time.Time{}}}
 	var records int64
 	for i := range c.topics {
 		n, err := c.open(ctx, &c.topics[i])
@@ -97,9 +102,14 @@ func (v *Verifier) checkResults(ctx context.Context, report *Report) ([]postgres
 			return nil, err
 		}
 	}
+	if err := c.voids.look(ctx); err != nil {
+		return nil, err
+	}
+	c.counted.Voids, c.counted.YoungVoids = c.voids.looked, c.voids.young
 	report.Results = c.counted
 	report.Findings.merge(c.findings)
-	return c.missing, nil
+	report.Findings.merge(c.voids.findings)
+	return append(c.missing, c.voids.missing...), nil
 }
 
 // open reads the bounds of a topic, and since when it holds everything.
@@ -162,7 +172,10 @@ func (c *resultCheck) compare(ctx context.Context) error {
 	var absent []absentResult
 	if err := c.v.cfg.Tenants.Recorded(ctx, c.v.cfg.Since, func(r *postgres.Recorded) error {
 		absent = append(absent, c.recorded(r)...)
-		return nil
+		if c.pass > 0 {
+			return nil
+		}
+		return c.voids.recorded(ctx, r)
 	}); err != nil {
 		return err
 	}

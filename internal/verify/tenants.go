@@ -28,7 +28,7 @@ func (v *Verifier) checkTenants(ctx context.Context, report *Report, todo *todo)
 		if err := v.checkInboxes(ctx, report); err != nil {
 			return err
 		}
-		if todo.results, err = v.checkResults(ctx, report); err != nil {
+		if todo.results, err = v.checkResults(ctx, todo.at, report); err != nil {
 			return err
 		}
 	}
@@ -202,10 +202,15 @@ func (v *Verifier) publishResults(ctx context.Context, missing []postgres.Result
 	defer func() { _ = publisher.Close() }() // Publish has waited for all of it
 	results := make([]kafka.Result, len(missing))
 	for i, one := range missing {
-		results[i] = kafka.Result{Topic: v.cfg.TopicPrefix + one.Topic, Key: one.Key, Event: one.Event}
+		results[i] = kafka.Result{Topic: v.cfg.TopicPrefix + one.Topic, Key: one.Key, Event: one.Event, Partition: one.Partition}
 	}
 	if err := publisher.Publish(ctx, results, func(error) {}); err != nil {
 		return 0, err
+	}
+	for _, one := range missing {
+		if one.Event != nil && one.Event.Type == events.TypeUsageVoided {
+			v.voids[one.Event.ID] = true
+		}
 	}
 	return int64(len(results)), nil
 }

@@ -120,7 +120,8 @@ type Verifier struct {
 	store  *clickhouse.Store
 	totals *totals.Checker
 	log    *slog.Logger
-	begun  bool // the counters are being recounted, because of a repair
+	begun  bool            // the counters are being recounted, because of a repair
+	voids  map[string]bool // the ids of those that a repair has published again: when they are stored is not known
 }
 
 // ErrNotThere is returned when the topic or the tables do not exist. Running the migrations is what helps.
@@ -156,7 +157,7 @@ func Open(ctx context.Context, cfg Config) (*Verifier, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	v := &Verifier{cfg: cfg, conn: conn, store: store, log: cfg.Logger}
+	v := &Verifier{cfg: cfg, conn: conn, store: store, log: cfg.Logger, voids: map[string]bool{}}
 	v.totals, err = totals.Open(totals.Config{
 		Client: cfg.Client, ClickHouse: options, Topic: cfg.Topic, Group: cfg.Group, InsertTimeout: cfg.InsertTimeout, Logger: cfg.Logger,
 		Progress: func(stage string, done, total int64) { cfg.Progress(Progress{Stage: stage, Done: done, Total: total}) },

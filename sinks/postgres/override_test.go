@@ -377,6 +377,45 @@ func TestOverride_OfAClosedCompanyEndsNoMore(t *testing.T) {
 	}
 }
 
+// A limit that tiers need not have comes with an override and goes with it.
+func TestOverride_OfDataPoints(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	points := func() string {
+		t.Helper()
+		users, err := b.store.Users(t.Context(), []string{b.company + "-u1"})
+		if err != nil || len(users) != 1 {
+			t.Fatalf("users %+v: %v", users, err)
+		}
+		return users[0].Limits.DataPoints().String() + b.row(t, "SELECT effective_limits ->> 'daily_data_points', limits ? 'daily_data_points' FROM subscriptions")
+	}
+	for _, c := range []struct {
+		limits, want string
+		old, new     any
+	}{
+		{`{"daily_data_points":250000}`, "250000(250000,f)", "unlimited", 250000.0},
+		{`{"daily_data_points":0}`, "0(0,f)", 250000.0, 0.0},
+		{`{"daily_data_points":"unlimited"}`, "unlimited(unlimited,f)", 0.0, "unlimited"},
+		{`{"daily_data_points":7}`, "7(7,f)", "unlimited", 7.0},
+		{`{"daily_data_points":null}`, "unlimited(,f)", 7.0, "unlimited"},
+	} {
+		data := dataOf(t, b.apply(t, b.override(c.limits, ""), "company.limits_changed"), events.TypeLimitsChanged)
+		if got := points(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.limits, got, c.want)
+		}
+		changes, _ := data["changes"].(map[string]any)
+		if change, _ := changes["daily_data_points"].(map[string]any); change["old"] != c.old || change["new"] != c.new || len(changes) != 1 {
+			t.Errorf("%s: changes %v", c.limits, changes)
+		}
+	}
+	for _, wrong := range []string{"-1", "1.5", "null", `"many"`, "1000000000000000000"} {
+		if _, err := b.conn.Exec(t.Context(), `UPDATE subscriptions SET limits = limits || jsonb_build_object('daily_data_points', $1::jsonb)`, wrong); err == nil {
+			t.Errorf("%s is taken", wrong)
+		}
+	}
+}
+
 // The rules in Go and the trigger in Postgres say what holds: both must say the same, whatever the limits are.
 func TestEffectiveLimits_AreTheSameInGoAndPostgres(t *testing.T) {
 	t.Parallel()

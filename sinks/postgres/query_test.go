@@ -46,6 +46,7 @@ func TestQueries_FitTheSchema(t *testing.T) {
 		"inbox_unpublished": enginetest.ByName[inboxText],
 		"overrides":         enginetest.ByName[OverriddenLimit],
 		"payment":           enginetest.ByName[tenant.Payment],
+		"revenue":           enginetest.ByName[CompanyRevenue],
 		"subscription":      enginetest.ByName[subscriptionRow],
 		"tenant_load":       enginetest.ByName[loadedRow],
 		"tenant_lock":       enginetest.ByName[lockRow],
