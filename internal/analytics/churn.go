@@ -54,6 +54,8 @@ type ChurnReport struct {
 func ChurnRisks(tierName string, users []MonthlyUse) []ChurnRisk {
 	risks := []ChurnRisk{}
 	for _, u := range users {
+		// A month that has voids of usage that is gone is below 0. There are no fewer calls than none.
+		u.PreviousMonth, u.CurrentMonth = max(u.PreviousMonth, 0), max(u.CurrentMonth, 0)
 		if u.TwoMonthsAgo <= u.PreviousMonth || u.PreviousMonth <= u.CurrentMonth {
 			continue
 		}
@@ -69,7 +71,8 @@ func ChurnRisks(tierName string, users []MonthlyUse) []ChurnRisk {
 	return risks
 }
 
-// ChurnScore is by how many percent calls have fallen, 0 to 100. Where there were none to fall from it is 50: nothing is known.
+// ChurnScore is by how many percent calls have fallen, 0 to 100. Where there were none to fall from it is 50: nothing is known. No user that
+// ChurnRisks lists has it for that reason, as they had calls two months ago.
 func ChurnScore(twoMonthsAgo, currentMonth int64) Hundredths {
 	if twoMonthsAgo <= 0 {
 		return noBase

@@ -21,6 +21,14 @@ func TestChurn_Rules(t *testing.T) {
 			`{"user_id":"u","subscription_tier":"pro","churn_risk_score":66.67,"usage_trend":{"current_month":100,"previous_month":200,"two_months_ago":300,"decline_percentage":66.67},"retention_strategy":"training_offer"}`},
 		{"to nothing", "free", MonthlyUse{"u", 2, 1, 0},
 			`{"user_id":"u","subscription_tier":"free","churn_risk_score":100.00,"usage_trend":{"current_month":0,"previous_month":1,"two_months_ago":2,"decline_percentage":100.00},"retention_strategy":"win_back_mail"}`},
+		{"with calls in two months only", "free", MonthlyUse{"u", 10, 9, 0},
+			`{"user_id":"u","subscription_tier":"free","churn_risk_score":100.00,"usage_trend":{"current_month":0,"previous_month":9,"two_months_ago":10,"decline_percentage":100.00},"retention_strategy":"win_back_mail"}`},
+		{"with calls in the first month only", "free", MonthlyUse{"u", 10, 0, 0}, ""},
+		{"with calls in the last month only", "free", MonthlyUse{"u", 0, 0, 10}, ""},
+		{"to less than nothing: voids of usage that is gone", "free", MonthlyUse{"u", 10, 9, -5},
+			`{"user_id":"u","subscription_tier":"free","churn_risk_score":100.00,"usage_trend":{"current_month":0,"previous_month":9,"two_months_ago":10,"decline_percentage":100.00},"retention_strategy":"win_back_mail"}`},
+		{"gone, and less than nothing", "free", MonthlyUse{"u", 10, 0, -5}, ""},
+		{"less than nothing all the time", "free", MonthlyUse{"u", -1, -2, -3}, ""},
 		{"by little", "enterprise", MonthlyUse{"u", 1_000_000, 999_999, 999_998},
 			`{"user_id":"u","subscription_tier":"enterprise","churn_risk_score":0.00,"usage_trend":{"current_month":999998,"previous_month":999999,"two_months_ago":1000000,"decline_percentage":0.00},"retention_strategy":"usage_review"}`},
 		{"the same as the month before", "pro", MonthlyUse{"u", 300, 100, 100}, ""},
@@ -30,7 +38,6 @@ func TestChurn_Rules(t *testing.T) {
 		{"rising", "pro", MonthlyUse{"u", 100, 200, 300}, ""},
 		{"gone for two months", "pro", MonthlyUse{"u", 300, 0, 0}, ""},
 		{"never there", "pro", MonthlyUse{"u", 0, 0, 0}, ""},
-		{"new", "pro", MonthlyUse{"u", 0, 0, 10}, ""},
 		{"large numbers", "own", MonthlyUse{"u", math.MaxInt64, math.MaxInt64 - 1, 1},
 			`{"user_id":"u","subscription_tier":"own","churn_risk_score":100.00,"usage_trend":{"current_month":1,"previous_month":9223372036854775806,"two_months_ago":9223372036854775807,"decline_percentage":100.00},"retention_strategy":"personal_call"}`},
 	} {
@@ -110,14 +117,15 @@ func TestChurn_FindsThoseWhoFallTwice(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var users []MonthlyUse
-		calls := rapid.OneOf(rapid.Int64Range(0, 5), rapid.Int64Range(0, 1e9))
+		calls := rapid.OneOf(rapid.Int64Range(-3, 5), rapid.Int64Range(0, 1e9))
 		for i := range rapid.IntRange(0, 8).Draw(t, "users") {
 			users = append(users, MonthlyUse{string(rune('a' + i)), calls.Draw(t, "two ago"), calls.Draw(t, "previous"), calls.Draw(t, "current")})
 		}
 		risks, left := ChurnRisks("pro", users), 0
 		for _, u := range users {
 			i := slices.IndexFunc(risks, func(r ChurnRisk) bool { return r.UserID == u.UserID })
-			falls := u.TwoMonthsAgo > u.PreviousMonth && u.PreviousMonth > u.CurrentMonth
+			current, previous := max(u.CurrentMonth, 0), max(u.PreviousMonth, 0)
+			falls := u.TwoMonthsAgo > previous && previous > current
 			if falls != (i >= 0) {
 				t.Fatalf("%+v: found %t", u, i >= 0)
 			}
@@ -125,7 +133,10 @@ func TestChurn_FindsThoseWhoFallTwice(t *testing.T) {
 				continue
 			}
 			left++
-			want := float64(u.TwoMonthsAgo-u.CurrentMonth) / float64(u.TwoMonthsAgo) * 100
+			if u.TwoMonthsAgo < 2 || previous < 1 {
+				t.Fatalf("%+v is listed and had not the calls to fall twice", u)
+			}
+			want := float64(u.TwoMonthsAgo-current) / float64(u.TwoMonthsAgo) * 100
 			if r := risks[i]; math.Abs(float64(r.Score)/100-want) > 0.0051 || r.Score != r.Trend.Decline || r.Score > 100_00 {
 				t.Fatalf("%+v: %+v, want %f", u, r, want)
 			}

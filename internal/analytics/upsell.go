@@ -45,8 +45,8 @@ type Opportunity struct {
 	RecommendedTier string     `json:"recommended_tier"`
 	Score           Hundredths `json:"opportunity_score"` // 0 to 100
 	CurrentUsage    AverageUse `json:"current_usage"`
-	// RevenueIncrease is what a month of the recommended tier costs more than one of the company's now. It is of the company: several users
-	// of one company don't add up.
+	// RevenueIncrease is what a month of the recommended tier costs more than one of the company's now, and 0 where it does not cost more. It
+	// is of the company: several users of one company don't add up.
 	RevenueIncrease Hundredths `json:"potential_revenue_increase"`
 	Currency        string     `json:"currency"`
 }
@@ -62,7 +62,8 @@ type AverageUse struct {
 // the highest score first, equal ones by user id. No user exceeds an unlimited plan.
 func Upsell(tiers *tier.Catalogue, plan Plan, users []DailyUse) []Opportunity {
 	found := []Opportunity{}
-	above := tiersAbove(tiers, plan)
+	above := tiersAbove(tiers, plan.Tier)
+	held, _ := tiers.Tier(plan.Tier) // a tier that is not in the catalogue is treated as free
 	for _, u := range users {
 		if u.ActiveDays <= 0 || u.Calls <= 0 || hasRoom(u, plan.DailyAPICalls) {
 			continue
@@ -72,9 +73,9 @@ func Upsell(tiers *tier.Catalogue, plan Plan, users []DailyUse) []Opportunity {
 			continue // there is nothing to offer
 		}
 		found = append(found, Opportunity{
-			UserID: u.UserID, CurrentTier: plan.Tier, RecommendedTier: above[i].Name, Score: upsellScore(plan.Tier, u),
+			UserID: u.UserID, CurrentTier: plan.Tier, RecommendedTier: above[i].Name, Score: upsellScore(held.Name, u),
 			CurrentUsage:    AverageUse{Round(big.NewRat(u.Calls, u.ActiveDays)), Round(big.NewRat(u.DataPoints, u.ActiveDays)), u.ActiveDays},
-			RevenueIncrease: Hundredths(above[i].PriceMinor - plan.PriceMinor), Currency: tier.Currency,
+			RevenueIncrease: Hundredths(max(above[i].PriceMinor-plan.PriceMinor, 0)), Currency: tier.Currency,
 		})
 	}
 	slices.SortFunc(found, func(a, b Opportunity) int {
@@ -83,12 +84,12 @@ func Upsell(tiers *tier.Catalogue, plan Plan, users []DailyUse) []Opportunity {
 	return found
 }
 
-// tiersAbove lists the tiers that a plan can be upgraded to and that cost more, the cheapest first. Of equal prices the catalogue's first
-// comes first.
-func tiersAbove(tiers *tier.Catalogue, plan Plan) []tier.Tier {
+// tiersAbove lists the tiers that a tier can be upgraded to, the cheapest first. Of equal prices the catalogue's first comes first. What the
+// company pays has no part in it: a price that was agreed on long ago may be above the catalogue's of today, and the user needs room anyway.
+func tiersAbove(tiers *tier.Catalogue, held string) []tier.Tier {
 	var above []tier.Tier
 	for _, name := range tiers.Names() {
-		if t, _ := tiers.Tier(name); t.PriceMinor > plan.PriceMinor && tiers.IsUpgrade(plan.Tier, name) {
+		if t, _ := tiers.Tier(name); tiers.IsUpgrade(held, name) {
 			above = append(above, t)
 		}
 	}

@@ -63,10 +63,16 @@ func TestUpsell_Rules(t *testing.T) {
 		{"never active", planOf(tiers, "free"), DailyUse{"u", 0, 0, 0}, ""},
 		{"never active, with a limit of 0", own("free", 0), DailyUse{"u", 0, 0, 0}, ""},
 		{"numbers that would overflow", own("free", tier.Limit(math.MaxInt64)), DailyUse{"u", 30, math.MaxInt64, math.MaxInt64}, ""},
-		{"a tier that has left the catalogue", Plan{Tier: "basic", PriceMinor: 900, DailyAPICalls: 100}, DailyUse{"u", 30, 30_000, 0},
-			`{"user_id":"u","current_tier":"basic","recommended_tier":"pro","opportunity_score":70.00,"current_usage":{"avg_daily_calls":1000.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":40.00,"currency":"USD"}`},
-		{"a company that pays more than the next tier costs", Plan{Tier: "free", PriceMinor: 4900, DailyAPICalls: 100}, DailyUse{"u", 30, 30_000, 0},
-			`{"user_id":"u","current_tier":"free","recommended_tier":"enterprise","opportunity_score":100.00,"current_usage":{"avg_daily_calls":1000.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":450.00,"currency":"USD"}`},
+		{"a tier that has left the catalogue has the score of free", Plan{Tier: "basic", PriceMinor: 900, DailyAPICalls: 100}, DailyUse{"u", 30, 30_000, 0},
+			`{"user_id":"u","current_tier":"basic","recommended_tier":"pro","opportunity_score":100.00,"current_usage":{"avg_daily_calls":1000.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":40.00,"currency":"USD"}`},
+		{"a company that pays less than the catalogue asks", Plan{Tier: "pro", PriceMinor: 1900, DailyAPICalls: 50_000}, DailyUse{"u", 30, 1_200_030, 0},
+			`{"user_id":"u","current_tier":"pro","recommended_tier":"enterprise","opportunity_score":90.00,"current_usage":{"avg_daily_calls":40001.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":480.00,"currency":"USD"}`},
+		{"a company that pays as much as the next tier costs", Plan{Tier: "free", PriceMinor: 4900, DailyAPICalls: 100}, DailyUse{"u", 30, 30_000, 0},
+			`{"user_id":"u","current_tier":"free","recommended_tier":"pro","opportunity_score":100.00,"current_usage":{"avg_daily_calls":1000.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":0.00,"currency":"USD"}`},
+		{"a company that pays more than the next tier costs", Plan{Tier: "free", PriceMinor: 4901, DailyAPICalls: 100}, DailyUse{"u", 30, 30_000, 0},
+			`{"user_id":"u","current_tier":"free","recommended_tier":"pro","opportunity_score":100.00,"current_usage":{"avg_daily_calls":1000.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":0.00,"currency":"USD"}`},
+		{"a company that pays more than any tier costs", Plan{Tier: "pro", PriceMinor: 99_900, DailyAPICalls: 100}, DailyUse{"u", 30, 30_000, 0},
+			`{"user_id":"u","current_tier":"pro","recommended_tier":"enterprise","opportunity_score":90.00,"current_usage":{"avg_daily_calls":1000.00,"avg_daily_data":0.00,"active_days":30},"potential_revenue_increase":0.00,"currency":"USD"}`},
 	} {
 		text, err := json.Marshal(Upsell(tiers, c.plan, []DailyUse{c.use}))
 		if err != nil {
@@ -143,6 +149,9 @@ func TestUpsell_FindsWhoIsOverAndHasWhereToGo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		tiers := rapid.SampledFrom(catalogues).Draw(t, "catalogue")
 		plan := planOf(tiers, rapid.SampledFrom(append(tiers.Names(), "unheard-of")).Draw(t, "tier"))
+		if rapid.Bool().Draw(t, "price of its own") {
+			plan.PriceMinor = rapid.Int64Range(0, 100_000).Draw(t, "price")
+		}
 		if rapid.Bool().Draw(t, "override") {
 			plan.DailyAPICalls = tier.Limit(rapid.Int64Range(-1, 100_000).Draw(t, "limit"))
 		}
@@ -161,7 +170,7 @@ func TestUpsell_FindsWhoIsOverAndHasWhereToGo(t *testing.T) {
 			for _, name := range tiers.Names() {
 				one, _ := tiers.Tier(name)
 				_, err := tiers.Upgrade(tier.Current{Tier: plan.Tier, PriceMinor: plan.PriceMinor}, name, tierTime)
-				if err == nil && one.PriceMinor > plan.PriceMinor && fits(one.DailyAPICalls) && (best == nil || one.PriceMinor < best.PriceMinor) {
+				if err == nil && fits(one.DailyAPICalls) && (best == nil || one.PriceMinor < best.PriceMinor) {
 					best = &one
 				}
 			}
@@ -173,8 +182,8 @@ func TestUpsell_FindsWhoIsOverAndHasWhereToGo(t *testing.T) {
 			}
 			left--
 			o := found[i]
-			score := min(average/1000, 1)*40 + float64(min(u.ActiveDays, 30)) + map[string]float64{"free": 30, "pro": 20}[plan.Tier]
-			if o.RecommendedTier != best.Name || int64(o.RevenueIncrease) != best.PriceMinor-plan.PriceMinor || o.RevenueIncrease <= 0 {
+			score := min(average/1000, 1)*40 + float64(min(u.ActiveDays, 30)) + map[string]float64{"free": 30, "pro": 20, "unheard-of": 30}[plan.Tier]
+			if o.RecommendedTier != best.Name || int64(o.RevenueIncrease) != max(best.PriceMinor-plan.PriceMinor, 0) {
 				t.Fatalf("%+v on %+v: %+v, want %s", u, plan, o, best.Name)
 			}
 			if math.Abs(float64(o.Score)/100-score) > 0.0051 || o.Score < 0 || o.Score > 100_00 {

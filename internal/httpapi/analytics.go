@@ -10,9 +10,15 @@ import (
 	"tenantflow/internal/directory"
 )
 
-// maxAnalyses is how many analyses may be under way at once. It is well below maxShare: while ClickHouse hangs, they must not take the
-// places of requests that don't need it.
-const maxAnalyses = 64
+// What analyses may be under way at once. They are requests of /v1 as well and count among those. While ClickHouse hangs, they must not
+// take the places of requests that don't need it: the numbers are well below those of all requests.
+const (
+	maxAnalyses = 64
+	// maxAnalysesShare is one token's part of it, so that one who asks a lot leaves places for the others.
+	maxAnalysesShare = 32
+	// reservedAnalyses is what a token may have under way whatever the others do.
+	reservedAnalyses = 4
+)
 
 // Analytics answers questions about companies' business, as of a time. Its error is directory.ErrUnknown for a company that is not known.
 // *analytics.Analyst implements it.
@@ -46,14 +52,12 @@ func (a *API) analyse(ask func(ctx context.Context, from Analytics, q request, n
 			WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: "analyses need ClickHouse, and this process has no address of it: TENANTFLOW_CLICKHOUSE_DSN is not set"})
 			return nil
 		}
-		select {
-		case a.analyses <- struct{}{}:
-			defer func() { <-a.analyses }()
-		default:
+		if !a.analyses.enter(q.grant.Name) {
 			w.Header().Set("Retry-After", retryAfter)
-			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many analyses are under way"})
+			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many analyses of this token are under way"})
 			return nil
 		}
+		defer a.analyses.leave(q.grant.Name)
 		answer, err := ask(ctx, q.from.Analytics, q, a.now())
 		switch {
 		case errors.Is(err, directory.ErrUnknown):

@@ -91,7 +91,7 @@ func TestAnalytics_FromTheStores(t *testing.T) {
 	trap := proxy.HoldRequest(nil)
 	hung := make(chan answer)
 	go func() { hung <- f.apiFixture.ask("/v1/companies/acme/upsell", fromHere) }()
-	enginetest.Await(t, "the request to be held", func() bool { return len(f.analyses) == 1 })
+	enginetest.Await(t, "the request to be held", func() bool { return f.analyses.count() == 1 })
 	others("while ClickHouse hangs")
 	if a := <-hung; a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "did not answer within 2s") {
 		t.Errorf("while ClickHouse hangs: %d %s", a.status, a.body)
@@ -139,7 +139,7 @@ func TestAnalytics_WithoutClickHouseItSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
-// While analyses hang, one token's other requests are answered: analyses take a part of its places only.
+// While analyses hang, a token's other requests and the analyses of other tokens are answered: one token takes a part of the places only.
 func TestAnalytics_HangingOnesLeavePlaces(t *testing.T) {
 	t.Parallel()
 	f := setupAPI(t)
@@ -148,26 +148,46 @@ func TestAnalytics_HangingOnesLeavePlaces(t *testing.T) {
 	stores.Analytics = slow
 	f.Attach(stores)
 	var waiting sync.WaitGroup
-	for range maxAnalyses {
-		waiting.Go(func() { f.ask("/v1/companies/acme/upsell") })
+	var refused atomic.Int64
+	hang := func(token string, more int64) {
+		t.Helper()
+		want := slow.asked.Load() + refused.Load() + more
+		for range more {
+			waiting.Go(func() {
+				if a := f.ask("/v1/companies/acme/upsell", withToken(token)); a.status != http.StatusOK {
+					t.Errorf("one that there is a place for: %d %s", a.status, a.body)
+					refused.Add(1)
+				}
+			})
+		}
+		enginetest.Await(t, "the places to be taken", func() bool { return slow.asked.Load()+refused.Load() == want })
 	}
-	enginetest.Await(t, "all places to be taken", func() bool { return slow.asked.Load() == maxAnalyses })
-	if a := f.ask("/v1/companies/acme/churn-risk"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, "too many analyses are under way") {
-		t.Errorf("one more: %d %s", a.status, a.body)
+	churn := func(when, token string, want int) {
+		t.Helper()
+		a := f.ask("/v1/companies/acme/churn-risk", withToken(token))
+		if a.status != want || want == http.StatusTooManyRequests && (a.header.Get("Retry-After") != "1" || !strings.Contains(a.body, "too many analyses of this token are under way")) {
+			t.Errorf("%s: %d %v %s, want %d", when, a.status, a.header, a.body, want)
+		}
 	}
+	// The numbers are those of docs/http.md.
+	hang(everyToken, 32)
+	churn("beyond the token's share", everyToken, http.StatusTooManyRequests)
+	churn("another token", acmeToken, http.StatusOK)
 	if a := f.ask("/v1/companies/acme/subscription"); a.status != http.StatusOK {
-		t.Errorf("another request: %d %s", a.status, a.body)
+		t.Errorf("another request of the token: %d %s", a.status, a.body)
 	}
 	// What is outside a token's scope is not asked about, and looks as it always does.
 	if a := f.ask("/v1/companies/globex/upsell", withToken(acmeToken)); a.status != http.StatusNotFound {
 		t.Errorf("outside the scope: %d %s", a.status, a.body)
 	}
+	// The first two tokens take all places; a third one still has those that are kept for it, and no more.
+	hang(acmeToken, 32)
+	hang(acmeGate, 4)
+	churn("beyond what is kept for a token", acmeGate, http.StatusTooManyRequests)
 	close(slow.hang)
 	waiting.Wait()
-	if a := f.ask("/v1/companies/acme/churn-risk"); a.status != http.StatusOK {
-		t.Errorf("when they have ended: %d %s", a.status, a.body)
-	}
-	if slow.asked.Load() != maxAnalyses+1 {
-		t.Errorf("%d analyses, want %d", slow.asked.Load(), maxAnalyses+1)
+	churn("when they have ended", everyToken, http.StatusOK)
+	if n := len(f.analyses.of); n != 0 || f.analyses.count() != 0 {
+		t.Errorf("%d tokens with %d analyses are still counted", n, f.analyses.count())
 	}
 }

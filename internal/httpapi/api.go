@@ -85,7 +85,7 @@ type API struct {
 	now      func() time.Time
 	stores   atomic.Pointer[stores]
 	inFlight *shares
-	analyses chan struct{} // a place for each analysis under way
+	analyses *shares // the requests of inFlight that are analyses
 	troubles *logs.Troubles
 
 	reserved *prometheus.CounterVec // reservations by outcome
@@ -114,7 +114,7 @@ func (s *stores) counters(ctx context.Context, user string, day time.Time) (drag
 
 // NewAPI makes the /v1 interface. With tokens it answers callers that have one; nil: only peers on a loopback address.
 func NewAPI(tokens *token.File, log *slog.Logger) *API {
-	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(), analyses: make(chan struct{}, maxAnalyses), troubles: logs.NewTroubles(log), reserved: newReservationMetric()}
+	return &API{tokens: tokens, log: log, now: time.Now, inFlight: newShares(maxInFlight, maxShare, reserved), analyses: newShares(maxAnalyses, maxAnalysesShare, reservedAnalyses), troubles: logs.NewTroubles(log), reserved: newReservationMetric()}
 }
 
 // Attach gives it what it answers from, while it serves.

@@ -12,7 +12,7 @@ const (
 	reserved = 16
 )
 
-// shares counts the requests under way, by token.
+// shares counts the requests, or the analyses, that are under way, by token.
 type shares struct {
 	all, each, reserved int
 
@@ -21,11 +21,11 @@ type shares struct {
 	of    map[string]int // by the token's name; none is 0
 }
 
-func newShares() *shares {
-	return &shares{all: maxInFlight, each: maxShare, reserved: reserved, of: map[string]int{}}
+func newShares(all, each, reserved int) *shares {
+	return &shares{all: all, each: each, reserved: reserved, of: map[string]int{}}
 }
 
-// enter reports whether one more request of a token may be answered. If so, leave must follow.
+// enter reports whether one more of a token may be answered. If so, leave must follow.
 func (s *shares) enter(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *shares) leave(token string) {
 	}
 }
 
-// count is how many requests are under way.
+// count is how many are under way.
 func (s *shares) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
