@@ -56,8 +56,13 @@ type Hold struct {
 	ExpiresAt    time.Time
 	CurrentUsage int64 // calls counted today
 	Held         int64 // calls held, this hold's included
-	DailyLimit   int64 // -1: unlimited, so nothing is held
+	DailyLimit   int64 // -1: unlimited
 	Remaining    int64 // calls that are neither counted nor held; -1: unlimited
+
+	DataPoints          int64 // counted today
+	HeldDataPoints      int64 // held, this hold's included
+	DataPointLimit      int64 // -1: unlimited, as for most tiers. Where calls are unlimited as well nothing is held
+	RemainingDataPoints int64 // -1: unlimited
 }
 
 // A RefusedError is an answer of the service that grants nothing.
@@ -116,6 +121,11 @@ func (r *Reservations) Reserve(ctx context.Context, ask Reservation) (Hold, erro
 		Held         int64           `json:"held"`
 		DailyLimit   json.RawMessage `json:"daily_limit"`
 		Remaining    json.RawMessage `json:"remaining"`
+
+		DataPoints          int64  `json:"data_points"`
+		HeldDataPoints      int64  `json:"held_data_points"`
+		DataPointLimit      *int64 `json:"daily_data_points"`
+		RemainingDataPoints *int64 `json:"remaining_data_points"`
 	}
 	err = json.Unmarshal(answer, &held)
 	limit, notLimit := limitOf(held.DailyLimit)
@@ -123,7 +133,11 @@ func (r *Reservations) Reserve(ctx context.Context, ask Reservation) (Hold, erro
 	if err = errors.Join(err, notLimit, notRemaining); err != nil {
 		return Hold{}, fmt.Errorf("reserve for user %s: read the answer: %w", ask.UserID, err)
 	}
-	return Hold{held.ID, held.ExpiresAt, held.CurrentUsage, held.Held, limit, remaining}, nil
+	return Hold{
+		ID: held.ID, ExpiresAt: held.ExpiresAt, CurrentUsage: held.CurrentUsage, Held: held.Held, DailyLimit: limit, Remaining: remaining,
+		DataPoints: held.DataPoints, HeldDataPoints: held.HeldDataPoints,
+		DataPointLimit: orUnlimited(held.DataPointLimit), RemainingDataPoints: orUnlimited(held.RemainingDataPoints),
+	}, nil
 }
 
 // Release ends a hold whose work was not done. It is no error if the hold is gone. What is not released ends by itself.
@@ -133,6 +147,14 @@ func (r *Reservations) Release(ctx context.Context, userID, id string) error {
 		return fmt.Errorf("release reservation %s of user %s: %w", id, userID, err)
 	}
 	return nil
+}
+
+// orUnlimited is a limit that need not be there.
+func orUnlimited(n *int64) int64 {
+	if n == nil {
+		return -1
+	}
+	return *n
 }
 
 // limitOf reads a number or "unlimited".

@@ -61,7 +61,9 @@ func serveReservations(t *testing.T) *producer.Reservations {
 	user := func(id string, limit tier.Limit) *directory.Subscription {
 		return &directory.Subscription{UserID: id, CompanyID: "acme", Tier: "pro", Status: "active", BillingStatus: "active", Limits: tier.Limits{DailyAPICalls: limit}}
 	}
-	users := subscribed{"u": user("u", 10), "all": user("all", tier.Unlimited)}
+	points := user("points", tier.Unlimited)
+	points.Limits.Set("daily_data_points", 100)
+	users := subscribed{"u": user("u", 10), "all": user("all", tier.Unlimited), "points": points}
 	log := slog.New(slog.DiscardHandler)
 	api := httpapi.NewAPI(nil, log)
 	api.Attach(httpapi.Stores{Subscriptions: users, Quotas: store, Reservations: store})
@@ -97,8 +99,16 @@ func TestReservations_HoldUpToTheLimit(t *testing.T) {
 	if got, err := hold("b", 3); err != nil || got.Held != 3 {
 		t.Errorf("after the release: %+v, %v", got, err)
 	}
-	if got, err := r.Reserve(t.Context(), producer.Reservation{UserID: "all", ID: "c", DataPoints: 5}); err != nil || got.DailyLimit != -1 || got.Remaining != -1 || got.Held != 0 {
+	if got, err := r.Reserve(t.Context(), producer.Reservation{UserID: "all", ID: "c", DataPoints: 5}); err != nil || got.DailyLimit != -1 || got.Remaining != -1 || got.Held != 0 ||
+		got.DataPointLimit != -1 || got.RemainingDataPoints != -1 || got.HeldDataPoints != 0 {
 		t.Errorf("without a limit: %+v, %v", got, err)
+	}
+	if got, err := r.Reserve(t.Context(), producer.Reservation{UserID: "points", ID: "c", DataPoints: 60}); err != nil || got.DailyLimit != -1 || got.HeldDataPoints != 60 ||
+		got.DataPointLimit != 100 || got.RemainingDataPoints != 40 || got.DataPoints != 0 {
+		t.Errorf("with a limit on data points alone: %+v, %v", got, err)
+	}
+	if _, err := r.Reserve(t.Context(), producer.Reservation{UserID: "points", ID: "e", DataPoints: 60}); !errors.As(err, &refused) || refused.Code != "quota_exceeded" {
+		t.Errorf("beyond that limit: %v", err)
 	}
 	if _, err := r.Reserve(t.Context(), producer.Reservation{UserID: "none", ID: "d"}); !errors.As(err, &refused) || refused.Code != "no_subscription" {
 		t.Errorf("an unknown user: %v", err)

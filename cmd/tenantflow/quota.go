@@ -98,9 +98,12 @@ type shownQuota struct {
 	Reason     string      `json:"reason,omitempty"`   // why it is exceeded whatever was used, as the HTTP interface says it
 	Thresholds []int       `json:"thresholds_reached"` // percent
 
-	Date       string    `json:"date"`
-	APICalls   int64     `json:"current_usage"`
-	DataPoints int64     `json:"data_points"`
+	Date       string `json:"date"`
+	APICalls   int64  `json:"current_usage"`
+	DataPoints int64  `json:"data_points"`
+	// DataPointLimit is what reservations go by; nil: there is no such limit.
+	DataPointLimit *tier.Limit `json:"daily_data_points,omitempty"`
+
 	Rebuilding bool      `json:"rebuilding"`
 	ResetTime  time.Time `json:"reset_time"`
 	KeptUntil  time.Time `json:"kept_until"`
@@ -127,6 +130,7 @@ func readQuota(ctx context.Context, cfg *config.Config, user string, day time.Ti
 		return q, nil
 	}
 	limit := s.Limits.DailyAPICalls
+	q.DataPointLimit = s.Limits.DailyDataPoints
 	q.Known, q.CompanyID, q.Tier, q.Status, q.Billing = true, s.CompanyID, s.Tier, s.Status, s.BillingStatus
 	q.Reason = httpapi.Refusal(s)
 	q.Exceeded = q.Reason != ""
@@ -196,6 +200,9 @@ func (q *shownQuota) table(now time.Time) *table {
 	t.add("day", q.Date)
 	t.add("API calls", strconv.FormatInt(q.APICalls, 10))
 	t.add("data points", strconv.FormatInt(q.DataPoints, 10))
+	if q.DataPointLimit != nil {
+		t.add("data points a day", q.DataPointLimit.String()+", for reservations")
+	}
 	if q.DailyLimit != nil {
 		t.add("daily limit", q.DailyLimit.String())
 	}

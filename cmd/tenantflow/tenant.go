@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -288,7 +289,9 @@ func tenantTable(t *migrations.TenantDetails, newest int64) *table {
 // limitsLine writes limits in a line, in the order of their names.
 func limitsLine(limits json.RawMessage) string {
 	var m map[string]any
-	if err := json.Unmarshal(limits, &m); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(limits))
+	decoder.UseNumber() // as they are written
+	if err := decoder.Decode(&m); err != nil {
 		return string(limits)
 	}
 	parts := make([]string, 0, len(m))

@@ -15,6 +15,13 @@ type Effect struct {
 	Reinstated bool // the event has brought back what an expiry had ended
 }
 
+// holds takes what the company pays a month now as the price since its last effect, where that is of before prices were recorded.
+func (e *Effect) holds(now Money) {
+	if e.PriceMinor == nil && slices.Contains([]string{"subscription.upgraded", "subscription.downgraded", "subscription.renewed"}, e.Event) {
+		e.PriceMinor = &now
+	}
+}
+
 // A Movement is how the monthly recurring revenue of a company moved in a month:
 // Start + New + Expansion + Reactivated - Contraction - Churned = End.
 type Movement struct {

@@ -35,6 +35,7 @@ type RevenueFacts struct {
 	CompanyID string
 	Currency  string
 	Since     time.Time // when the company was registered
+	PaysNow   Money     // a month
 	Charges   []Charge  // of all time
 	Usage     []MonthUsage
 	Effects   []Effect         // in the order in which they were recorded
@@ -133,7 +134,7 @@ func RevenueOf(facts *RevenueFacts, months int, now time.Time) *Revenue {
 	r.Forecast, r.ForecastReason = ForecastOf(history, present)
 	switch {
 	case r.Forecast == nil:
-	case r.MRRMovements[months-1].End == 0:
+	case facts.PaysNow == 0:
 		r.Forecast, r.ForecastReason = nil, "the company pays nothing a month now"
 	default:
 		r.Forecast.Months[0].charged(byMonth[present])

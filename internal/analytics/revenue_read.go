@@ -32,7 +32,7 @@ func (a *Analyst) Revenue(ctx context.Context, company string, months int, at ti
 
 // factsOf takes over what is recorded of a company.
 func factsOf(company string, recorded *postgres.CompanyRevenue) (*RevenueFacts, error) {
-	facts := &RevenueFacts{CompanyID: company, Currency: recorded.Currency, Since: recorded.CreatedAt, Prices: map[string]Money{}}
+	facts := &RevenueFacts{CompanyID: company, Currency: recorded.Currency, Since: recorded.CreatedAt, PaysNow: Money(recorded.PriceMinor), Prices: map[string]Money{}}
 	for _, c := range recorded.Charges {
 		month, err := ParseMonth(c.Month)
 		if err != nil {
@@ -42,6 +42,9 @@ func factsOf(company string, recorded *postgres.CompanyRevenue) (*RevenueFacts, 
 	}
 	for _, e := range recorded.Effects {
 		facts.Effects = append(facts.Effects, Effect{e.At, e.Event, e.Tier, (*Money)(e.PriceMinor), e.Reinstated})
+	}
+	if n := len(facts.Effects); n > 0 {
+		facts.Effects[n-1].holds(facts.PaysNow)
 	}
 	for name, price := range recorded.Prices {
 		facts.Prices[name] = Money(price)

@@ -88,6 +88,27 @@ func TestRevenue_FromTheStores(t *testing.T) {
 	}
 }
 
+// Records of before prices were kept say what is paid now by the subscription, also of a tier that has left the catalogue.
+func TestRevenue_OfRecordsWithoutPrices(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.companies(t)
+	f.exec(t, "UPDATE subscriptions SET price_minor = 2900 WHERE company_id = 'acme'",
+		`INSERT INTO subscription_events (company_id, event, event_time, data) VALUES ('acme', 'subscription.upgraded', '2026-06-01', '{"to": "legacy"}')`)
+	for n, start := range []string{"2026-06-01", "2026-07-01", "2026-08-01", "2026-09-01", "2026-10-01"} {
+		f.charge(t, fmt.Sprint("t", n), "legacy", 2900, start)
+	}
+	at := moment(t, "2026-11-30T00:00:00Z")
+	found, err := f.Revenue(t.Context(), "acme", 3, at)
+	if err != nil || found.MRRMovements[2].End != 2900 || found.Forecast == nil || found.Forecast.Months[1].Revenue != 2900 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	f.exec(t, "UPDATE subscriptions SET closed_at = '2026-11-29' WHERE company_id = 'acme'")
+	if found, err = f.Revenue(t.Context(), "acme", 3, at); err != nil || found.Forecast != nil || found.ForecastReason != "the company pays nothing a month now" {
+		t.Errorf("closed: %+v, %v", found, err)
+	}
+}
+
 // Where ClickHouse is away there is no half of an answer.
 func TestRevenue_WithoutClickHouseThereIsNoAnswer(t *testing.T) {
 	t.Parallel()

@@ -149,7 +149,8 @@ func (r *Rules) relimit(d *Decision, s *State, next Overrides, data map[string]a
 				changes[name] = tier.Restriction{Old: old, New: now}
 			}
 		}
-		d.Seat = len(changes) > 0
+		// "unlimited" and nothing said are one limit, and two texts: the users' copies are to have the subscription's.
+		d.Seat = len(changes) > 0 || (before.DailyDataPoints == nil) != (after.DailyDataPoints == nil)
 		if err := r.configure(d, s, sub, after); err != nil {
 			return nil, err
 		}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"tenantflow/events"
 	"tenantflow/internal/kafka"
 	"tenantflow/internal/totals"
@@ -45,7 +47,7 @@ func (m *missingVoids) recorded(ctx context.Context, r *postgres.Recorded) error
 		return nil
 	}
 	for _, one := range r.Results {
-		if one.Event == nil || one.Event.Type != events.TypeUsageVoided || one.Partition == nil {
+		if one.Event == nil || one.Event.Type != events.TypeUsageVoided {
 			continue
 		}
 		var data struct {
@@ -59,7 +61,7 @@ func (m *missingVoids) recorded(ctx context.Context, r *postgres.Recorded) error
 			m.findings.add(Finding{Kind: AlteredResult, Where: "inbox", Event: r.Source + " " + r.ID, Detail: "its void can't be read: " + err.Error()})
 			continue
 		}
-		switch until, err := m.consumedUntil(ctx, *one.Partition); {
+		switch until, err := m.consumedUntil(ctx, m.partitionOf(&one)); {
 		case err != nil:
 			return err
 		case m.v.voids[one.Event.ID], !r.PublishedAt.Before(until):
@@ -82,6 +84,18 @@ func (m *missingVoids) recorded(ctx context.Context, r *postgres.Recorded) error
 	return m.look(ctx)
 }
 
+// partitionOf is where a void goes: to the partition of its usage's row, or by its key where that is not of this topic.
+func (m *missingVoids) partitionOf(void *postgres.Result) int {
+	if void.Partition != nil {
+		return *void.Partition
+	}
+	ids := make([]int, len(m.at.partitions))
+	for i := range ids {
+		ids[i] = m.at.partitions[i].Partition
+	}
+	return kafka.Partitioner{}.Balance(kafkago.Message{Key: []byte(void.Key)}, ids...)
+}
+
 // consumedUntil is the time before which voids of a partition that were published are stored, or were refused: by Postgres' clock, with room
 // for clocks that differ where the broker's had to be taken.
 func (m *missingVoids) consumedUntil(ctx context.Context, partition int) (time.Time, error) {
@@ -102,8 +116,9 @@ func (m *missingVoids) consumedUntil(ctx context.Context, partition int) (time.T
 		if err != nil {
 			return until, err
 		}
-		if until = m.at.booked; !next.IsZero() && next.Before(until) {
-			until = next.Add(-clockSlack)
+		until = m.at.booked
+		if cut := next.Add(-clockSlack); !next.IsZero() && cut.Before(until) {
+			until = cut
 		}
 	}
 	m.consumed[partition] = until
@@ -140,7 +155,7 @@ func (m *missingVoids) look(ctx context.Context) error {
 			continue
 		}
 		void := all[i].result
-		m.findings.add(Finding{Kind: MissingVoid, Where: m.v.cfg.Topic + "/" + strconv.Itoa(*void.Partition), Event: void.Event.Source + " " + void.Event.ID,
+		m.findings.add(Finding{Kind: MissingVoid, Where: m.v.cfg.Topic + "/" + strconv.Itoa(m.partitionOf(&void)), Event: void.Event.Source + " " + void.Event.ID,
 			Detail: fmt.Sprintf("%s %s of company %s was taken back, as %s %s asked, and no row of sign -1 does so", keys[i].Source, keys[i].ID, keys[i].Company,
 				all[i].cause.Source, all[i].cause.ID)})
 		if len(m.missing) < maxResults {
@@ -157,10 +172,13 @@ func (v *Verifier) voided(ctx context.Context, usage []clickhouse.EventKey) (map
 		return voided, nil
 	}
 	companies, users, times := make([]string, len(usage)), make([]string, len(usage)), make([]int64, len(usage))
+	oldest, newest := usage[0].Timestamp, usage[0].Timestamp
 	for i, k := range usage {
 		companies[i], users[i], times[i] = k.Company, k.User, k.Timestamp
+		oldest, newest = min(oldest, k.Timestamp), max(newest, k.Timestamp)
 	}
-	answer, err := totals.Ask(totals.LongQuery(ctx, nil), v.conn, statement("voided", nil), totals.End{Row: "'', '', toInt64(0), '', ''"}, companies, users, times)
+	answer, err := totals.Ask(totals.LongQuery(ctx, nil), v.conn, statement("voided", nil), totals.End{Row: "'', '', toInt64(0), '', ''"},
+		oldest, newest, times, companies, users, times)
 	if err != nil {
 		return nil, fmt.Errorf("look for the voids of %d usage events: %w", len(usage), err)
 	}

@@ -392,8 +392,10 @@ func TestOverride_OfDataPoints(t *testing.T) {
 	}
 	for _, c := range []struct {
 		limits, want string
-		old, new     any
+		old, new     any // nil: it is no change
 	}{
+		{`{"daily_data_points":"unlimited"}`, "unlimited(unlimited,f)", nil, nil},
+		{`{"daily_data_points":null}`, "unlimited(,f)", nil, nil},
 		{`{"daily_data_points":250000}`, "250000(250000,f)", "unlimited", 250000.0},
 		{`{"daily_data_points":0}`, "0(0,f)", 250000.0, 0.0},
 		{`{"daily_data_points":"unlimited"}`, "unlimited(unlimited,f)", 0.0, "unlimited"},
@@ -405,9 +407,10 @@ func TestOverride_OfDataPoints(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.limits, got, c.want)
 		}
 		changes, _ := data["changes"].(map[string]any)
-		if change, _ := changes["daily_data_points"].(map[string]any); change["old"] != c.old || change["new"] != c.new || len(changes) != 1 {
+		if change, there := changes["daily_data_points"].(map[string]any); change["old"] != c.old || change["new"] != c.new || there != (c.old != nil) {
 			t.Errorf("%s: changes %v", c.limits, changes)
 		}
+		b.limits(t) // every copy says the same
 	}
 	for _, wrong := range []string{"-1", "1.5", "null", `"many"`, "1000000000000000000"} {
 		if _, err := b.conn.Exec(t.Context(), `UPDATE subscriptions SET limits = limits || jsonb_build_object('daily_data_points', $1::jsonb)`, wrong); err == nil {

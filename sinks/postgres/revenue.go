@@ -19,9 +19,11 @@ var revenueSQL string
 type CompanyRevenue struct {
 	Currency  string // the company's own
 	CreatedAt time.Time
-	Charges   []MonthCharge
-	Effects   []PriceEffect    // in the order in which they were recorded
-	Prices    map[string]int64 // of a month today, by tier of the catalogue, in minor units
+	// PriceMinor is what it pays a month now; 0 once its subscription ended with it.
+	PriceMinor int64
+	Charges    []MonthCharge
+	Effects    []PriceEffect    // in the order in which they were recorded
+	Prices     map[string]int64 // of a month today, by tier of the catalogue, in minor units
 }
 
 // A MonthCharge is what a company was charged for the periods of one tier that begin in one month.

@@ -1,9 +1,10 @@
 -- What a company ($1: its id) was charged, by the UTC month that the period begins in and by the tier that the charge is for; the effects that
--- moved what it pays a month, in the order in which they were recorded; and what a month of each tier costs today. No row: there is no such
+-- moved what it pays a month, in the order in which they were recorded; what it pays a month now; and what a month of each tier costs today. No row: there is no such
 -- company, it was purged, or it has no subscription.
 SELECT
     c.currency,
     c.created_at,
+    CASE WHEN s.closed_at IS NULL THEN s.price_minor ELSE 0 END AS price_minor,
     coalesce((
         SELECT jsonb_agg(to_jsonb(t) ORDER BY t.month, t.tier, t.currency)
         FROM (
