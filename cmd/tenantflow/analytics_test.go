@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -10,31 +9,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"tenantflow/internal/analytics/analyticstest"
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/engine/enginetest/postgrestest"
 )
 
 // businessStores makes Postgres with the companies acme (free) and idle (pro), and a ClickHouse.
 func businessStores(t *testing.T) (environ []string, world *analyticstest.World) {
 	t.Helper()
-	dsn := postgrestest.New(t)
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	for _, statement := range []string{
+	dsn := postgresWith(t,
 		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('idle', 'I', 'i@x')",
 		"INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('acme', 'free', '2026-11-01 00:00+00'), ('idle', 'pro', '2026-11-01 00:00+00')",
 		"INSERT INTO user_directory (user_id, company_id) VALUES ('u-1', 'acme'), ('u-2', 'acme')",
-	} {
-		if _, err := conn.Exec(t.Context(), statement); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
-	}
+	)
 	world = analyticstest.New(t)
 	return []string{"TENANTFLOW_POSTGRES_DSN=" + dsn, "TENANTFLOW_CLICKHOUSE_DSN=" + world.DSN}, world
 }

@@ -19,25 +19,32 @@ import (
 	"tenantflow/sinks/dragonfly"
 )
 
-// quotaStores makes Postgres with the companies acme (free) and globex (enterprise), and returns where Dragonfly is.
-func quotaStores(t *testing.T) (environ []string, counters *redis.Client) {
+// postgresWith makes Postgres with what some statements put into it.
+func postgresWith(t *testing.T, statements ...string) (dsn string) {
 	t.Helper()
-	dsn := postgrestest.New(t)
+	dsn = postgrestest.New(t)
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	for _, statement := range []string{
-		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('globex', 'G', 'g@x'), ('none', 'N', 'n@x')",
-		"INSERT INTO subscriptions (company_id, tier, status, period_start) VALUES ('acme', 'free', 'active', '2026-11-01 00:00+00'), ('globex', 'enterprise', 'past_due', '2026-11-01 00:00+00')",
-		"INSERT INTO user_directory (user_id, company_id) VALUES ('qs-free', 'acme'), ('qs-enterprise', 'globex'), ('qs-none', 'none')",
-		"INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('qs-suspended', 'acme', 'suspended')",
-	} {
+	for _, statement := range statements {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
+	return dsn
+}
+
+// quotaStores makes Postgres with the companies acme (free) and globex (enterprise), and returns where Dragonfly is.
+func quotaStores(t *testing.T) (environ []string, counters *redis.Client) {
+	t.Helper()
+	dsn := postgresWith(t,
+		"INSERT INTO companies (company_id, name, billing_email) VALUES ('acme', 'A', 'a@x'), ('globex', 'G', 'g@x'), ('none', 'N', 'n@x')",
+		"INSERT INTO subscriptions (company_id, tier, status, period_start) VALUES ('acme', 'free', 'active', '2026-11-01 00:00+00'), ('globex', 'enterprise', 'past_due', '2026-11-01 00:00+00')",
+		"INSERT INTO user_directory (user_id, company_id) VALUES ('qs-free', 'acme'), ('qs-enterprise', 'globex'), ('qs-none', 'none')",
+		"INSERT INTO user_directory (user_id, company_id, subscription_status) VALUES ('qs-suspended', 'acme', 'suspended')",
+	)
 	address := enginetest.SharedRedis(t).URL()
 	counters = redis.NewClient(enginetest.RedisOptions(t, address))
 	t.Cleanup(func() { _ = counters.Close() })

@@ -97,7 +97,7 @@ func TestUpsell_FromTheStores(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.companies(t)
-	at := monthOf(time.Now()).AddDate(0, 0, 14).Add(15 * time.Hour)
+	at := MonthOf(time.Now()).Start().AddDate(0, 0, 14).Add(15 * time.Hour)
 	today := dayOf(at)
 	first := today.AddDate(0, 0, -UpsellDays)
 	f.Plant(t,
@@ -167,7 +167,7 @@ func TestChurnRisk_FromTheStores(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.companies(t)
-	at := monthOf(time.Now()) // the first moment of a month: the one before is over
+	at := MonthOf(time.Now()).Start() // the first moment of a month: the one before is over
 	m := func(ago int) time.Time { return at.AddDate(0, -ago, 0) }
 	fall := func(company, user string, calls ...int) {
 		t.Helper()
@@ -238,9 +238,9 @@ func TestChurnRisk_FromTheStores(t *testing.T) {
 	}
 }
 
-// A ClickHouse that is away is an error that says so, and no empty answer.
-func TestAnalyst_WithoutClickHouseThereIsNoAnswer(t *testing.T) {
-	t.Parallel()
+// withoutClickHouse makes an Analyst of companies whose usage can't be read.
+func withoutClickHouse(t testing.TB) *Analyst {
+	t.Helper()
 	f := setup(t)
 	f.companies(t)
 	options := *f.Options
@@ -250,7 +250,13 @@ func TestAnalyst_WithoutClickHouseThereIsNoAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = usage.Close() })
-	a := New(f.Analyst.companies, usage, tier.Default())
+	return New(f.Analyst.companies, usage, tier.Default())
+}
+
+// A ClickHouse that is away is an error that says so, and no empty answer.
+func TestAnalyst_WithoutClickHouseThereIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	a := withoutClickHouse(t)
 	if found, err := a.Upsell(t.Context(), "acme", time.Now()); err == nil || !strings.Contains(err.Error(), "read the daily usage of company acme: ask ClickHouse at") {
 		t.Errorf("%+v, %v", found, err)
 	}
@@ -299,7 +305,7 @@ func TestAnalyst_NoProfileCutsAnswers(t *testing.T) {
 func TestUsage_ReadsByTheKey(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	day := monthOf(time.Now()).AddDate(0, 0, 14)
+	day := MonthOf(time.Now()).Start().AddDate(0, 0, 14)
 	// One insert, so that they are in one part: 3,000 companies before and behind the one that is asked about.
 	if err := f.Conn.Exec(t.Context(), `INSERT INTO usage_daily_store (company_id, user_id, subscription_tier, day, api_calls, data_points, revenue, last_activity)
 		SELECT concat('c-', leftPad(toString(intDiv(number, 10)), 5, '0')), toString(number), 'free', toDate(?), 5, 5, 0, now64(3) FROM numbers(60000)`, day.Format(time.DateOnly)); err != nil {

@@ -15,13 +15,6 @@ type Effect struct {
 	Reinstated bool // the event has brought back what an expiry had ended
 }
 
-// holds takes what the company pays a month now as the price since its last effect, where that is of before prices were recorded.
-func (e *Effect) holds(now Money) {
-	if e.PriceMinor == nil && slices.Contains([]string{"subscription.upgraded", "subscription.downgraded", "subscription.renewed"}, e.Event) {
-		e.PriceMinor = &now
-	}
-}
-
 // A Movement is how the monthly recurring revenue of a company moved in a month:
 // Start + New + Expansion + Reactivated - Contraction - Churned = End.
 type Movement struct {
@@ -45,7 +38,7 @@ type level struct {
 // which they were recorded; prices are the catalogue's, by tier.
 //
 // Monthly recurring revenue is the monthly price of the tier that the company holds. It is held until the expiry: a payment that failed and a
-// period that waits for its renewal change nothing while their grace period lasts. Every change of it counts by itself, so a company that
+// period that waits for its renewal change nothing while their grace period lasts. No change is offset against another one: a company that
 // expires and comes back in one month has churned and was reactivated.
 func Movements(effects []Effect, prices map[string]Money, first, last Month) []Movement {
 	levels := levelsOf(effects, prices)

@@ -43,8 +43,9 @@ func factsOf(company string, recorded *postgres.CompanyRevenue) (*RevenueFacts, 
 	for _, e := range recorded.Effects {
 		facts.Effects = append(facts.Effects, Effect{e.At, e.Event, e.Tier, (*Money)(e.PriceMinor), e.Reinstated})
 	}
-	if n := len(facts.Effects); n > 0 {
-		facts.Effects[n-1].holds(facts.PaysNow)
+	// What is paid now is the price since the last effect, also where that is of before prices were recorded.
+	if n := len(facts.Effects); n > 0 && facts.Effects[n-1].PriceMinor == nil {
+		facts.Effects[n-1].PriceMinor = &facts.PaysNow
 	}
 	for name, price := range recorded.Prices {
 		facts.Prices[name] = Money(price)

@@ -9,8 +9,6 @@ import (
 
 	"tenantflow/internal/analytics/analyticstest"
 	"tenantflow/internal/directory"
-	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/tier"
 )
 
 // charge books a charge of the company acme for a period that begins at a time.
@@ -112,16 +110,7 @@ func TestRevenue_OfRecordsWithoutPrices(t *testing.T) {
 // Where ClickHouse is away there is no half of an answer.
 func TestRevenue_WithoutClickHouseThereIsNoAnswer(t *testing.T) {
 	t.Parallel()
-	f := setup(t)
-	f.companies(t)
-	options := *f.Options
-	options.Addr = []string{enginetest.ClosedAddress(t)}
-	usage, err := OpenUsage(&options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = usage.Close() })
-	found, err := New(f.Analyst.companies, usage, tier.Default()).Revenue(t.Context(), "acme", 1, time.Now())
+	found, err := withoutClickHouse(t).Revenue(t.Context(), "acme", 1, time.Now())
 	if err == nil || !strings.Contains(err.Error(), "read the usage of company acme by month: ask ClickHouse at") {
 		t.Errorf("%+v, %v", found, err)
 	}

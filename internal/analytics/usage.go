@@ -56,7 +56,7 @@ func (u *Usage) Daily(ctx context.Context, company string, from, to time.Time) (
 func (u *Usage) Monthly(ctx context.Context, company string, at time.Time) ([]MonthlyUse, error) {
 	months := [4]string{}
 	for i := range months {
-		months[i] = day(monthOf(at).AddDate(0, i-len(months)+1, 0))
+		months[i] = day((MonthOf(at) + Month(i-len(months)+1)).Start())
 	}
 	var all []MonthlyUse
 	var one MonthlyUse
@@ -87,10 +87,4 @@ func day(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 func dayOf(at time.Time) time.Time {
 	y, m, d := at.UTC().Date()
 	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
-}
-
-// monthOf is the beginning of the UTC month that a time is in.
-func monthOf(at time.Time) time.Time {
-	y, m, _ := at.UTC().Date()
-	return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
 }
