@@ -16,11 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/consumers"
+	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
+	"tenantflow/internal/jobs"
 	"tenantflow/internal/kafka"
 	running "tenantflow/internal/service"
 	"tenantflow/internal/telemetry"
@@ -137,6 +139,8 @@ func metrics(t *testing.T) *listener {
 	totals.NewWatcher(new(totals.Checker), nil, totals.WatchConfig{Registry: &l})
 	archive.NewMetrics(&l)
 	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
+	jobs.NewMetrics(&l, events.Jobs()...)
+	consumers.NewJobs(consumers.JobsConfig{Registry: &l})
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)
 	http := prometheus.NewRegistry()
