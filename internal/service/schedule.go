@@ -27,10 +27,18 @@ const (
 )
 
 // Schedule lists the jobs of the schedule, which do their work with what an installation has. Where only their names and rules are asked for,
-// on may be nil.
+// on may be nil. docs/jobs.md has the same list.
 func Schedule(on *JobStores) []jobs.Job {
-	return []jobs.Job{}
+	return []jobs.Job{
+		{Name: events.JobRecommendations, Every: jobs.Month, Catchup: jobs.Each(lookBack, monthsBack), Run: on.recommend},
+	}
 }
+
+const (
+	// lookBack is how long ago a month may have ended that is made up for after an outage, and monthsBack how many of them are.
+	lookBack   = 400 * 24 * time.Hour
+	monthsBack = 14
+)
 
 // JobStores is what the jobs of the schedule work with.
 type JobStores struct {
@@ -39,6 +47,10 @@ type JobStores struct {
 	Client   *kafkago.Client
 	Postgres *postgres.Store
 	Publish  func(context.Context, []kafka.Result) error // returns when the events are durable
+}
+
+func (on *JobStores) recommend(ctx context.Context, slot time.Time) (any, error) {
+	return Recommend(ctx, on.Config, on.Log, on.Publish, slot)
 }
 
 // runSchedule plans the slots of the jobs, publishes their events, reads them and does the work, until ctx ends.
