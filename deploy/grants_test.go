@@ -205,8 +205,8 @@ var inCode = map[string]string{
 	"DELETE ON company_config": "purge", "DELETE ON subscriptions": "purge",
 	"DELETE ON company_blocks": "a company that can go on", "DELETE ON due_events": "a due event that is applied", "DELETE ON inbox": "a due event without effect",
 	"UPDATE ON job_slots": "the lease", "DELETE ON job_slots": "old ones",
-	"DELETE ON usage_voids": "a purge",
-	"SELECT ON replay_key":  "what replays are proved by",
+	"DELETE ON usage_voids": "a purge", "UPDATE ON business_reports": "that one is published",
+	"SELECT ON replay_key": "what replays are proved by",
 }
 
 // Every statement that is a file may run, and no right is there that nothing needs.
