@@ -26,11 +26,11 @@ const analysisTimeout = 30 * time.Second
 func newAnalyticsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "analytics",
-		Short: "Analyse what companies use and pay: revenue, who needs a larger tier, who may leave, metrics of all",
+		Short: "Analyse what companies use and pay: revenue, who needs a larger tier, who may leave, how good that is, and the metrics of all",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newRevenueCommand(a), newUpsellCommand(a), newChurnCommand(a), newMetricsCommand(a))
+	cmd.AddCommand(newRevenueCommand(a), newUpsellCommand(a), newChurnCommand(a), newAccuracyCommand(a), newMetricsCommand(a))
 	return cmd
 }
 
