@@ -40,6 +40,7 @@ GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 -- Reports of the business metrics, and the sample of queries that latencies are taken from.
 GRANT SELECT, INSERT, UPDATE, DELETE ON business_reports TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON query_samples TO tenantflow;
+GRANT SELECT ON isolation_leaks TO tenantflow;
 
 GRANT EXECUTE ON FUNCTION tenant_schema_name(text), lock_company(text), tenant_schema_version(text), has_company_schema(text),
     grant_company_schema(text), migrate_company_schema(text, bigint), create_company_tables(text), create_company_schema(text),

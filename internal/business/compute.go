@@ -251,8 +251,12 @@ func retentionOf(f *Facts) Retention {
 	}
 	if r.Percentage = percent(int64(r.Compliant), int64(r.Companies)); r.Percentage == nil {
 		r.Reason = "there is no company that can be measured"
+	} else if r.Compliant < r.Companies {
+		r.Met = meets(false) // the percentage is rounded
+	} else if r.NotMeasured == 0 {
+		r.Met = meets(true)
 	} else {
-		r.Met = meets(r.Compliant == r.Companies) // the percentage is rounded
+		r.Reason = "not all companies could be measured"
 	}
 	return r
 }

@@ -18,7 +18,7 @@ const showEvery = 30 * time.Second
 // Gauges are the metrics for Prometheus, which are set from the last report, whichever process made it. What a report has no number for has no
 // series. Labels name tiers, currencies and checks, never companies.
 type Gauges struct {
-	reported prometheus.Gauge
+	reported, unmeasured prometheus.Gauge
 
 	health, conversion, retention, storage                                      *prometheus.GaugeVec // without labels
 	companies, users, arpu, mrr, churn, lifetime, bytes, latency, target, leaks *prometheus.GaugeVec
@@ -34,7 +34,9 @@ func NewGauges(registry prometheus.Registerer) *Gauges {
 	g := &Gauges{
 		reported: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_business_report_timestamp_seconds",
 			Help: "When the last report of business metrics was computed, whichever process did it. Until there is one: when this process started."}),
-		health:     many("health_score", "The health score of the last report, 0 to 100. Not there: nothing could be measured."),
+		unmeasured: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tenantflow_business_companies_not_measured",
+			Help: "Companies whose schema could not be measured for the last report: there is none, it was locked, or it is broken."}),
+		health:     many("health_score", "The health score of the last report, 0 to 100. Not there: too little could be measured."),
 		conversion: many("conversion_ratio", "Share of the companies that came to pay within 90 days of their registration, by the last report. Not there: there is none to judge."),
 		retention:  many("retention_compliance_ratio", "Share of the companies that hold no closed position beyond their retention, by the last report. Not there: none could be measured."),
 		storage:    many("storage_cost_ratio", "Cost of a month's storage for each unit of revenue of the last whole month. Not there: there is no price or no revenue."),
@@ -49,7 +51,7 @@ func NewGauges(registry prometheus.Registerer) *Gauges {
 		target:     many("query_p95_target_seconds", "What query_p95_seconds is not to exceed.", "tier"),
 		leaks:      many("isolation_leaks", "Rights across the borders between companies that the last report found, by check. All are 0 where everything is right.", "check"),
 	}
-	registry.MustRegister(g.reported)
+	registry.MustRegister(g.reported, g.unmeasured)
 	g.reported.SetToCurrentTime()
 	return g
 }
@@ -57,6 +59,7 @@ func NewGauges(registry prometheus.Registerer) *Gauges {
 // Set takes the numbers of a report.
 func (g *Gauges) Set(r *Report) {
 	g.reported.Set(float64(r.ReportedAt.Unix()))
+	g.unmeasured.Set(float64(r.Retention.NotMeasured))
 	for _, all := range []*prometheus.GaugeVec{g.health, g.conversion, g.retention, g.storage, g.companies, g.users, g.arpu, g.mrr, g.churn, g.lifetime, g.latency, g.target, g.leaks} {
 		all.Reset()
 	}

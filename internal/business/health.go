@@ -6,6 +6,9 @@ import (
 	"tenantflow/internal/analytics"
 )
 
+// leastWeight is how much has to be measured for there to be a score: without a company a new installation would have the best one.
+const leastWeight = 50
+
 // healthOf makes one number of the metrics: the mean of its parts by their weights. What can't be measured is left out, weight and all.
 func healthOf(r *Report, s *series) Health {
 	h := Health{Parts: []HealthPart{
@@ -23,10 +26,13 @@ func healthOf(r *Report, s *series) Health {
 			weights += int64(p.Weight)
 		}
 	}
-	if weights > 0 {
-		score := analytics.Round(big.NewRat(sum, 100*weights))
-		h.Score = &score
+	h.Measured = int(weights)
+	if weights < leastWeight {
+		h.Reason = "parts of a weight of 50 have to be measured"
+		return h
 	}
+	score := analytics.Round(big.NewRat(sum, 100*weights))
+	h.Score = &score
 	return h
 }
 

@@ -50,9 +50,10 @@ func (m *Meter) Report(ctx context.Context, at time.Time) (*Report, error) {
 	if m.cfg.Accuracy != nil {
 		work.Go(func() error {
 			found, err := m.cfg.Accuracy(ctx, at)
-			if err == nil {
-				accuracy, err = json.Marshal(found)
+			if err != nil {
+				return fmt.Errorf("measure how good the predictions were: %w", err)
 			}
+			accuracy, err = json.Marshal(found)
 			return err
 		})
 	}

@@ -136,7 +136,7 @@ func TestMeter_ReadsTheStores(t *testing.T) {
 func TestMeter_MeasuresTheSchemasOfCompanies(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	ids := []string{"m-kept", "m-late", "m-soon", "m-own", "m-ever", "m-locked", "m-none"}
+	ids := []string{"m-kept", "m-late", "m-soon", "m-own", "m-ever", "m-locked", "m-fell", "m-broken", "m-none"}
 	for _, id := range ids {
 		f.exec(t, fmt.Sprintf("INSERT INTO companies (company_id, name, billing_email) VALUES ('%s', 'C', 'c@x')", id),
 			fmt.Sprintf("INSERT INTO subscriptions (company_id, tier, period_start) VALUES ('%s', 'free', now())", id))
@@ -156,6 +156,10 @@ func TestMeter_MeasuresTheSchemasOfCompanies(t *testing.T) {
 	position("m-own", "31 days 1 minute", "closed")
 	position("m-ever", "4000 days", "closed")
 	position("m-locked", "4000 days", "closed")
+	position("m-fell", "100 days", "closed") // its tier was left five days ago, and what that kept is kept for 30
+	f.exec(t, `INSERT INTO subscription_events (company_id, event, event_time, data) VALUES ('m-fell', 'subscription.downgraded', now() - interval '5 days', '{"from": "pro", "to": "free"}'),
+			('m-late', 'subscription.downgraded', now() - interval '31 days', '{"from": "pro", "to": "free"}')`,
+		`ALTER TABLE "tenant_m-broken".trading_positions ALTER COLUMN closed_at TYPE text`) // one company's trouble
 	f.exec(t, `INSERT INTO limit_overrides (company_id, limit_name, value, reason) VALUES ('m-own', 'retention_days', '60', 'r'), ('m-ever', 'retention_days', '"unlimited"', 'r')`)
 	tx, err := f.sql.Begin(t.Context())
 	if err != nil {
@@ -168,15 +172,15 @@ func TestMeter_MeasuresTheSchemasOfCompanies(t *testing.T) {
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.Retention; got.Companies != 5 || got.Compliant != 4 || got.NotMeasured != 2 || *got.Percentage != 80_00 || *got.Met {
+	if got := r.Retention; got.Companies != 6 || got.Compliant != 5 || got.NotMeasured != 3 || *got.Percentage != 83_33 || *got.Met {
 		t.Errorf("%+v", got)
 	}
-	if got := r.Storage; got.NotMeasured != 2 || got.Total.Companies != 5 || got.Total.Postgres < 5*8192*10 || got.Total.Cost == nil {
+	if got := r.Storage; got.NotMeasured != 3 || got.Total.Companies != 6 || got.Total.Postgres < 5*8192*10 || got.Total.Cost == nil {
 		t.Errorf("%+v", got)
 	}
 	// What the deletion does is seen by a measure that shares nothing with it.
 	f.exec(t, "SELECT cleanup_old_data_by_tier('m-late')", "SELECT cleanup_old_data_by_tier('m-locked')")
-	if got := f.report(t, time.Now()).Retention; got.Companies != 6 || got.Compliant != 6 || !*got.Met {
+	if got := f.report(t, time.Now()).Retention; got.Companies != 7 || got.Compliant != 7 || got.Met != nil || got.Reason != "not all companies could be measured" {
 		t.Errorf("after the cleanup: %+v", got)
 	}
 }
@@ -188,6 +192,12 @@ func TestMeter_FindsRightsAcrossCompanies(t *testing.T) {
 		f.exec(t, fmt.Sprintf("INSERT INTO companies (company_id, name, billing_email) VALUES ('%s', 'C', 'c@x')", id))
 		f.schema(t, id)
 	}
+	f.exec(t, `CREATE ROLE "i-login" LOGIN IN ROLE "tenant_i-one"`)
+	t.Cleanup(func() {
+		if _, err := f.sql.Exec(context.Background(), `DROP OWNED BY "i-login"; DROP ROLE "i-login"`); err != nil {
+			t.Error(err)
+		}
+	})
 	leaks := func() (found []string) {
 		t.Helper()
 		r := f.report(t, time.Now())
@@ -215,6 +225,13 @@ func TestMeter_FindsRightsAcrossCompanies(t *testing.T) {
 		{`GRANT SELECT ON companies TO "tenant_i-one"`, `REVOKE SELECT ON companies FROM "tenant_i-one"`, "shared_tables 1"},
 		{`GRANT SELECT ON payments TO PUBLIC`, `REVOKE SELECT ON payments FROM PUBLIC`, "shared_tables 1"},
 		{`GRANT "tenant_i-one" TO "tenant_i-two"`, `REVOKE "tenant_i-one" FROM "tenant_i-two"`, "memberships 1"},
+		{`ALTER TABLE "tenant_i-one".users OWNER TO "tenant_i-one"`, `ALTER TABLE "tenant_i-one".users OWNER TO CURRENT_USER`, "tables 1"},
+		// Of a login, which has what the roles have that it is a member of.
+		{`GRANT SELECT ON "tenant_i-two".users TO "i-login"`, `REVOKE SELECT ON "tenant_i-two".users FROM "i-login"`, "tables 1"},
+		{`GRANT SELECT ON companies TO "i-login"`, `REVOKE SELECT ON companies FROM "i-login"`, "shared_tables 1"},
+		{`GRANT "tenant_i-two" TO "i-login"`, `REVOKE "tenant_i-two" FROM "i-login"`, "memberships 1"},
+		{`GRANT database_service_role TO "i-login"`, `REVOKE database_service_role FROM "i-login"`, "memberships 1"},
+		{`ALTER ROLE "i-login" CREATEROLE`, `ALTER ROLE "i-login" NOCREATEROLE`, "attributes 1"},
 		{`ALTER ROLE "tenant_i-one" BYPASSRLS`, `ALTER ROLE "tenant_i-one" NOBYPASSRLS`, "attributes 1"},
 	} {
 		f.exec(t, c.grant)
@@ -310,7 +327,7 @@ func TestReporter_ASlotHasOneReport(t *testing.T) {
 	}
 	e := published[0]
 	if err := json.Unmarshal(e.Data, &data); err != nil || data.Service != "database-service" || !data.ReportedAt.Equal(noon) || data.Metrics.Tiers[1].Companies != 1 ||
-		e.Type != events.TypeBusinessMetricsReported || e.Source != "/tenantflow/jobs" || e.CausationID != "due:business_metrics:2026-11-15T12:00:00Z" {
+		e.Type != events.TypeBusinessMetricsReported || e.Source != "/tenantflow/jobs" || e.CausationID != "slot:business_metrics:2026-11-15T12:00:00Z" {
 		t.Errorf("%v: %+v %s", err, e, e.Data)
 	}
 	clock = clock.Add(time.Hour)
@@ -319,5 +336,32 @@ func TestReporter_ASlotHasOneReport(t *testing.T) {
 	}
 	if last, err := Last(t.Context(), f.store); err != nil || last == nil || last.Tiers[1].Companies != 2 {
 		t.Errorf("the last report: %+v, %v", last, err)
+	}
+}
+
+// What was stored while the broker was away is published with the next slot, before it.
+func TestReporter_WhatWasLeftIsPublishedLater(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	away, published := errors.New("the broker is away"), []string{}
+	r := &Reporter{Meter: f.Meter, Store: f.store, Publish: func(_ context.Context, _ string, e *events.Envelope) error {
+		published = append(published, e.CausationID)
+		return away
+	}}
+	now, err := f.store.Now(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := now.UTC().Truncate(time.Hour).Add(-time.Hour)
+	if _, err := r.ReportMetrics(t.Context(), first); !errors.Is(err, away) {
+		t.Fatalf("got %v, want the broker's error", err)
+	}
+	away = nil
+	if _, err := r.ReportMetrics(t.Context(), first.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	id := func(slot time.Time) string { return "slot:business_metrics:" + slot.Format(time.RFC3339) }
+	if got, want := strings.Join(published, " "), strings.Join([]string{id(first), id(first), id(first.Add(time.Hour))}, " "); got != want {
+		t.Errorf("published %s, want %s", got, want)
 	}
 }

@@ -128,7 +128,7 @@ func TestOf_EveryMetricHasItsFormula(t *testing.T) {
 			`{"subscription_tier":"enterprise","p95_ms":null,"target_ms":500.00,"met":null,"samples":0,"queries":0,"routes":[],"reason":"too few samples in 24 hours: 20 are needed"},` +
 			`{"subscription_tier":"legacy","p95_ms":1.50,"target_ms":2000.00,"met":true,"samples":30,"queries":30,"routes":[]}]`},
 		// 100 x 25 + 75 x 20 + 0 x 20 + 50 x 15 + 100 x 10 + 0 x 10 (USD fell from 64600 to 14700), of 100.
-		"health": {r.Health, `{"score":57.50,"parts":[{"part":"isolation","weight":25,"score":100.00},{"part":"retention","weight":20,"score":75.00},{"part":"churn","weight":20,"score":0.00},` +
+		"health": {r.Health, `{"score":57.50,"measured_weight":100,"parts":[{"part":"isolation","weight":25,"score":100.00},{"part":"retention","weight":20,"score":75.00},{"part":"churn","weight":20,"score":0.00},` +
 			`{"part":"query_latency","weight":15,"score":50.00},{"part":"conversion","weight":10,"score":100.00},{"part":"recurring_revenue","weight":10,"score":0.00}]}`},
 	} {
 		if got := text(t, of.got); got != of.want {
@@ -217,7 +217,7 @@ func TestOf_AnEmptyInstallationHasReasons(t *testing.T) {
 	got := text(t, r)
 	for _, want := range []string{`"percentage":null,"target":15.00,"met":null,"reason":"no company was registered in these days"`, `"reason":"no company had it when the month began"`,
 		`"value":null,"reason":"no company had the tier when one of these months began"`, `"cost_per_revenue":null`, `"reason":"nothing was charged in 2026-10"`, `"reason":"there is no company that can be measured"`,
-		`"reason":"no tier has enough samples"`, `"reason":"there was no recurring revenue when the month began"`, `"arpu":null`, `"accuracy":null`, `"score":100.00,"parts"`} {
+		`"reason":"no tier has enough samples"`, `"reason":"there was no recurring revenue when the month began"`, `"arpu":null`, `"accuracy":null`, `"health":{"score":null,"measured_weight":25,"parts":[`, `"reason":"parts of a weight of 50 have to be measured"`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it lacks %s:\n%s", want, got)
 		}
@@ -275,7 +275,7 @@ func TestOf_SumsAreThoseOfTheCompanies(t *testing.T) {
 				}
 			}
 		}
-		if r.Health.Score == nil || *r.Health.Score < 0 || *r.Health.Score > whole {
+		if r.Health.Score != nil && (*r.Health.Score < 0 || *r.Health.Score > whole) {
 			t.Fatalf("%+v", r.Health)
 		}
 		if _, err := json.Marshal(r); err != nil {

@@ -196,8 +196,10 @@ type Check struct {
 
 // Health is one number for the whole.
 type Health struct {
-	Score *analytics.Hundredths `json:"score"` // 0 to 100; nil: nothing could be measured
-	Parts []HealthPart          `json:"parts"`
+	Score    *analytics.Hundredths `json:"score"`           // 0 to 100; nil: too little could be measured
+	Measured int                   `json:"measured_weight"` // of the parts that the score is made of, of 100
+	Parts    []HealthPart          `json:"parts"`
+	Reason   string                `json:"reason,omitempty"`
 }
 
 // A HealthPart is a part of the score.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"tenantflow/events"
@@ -24,7 +25,7 @@ type Reporter struct {
 	// Publish returns when the brokers have an event of the topic business.metrics.
 	Publish func(ctx context.Context, key string, event *events.Envelope) error
 
-	Now func() time.Time // nil: time.Now
+	Now func() time.Time // nil: the clock of Postgres
 }
 
 // A Summary is what is kept of a run.
@@ -46,17 +47,22 @@ func (r *Reporter) ReportMetrics(ctx context.Context, slot time.Time) (any, erro
 			return nil, err
 		}
 	}
-	event, err := eventOf(stored)
+	// Also those of earlier slots that were stored and not published. The own one may be older than what is looked for, where a person asked for it.
+	waiting, err := r.Store.UnpublishedBusinessReports(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if stored.PublishedAt == nil {
-		if err := r.Publish(ctx, Job, event); err != nil {
-			return nil, fmt.Errorf("publish the business metrics of %s: %w", slot.UTC().Format(time.RFC3339), err)
-		}
-		if err := r.Store.MarkBusinessReport(ctx, slot); err != nil {
+	if stored.PublishedAt == nil && !slices.ContainsFunc(waiting, func(w postgres.BusinessReport) bool { return w.Slot.Equal(stored.Slot) }) {
+		waiting = append(waiting, *stored)
+	}
+	for i := range waiting {
+		if err := r.publish(ctx, &waiting[i]); err != nil {
 			return nil, err
 		}
+	}
+	event, err := eventOf(stored)
+	if err != nil {
+		return nil, err
 	}
 	var score struct {
 		Health struct {
@@ -69,13 +75,28 @@ func (r *Reporter) ReportMetrics(ctx context.Context, slot time.Time) (any, erro
 	return Summary{ReportedAt: stored.ReportedAt.UTC(), EventID: event.ID, Health: score.Health.Score}, nil
 }
 
+// publish publishes a stored report, and notes that.
+func (r *Reporter) publish(ctx context.Context, stored *postgres.BusinessReport) error {
+	event, err := eventOf(stored)
+	if err != nil {
+		return err
+	}
+	if err := r.Publish(ctx, Job, event); err != nil {
+		return fmt.Errorf("publish the business metrics of %s: %w", stored.Slot.UTC().Format(time.RFC3339), err)
+	}
+	return r.Store.MarkBusinessReport(ctx, stored.Slot)
+}
+
 // make computes and stores the report of a slot. Another process may be faster: then its report counts.
 func (r *Reporter) make(ctx context.Context, slot time.Time) (*postgres.BusinessReport, error) {
-	now := time.Now
+	now, err := r.Store.Now(ctx) // the clock that slots are planned by
 	if r.Now != nil {
-		now = r.Now
+		now = r.Now()
 	}
-	report, err := r.Meter.Report(ctx, now())
+	if err != nil {
+		return nil, err
+	}
+	report, err := r.Meter.Report(ctx, now)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +121,7 @@ func eventOf(stored *postgres.BusinessReport) (*events.Envelope, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the event of the business metrics: %w", err)
 	}
-	cause := &events.Envelope{Source: events.SourceOf("schedule"), ID: "due:" + Job + ":" + stored.Slot.UTC().Format(time.RFC3339)}
+	cause := &events.Envelope{Source: events.SourceOf("schedule"), ID: "slot:" + Job + ":" + stored.Slot.UTC().Format(time.RFC3339)}
 	return events.NewResult("jobs", cause, events.TypeBusinessMetricsReported, 0, stored.ReportedAt, data), nil
 }
 

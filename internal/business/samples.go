@@ -13,7 +13,7 @@ import (
 
 const (
 	// samplesEach is how many queries of one route are kept of each interval: a busy route must not fill the table.
-	samplesEach = 16
+	samplesEach = 8
 	// samplesEvery is how often they are written.
 	samplesEvery = time.Minute
 	// samplesLast bounds the last write of a process that ends.

@@ -73,11 +73,12 @@ func (a *API) computed(ctx context.Context, from Business) (*business.Report, er
 	}
 }
 
-// sample notes how long a query about a company took, if a store was asked for the answer.
+// sample notes how long a query about a company took, if a store was asked for the answer. A client that did not wait is in it, with the time until
+// it left: else the slowest answers would be missing.
 func (a *API) sample(w http.ResponseWriter, r *http.Request, company string, took time.Duration) {
 	from := a.stores.Load()
 	s, ok := w.(*statusWriter)
-	if company == "" || from == nil || from.Samples == nil || !ok || s.status != http.StatusOK && s.status < http.StatusInternalServerError {
+	if company == "" || from == nil || from.Samples == nil || !ok || s.status != http.StatusOK && s.status != statusClientGone && s.status < http.StatusInternalServerError {
 		return
 	}
 	route := r.Pattern

@@ -21,7 +21,10 @@ const businessTimeout = time.Minute
 
 // Business says how the business metrics are computed from stores that are open.
 func Business(cfg *config.Config, companies *postgres.Store, usage *analytics.Usage, tiers *tier.Catalogue) business.Config {
-	return business.Config{Companies: companies, Usage: usage, Tiers: tiers, StoragePrice: int64(cfg.StoragePriceMinor)}
+	return business.Config{Companies: companies, Usage: usage, Tiers: tiers, StoragePrice: int64(cfg.StoragePriceMinor),
+		Accuracy: func(ctx context.Context, at time.Time) (any, error) {
+			return analytics.New(companies, usage, tiers).Accuracy(ctx, at)
+		}}
 }
 
 // ReportMetrics is the job business_metrics: it reports the business metrics for a slot, once.

@@ -27,6 +27,8 @@ var (
 	businessReportPutSQL string
 	//go:embed queries/business_report.sql
 	businessReportSQL string
+	//go:embed queries/business_reports_unpublished.sql
+	businessReportsUnpublishedSQL string
 	//go:embed queries/business_report_last.sql
 	businessReportLastSQL string
 )
@@ -74,9 +76,16 @@ type CompanyMeasure struct {
 	Overdue   *bool  // it holds positions beyond that; nil: it could not be measured, or keeps them for ever
 }
 
-// CompanyMeasures measures the schemas of all companies. Positions may be there for days more than they are kept.
+// CompanyMeasures measures the schemas of all companies, some at a time. Positions may be there for days more than they are kept.
 func (s *Store) CompanyMeasures(ctx context.Context, days int) ([]CompanyMeasure, error) {
-	return collect(ctx, s, "measure the schemas of all companies", pgx.RowToStructByName[CompanyMeasure], businessMeasuresSQL, days)
+	var all []CompanyMeasure
+	for last := ""; ; last = all[len(all)-1].CompanyID {
+		some, err := collect(ctx, s, "measure the schemas of companies", pgx.RowToStructByName[CompanyMeasure], businessMeasuresSQL, last, days)
+		if err != nil || len(some) == 0 {
+			return all, err
+		}
+		all = append(all, some...)
+	}
 }
 
 // An IsolationCheck is what one check of the borders between companies has found.
@@ -147,6 +156,11 @@ func (s *Store) BusinessReport(ctx context.Context, slot time.Time) (*BusinessRe
 // LastBusinessReport returns the newest report, whichever process made it; nil: there is none.
 func (s *Store) LastBusinessReport(ctx context.Context) (*BusinessReport, error) {
 	return businessReport(ctx, s, businessReportLastSQL)
+}
+
+// UnpublishedBusinessReports returns the reports of the last day that are not known to be published, the oldest first.
+func (s *Store) UnpublishedBusinessReports(ctx context.Context) ([]BusinessReport, error) {
+	return collect(ctx, s, "read the reports of business metrics to publish", pgx.RowToStructByName[BusinessReport], businessReportsUnpublishedSQL)
 }
 
 func businessReport(ctx context.Context, s *Store, query string, args ...any) (*BusinessReport, error) {
