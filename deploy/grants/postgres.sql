@@ -33,6 +33,7 @@ GRANT SELECT, DELETE ON changes TO tenantflow;
 -- Events under way, schedules and tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON inbox, company_blocks, due_events, job_slots, void_requests TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON usage_voids TO tenantflow; -- a purge deletes them
+GRANT SELECT, INSERT, UPDATE, DELETE ON recommendations, forecasts TO tenantflow; -- old ones are deleted
 GRANT SELECT, INSERT, UPDATE ON topic_partitions, dead_letters, tasks TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 
