@@ -18,6 +18,7 @@ import (
 	"tenantflow/consumers"
 	"tenantflow/events"
 	"tenantflow/internal/archive"
+	"tenantflow/internal/business"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
@@ -138,6 +139,7 @@ func metrics(t *testing.T) *listener {
 	running.TaskMetrics(&l)
 	totals.NewWatcher(new(totals.Checker), nil, totals.WatchConfig{Registry: &l})
 	archive.NewMetrics(&l)
+	business.NewGauges(&l)
 	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
 	jobs.NewMetrics(&l, events.Jobs()...)
 	consumers.NewJobs(consumers.JobsConfig{Registry: &l})

@@ -69,6 +69,7 @@ func runTasks(ctx context.Context, r *Running) error {
 	})
 	work.Go(func() error { return verifyOnSchedule(working, r) })
 	work.Go(func() error { return runSchedule(working, r) })
+	work.Go(func() error { return showBusiness(working, r) })
 	return work.Wait()
 }
 

@@ -30,6 +30,7 @@ const (
 // on may be nil. docs/jobs.md has the same list.
 func Schedule(on *JobStores) []jobs.Job {
 	return []jobs.Job{
+		{Name: events.JobBusinessMetrics, Every: jobs.Hour, Catchup: jobs.OnTime(reportLate), Run: on.reportMetrics},
 		{Name: events.JobRecommendations, Every: jobs.Month, Catchup: jobs.Each(lookBack, monthsBack), Run: on.recommend},
 	}
 }
@@ -38,6 +39,8 @@ const (
 	// lookBack is how long ago a month may have ended that is made up for after an outage, and monthsBack how many of them are.
 	lookBack   = 400 * 24 * time.Hour
 	monthsBack = 14
+	// reportLate is how late the hourly report may begin: the next one is not far.
+	reportLate = 15 * time.Minute
 )
 
 // JobStores is what the jobs of the schedule work with.
@@ -51,6 +54,10 @@ type JobStores struct {
 
 func (on *JobStores) recommend(ctx context.Context, slot time.Time) (any, error) {
 	return Recommend(ctx, on.Config, on.Log, on.Publish, slot)
+}
+
+func (on *JobStores) reportMetrics(ctx context.Context, slot time.Time) (any, error) {
+	return ReportMetrics(ctx, on.Config, on.Client, on.Log, slot)
 }
 
 // runSchedule plans the slots of the jobs, publishes their events, reads them and does the work, until ctx ends.
