@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"fmt"
 	"math"
 	"math/big"
 	"strconv"
@@ -36,6 +37,19 @@ func (h Hundredths) String() string { return string(h.append(nil)) }
 
 // MarshalJSON writes the number with its two decimals.
 func (h Hundredths) MarshalJSON() ([]byte, error) { return h.append(nil), nil }
+
+// UnmarshalJSON reads what MarshalJSON has written. More decimals than two are an error, and so is what is too large.
+func (h *Hundredths) UnmarshalJSON(text []byte) error {
+	r, ok := new(big.Rat).SetString(string(text))
+	if !ok {
+		return fmt.Errorf("%q is no number with two decimals", text)
+	}
+	if r.Mul(r, big.NewRat(100, 1)); !r.IsInt() || !r.Num().IsInt64() {
+		return fmt.Errorf("%s is no number with two decimals", text)
+	}
+	*h = Hundredths(r.Num().Int64())
+	return nil
+}
 
 func (h Hundredths) append(b []byte) []byte {
 	n := uint64(h) // #nosec G115 -- of a number below 0 the next line makes its distance from 0

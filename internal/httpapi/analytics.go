@@ -20,6 +20,9 @@ const (
 	reservedAnalyses = 4
 )
 
+// noClickHouse is what a process says that can't analyse anything.
+const noClickHouse = "analyses need ClickHouse, and this process has no address of it: TENANTFLOW_CLICKHOUSE_DSN is not set"
+
 // Analytics answers questions about companies' business, as of a time. Its error is directory.ErrUnknown for a company that is not known.
 // *analytics.Analyst implements it.
 type Analytics interface {
@@ -49,7 +52,7 @@ func (a *API) analyse(ask func(ctx context.Context, from Analytics, q request, n
 			return nil
 		}
 		if q.from.Analytics == nil {
-			WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: "analyses need ClickHouse, and this process has no address of it: TENANTFLOW_CLICKHOUSE_DSN is not set"})
+			WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: noClickHouse})
 			return nil
 		}
 		if !a.analyses.enter(q.grant.Name) {

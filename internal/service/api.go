@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"tenantflow/internal/analytics"
+	"tenantflow/internal/business"
 	"tenantflow/internal/config"
 	"tenantflow/internal/httpapi"
 )
@@ -28,7 +29,16 @@ func runAPI(ctx context.Context, r *Running) error {
 		}
 		defer func() { _ = usage.Close() }() // nothing is written with it
 		stores.Analytics = analytics.New(tenants.postgres, usage, tiers)
+		stores.Business = business.New(Business(r.Config, tenants.postgres, usage, tiers))
 	}
+	samples := business.NewSamples(tenants.postgres, r.Log)
+	stores.Samples = samples
+	sampled := make(chan struct{})
+	go func() {
+		defer close(sampled)
+		samples.Run(ctx)
+	}()
+	defer func() { <-sampled }()
 	api.Attach(stores)
 	defer api.Detach()
 	r.Ready()

@@ -68,6 +68,7 @@ func runTasks(ctx context.Context, r *Running) error {
 		return nil
 	})
 	work.Go(func() error { return verifyOnSchedule(working, r) })
+	work.Go(func() error { return showBusiness(working, r) })
 	return work.Wait()
 }
 
