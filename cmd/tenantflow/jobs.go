@@ -40,6 +40,7 @@ type listedJob struct {
 	LastSlot   *time.Time      `json:"last_slot"` // null: there was none
 	State      string          `json:"state"`     // of the last slot; empty: there was none
 	Attempts   int             `json:"attempts"`
+	Owner      string          `json:"owner,omitempty"` // the process that has taken it last
 	StartedAt  *time.Time      `json:"started_at"`
 	FinishedAt *time.Time      `json:"finished_at"`
 	Error      string          `json:"error,omitempty"`
@@ -91,6 +92,7 @@ func listJobs(all []jobs.Job, known []postgres.JobInfo) []listedJob {
 		if at := slices.IndexFunc(known, func(k postgres.JobInfo) bool { return k.Job == one.Job }); at >= 0 {
 			k := &known[at]
 			next := all[i].Every.Next(k.PlannedTo)
+			one.Owner = k.Owner
 			one.LastSlot, one.State, one.Attempts, one.StartedAt, one.FinishedAt = inUTC(k.LastSlot), k.State, k.Attempts, inUTC(k.StartedAt), inUTC(k.FinishedAt)
 			one.Error, one.Result, one.NextSlot = k.Error, k.Result, &next
 			one.Open, one.Missed, one.Skipped = k.Open, k.Missed, k.Skipped
@@ -146,7 +148,9 @@ is usually the month before: see its own description.
 
 A slot has one effect. One that is done, or under way, is not run again; --wait waits also for one that is under way.
 
-Exit codes: 0 the event is published, with --wait: the work is done; 1 the slot is done or under way already, a store does not
+Where Kafka does not answer within ten seconds, the slot is asked for all the same, and the service publishes its event later.
+
+Exit codes: 0 it is asked for, with --wait: the work is done; 1 the slot is done or under way already, a store does not
 answer, or with --wait the work has failed; 2 there is no such job or slot, or the configuration is wrong.`,
 		Example: `  tenantflow jobs run billing_export --slot 2026-11-01T00:00:00Z
   tenantflow jobs run business_metrics --wait`,
@@ -195,6 +199,8 @@ func slotNamed(job *jobs.Job, text string, now time.Time) (time.Time, error) {
 		return at, invalid("--slot %s: a slot of %s is the begin of a %s in UTC; the one that lies before it is %s", text, job.Name, job.Every, job.Every.Floor(at).Format(time.RFC3339))
 	case at.After(now):
 		return at, invalid("--slot %s has not come yet", text)
+	case now.Sub(at) > postgres.JobSlotsKept:
+		return at, invalid("--slot %s is too long ago: what became of a slot is known for %d days, so it may be done already", text, int(postgres.JobSlotsKept.Hours()/24))
 	}
 	return at, nil
 }
@@ -222,7 +228,11 @@ func (a *app) runJob(cmd *cobra.Command, job *jobs.Job, flag, by string, wait bo
 	}
 	slot := events.Slot{Job: job.Name, At: at}
 	asked := service.AskForSlot(cmd.Context(), cfg, store, slot, by)
-	if asked != nil && !errors.Is(asked, service.ErrSlotTaken) {
+	switch {
+	case errors.Is(asked, service.ErrSlotUnpublished):
+		a.logger(cfg, cmd.ErrOrStderr()).Warn("the slot is asked for; a process with the part jobs publishes its event when Kafka is back", "error", asked)
+		asked = nil
+	case asked != nil && !errors.Is(asked, service.ErrSlotTaken):
 		return asked
 	}
 	shown, err := store.JobSlot(cmd.Context(), slot)
@@ -272,6 +282,7 @@ type shownSlot struct {
 	Slot       time.Time       `json:"slot"`
 	State      string          `json:"state"`
 	Attempts   int             `json:"attempts"`
+	Owner      string          `json:"owner,omitempty"` // the process that has taken it last
 	AskedBy    string          `json:"asked_by,omitempty"`
 	StartedAt  *time.Time      `json:"started_at"`
 	FinishedAt *time.Time      `json:"finished_at"`
@@ -280,10 +291,10 @@ type shownSlot struct {
 }
 
 func (a *app) showSlot(cmd *cobra.Command, job string, s *postgres.JobSlot) error {
-	one := shownSlot{job, s.Slot.UTC(), s.State, s.Attempts, s.AskedBy, inUTC(s.StartedAt), inUTC(s.FinishedAt), s.Error, s.Result}
+	one := shownSlot{job, s.Slot.UTC(), s.State, s.Attempts, s.Owner, s.AskedBy, inUTC(s.StartedAt), inUTC(s.FinishedAt), s.Error, s.Result}
 	return a.show(cmd.OutOrStdout(), one, func() *table {
 		t := &table{rows: [][]string{{"job", job}, {"slot", one.Slot.Format(time.RFC3339)}, {"state", one.State}, {"attempts", count(int64(one.Attempts))}}}
-		for _, row := range [][2]string{{"asked by", one.AskedBy}, {"error", one.Error}, {"result", string(one.Result)}} {
+		for _, row := range [][2]string{{"taken by", one.Owner}, {"asked by", one.AskedBy}, {"error", one.Error}, {"result", string(one.Result)}} {
 			if row[1] != "" {
 				t.add(row[0], row[1])
 			}

@@ -48,7 +48,7 @@ func TestJobs_SlotIsABeginThatHasCome(t *testing.T) {
 		}
 	}
 	for text, says := range map[string]string{
-		"2026-11-02": "is the begin of a month in UTC; the one that lies before it is 2026-11-01T00:00:00Z", "2027-01-01": "has not come yet", "november": "--slot november",
+		"2026-11-02": "is the begin of a month in UTC; the one that lies before it is 2026-11-01T00:00:00Z", "2027-01-01": "has not come yet", "2024-09-01": "is too long ago", "0001-01-01": "is too long ago", "november": "--slot november",
 		"2026-11-01T00:00:00.5Z": "is the begin of a month",
 	} {
 		if got, err := slotNamed(job, text, now); err == nil || !strings.Contains(err.Error(), says) {

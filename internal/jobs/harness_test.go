@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 type fixture struct {
 	dsn, prefix string
 	log         *kafkatest.Log
+	lease       time.Duration // 0: the usual one
 	conn        *pgx.Conn
 	mu          sync.Mutex // of conn
 }
@@ -199,6 +201,7 @@ type process struct {
 	store  *postgres.Store
 	killAt string // a border between two steps, before or behind one: "before take"
 	looks  chan struct{}
+	cutOff atomic.Bool // no sign of it reaches the store
 
 	mu       sync.Mutex
 	dead     bool
@@ -309,6 +312,10 @@ func (p *process) KeepSlot(ctx context.Context, a postgres.JobAttempt, lease tim
 	if err := p.border("alive"); err != nil {
 		return false, err
 	}
+	if p.cutOff.Load() {
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
 	return p.store.KeepSlot(ctx, a, lease)
 }
 
@@ -382,7 +389,7 @@ func (f *fixture) start(t *testing.T, killAt string, all ...jobs.Job) *process {
 	for i := range all {
 		names[i] = all[i].Name
 	}
-	schedule, err := jobs.New(jobs.Config{Jobs: all, Store: p, Publish: publish, TopicPrefix: f.prefix, Owner: fmt.Sprintf("%p", p), Poll: 20 * time.Millisecond,
+	schedule, err := jobs.New(jobs.Config{Jobs: all, Store: p, Publish: publish, TopicPrefix: f.prefix, Owner: fmt.Sprintf("%p", p), Poll: 20 * time.Millisecond, Lease: f.lease,
 		Metrics: jobs.NewMetrics(p.registry, names...), Logger: log})
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,8 @@ func OnTime(window time.Duration) Catchup { return Catchup{Rule: None, Window: w
 // OnlyLatest is the rule of jobs whose last slot stands for those before it.
 func OnlyLatest() Catchup { return Catchup{Rule: Latest} }
 
-// Each is the rule of jobs whose every slot counts, within a window and up to a number. They are done one after the other, the oldest first.
+// Each is the rule of jobs whose every slot counts, within a window and up to a number. They are done one after the other, the oldest first, but
+// one that has failed or can't be done yet does not keep later ones waiting.
 func Each(window time.Duration, most int) Catchup {
 	return Catchup{Rule: All, Window: window, Max: most}
 }
@@ -78,9 +79,20 @@ func (j *Job) check() error {
 	return fmt.Errorf("job %s: the rule for missed slots is not complete: %+v", j.Name, j.Catchup)
 }
 
+// ahead reports whether a job is planned further ahead than a clock that is merely set back accounts for: one was far ahead, maybe for seconds. Without
+// going back there would be no slot until the time that it showed.
+func (j *Job) ahead(planned, now time.Time) bool {
+	const most = 24 * time.Hour
+	return planned.After(now.Add(most)) && planned.After(j.Every.Next(j.Every.Next(now)))
+}
+
 // plan decides about the slots that have come since the job was planned last. It is a pure function.
 func (j *Job) plan(s postgres.JobState) postgres.JobPlan {
 	last := j.Every.Floor(s.Now)
+	if j.ahead(s.PlannedTo, s.Now) {
+		// The slot before the present one: what the clock was ahead of may have come meanwhile. What had a row keeps it, and is not planned again.
+		return postgres.JobPlan{To: j.Every.Before(last), Back: true}
+	}
 	if !last.After(s.PlannedTo) {
 		return postgres.JobPlan{}
 	}

@@ -14,6 +14,7 @@ type Metrics struct {
 	seconds *prometheus.HistogramVec
 	success *prometheus.GaugeVec
 	open    *prometheus.GaugeVec
+	next    *prometheus.GaugeVec
 	missed  *prometheus.CounterVec
 	skipped *prometheus.CounterVec
 }
@@ -35,6 +36,9 @@ func NewMetrics(registry prometheus.Registerer, jobs ...string) *Metrics {
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tenantflow_job_open_seconds", Help: "For how long the oldest slot of a job that has not ended could have been done; 0: there is none.",
 		}, label),
+		next: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tenantflow_job_next_slot_timestamp_seconds", Help: "The slot of a job that is to be planned next, as this process last saw it; 0: it has not seen the schedule.",
+		}, label),
 		missed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tenantflow_job_slots_missed_total", Help: "Slots of a job that this process found to have come while none planned, and that are not made up for.",
 		}, label),
@@ -49,11 +53,12 @@ func NewMetrics(registry prometheus.Registerer, jobs ...string) *Metrics {
 		m.seconds.WithLabelValues(job)
 		m.success.WithLabelValues(job).SetToCurrentTime()
 		m.open.WithLabelValues(job)
+		m.next.WithLabelValues(job)
 		m.missed.WithLabelValues(job)
 		m.skipped.WithLabelValues(job)
 	}
 	if registry != nil {
-		registry.MustRegister(m.runs, m.seconds, m.success, m.open, m.missed, m.skipped)
+		registry.MustRegister(m.runs, m.seconds, m.success, m.open, m.next, m.missed, m.skipped)
 	}
 	return m
 }
@@ -69,7 +74,8 @@ func (m *Metrics) ran(job string, o outcome, took time.Duration) {
 }
 
 // show shows what the table says of a job.
-func (m *Metrics) show(j *postgres.JobInfo) {
+func (m *Metrics) show(j *postgres.JobInfo, every Every) {
+	m.next.WithLabelValues(j.Job).Set(float64(every.Next(j.PlannedTo).Unix()))
 	if j.DoneAt != nil {
 		m.success.WithLabelValues(j.Job).Set(float64(j.DoneAt.UnixMilli()) / 1000)
 	}

@@ -117,7 +117,7 @@ const (
 )
 
 // Run works until ctx ends, waits until the jobs under way have stopped, and returns nil. What fails is logged and tried again. Only where Postgres
-// refuses the login, it returns that.
+// refuses the login, or every look at the schedule until a person mends that, it returns that.
 func (s *Schedule) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.works.Wait()
@@ -126,11 +126,12 @@ func (s *Schedule) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Poll)
 	defer tick.Stop()
 	for {
+		var still *blockedError
 		switch err := s.look(ctx); {
 		case ctx.Err() != nil:
 		case err == nil:
 			s.troubles.Over(ctx, lookFailed, "")
-		case postgres.Refused(err):
+		case postgres.Refused(err), errors.As(err, &still):
 			return fmt.Errorf("look at the schedule: %w", err)
 		default:
 			s.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: lookFailed, Err: err})
@@ -144,6 +145,18 @@ func (s *Schedule) Run(ctx context.Context) error {
 	}
 }
 
+// A blockedError is of a look at the schedule that a person has to mend: a missing right, or a database that was not migrated.
+type blockedError struct{ error }
+
+func (e *blockedError) Unwrap() error { return e.error }
+
+func blocked(err error) error {
+	if postgres.Classify(err) == postgres.Fatal {
+		return &blockedError{err}
+	}
+	return err
+}
+
 // look plans what has come, and takes what is to be done. One job's trouble is not another's.
 func (s *Schedule) look(ctx context.Context) error {
 	if !s.registered {
@@ -152,18 +165,19 @@ func (s *Schedule) look(ctx context.Context) error {
 			every[name] = string(job.Every)
 		}
 		if err := s.cfg.Store.RegisterJobs(ctx, every); err != nil {
-			return err
+			return blocked(err)
 		}
 		s.registered = true
 	}
 	all, err := s.cfg.Store.WatchJobs(ctx, s.names, s.cfg.Lease)
 	if err != nil {
-		return err
+		return blocked(err)
 	}
+	s.registered = len(all) == len(s.names) // rows may go: the database is that of an older dump
 	var troubles []error
 	for _, w := range all {
 		job := s.jobs[w.Job]
-		if job.Every.Floor(w.Now).After(w.PlannedTo) {
+		if job.Every.Floor(w.Now).After(w.PlannedTo) || job.ahead(w.PlannedTo, w.Now) {
 			if err := s.plan(ctx, job); err != nil {
 				troubles = append(troubles, err)
 			}
@@ -190,6 +204,12 @@ func (s *Schedule) plan(ctx context.Context, job *Job) error {
 	plan, skipped, err := s.cfg.Store.PlanJob(ctx, job.Name, job.plan)
 	if err != nil || plan.To.IsZero() {
 		return err
+	}
+	if plan.Back {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a job was planned far ahead of the clock, and goes back: the clock of Postgres was wrong, or is now",
+			slog.String("name", job.Name), slog.Time("slot", plan.To))
+		notify(s.wake)
+		return nil
 	}
 	s.metrics.planned(job.Name, plan.Missed, skipped)
 	if plan.Missed > 0 || skipped > 0 {
@@ -218,7 +238,8 @@ func (s *Schedule) publishEvents(ctx context.Context) {
 	}
 }
 
-// publish publishes what this process can get hold of. A crash before it is noted publishes it again, under the same ids.
+// publish publishes what this process can get hold of: what is due, and then what is done one by one, so that a result that its topic does not take
+// holds up no work. A crash before it is noted publishes it again, under the same ids.
 func (s *Schedule) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, publishWithin)
 	defer cancel()
@@ -226,10 +247,27 @@ func (s *Schedule) publish(ctx context.Context) error {
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	if err := s.cfg.Publish(ctx, Results(s.cfg.TopicPrefix, all)); err != nil {
-		return err
+	var due []postgres.JobEvent
+	var parts [][]postgres.JobEvent
+	for i := range all {
+		if all[i].Done {
+			parts = append(parts, all[i:i+1])
+		} else {
+			due = append(due, all[i])
+		}
 	}
-	return s.cfg.Store.MarkJobEvents(ctx, all)
+	if len(due) > 0 {
+		parts = append([][]postgres.JobEvent{due}, parts...)
+	}
+	var troubles []error
+	for _, part := range parts {
+		err := s.cfg.Publish(ctx, Results(s.cfg.TopicPrefix, part))
+		if err == nil {
+			err = s.cfg.Store.MarkJobEvents(ctx, part)
+		}
+		troubles = append(troubles, err)
+	}
+	return errors.Join(troubles...)
 }
 
 // Results are events of the schedule as they are published: the key is the job.
@@ -249,7 +287,7 @@ func (s *Schedule) report(ctx context.Context) error {
 	}
 	for i := range all {
 		if s.jobs[all[i].Job] != nil {
-			s.metrics.show(&all[i])
+			s.metrics.show(&all[i], s.jobs[all[i].Job].Every)
 		}
 	}
 	s.reported = time.Now()

@@ -321,7 +321,7 @@ func TestSchedule_KilledAtEveryBorder(t *testing.T) {
 				default:
 				}
 				p.stop()
-				f.advance(t, 2*time.Minute+time.Second) // the lease of the dead one ends
+				f.advance(t, 5*time.Minute) // the lease of the dead one ends, and the wait after its second death
 			}
 			if deaths == 0 {
 				t.Errorf("no process came to the border")
@@ -344,7 +344,7 @@ func TestSchedule_KilledAtEveryBorder(t *testing.T) {
 // A process that has lost its slot, and does not know, can't end it.
 func TestSchedule_LateProcessChangesNothing(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, "2026-03-04T11:59:00Z")
+	f := newFixture(t, "2026-03-04T12:00:00Z")
 	store, err := postgres.Open(t.Context(), postgres.Config{DSN: f.dsn, Timeout: enginetest.Patience})
 	if err != nil {
 		t.Fatal(err)

@@ -39,6 +39,7 @@ func (s *Schedule) take(ctx context.Context, job *Job) error {
 	if s.working[job.Name] {
 		return nil
 	}
+	asked := time.Now()
 	attempt, err := s.cfg.Store.TakeSlot(ctx, job.Name, s.cfg.Owner, s.cfg.Lease)
 	if err != nil || attempt == nil {
 		return err
@@ -52,20 +53,20 @@ func (s *Schedule) take(ctx context.Context, job *Job) error {
 			notify(s.changed)
 			notify(s.wake)
 		}()
-		s.work(ctx, job, *attempt)
+		s.work(ctx, job, *attempt, asked)
 	})
 	return nil
 }
 
-// work does the work of a slot, and stores what came of it.
-func (s *Schedule) work(ctx context.Context, job *Job, a postgres.JobAttempt) {
+// work does the work of a slot that was asked for at a time, and stores what came of it.
+func (s *Schedule) work(ctx context.Context, job *Job, a postgres.JobAttempt, asked time.Time) {
 	began := time.Now()
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		s.keep(running, a, stop)
+		s.keep(running, a, asked, stop)
 	}()
 	defer func() {
 		stop(nil)
@@ -126,7 +127,7 @@ func (s *Schedule) end(ctx, running context.Context, a postgres.JobAttempt, resu
 			ours, err = s.cfg.Store.PostponeSlot(ending, a, words(notYet), notYet.Until)
 		default:
 			is = failed
-			ours, err = s.cfg.Store.RetrySlot(ending, a, words(failure), retryAfter(a.Number))
+			ours, err = s.cfg.Store.RetrySlot(ending, a, words(failure), retryAfter(a.Failures+1))
 		}
 		return err
 	}, func(err error) error {
@@ -163,11 +164,14 @@ func (s *Schedule) call(ctx context.Context, job *Job, a postgres.JobAttempt) (r
 	return result, nil
 }
 
-// keep keeps a slot while the work lasts, and ends the work when another process may have the slot.
-func (s *Schedule) keep(ctx context.Context, a postgres.JobAttempt, stop context.CancelCauseFunc) {
+// keep keeps a slot while the work lasts, and ends the work when another process may have the slot: well before the lease ends, because the work
+// needs a moment to stop. The last sign was asked for at a time; a renewal that hangs is no sign.
+func (s *Schedule) keep(ctx context.Context, a postgres.JobAttempt, sign time.Time, stop context.CancelCauseFunc) {
 	tick := time.NewTicker(s.cfg.Lease / 6)
 	defer tick.Stop()
-	sign := time.Now()
+	silent := s.cfg.Lease * 2 / 3
+	last := time.AfterFunc(silent-time.Since(sign), func() { stop(errLost) })
+	defer last.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -178,9 +182,9 @@ func (s *Schedule) keep(ctx context.Context, a postgres.JobAttempt, stop context
 		ours, err := s.cfg.Store.KeepSlot(ctx, a, s.cfg.Lease)
 		switch {
 		case err == nil && ours:
-			sign = asked
+			last.Reset(silent - time.Since(asked))
 			s.troubles.Over(ctx, unkept, a.Job)
-		case err == nil || time.Since(sign) > s.cfg.Lease:
+		case err == nil:
 			stop(errLost)
 			return
 		default:
@@ -217,10 +221,10 @@ func words(err error) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\ufffd"), "\x00", "\ufffd")
 }
 
-// retryAfter is how long after an attempt the next one is made.
-func retryAfter(attempt int) time.Duration {
+// retryAfter is how long after a number of failures the next attempt is made.
+func retryAfter(failures int) time.Duration {
 	wait := retryFirst
-	for range attempt - 1 {
+	for range failures - 1 {
 		if wait *= 2; wait >= retryMost {
 			return retryMost
 		}

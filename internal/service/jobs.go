@@ -13,13 +13,17 @@ import (
 )
 
 // runJobs works on the tasks that no living process works on, does the jobs of the schedule, verifies at an interval and keeps up the archive, until ctx ends. The archive
-// needs none of the stores that the rest needs, and goes on while they are away.
+// needs none of the stores that the rest needs, and goes on while they are away; what the schedule's consumer meets ends neither tasks nor verification.
 func runJobs(ctx context.Context, r *Running) error {
 	ctx, stop := context.WithCancel(ctx)
-	archived := make(chan error, 1)
+	archived, scheduled := make(chan error, 1), make(chan error, 1)
 	go func() { archived <- keepArchive(ctx, r) }()
+	go func() { scheduled <- r.service.supervise(ctx, Part{Name: r.part, Run: runSchedule}) }()
 	defer func() {
 		stop()
+		if err := <-scheduled; err != nil {
+			r.Log.Error("the schedule is not kept", "error", err)
+		}
 		if err := <-archived; err != nil {
 			r.Log.Error("the archive is not kept up", "error", err)
 		}
@@ -49,7 +53,7 @@ func keepArchive(ctx context.Context, r *Running) error {
 	return err
 }
 
-// runTasks works on the tasks that no living process works on, and on the schedule, until ctx ends.
+// runTasks works on the tasks that no living process works on, and verifies, until ctx ends.
 func runTasks(ctx context.Context, r *Running) error {
 	tasks, err := OpenTasks(ctx, r.Config, r.Log)
 	if err != nil {
@@ -68,7 +72,6 @@ func runTasks(ctx context.Context, r *Running) error {
 		return nil
 	})
 	work.Go(func() error { return verifyOnSchedule(working, r) })
-	work.Go(func() error { return runSchedule(working, r) })
 	work.Go(func() error { return showBusiness(working, r) })
 	return work.Wait()
 }

@@ -56,6 +56,7 @@ func (s *Service) newBoard(ctx context.Context) (_ *board, err error) {
 	}
 	for _, g := range []struct{ part, topic string }{
 		{"usage", events.TopicUsage}, {"quota", events.TopicUsage}, {"subscription", events.TopicSubscription}, {"company", events.TopicCompany},
+		{"jobs", events.TopicMaintenance},
 	} {
 		all.Groups = append(all.Groups, operations.Group{Part: g.part, Group: s.group(g.part), Topic: cfg.TopicPrefix + g.topic})
 	}

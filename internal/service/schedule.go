@@ -119,8 +119,14 @@ func owner() string {
 // ErrSlotTaken says that a slot is done or under way, so asking for it changes nothing.
 var ErrSlotTaken = errors.New("it is done, or under way")
 
+// ErrSlotUnpublished says that a slot is asked for, and its event is not in the log yet: a process with the part jobs publishes it.
+var ErrSlotUnpublished = errors.New("its event is not published yet")
+
+// askedWithin is how long a person waits for Kafka.
+const askedWithin = 10 * time.Second
+
 // AskForSlot has a slot of a job done because a person asked for it, and publishes its event: a process with the part jobs does the work. The error is
-// [ErrSlotTaken] if the slot is done or under way.
+// [ErrSlotTaken] if the slot is done or under way, and wraps [ErrSlotUnpublished] if Kafka does not answer.
 func AskForSlot(ctx context.Context, cfg *config.Config, store *postgres.Store, slot events.Slot, by string) error {
 	asked, err := store.AskForSlot(ctx, slot, by)
 	if err != nil {
@@ -141,7 +147,12 @@ func AskForSlot(ctx context.Context, cfg *config.Config, store *postgres.Store, 
 	results := kafka.NewResults(client)
 	one := []postgres.JobEvent{{Slot: slot, Event: event}}
 	var waits error
-	if err := results.Publish(ctx, jobs.Results(cfg.TopicPrefix, one), func(err error) { waits = err }); err != nil {
+	publishing, cancel := context.WithTimeout(ctx, askedWithin)
+	defer cancel()
+	if err := results.Publish(publishing, jobs.Results(cfg.TopicPrefix, one), func(err error) { waits = err }); err != nil {
+		if ctx.Err() == nil && publishing.Err() != nil {
+			err = ErrSlotUnpublished
+		}
 		return errors.Join(err, waits, results.Close())
 	}
 	return errors.Join(store.MarkJobEvents(ctx, one), results.Close())

@@ -18,7 +18,7 @@ CREATE TABLE public.jobs (
 COMMENT ON TABLE public.jobs IS 'Jobs that are due at the begin of an hour, day, week or month in UTC.';
 COMMENT ON COLUMN public.jobs.every IS 'What a slot stands for: hour, day, week (from Monday) or month, in UTC.';
 COMMENT ON COLUMN public.jobs.first_seen IS 'When a process knew the job first. Slots before that are none of the schedule''s.';
-COMMENT ON COLUMN public.jobs.planned_to IS 'The last slot about which was decided. It never goes back, whatever the clock does.';
+COMMENT ON COLUMN public.jobs.planned_to IS 'The last slot about which was decided. It goes back only where a clock was ahead by more than a day.';
 COMMENT ON COLUMN public.jobs.missed IS 'How many slots came while no process planned, and are not made up for by the job''s rule. They have no row in job_slots.';
 COMMENT ON COLUMN public.jobs.skipped IS 'How many slots were left out because the one before them was still at work, or had not begun when the next one came.';
 
@@ -28,6 +28,7 @@ ALTER TABLE public.job_slots
     ALTER COLUMN started_at DROP NOT NULL,
     ALTER COLUMN lease_until DROP NOT NULL,
     ADD COLUMN attempts     integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    ADD COLUMN failures     integer     NOT NULL DEFAULT 0 CHECK (failures >= 0),
     ADD COLUMN next_at      timestamptz,
     ADD COLUMN not_before   timestamptz,
     ADD COLUMN owner        text        NOT NULL DEFAULT '',
@@ -45,9 +46,10 @@ COMMENT ON COLUMN public.job_slots.slot IS 'When it was due: the begin of the ho
 COMMENT ON COLUMN public.job_slots.state IS
     'due: its event is to be in the log; queued: the event was read; running; done; failed: it could not be done before it was too late; skipped: the one before it was still at work, or the next one came before it had begun.';
 COMMENT ON COLUMN public.job_slots.attempts IS 'How often a process has taken it. A process that names an older number can''t change the row.';
+COMMENT ON COLUMN public.job_slots.failures IS 'How many attempts have failed, or lost their process. One that was stopped, or could do nothing yet, is none.';
 COMMENT ON COLUMN public.job_slots.next_at IS
     'When it is turned to next: its event is published again (due, done without published_at), or it is tried again (queued).';
-COMMENT ON COLUMN public.job_slots.not_before IS 'Before when its work can''t be done, as the job said last.';
+COMMENT ON COLUMN public.job_slots.not_before IS 'From when its work could be done: when it was planned or asked for, or as the job said last. It is late from then on.';
 COMMENT ON COLUMN public.job_slots.owner IS 'The process that has taken it last: host and process id.';
 COMMENT ON COLUMN public.job_slots.error IS 'Why the last attempt failed, or what it waits for.';
 COMMENT ON COLUMN public.job_slots.asked_by IS 'Who asked for it by hand; empty: the schedule.';

@@ -24,6 +24,10 @@ var (
 	jobPlanSQL string
 	//go:embed queries/job_planned.sql
 	jobPlannedSQL string
+	//go:embed queries/job_ahead.sql
+	jobAheadSQL string
+	//go:embed queries/job_forget.sql
+	jobForgetSQL string
 )
 
 // States of a slot.
@@ -37,8 +41,8 @@ const (
 )
 
 const (
-	// jobSlotsKept is how long a slot of the schedule is kept: longer than any job looks back.
-	jobSlotsKept = 800 * 24 * time.Hour
+	// JobSlotsKept is how long a slot of the schedule is kept: longer than any job looks back.
+	JobSlotsKept = 800 * 24 * time.Hour
 	// jobLongestWait is longer than anything in the schedule is put off. A time that lies further ahead is left over from a clock that was set back.
 	jobLongestWait = 61 * time.Minute
 )
@@ -62,6 +66,7 @@ type JobState struct {
 // A JobPlan is what is decided about the slots of a job that have come.
 type JobPlan struct {
 	To      time.Time   // the last slot that has come; zero: none has, and nothing is changed
+	Back    bool        // planning goes back to that: a clock was far ahead
 	Due     []time.Time // those to be done
 	Skipped []time.Time // those that are left out
 	Missed  int64       // how many others there were
@@ -165,7 +170,10 @@ func storePlan(ctx context.Context, tx pgx.Tx, job string, plan *JobPlan) (skipp
 	skipped += int64(len(plan.Skipped))
 	b := &pgx.Batch{}
 	b.Queue(jobPlanSQL, job, slots, states)
-	b.Queue(jobPlannedSQL, job, plan.To, plan.Missed, skipped)
-	b.Queue("DELETE FROM public.job_slots WHERE job = $1 AND slot < public.job_clock() - $2::interval AND finished_at IS NOT NULL", job, jobSlotsKept)
+	b.Queue(jobPlannedSQL, job, plan.To, plan.Missed, skipped, plan.Back)
+	if plan.Back {
+		b.Queue(jobAheadSQL, job)
+	}
+	b.Queue(jobForgetSQL, job, JobSlotsKept)
 	return skipped, tx.SendBatch(ctx, b).Close()
 }

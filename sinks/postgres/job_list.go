@@ -32,7 +32,7 @@ type JobInfo struct {
 	State                 string
 	StartedAt, FinishedAt *time.Time
 	Attempts              int
-	Error                 string
+	Owner, Error          string
 	Result                json.RawMessage
 
 	DoneSlot, DoneAt *time.Time // the last one that was done, and when; nil: none was

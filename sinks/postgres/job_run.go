@@ -15,6 +15,8 @@ import (
 var (
 	//go:embed queries/job_take.sql
 	jobTakeSQL string
+	//go:embed queries/job_expire.sql
+	jobExpireSQL string
 	//go:embed queries/job_renew.sql
 	jobRenewSQL string
 	//go:embed queries/job_finish.sql
@@ -25,14 +27,18 @@ var (
 	jobPostponeSQL string
 )
 
+// jobAskedFailures is after how many failures a slot ends that was asked for by hand: about two hours. Those of the schedule end by their job's rule.
+const jobAskedFailures = 8
+
 // A JobAttempt is a process's hold on a slot. Number grows with every attempt at it: what an older one says changes nothing.
 type JobAttempt struct {
 	events.Slot
-	Number int
+	Number   int
+	Failures int // of those before it
 }
 
 // TakeSlot takes the first slot of a job that is to be done, for as long as a lease. It returns nil if there is none, or another slot of the job is at
-// work.
+// work. A slot whose process gives no sign has failed once more.
 func (s *Store) TakeSlot(ctx context.Context, job, owner string, lease time.Duration) (taken *JobAttempt, err error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
@@ -41,8 +47,11 @@ func (s *Store) TakeSlot(ctx context.Context, job, owner string, lease time.Dura
 		if err != nil || !locked {
 			return err
 		}
+		if _, err := tx.Exec(ctx, jobExpireSQL, job, jobAskedFailures); err != nil {
+			return err
+		}
 		one := JobAttempt{Slot: events.Slot{Job: job}}
-		err = tx.QueryRow(ctx, jobTakeSQL, job, lease, owner, jobLongestWait).Scan(&one.At, &one.Number)
+		err = tx.QueryRow(ctx, jobTakeSQL, job, lease, owner, jobLongestWait).Scan(&one.At, &one.Number, &one.Failures)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -68,10 +77,11 @@ func (s *Store) EndSlot(ctx context.Context, a JobAttempt, result json.RawMessag
 	return n == 1, err
 }
 
-// RetrySlot gives an attempt up that has failed, for the reason why. The slot is tried again after a while. It returns false if the slot is another
+// RetrySlot gives an attempt up that has failed, for the reason why. The slot is tried again after a while, unless it was asked for by hand and has
+// failed often. It returns false if the slot is another
 // process's by now.
 func (s *Store) RetrySlot(ctx context.Context, a JobAttempt, why string, after time.Duration) (bool, error) {
-	n, err := s.exec(ctx, "give a slot of job "+a.Job+" up", jobRetrySQL, a.Job, a.At, a.Number, why, after)
+	n, err := s.exec(ctx, "give a slot of job "+a.Job+" up", jobRetrySQL, a.Job, a.At, a.Number, why, after, jobAskedFailures)
 	return n == 1, err
 }
 
@@ -84,6 +94,6 @@ func (s *Store) PostponeSlot(ctx context.Context, a JobAttempt, why string, unti
 
 // ReleaseSlot gives an attempt up that was stopped. Another process goes on at once.
 func (s *Store) ReleaseSlot(ctx context.Context, a JobAttempt) error {
-	_, err := s.exec(ctx, "give a slot of job "+a.Job+" back", jobRetrySQL, a.Job, a.At, a.Number, nil, time.Duration(0))
+	_, err := s.exec(ctx, "give a slot of job "+a.Job+" back", jobRetrySQL, a.Job, a.At, a.Number, nil, time.Duration(0), jobAskedFailures)
 	return err
 }

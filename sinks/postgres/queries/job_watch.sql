@@ -6,7 +6,7 @@ SELECT j.job, j.planned_to, public.job_clock() AS now,
         AND EXISTS (
             SELECT FROM public.job_slots AS s
             WHERE s.job = j.job AND (s.state = 'running'
-                OR s.state = 'queued' AND (s.next_at <= public.job_clock() OR s.next_at > public.job_clock() + $2::interval))
+                OR s.state = 'queued' AND s.slot <= public.job_clock() AND (s.next_at <= public.job_clock() OR s.next_at > public.job_clock() + $2::interval))
         ) AS ready,
     EXISTS (
         SELECT FROM public.job_slots AS s
