@@ -37,6 +37,12 @@ type JobAttempt struct {
 	Failures int // of those before it
 }
 
+// A jobTakenRow is a row of job_take.sql.
+type jobTakenRow struct {
+	Slot               time.Time
+	Attempts, Failures int
+}
+
 // TakeSlot takes the first slot of a job that is to be done, for as long as a lease. It returns nil if there is none, or another slot of the job is at
 // work. A slot whose process gives no sign has failed once more.
 func (s *Store) TakeSlot(ctx context.Context, job, owner string, lease time.Duration) (taken *JobAttempt, err error) {
@@ -50,13 +56,12 @@ func (s *Store) TakeSlot(ctx context.Context, job, owner string, lease time.Dura
 		if _, err := tx.Exec(ctx, jobExpireSQL, job, jobAskedFailures); err != nil {
 			return err
 		}
-		one := JobAttempt{Slot: events.Slot{Job: job}}
-		err = tx.QueryRow(ctx, jobTakeSQL, job, lease, owner, jobLongestWait).Scan(&one.At, &one.Number, &one.Failures)
+		rows, _ := tx.Query(ctx, jobTakeSQL, job, lease, owner, jobLongestWait) // its error comes with the rows
+		row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[jobTakenRow])
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
-		one.At = one.At.UTC()
-		taken = &one
+		taken = &JobAttempt{Slot: events.Slot{Job: job, At: row.Slot.UTC()}, Number: row.Attempts, Failures: row.Failures}
 		return err
 	})
 	if err != nil {

@@ -58,6 +58,7 @@ func TestQueries_FitTheSchema(t *testing.T) {
 		"job_outbox":                   enginetest.ByName[jobOutboxRow],
 		"job_slot":                     enginetest.ByName[JobSlot],
 		"job_state":                    enginetest.ByName[JobState],
+		"job_take":                     enginetest.ByName[jobTakenRow],
 		"job_watch":                    enginetest.ByName[JobWatch],
 		"overrides":                    enginetest.ByName[OverriddenLimit],
 		"payment":                      enginetest.ByName[tenant.Payment],
