@@ -1,9 +1,12 @@
 package analytics
 
 import (
+	"fmt"
 	"math"
 	"math/big"
 	"strconv"
+
+	"github.com/shopspring/decimal"
 )
 
 // Hundredths is a number with two decimals, counted in hundredths: a score, a percentage, an average, or an amount in minor units of a
@@ -47,4 +50,18 @@ func (h Hundredths) append(b []byte) []byte {
 		b = append(b, '0')
 	}
 	return strconv.AppendUint(b, n%100, 10)
+}
+
+// UnmarshalJSON reads what MarshalJSON has written: a number with at most two decimals.
+func (h *Hundredths) UnmarshalJSON(text []byte) error {
+	d, err := decimal.NewFromString(string(text))
+	if err != nil {
+		return fmt.Errorf("read %s as a number with two decimals: %w", text, err)
+	}
+	n := d.Shift(2)
+	if !n.IsInteger() || !n.BigInt().IsInt64() {
+		return fmt.Errorf("%s is no number with two decimals, or too large", text)
+	}
+	*h = Hundredths(n.IntPart())
+	return nil
 }

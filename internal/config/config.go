@@ -79,6 +79,7 @@ type Config struct {
 	WaitingTimeout     time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
 	RenewalGrace       time.Duration `env:"RENEWAL_GRACE" envDefault:"72h" unit:"duration" help:"How long a paid period that has ended waits for its renewal before the subscription expires. Holds for periods that begin from then on."`
 	VoidWindow         time.Duration `env:"VOID_WINDOW" envDefault:"840h" unit:"duration" help:"How old usage may be at most, by the time of the request, to be taken back (35 days)."`
+	BillingGrace       time.Duration `env:"BILLING_GRACE" envDefault:"24h" unit:"duration" help:"How long a calendar month that has ended stays a draft before its billing exports are closed and never change. What comes later is a correction in the next export."`
 
 	ReserveWhileRebuilding WhileRebuilding `env:"RESERVE_WHILE_REBUILDING" envDefault:"refuse" unit:"refuse, grant" help:"What to do about reservations while counters are being recounted after a loss, and until holds that were lost with them would have ended: refuse them (503), or grant them by counters that may be short, so that limits may be passed."`
 

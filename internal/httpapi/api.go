@@ -72,6 +72,8 @@ type Stores struct {
 	Companies     Companies
 	// Analytics analyses what companies use. nil: this process has no address of ClickHouse, and such requests are answered 503.
 	Analytics Analytics
+	// Billing makes billing exports. nil where Analytics is.
+	Billing Billing
 	// Rules judge and price changes of tier: the same ones that carry them out.
 	Rules *tenant.Rules
 	// ReserveAnyway has reservations granted by what counters there are while they are being rebuilt, instead of refused.
@@ -154,6 +156,7 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/revenue", read, a.handle("company_id", a.revenue, "months")},
 		{"/v1/companies/{company_id}/upsell", read, a.handle("company_id", a.analyse(upsell))},
 		{"/v1/companies/{company_id}/churn-risk", read, a.handle("company_id", a.analyse(churnRisk))},
+		{"/v1/companies/{company_id}/billing/{billing_period}", read, a.handle("company_id", a.billingExport, "format")},
 		{"/v1/operations", read, a.admit(token.Read, a.report)},
 	}
 }
