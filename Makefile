@@ -48,7 +48,7 @@ stack: $(LOCALSTACK) ## run the local stack in the foreground; writes .local/sta
 	exec $(LOCALSTACK) up
 
 .PHONY: bench
-bench: build $(LOCALSTACK) ## measure the service beside ClickHouse's Kafka engine, its insert limit, plain counting and itself without guarantees (a quarter of an hour)
+bench: build $(LOCALSTACK) ## measure the service beside ClickHouse's Kafka engine, its insert limit, plain counting and itself without guarantees, and the analyses of a made year (20 minutes)
 	exec $(LOCALSTACK) bench --tenantflow $(CURDIR)/bin/tenantflow $(BENCHFLAGS)
 
 .PHONY: chaos

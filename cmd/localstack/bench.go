@@ -31,6 +31,7 @@ Measurements: ` + strings.Join(bench.Names(), ", ") + `.`,
 	f.DurationVar(&c.BlockedFor, "blocked-for", 30*time.Second, "how long a phase of tenants_blocked takes")
 	f.IntVar(&c.Partitions, "partitions", 8, "partitions of the topics")
 	f.IntVar(&c.Companies, "companies", 2000, "companies that are registered")
+	f.IntVar(&c.YearRows, "year-rows", 20_000_000, "rows of usage in the year that analyses are measured over")
 	f.StringSliceVar(&c.Only, "only", nil, "make these measurements only, comma-separated")
 	f.StringVar(&c.Binary, "tenantflow", "", "binary of the service (default bin/tenantflow)")
 	f.StringVar(&c.JSON, "json", "", "file for the measurements (default .local/bench.json)")

@@ -24,11 +24,11 @@ const analysisTimeout = 30 * time.Second
 func newAnalyticsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "analytics",
-		Short: "Analyse what companies use and pay: revenue, who needs a larger tier, who may leave",
+		Short: "Analyse what companies use and pay: revenue, who needs a larger tier, who may leave, and how good that is",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newRevenueCommand(a), newUpsellCommand(a), newChurnCommand(a))
+	cmd.AddCommand(newRevenueCommand(a), newUpsellCommand(a), newChurnCommand(a), newAccuracyCommand(a))
 	return cmd
 }
 

@@ -33,13 +33,14 @@ GRANT SELECT, DELETE ON changes TO tenantflow;
 -- Events under way, schedules and tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON inbox, company_blocks, due_events, job_slots, void_requests TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON usage_voids TO tenantflow; -- a purge deletes them
+GRANT SELECT, INSERT, UPDATE, DELETE ON recommendations, forecasts TO tenantflow; -- old ones are deleted
+GRANT SELECT, INSERT, UPDATE ON topic_partitions, dead_letters, tasks TO tenantflow;
+GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 
 -- Billing exports: closed ones never change, but for the note that they were announced.
 GRANT SELECT, INSERT, UPDATE (published_at) ON billing_exports TO tenantflow;
 GRANT SELECT, INSERT ON billing_export_items TO tenantflow;
 GRANT SELECT, INSERT, UPDATE ON billing_reported TO tenantflow;
-GRANT SELECT, INSERT, UPDATE ON topic_partitions, dead_letters, tasks TO tenantflow;
-GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 
 GRANT EXECUTE ON FUNCTION tenant_schema_name(text), lock_company(text), tenant_schema_version(text), has_company_schema(text),
     grant_company_schema(text), migrate_company_schema(text, bigint), create_company_tables(text), create_company_schema(text),

@@ -315,6 +315,8 @@ func TestUsage_ReadsByTheKey(t *testing.T) {
 	for name, query := range map[string]string{
 		"daily":   strings.NewReplacer("$1", "'c-03000'", "$2", text(-1), "$3", text(1)).Replace(dailyUseSQL),
 		"revenue": strings.NewReplacer("$1", "'c-03000'", "$2", text(-1), "$3", text(1)).Replace(revenueUsageSQL),
+		"judged":  strings.NewReplacer("$1", "'c-03000'", "$2", text(-2), "$3", text(-1), "$4", text(0), "$5", text(1)).Replace(judgedUseSQL),
+		"callers": strings.NewReplacer("$1", "'c-03000'", "$2", text(-1), "$3", text(1)).Replace(usersWithCallsSQL),
 		"monthly": strings.NewReplacer("$1", "'c-03000'", "$2", text(-2), "$3", text(-1), "$4", text(0), "$5", text(1)).Replace(monthlyUseSQL),
 	} {
 		rows, err := f.Conn.Query(t.Context(), "EXPLAIN indexes = 1 "+query)

@@ -62,3 +62,31 @@ func BenchmarkAnalyst_ACompany(b *testing.B) {
 		})
 	}
 }
+
+// The time of the report on accuracy over a year of 200 companies with 25 users each and a forecast for every month, in milliseconds: 60,000 users judged and
+// 7,200 forecasts.
+//
+//	go test ./internal/analytics -run '^$' -bench Accuracy -benchtime 50x
+func BenchmarkAnalyst_Accuracy(b *testing.B) {
+	f := setup(b)
+	at := MonthOf(time.Now())
+	months := `(SELECT m, to_char(timestamptz '` + at.Start().Format(time.RFC3339) + `' AT TIME ZONE 'UTC' - (m + 2) * interval '1 month', 'YYYY-MM') AS month FROM generate_series(0, 11) AS m) AS t`
+	f.exec(b,
+		"INSERT INTO companies (company_id, name, billing_email) SELECT 'c-' || c, 'C', 'c@x' FROM generate_series(0, 199) AS c",
+		`INSERT INTO recommendations (recommendation_id, company_id, user_id, kind, month, tier, score, flagged, idle, detail, outcome, scored_at)
+			SELECT gen_random_uuid(), 'c-' || c, 'u-' || c || '-' || u, 'churn', month, 'free', (c * 37 + u * 101 + m * 13) % 10001 / 100.0, (c + u) % 7 = 0, (c + m) % 5 = 0, '{}', (c * u + m) % 9 = 0, now()
+			FROM generate_series(0, 199) AS c, generate_series(0, 24) AS u, `+months,
+		`INSERT INTO forecasts (company_id, made_month, month, currency, value_minor, low_minor, high_minor, naive_minor, steps_minor, history_months, actual_minor, scored_at)
+			SELECT 'c-' || c, to_char(to_date(month, 'YYYY-MM') - h * interval '1 month', 'YYYY-MM'), month, 'USD', 100 + c, c, 500, 90 + c, 70, 20, 100 + c + m, now()
+			FROM generate_series(0, 199) AS c, generate_series(1, 3) AS h, `+months, "ANALYZE")
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		if r, err := f.Accuracy(b.Context(), at.Start()); err != nil || r.Churn.Users != 60_000 {
+			b.Fatalf("%+v, %v", r, err)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
+}

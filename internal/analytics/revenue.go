@@ -127,11 +127,7 @@ func RevenueOf(facts *RevenueFacts, months int, now time.Time) *Revenue {
 		since = min(since, begins)
 	}
 	r.RevenueTrend = trend(byMonth, max(first, since), present-1)
-	var history []Money
-	for month := begins; charged && month < present; month++ {
-		history = append(history, byMonth[month])
-	}
-	r.Forecast, r.ForecastReason = ForecastOf(history, present)
+	r.Forecast, r.ForecastReason = ForecastOf(history(own, present), present)
 	switch {
 	case r.Forecast == nil:
 	case facts.PaysNow == 0:
@@ -168,6 +164,21 @@ func firstCharge(charges []Charge) (first Month, charged bool) {
 		}
 	}
 	return first, charged
+}
+
+// history is the revenue of each month from that of the first charge up to the one before next.
+func history(charges []Charge, next Month) []Money {
+	first, charged := firstCharge(charges)
+	if !charged || first >= next {
+		return nil
+	}
+	months := make([]Money, next-first)
+	for _, c := range charges {
+		if c.Month < next {
+			months[c.Month-first] += c.AmountMinor
+		}
+	}
+	return months
 }
 
 // breakdown lists the tiers of each month that were charged for or used, by month and tier.

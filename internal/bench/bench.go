@@ -5,7 +5,8 @@
 // The quota consumer is measured likewise, beside a pipeline that counts the same events in the same Redis by INCRBY and
 // EXPIRE and promises nothing; and how soon its counts are seen, how fast they are served over HTTP, what they weigh.
 //
-// Companies are measured without a rival: what one more costs, how fast their events are, what a change of tier takes.
+// Companies are measured without a rival: what one more costs, how fast their events are, what a change of tier takes. So are the analyses, over a
+// made year of which an independent model knows every answer (internal/yearmodel).
 //
 // What counts are the ratios within one run. The absolute numbers belong to the machine, on which the broker, the engine,
 // the contender and this program share the processors.
@@ -34,6 +35,7 @@ type Config struct {
 	BlockedFor time.Duration // how long a phase of tenants_blocked takes, to a round of all companies; default 30s
 	Partitions int           // of the topics; default 8
 	Companies  int           // that are registered; default 2,000
+	YearRows   int           // of usage, in the year that analyses are measured over; default 20,000,000
 	Only       []string      // names of measurements; empty: all
 
 	Binary  string // path of tenantflow; default bin/tenantflow
@@ -79,6 +81,7 @@ const (
 	QuotaProfiled     = "quota_profiled"
 	Tenants           = "tenants"
 	TenantsBlocked    = "tenants_blocked"
+	Analytics         = "analytics"
 )
 
 // Names are the measurements that Run makes when none is named.
@@ -86,17 +89,17 @@ func Names() []string {
 	return []string{
 		Tenantflow, KafkaEngine, InsertLimit, InsertLimitTwo, InsertLimitSorted, WithoutGuarantees, LargeBatches, Structured, Payload1K, Payload10K, Duplicates, ManyPartitions,
 		Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline,
-		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, Reserve, QuotaMemory, QuotaTakeover, Tenants, TenantsBlocked,
+		LoneDefault, LoneTuned, LatencyDefault, LatencyTuned, QuotaFresh, QuotaHTTP, Reserve, QuotaMemory, QuotaTakeover, Tenants, TenantsBlocked, Analytics,
 	}
 }
 
 // counts says whether a measurement needs Redis and Postgres, and stores whether ClickHouse has a part in it.
 func counts(name string) bool {
 	return slices.Contains([]string{Quota, QuotaKnown, QuotaRecount, QuotaBaseline, UsageAndQuota, QuotaEach, QuotaEachBaseline, QuotaFresh, QuotaHTTP,
-		Reserve, QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants, TenantsBlocked}, name)
+		Reserve, QuotaMemory, QuotaTakeover, QuotaProfiled, Tenants, TenantsBlocked, Analytics}, name)
 }
 
-func stores(name string) bool { return !counts(name) || name == UsageAndQuota }
+func stores(name string) bool { return !counts(name) || name == UsageAndQuota || name == Analytics }
 
 // CPU is processor time for a row, in microseconds, of each process that had a part in it.
 type CPU struct {
@@ -146,6 +149,7 @@ type Measurement struct {
 	Takeover      *Takeover    `json:"takeover,omitempty"`
 	Tenants       *TenantCost  `json:"tenants,omitempty"`
 	Blocked       *BlockedCost `json:"tenants_blocked,omitempty"`
+	Year          *YearCost    `json:"analytics,omitempty"`
 	Runs          []Run        `json:"runs,omitempty"`
 }
 
@@ -196,6 +200,7 @@ func (c *Config) withDefaults() error {
 	c.Runs = cmp.Or(c.Runs, 3)
 	c.Partitions = cmp.Or(c.Partitions, 8)
 	c.Companies = cmp.Or(c.Companies, 2000)
+	c.YearRows = cmp.Or(c.YearRows, 20_000_000)
 	if c.Companies < 10*aloneCompanies {
 		return fmt.Errorf("%d companies are too few: choose at least %d", c.Companies, 10*aloneCompanies)
 	}

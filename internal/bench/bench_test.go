@@ -203,7 +203,7 @@ func TestTheReportComparesCountingWithPlainIncrements(t *testing.T) {
 func TestWhatIsMeasuredDecidesWhichEnginesAreStarted(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][2]bool{ // counts, stores rows
-		Tenantflow: {false, true}, Quota: {true, false}, QuotaHTTP: {true, false}, UsageAndQuota: {true, true}, InsertLimit: {false, true}, Tenants: {true, false},
+		Tenantflow: {false, true}, Quota: {true, false}, QuotaHTTP: {true, false}, UsageAndQuota: {true, true}, InsertLimit: {false, true}, Tenants: {true, false}, Analytics: {true, true},
 	} {
 		if got := [2]bool{counts(name), stores(name)}; got != want {
 			t.Errorf("%s: counts, stores is %v, want %v", name, got, want)
@@ -226,6 +226,26 @@ func TestTheReportTellsWhatCompaniesCost(t *testing.T) {
 	var out bytes.Buffer
 	report(&out, []string{"a machine"}, []Measurement{{Name: Tenants, Tenants: &TenantCost{Companies: 10_000, First: 45.12, Last: 35.6, Payments: 1868.4, UpgradeMany: 492.4}}})
 	for _, want := range []string{"| 10,000 companies", "45.1 ms, 35.6 ms", "| 1,868 ", "492 ms"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestTheReportTellsWhatAnswersTake(t *testing.T) {
+	t.Parallel()
+	took := make([]time.Duration, 100)
+	for i := range took {
+		took[99-i] = time.Duration(i+1) * time.Millisecond
+	}
+	times := timesOf(took)
+	if *times != (Times{P50: 51, P95: 96, Max: 100, Asked: 100}) || timesOf(nil) != nil {
+		t.Errorf("got %+v", times)
+	}
+	var out bytes.Buffer
+	report(&out, []string{"a machine"}, []Measurement{{Name: Analytics, Year: &YearCost{Companies: 200, Rows: 20_000_000, Members: 70_123,
+		Asked: []AnswerTime{{Name: "upsell", Goal: 100, Cold: times, Warm: times, Live: times}}}}})
+	for _, want := range []string{"| upsell ", "| 100 ", "| 51 ", "| 96 ", "100, 100, 100", "20,000,000 rows", "70,123 members"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}

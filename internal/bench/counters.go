@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,12 @@ func (w *world) openCounters(ctx context.Context) (err error) {
 	if w.postgres, err = engine.StartPostgres(ctx, engine.Options{Dir: filepath.Join(w.Dir, "postgres"), Log: w.Log}); err != nil {
 		return err
 	}
-	cfg, err := pgx.ParseConfig(w.postgres.DSN())
+	return tables(ctx, w.postgres.DSN())
+}
+
+// tables makes the service's tables in a database of Postgres, and the catalogue of tiers.
+func tables(ctx context.Context, dsn string) (err error) {
+	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return err
 	}
@@ -75,13 +81,31 @@ func (w *world) openCounters(ctx context.Context) (err error) {
 	if _, err := m.Up(ctx); err != nil {
 		return err
 	}
-	store, err := postgres.Open(ctx, postgres.Config{DSN: w.postgres.DSN()})
+	store, err := postgres.Open(ctx, postgres.Config{DSN: dsn})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 	_, err = store.SyncTiers(ctx, tier.Default())
 	return err
+}
+
+// companiesOf makes a database of Postgres for companies of its own, and returns its DSN.
+func (w *world) companiesOf(ctx context.Context, name string) (string, error) {
+	conn, err := pgx.Connect(ctx, w.postgres.DSN())
+	if err != nil {
+		return "", fmt.Errorf("make the database %s: %w", name, err)
+	}
+	defer func() { _ = conn.Close(ctx) }() // everything was answered before
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", fmt.Errorf("make the database %s: %w", name, err)
+	}
+	address, err := url.Parse(w.postgres.DSN())
+	if err != nil {
+		return "", err
+	}
+	address.Path = "/" + name
+	return address.String(), tables(ctx, address.String())
 }
 
 func (w *world) closeCounters() error {

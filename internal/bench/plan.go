@@ -39,6 +39,7 @@ func what(name string) string {
 		QuotaMemory:       "what a counted event weighs in Redis",
 		Tenants:           "companies, through the running service",
 		TenantsBlocked:    "companies whose neighbours can't go on, through the running service",
+		Analytics:         "analyses of a made year over HTTP, each held against an independent model",
 		QuotaProfiled:     "the quota consumer's code in the process that profiles it",
 	}[name]
 }
@@ -101,6 +102,13 @@ func (w *world) measure(ctx context.Context) ([]Measurement, error) {
 			return nil, fmt.Errorf("%s: %w", TenantsBlocked, err)
 		}
 		made[TenantsBlocked] = &Measurement{Name: TenantsBlocked, Rows: cost.Events, Blocked: cost}
+	}
+	if w.wanted(Analytics) {
+		cost, err := w.analytics(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", Analytics, err)
+		}
+		made[Analytics] = &Measurement{Name: Analytics, Rows: cost.Rows, PeakRSS: cost.ServiceMB, Year: cost}
 	}
 	var all []Measurement
 	for _, name := range append(Names(), Profiled, QuotaProfiled) {

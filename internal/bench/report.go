@@ -60,13 +60,14 @@ func report(out io.Writer, about []string, all []Measurement) {
 	takeovers(out, all)
 	tenantCosts(out, all)
 	blockedCosts(out, all)
+	yearCosts(out, all)
 }
 
 func throughput(out io.Writer, all []Measurement) {
 	t := table{heads: []string{"measurement", "what", "rows/s (median)", "min .. max", "CPU us a row: service", "ClickHouse", "Kafka", "Redis", "peak RSS MB", "allocs/1000 rows"}}
 	for i := range all {
 		m := &all[i]
-		if m.Latency != nil || m.Weights != nil || m.Takeover != nil || m.Tenants != nil || m.Blocked != nil {
+		if m.Latency != nil || m.Weights != nil || m.Takeover != nil || m.Tenants != nil || m.Blocked != nil || m.Year != nil {
 			continue
 		}
 		t.row(m.Name, m.What, thousands(m.RowsPerSecond), thousands(m.Min)+" .. "+thousands(m.Max), decimal(m.CPU.Tenantflow, 2),
@@ -173,6 +174,32 @@ func blockedCosts(out io.Writer, all []Measurement) {
 		}
 		t.write(out)
 		fmt.Fprintf(out, "%d companies have caught up, each in its order, %s s after their locks are gone.\n\n", blockedMost, decimal(c.CatchUp, 1))
+	}
+}
+
+func yearCosts(out io.Writer, all []Measurement) {
+	for i := range all {
+		c := all[i].Year
+		if c == nil {
+			continue
+		}
+		t := table{heads: []string{"answers over HTTP, ms", "goal p95", "cold: p50", "p95", "longest", "warm: p50", "p95", "longest", "beside usage: p50", "p95", "longest", "asked"}}
+		for _, a := range c.Asked {
+			cells := []string{a.Name, decimal(a.Goal, 0)}
+			var asked []string
+			for _, times := range []*Times{a.Cold, a.Warm, a.Live} {
+				if times == nil { // nothing was measured
+					times = &Times{}
+				}
+				cells = append(cells, millis(times.P50), millis(times.P95), millis(times.Max))
+				asked = append(asked, fmt.Sprint(times.Asked))
+			}
+			t.row(append(cells, strings.Join(asked, ", "))...)
+		}
+		t.write(out)
+		fmt.Fprintf(out, "%s companies, %s users, %s rows of usage (loaded at %s a second), %s events of companies (%s a second). %s answers with %s members are all what the model says. Peak RSS of the service: %.0f MB.\n\n",
+			thousands(float64(c.Companies)), thousands(float64(c.Users)), thousands(float64(c.Rows)), thousands(c.RowsPerSecond), thousands(float64(c.Events)), thousands(c.EventsPerSecond),
+			thousands(float64(c.Answers)), thousands(float64(c.Members)), c.ServiceMB)
 	}
 }
 

@@ -46,6 +46,10 @@ func TestClosing_KeepsDataAndAPurgeTheBooks(t *testing.T) {
 	if due, err := b.tenants.Due(t.Context(), 3, time.Time{}, 10); err != nil || len(due) != 0 {
 		t.Errorf("due: %v, %v", due, err)
 	}
+	if _, err := b.conn.Exec(t.Context(), `INSERT INTO recommendations (recommendation_id, company_id, user_id, kind, month, tier, score, flagged, idle, detail)
+		SELECT gen_random_uuid(), company_id, 'u', 'churn', '2026-01', 'pro', 50, false, false, '{}' FROM companies`); err != nil {
+		t.Fatal(err)
+	}
 	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.archived", "company.config tombstone")
 	b.isPurged(t, "(5)")
 	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.rejected company_closed")
@@ -61,6 +65,7 @@ func (b *book) isPurged(t *testing.T, records string) {
 		"SELECT count(*) FROM pg_namespace WHERE nspname = 'tenant_" + b.company + "'":                                              "(0)",
 		"SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_" + b.company + "'":                                                  "(0)",
 		"SELECT count(*) FROM billing_transactions":                                                                                 "(1)",
+		"SELECT count(*) FROM recommendations":                                                                                      "(0)",
 		"SELECT count(*) FROM audit_log":                                                                                            records,
 		"SELECT count(*) FROM inbox WHERE result::text LIKE '%acme.example%'":                                                       "(0)",
 	} {

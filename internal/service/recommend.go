@@ -1,0 +1,34 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"tenantflow/internal/analytics"
+	"tenantflow/internal/config"
+	"tenantflow/internal/kafka"
+)
+
+// Recommend does the work of the job "recommendations", which is due when a month has begun: see [analytics.Recommender]. It opens the stores for
+// itself, and returns what was done, an object of JSON. publish returns when the events are durable.
+func Recommend(ctx context.Context, cfg *config.Config, log *slog.Logger, publish func(context.Context, []kafka.Result) error, slot time.Time) (result any, err error) {
+	tiers, err := Tiers(cfg)
+	if err != nil {
+		return nil, err
+	}
+	store, err := OpenPostgres(ctx, cfg, taskTimeout, log)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	usage, err := OpenUsage(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, usage.Close()) }()
+	return analytics.NewRecommender(analytics.RecommenderConfig{
+		Analyst: analytics.New(store, usage, tiers), Publish: publish, TopicPrefix: cfg.TopicPrefix, Logger: log,
+	}).Recommend(ctx, slot)
+}

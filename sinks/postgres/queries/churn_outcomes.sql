@@ -1,0 +1,13 @@
+-- How many users were judged at the ends of the months from one ($1) to another ($2), by what was said of them and what they did. Late: after the
+-- month was over that was to be predicted.
+SELECT
+    month,
+    (score * 100)::bigint AS score,
+    flagged,
+    idle,
+    outcome,
+    count(*) AS users,
+    count(*) FILTER (WHERE created_at >= (to_date(month, 'YYYY-MM') + interval '2 months') AT TIME ZONE 'UTC') AS late
+FROM public.recommendations
+WHERE month >= $1 AND month <= $2 AND kind = 'churn' AND outcome IS NOT NULL
+GROUP BY 1, 2, 3, 4, 5
