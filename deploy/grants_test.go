@@ -205,7 +205,8 @@ var inCode = map[string]string{
 	"DELETE ON company_config": "purge", "DELETE ON subscriptions": "purge",
 	"DELETE ON company_blocks": "a company that can go on", "DELETE ON due_events": "a due event that is applied", "DELETE ON inbox": "a due event without effect",
 	"UPDATE ON job_slots": "the lease", "DELETE ON job_slots": "old ones",
-	"DELETE ON usage_voids": "a purge", "DELETE ON recommendations": "a purge, and old ones", "DELETE ON forecasts": "old ones",
+	"UPDATE ON business_reports": "that one is published",
+	"DELETE ON usage_voids":      "a purge", "DELETE ON recommendations": "a purge, and old ones", "DELETE ON forecasts": "old ones",
 	"SELECT ON replay_key": "what replays are proved by",
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/internal/archive"
+	"tenantflow/internal/business"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
@@ -136,6 +137,7 @@ func metrics(t *testing.T) *listener {
 	running.TaskMetrics(&l)
 	totals.NewWatcher(new(totals.Checker), nil, totals.WatchConfig{Registry: &l})
 	archive.NewMetrics(&l)
+	business.NewGauges(&l)
 	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)

@@ -10,7 +10,10 @@ import (
 	"tenantflow/internal/operations"
 )
 
-const operationsPath = "/v1/operations"
+const (
+	operationsPath = "/v1/operations"
+	businessPath   = "/v1/business-metrics"
+)
 
 // shown is a report as it is.
 type shown struct{ it *operations.Report }
@@ -37,5 +40,10 @@ func boards(t *testing.T) []httpapi.Operations {
 	full.Drift.Data = operations.Drift{Interval: "15m0s", StartedAt: now, Seconds: 1.5, Offsets: 3, Differences: map[string]int64{"k": 1}, Unproven: []string{"u"}}
 	full.Rejections.Data.Codes = map[string]int64{"user_exists": 1}
 	full.Rejections.Data.Newest = []operations.Rejected{{At: now, CompanyID: "c", RequestType: "t", RequestID: "i", Code: "user_exists", Message: "m"}}
+	metrics, err := newPlatform().Report(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full.Business.Data = operations.Business{ReportedAt: now, Health: metrics.Health.Score, Leaks: 1, Months: metrics.Months}
 	return []httpapi.Operations{empty, shown{full}}
 }

@@ -15,6 +15,7 @@ import (
 
 	"tenantflow/internal/analytics"
 	"tenantflow/internal/billing"
+	"tenantflow/internal/business"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
@@ -33,6 +34,7 @@ type platform struct {
 	rebuilds  bool
 	away      error
 	asked     atomic.Int64
+	reported  atomic.Bool
 	hang      chan struct{} // look-ups of users wait until it is closed; nil: they don't
 }
 
@@ -187,6 +189,28 @@ func (p *platform) Parquet(context.Context, *billing.Export) ([]byte, error) {
 	return []byte("PAR1"), nil
 }
 
+// Report is of a company that pays, has usage in a tier that is in no catalogue, and is measured. The first one asked for is of an
+// installation in which there is nothing.
+func (p *platform) Report(_ context.Context, at time.Time) (*business.Report, error) {
+	if p.away != nil {
+		return nil, p.away
+	}
+	facts := &business.Facts{At: at, Tiers: tier.Default()}
+	if p.reported.Swap(true) {
+		month, long, price, bytes, overdue := analytics.MonthOf(at)-1, time.Second, int64(5), int64(1<<33), true
+		facts.Companies = []business.Company{{ID: "pro", Currency: "USD", Registered: at.AddDate(0, -8, 0), Tier: "pro", Holdings: []analytics.Holding{
+			{From: at.AddDate(0, -8, 0), Tier: "free"}, {From: at.AddDate(0, -6, 0), Tier: "pro", Price: 4900}}}, {ID: "left", Currency: "EUR", Registered: at.AddDate(0, -8, 0), Holdings: []analytics.Holding{
+			{From: at.AddDate(0, -6, 0), Tier: "legacy", Price: 1}, {From: at.AddDate(0, -1, 0), Tier: ""}}}}
+		facts.Charges = []analytics.Charge{{Month: month, Tier: "pro", Currency: "USD", AmountMinor: 4900}, {Month: month, Tier: "legacy", Currency: "EUR", AmountMinor: 1}}
+		facts.Usage = []analytics.CompanyUsage{{CompanyID: "pro", MonthUsage: analytics.MonthUsage{Month: month, Tier: "pro", ActiveUsers: 3, Calls: 2}}, {CompanyID: "pro", MonthUsage: analytics.MonthUsage{Month: month, ActiveUsers: 3, Calls: 2}}}
+		facts.Measures = []postgres.CompanyMeasure{{CompanyID: "pro", Kept: true, Bytes: &bytes, Overdue: &overdue}, {CompanyID: "left", Bytes: &bytes}, {CompanyID: "locked"}}
+		facts.Isolation = []postgres.IsolationCheck{{Name: "schemas", Checked: 2, Leaks: 1}}
+		facts.Latency = []postgres.QueryLatency{{Tier: "pro", Samples: 20, Queries: 400, P95: long}, {Tier: "pro", Route: "/v1/r", Samples: 20, Queries: 400, P95: long}, {Tier: "free", Samples: 1, Queries: 1, P95: long}, {Tier: "free", Route: "/v1/r", Samples: 1, Queries: 1, P95: long}}
+		facts.UsageBytes, facts.Calls, facts.StoragePrice = 1<<31, map[string]int64{"pro": 2, "stranger": 1}, &price
+	}
+	return business.Of(facts), nil
+}
+
 func newPlatform() *platform {
 	p := &platform{users: map[string]*directory.Subscription{}, companies: map[string]postgres.CompanySubscription{}}
 	now := time.Now()
@@ -258,6 +282,7 @@ func serve(t *testing.T, tokens *token.File) served {
 		}
 	})
 	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Billing: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
+	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Business: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	s.url = "http://" + server.Addr().String()
 	return s
 }

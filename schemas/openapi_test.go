@@ -224,7 +224,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 			}
 			targets = append(targets, targets[0]+"?x=1", targets[0]+"?a&a")
 		}
-		if path == operationsPath {
+		if path == operationsPath || path == businessPath {
 			targets = append(targets, path+"?x=1")
 		}
 		if strings.Contains(path, "{company_id}") {
@@ -275,6 +275,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 		ask(open, http.MethodPost, "", target)
 	}
 
+	ask(open, http.MethodGet, businessPath, businessPath)     // of an installation with something of everything
 	ask(open, http.MethodGet, operationsPath, operationsPath) // as long as there is nothing to show
 	for _, b := range boards(t) {
 		open.options.API.Show(b)
@@ -306,6 +307,7 @@ func TestEveryAnswerOfTheHTTPDocumentIsGivenAndNoOther(t *testing.T) {
 	waiting.Wait()
 	open.hang = nil
 	open.away = errors.New("connection refused")
+	ask(open, http.MethodGet, businessPath, businessPath)
 	ask(open, http.MethodGet, quota, "/v1/users/pro/quota")
 	ask(open, http.MethodGet, subscription, "/v1/users/pro/subscription")
 	ask(open, http.MethodPost, reservationsPath, "/v1/users/pro/reservations")

@@ -16,6 +16,8 @@ import (
 	"tenantflow/internal/config"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/service"
+	"tenantflow/internal/tier"
+	"tenantflow/sinks/postgres"
 )
 
 // analysisTimeout is how long an analysis may take.
@@ -24,11 +26,11 @@ const analysisTimeout = 30 * time.Second
 func newAnalyticsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "analytics",
-		Short: "Analyse what companies use and pay: revenue, who needs a larger tier, who may leave, and how good that is",
+		Short: "Analyse what companies use and pay: revenue, who needs a larger tier, who may leave, how good that is, and the metrics of all",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newRevenueCommand(a), newUpsellCommand(a), newChurnCommand(a), newAccuracyCommand(a))
+	cmd.AddCommand(newRevenueCommand(a), newUpsellCommand(a), newChurnCommand(a), newAccuracyCommand(a), newMetricsCommand(a))
 	return cmd
 }
 
@@ -125,6 +127,17 @@ func (a *app) analyse(ctx context.Context, company string, work func(context.Con
 	case !events.ValidID(company):
 		return invalid("--company %q: a company id has 1 to 50 letters, digits, '_' or '-'", company)
 	}
+	err := a.withUsage(ctx, func(ctx context.Context, _ *config.Config, store *postgres.Store, usage *analytics.Usage, tiers *tier.Catalogue) error {
+		return work(ctx, analytics.New(store, usage, tiers))
+	})
+	if errors.Is(err, directory.ErrUnknown) {
+		return fmt.Errorf("company %s is not known, or has no subscription", company)
+	}
+	return err
+}
+
+// withUsage opens the stores that analyses need, for as long as the work takes.
+func (a *app) withUsage(ctx context.Context, work func(context.Context, *config.Config, *postgres.Store, *analytics.Usage, *tier.Catalogue) error) error {
 	cfg, err := a.config(config.ClickHouse, config.Postgres)
 	if err != nil {
 		return err
@@ -145,8 +158,5 @@ func (a *app) analyse(ctx context.Context, company string, work func(context.Con
 		return err
 	}
 	defer func() { _ = usage.Close() }() // everything was answered before
-	if err = work(ctx, analytics.New(store, usage, tiers)); errors.Is(err, directory.ErrUnknown) {
-		return fmt.Errorf("company %s is not known, or has no subscription", company)
-	}
-	return err
+	return work(ctx, cfg, store, usage, tiers)
 }

@@ -41,12 +41,16 @@ GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 GRANT SELECT, INSERT, UPDATE (published_at) ON billing_exports TO tenantflow;
 GRANT SELECT, INSERT ON billing_export_items TO tenantflow;
 GRANT SELECT, INSERT, UPDATE ON billing_reported TO tenantflow;
+-- Reports of the business metrics, and the sample of queries that latencies are taken from.
+GRANT SELECT, INSERT, UPDATE, DELETE ON business_reports TO tenantflow;
+GRANT SELECT, INSERT, DELETE ON query_samples TO tenantflow;
+GRANT SELECT ON isolation_leaks TO tenantflow;
 
 GRANT EXECUTE ON FUNCTION tenant_schema_name(text), lock_company(text), tenant_schema_version(text), has_company_schema(text),
     grant_company_schema(text), migrate_company_schema(text, bigint), create_company_tables(text), create_company_schema(text),
     drop_company_schema(text), tenant_user_put(text, text, text, timestamptz), tenant_user_remove(text, text, timestamptz),
     seat_users(text, text, timestamptz, timestamptz, jsonb, bigint, timestamptz), touch_users(text[], text[], timestamptz[]),
-    period_books(subscriptions) TO tenantflow;
+    period_books(subscriptions), tenant_size(text), measure_company(text, integer) TO tenantflow;
 
 -- Tables that a later version adds to the schemas of companies belong to the login that migrates.
 ALTER DEFAULT PRIVILEGES FOR ROLE tenantflow_migrate GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO tenantflow;

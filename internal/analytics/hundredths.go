@@ -5,8 +5,6 @@ import (
 	"math"
 	"math/big"
 	"strconv"
-
-	"github.com/shopspring/decimal"
 )
 
 // Hundredths is a number with two decimals, counted in hundredths: a score, a percentage, an average, or an amount in minor units of a
@@ -40,6 +38,19 @@ func (h Hundredths) String() string { return string(h.append(nil)) }
 // MarshalJSON writes the number with its two decimals.
 func (h Hundredths) MarshalJSON() ([]byte, error) { return h.append(nil), nil }
 
+// UnmarshalJSON reads what MarshalJSON has written. More decimals than two are an error, and so is what is too large.
+func (h *Hundredths) UnmarshalJSON(text []byte) error {
+	r, ok := new(big.Rat).SetString(string(text))
+	if !ok {
+		return fmt.Errorf("%q is no number with two decimals", text)
+	}
+	if r.Mul(r, big.NewRat(100, 1)); !r.IsInt() || !r.Num().IsInt64() {
+		return fmt.Errorf("%s is no number with two decimals", text)
+	}
+	*h = Hundredths(r.Num().Int64())
+	return nil
+}
+
 func (h Hundredths) append(b []byte) []byte {
 	n := uint64(h) // #nosec G115 -- of a number below 0 the next line makes its distance from 0
 	if h < 0 {
@@ -50,18 +61,4 @@ func (h Hundredths) append(b []byte) []byte {
 		b = append(b, '0')
 	}
 	return strconv.AppendUint(b, n%100, 10)
-}
-
-// UnmarshalJSON reads what MarshalJSON has written: a number with at most two decimals.
-func (h *Hundredths) UnmarshalJSON(text []byte) error {
-	d, err := decimal.NewFromString(string(text))
-	if err != nil {
-		return fmt.Errorf("read %s as a number with two decimals: %w", text, err)
-	}
-	n := d.Shift(2)
-	if !n.IsInteger() || !n.BigInt().IsInt64() {
-		return fmt.Errorf("%s is no number with two decimals, or too large", text)
-	}
-	*h = Hundredths(n.IntPart())
-	return nil
 }

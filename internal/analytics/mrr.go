@@ -28,10 +28,11 @@ type Movement struct {
 	End         Money `json:"end"`
 }
 
-// A level is the monthly recurring revenue from a time on.
+// A level is the monthly recurring revenue from a time on, and the tier that it is for.
 type level struct {
-	at  time.Time
-	mrr Money
+	at   time.Time
+	mrr  Money
+	tier string // of an effect; empty: the record does not say
 }
 
 // Movements returns how the monthly recurring revenue moved in each of the months from first to last. The effects are in the order in
@@ -83,7 +84,7 @@ func levelsOf(effects []Effect, prices map[string]Money) []level {
 	var levels []level
 	for i := range effects {
 		if mrr, moves := effects[i].mrr(prices); moves {
-			levels = append(levels, level{effects[i].At, mrr})
+			levels = append(levels, level{effects[i].At, mrr, effects[i].heldTier()})
 		}
 	}
 	// The closing of a company may be recorded before earlier events, if those are in another partition.

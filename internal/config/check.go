@@ -138,6 +138,7 @@ func (c *Config) checkStores(k *checker) {
 	k.want(c.BackupDir == "" || filepath.IsAbs(c.BackupDir), "BACKUP_DIR", quote(c.BackupDir)+" is not an absolute path", "write the path from / on: a relative one depends on where the service was started")
 	k.want(c.ArchiveDir == "" || filepath.IsAbs(c.ArchiveDir), "ARCHIVE_DIR", quote(c.ArchiveDir)+" is not an absolute path", "write the path from / on: a relative one depends on where the service was started")
 	k.want(c.ArchiveInterval >= time.Second && c.ArchiveInterval <= 24*time.Hour, "ARCHIVE_INTERVAL", c.ArchiveInterval.String()+" is out of bounds", "choose 1s to 24h")
+	k.want(c.StoragePriceMinor >= 0 && c.StoragePriceMinor <= 1_000_000, "STORAGE_PRICE_MINOR", strconv.Itoa(c.StoragePriceMinor)+" is out of bounds", "choose 0 to 1000000")
 	checkFile(k, "TIERS_FILE", c.TiersFile, func() error {
 		_, err := tier.Load(c.TiersFile)
 		return err

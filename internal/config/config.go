@@ -81,6 +81,8 @@ type Config struct {
 	VoidWindow         time.Duration `env:"VOID_WINDOW" envDefault:"840h" unit:"duration" help:"How old usage may be at most, by the time of the request, to be taken back (35 days)."`
 	BillingGrace       time.Duration `env:"BILLING_GRACE" envDefault:"24h" unit:"duration" help:"How long a calendar month that has ended stays a draft before its billing exports are closed and never change. What comes later is a correction in the next export."`
 
+	StoragePriceMinor int `env:"STORAGE_PRICE_MINOR" envDefault:"0" unit:"minor units" help:"What a GB (1024 MiB) that is stored costs a month, in minor units of the tiers' currency: for the storage cost among the business metrics. 0: not known, and there is no such cost."`
+
 	ReserveWhileRebuilding WhileRebuilding `env:"RESERVE_WHILE_REBUILDING" envDefault:"refuse" unit:"refuse, grant" help:"What to do about reservations while counters are being recounted after a loss, and until holds that were lost with them would have ended: refuse them (503), or grant them by counters that may be short, so that limits may be passed."`
 
 	HTTPAddr      string `section:"HTTP" env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" unit:"host:port" help:"Where the service answers /livez, /readyz, /metrics, /version and /v1. Port 0 picks a free one."`

@@ -20,6 +20,9 @@ const (
 	reservedAnalyses = 4
 )
 
+// noClickHouse is what a process says that can't analyse anything.
+const noClickHouse = "analyses need ClickHouse, and this process has no address of it: TENANTFLOW_CLICKHOUSE_DSN is not set"
+
 // Analytics answers questions about companies' business, as of a time. Its error is directory.ErrUnknown for a company that is not known.
 // *analytics.Analyst implements it.
 type Analytics interface {
@@ -69,7 +72,7 @@ func (a *API) enterAnalysis(w http.ResponseWriter, r *http.Request, q request, p
 		return nil, false
 	}
 	if !possible {
-		WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: "analyses need ClickHouse, and this process has no address of it: TENANTFLOW_CLICKHOUSE_DSN is not set"})
+		WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: noClickHouse})
 		return nil, false
 	}
 	if !a.analyses.enter(q.grant.Name) {

@@ -11,6 +11,7 @@ import (
 
 	"tenantflow/internal/analytics"
 	"tenantflow/internal/analytics/analyticstest"
+	"tenantflow/internal/business"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
@@ -32,6 +33,7 @@ func (f storeFixture) analyse(t *testing.T, world *analyticstest.World, address 
 		t.Fatalf("companies are in a %T", stores.Companies)
 	}
 	stores.Analytics = analytics.New(companies, usage, tier.Default())
+	stores.Business = business.New(business.Config{Companies: companies, Usage: usage, Tiers: tier.Default()})
 	f.Attach(stores)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"tenantflow/events"
 	"tenantflow/internal/directory"
@@ -63,7 +64,7 @@ type Companies interface {
 	Subscription(ctx context.Context, company string) (postgres.CompanySubscription, error)
 }
 
-// Stores are what an API answers from. All but Analytics are needed.
+// Stores are what an API answers from. All but Analytics, Business and Samples are needed.
 type Stores struct {
 	Subscriptions Subscriptions
 	Quotas        Quotas
@@ -74,6 +75,10 @@ type Stores struct {
 	Analytics Analytics
 	// Billing makes billing exports. nil where Analytics is.
 	Billing Billing
+	// Business computes the business metrics. nil as Analytics is.
+	Business Business
+	// Samples takes the queries of which the latency by tier is taken; nil: nothing does.
+	Samples Sampler
 	// Rules judge and price changes of tier: the same ones that carry them out.
 	Rules *tenant.Rules
 	// ReserveAnyway has reservations granted by what counters there are while they are being rebuilt, instead of refused.
@@ -88,6 +93,7 @@ type API struct {
 	stores   atomic.Pointer[stores]
 	inFlight *shares
 	analyses *shares // the requests of inFlight that are analyses
+	business singleflight.Group
 	troubles *logs.Troubles
 
 	reserved *prometheus.CounterVec // reservations by outcome
@@ -141,6 +147,8 @@ type request struct {
 	query map[string]string // the parameters that are given, by name
 	grant *token.Grant
 	from  *stores
+
+	company *string // that the answer is about, once it is known; empty: none
 }
 
 func (a *API) routes() []route {
@@ -157,6 +165,7 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/upsell", read, a.handle("company_id", a.analyse(upsell))},
 		{"/v1/companies/{company_id}/churn-risk", read, a.handle("company_id", a.analyse(churnRisk))},
 		{"/v1/companies/{company_id}/billing/{billing_period}", read, a.handle("company_id", a.billingExport, "format")},
+		{"/v1/business-metrics", read, a.admit(token.Read, a.businessMetrics)},
 		{"/v1/operations", read, a.admit(token.Read, a.report)},
 	}
 }
@@ -175,17 +184,27 @@ func (a *API) handle(parameter string, answer endpoint, known ...string) http.Ha
 			WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: problem})
 			return
 		}
-		a.answer(w, r, request{id: id, query: query, grant: grant}, answer)
+		company := ""
+		if parameter == "company_id" && grant.Allows(id) {
+			company = id
+		}
+		began := time.Now()
+		a.answer(w, r, request{id: id, query: query, grant: grant, company: &company}, answer)
+		a.sample(w, r, company, time.Since(began))
 	})
 }
 
 // answer has an endpoint answer a request that is valid, within requestTimeout. It fills in what the endpoint answers from.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, q request, answer endpoint) {
+	a.answerWithin(requestTimeout, w, r, q, answer)
+}
+
+func (a *API) answerWithin(timeout time.Duration, w http.ResponseWriter, r *http.Request, q request, answer endpoint) {
 	if q.from = a.stores.Load(); q.from == nil {
 		unavailable(w, r, "the service is starting or stopping")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	err := answer(ctx, w, r, q)
 	switch {
@@ -198,7 +217,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, q request, answer e
 		a.troubles.Say(ctx, logs.Trouble{Level: slog.LevelWarn, Message: answered503, Err: err, Attrs: []slog.Attr{slog.String("route", r.Pattern)}})
 		detail := "a store does not answer"
 		if errors.Is(err, context.DeadlineExceeded) {
-			detail = "a store did not answer within " + requestTimeout.String()
+			detail = "a store did not answer within " + timeout.String()
 		}
 		unavailable(w, r, detail)
 	}

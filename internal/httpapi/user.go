@@ -42,6 +42,9 @@ func user(ctx context.Context, q request) (s *directory.Subscription, err error)
 	if errors.Is(err, directory.ErrUnknown) {
 		return nil, nil
 	}
+	if err == nil && q.company != nil {
+		*q.company = s.CompanyID
+	}
 	return s, err
 }
 

@@ -51,6 +51,9 @@ func attention(r *Report) []string {
 	if n := len(r.Drift.Data.Differences); n > 0 {
 		say("The last verification found differences.")
 	}
+	if r.Business.Data.Leaks > 0 {
+		say("Rights in Postgres reach across companies.")
+	}
 	for _, t := range r.Tasks.Data {
 		if t.State == "failed" {
 			say("A %s of %s has failed.", t.Kind, t.Topic)

@@ -10,6 +10,7 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
+	"tenantflow/internal/business"
 	"tenantflow/internal/health"
 	"tenantflow/internal/task"
 )
@@ -21,6 +22,7 @@ const (
 	tailEvery, tailTimeout     = 15 * time.Second, 10 * time.Second
 	tableEvery, tableTimeout   = 10 * time.Second, 5 * time.Second
 	handledEvery               = 30 * time.Second // it counts a table
+	businessEvery              = 30 * time.Second // there is a new one every hour
 	tailPatience               = 4 * time.Second  // of one look, so that what was read is shown
 	lettersDepth, resultsDepth = 20_000, 2_000
 	quotasDepth                = 5_000
@@ -60,6 +62,9 @@ type Config struct {
 	Drift   func(ctx context.Context) (Drift, error)
 	Handled func(ctx context.Context) (map[LetterKind]int64, error)
 
+	// Business returns the last report of the business metrics, as it is stored; nil: there is none.
+	Business func(ctx context.Context) (*business.Report, error)
+
 	Logger *slog.Logger
 }
 
@@ -78,6 +83,7 @@ type Board struct {
 	quotas     *gatherer[Quotas]
 	drift      *gatherer[Drift]
 	rejections *gatherer[Rejections]
+	business   *gatherer[Business]
 	closers    []func()
 }
 
@@ -100,6 +106,7 @@ func New(cfg Config) *Board {
 	b.handled = &gatherer[map[LetterKind]int64]{from: "Postgres", every: handledEvery, timeout: tableTimeout, take: cfg.Handled}
 	b.tasks = &gatherer[[]Task]{from: "Postgres", every: tableEvery, timeout: tableTimeout, take: tasksFrom(cfg.Tasks)}
 	b.drift = &gatherer[Drift]{from: "Postgres", every: tableEvery, timeout: tableTimeout, take: cfg.Drift}
+	b.business = &gatherer[Business]{from: "Postgres", every: businessEvery, timeout: tableTimeout, take: businessFrom(cfg.Business)}
 	return b
 }
 
@@ -112,7 +119,7 @@ func (b *Board) Run(ctx context.Context) {
 	for _, g := range b.stores {
 		all.Go(func() { g.run(ctx) })
 	}
-	for _, run := range []func(context.Context){b.letters.run, b.handled.run, b.tasks.run, b.quotas.run, b.drift.run, b.rejections.run} {
+	for _, run := range []func(context.Context){b.letters.run, b.handled.run, b.tasks.run, b.quotas.run, b.drift.run, b.rejections.run, b.business.run} {
 		all.Go(func() { run(ctx) })
 	}
 	all.Wait()
@@ -147,6 +154,7 @@ func (b *Board) Report(now time.Time) *Report {
 	r.Quotas = b.quotas.show(now)
 	r.Drift = b.drift.show(now)
 	r.Rejections = b.rejections.show(now)
+	r.Business = b.business.show(now)
 	r.Attention = attention(r)
 	fill(r)
 	return r
@@ -171,6 +179,9 @@ func fill(r *Report) {
 	}
 	if r.Drift.Data.Unproven == nil {
 		r.Drift.Data.Unproven = []string{}
+	}
+	if r.Business.Data.Months == nil {
+		r.Business.Data.Months = []business.Month{}
 	}
 	if r.Rejections.Data.Codes == nil {
 		r.Rejections.Data.Codes = map[string]int64{}

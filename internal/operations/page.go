@@ -30,7 +30,7 @@ var (
 		"ago": ago, "number": number, "ageOf": func(s *float64) string { return age(math.Floor(*s)) }, "ageIsNow": func(s *float64) bool { return *s == 0 },
 		"lagAge": lagAge, "ms": ms, "partMark": partMark, "storeMark": storeMark, "taskMark": taskMark,
 		"good": func(s string) mark { return mark{"good", "✓", s} }, "bad": func(s string) mark { return mark{"bad", "✕", s} },
-		"lagSpark": lagSpark, "latencySpark": latencySpark, "counts": counts, "differences": counts, "join": func(s []string) string { return strings.Join(s, ", ") },
+		"ledgerOf": ledgerOf, "lagSpark": lagSpark, "latencySpark": latencySpark, "counts": counts, "differences": counts, "join": func(s []string) string { return strings.Join(s, ", ") },
 	}).Parse(strings.ReplaceAll(pageHTML, "STYLE", style)))
 )
 

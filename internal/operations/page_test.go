@@ -63,6 +63,7 @@ func sample(t testing.TB, partitions, users int) *Board {
 		{At: noon.Add(-5 * time.Minute), CompanyID: "acme", RequestType: "subscription.upgrade_requested.v1", RequestID: "6f1d1c1e-7c0a-4b7e-9a53-2f6f0c0d7a11", Code: "invalid_upgrade_path", Message: "enterprise is not above enterprise"},
 		{At: noon.Add(-35 * time.Minute), CompanyID: "initech", RequestType: "company.user_added.v1", RequestID: "0b54c7d9-55f4-4e07-8f21-9b8e04a7c1d2", Code: "user_limit_reached", Message: "free has 1 user, and it is there"},
 	}}, noon.Add(-12*time.Second)
+	b.business.data, b.business.taken = sampleBusiness(t), noon.Add(-20*time.Second)
 	q := Quotas{Date: "2026-11-23", Complete: true}
 	for n := range users {
 		u := QuotaUser{CompanyID: fmt.Sprintf("company-%d", n%1000), UserID: fmt.Sprintf("u-%d", n), Percentage: 100, Usage: 1000, Limit: 1000, ReachedAt: noon.Add(-time.Duration(n) * time.Minute)}

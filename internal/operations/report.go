@@ -23,6 +23,7 @@ type Report struct {
 	Quotas      Panel[Quotas]     `json:"quotas"`
 	Drift       Panel[Drift]      `json:"drift"`
 	Rejections  Panel[Rejections] `json:"rejections"`
+	Business    Panel[Business]   `json:"business"`
 }
 
 // Elsewhere is the state of a part that does not run in this process.

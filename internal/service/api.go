@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"tenantflow/internal/analytics"
+	"tenantflow/internal/business"
 	"tenantflow/internal/config"
 	"tenantflow/internal/httpapi"
 )
@@ -34,7 +35,16 @@ func runAPI(ctx context.Context, r *Running) error {
 		}
 		defer func() { _ = exports.Close() }() // nothing is written with it
 		stores.Billing = exports
+		stores.Business = business.New(Business(r.Config, tenants.postgres, usage, tiers))
 	}
+	samples := business.NewSamples(tenants.postgres, r.Log)
+	stores.Samples = samples
+	sampled := make(chan struct{})
+	go func() {
+		defer close(sampled)
+		samples.Run(ctx)
+	}()
+	defer func() { <-sampled }()
 	api.Attach(stores)
 	defer api.Detach()
 	r.Ready()

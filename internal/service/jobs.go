@@ -72,6 +72,7 @@ func runTasks(ctx context.Context, r *Running) error {
 		announceBilling(working, r, tasks.Client, tasks.Tenants)
 		return nil
 	})
+	work.Go(func() error { return showBusiness(working, r) })
 	return work.Wait()
 }
 

@@ -12,6 +12,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
+	"tenantflow/internal/business"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/config"
 	"tenantflow/internal/operations"
@@ -167,6 +168,7 @@ func (b *board) readPostgres(ctx context.Context, s *Service, all *operations.Co
 		all.Tasks = func(context.Context, int) ([]task.Task, error) { return nil, unset }
 		all.Drift = func(context.Context) (operations.Drift, error) { return operations.Drift{}, unset }
 		all.Handled = func(context.Context) (map[operations.LetterKind]int64, error) { return nil, unset }
+		all.Business = func(context.Context) (*business.Report, error) { return nil, unset }
 		return nil
 	}
 	options, err := certs.Pool(cfg.PostgresDSN.Reveal(), s.log)
@@ -194,6 +196,13 @@ func (b *board) readPostgres(ctx context.Context, s *Service, all *operations.Co
 			return operations.Drift{}, err
 		}
 		return drift(ctx, store, cfg.VerifyInterval)
+	}
+	all.Business = func(ctx context.Context) (*business.Report, error) {
+		store, err := tables.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return business.Last(ctx, store)
 	}
 	handled := &lateStore{open: tables.open}
 	b.closers = append(b.closers, handled.close)
