@@ -281,8 +281,7 @@ func serve(t *testing.T, tokens *token.File) served {
 			t.Error(err)
 		}
 	})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Billing: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Business: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
+	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Billing: s.platform, Business: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	s.url = "http://" + server.Addr().String()
 	return s
 }
