@@ -69,6 +69,8 @@ func accuracyTable(r *analytics.AccuracyReport) *table {
 	say := func(format string, args ...any) { t.footer = append(t.footer, fmt.Sprintf(format, args...)) }
 	say("users judged at the ends of %s to %s: %d, of whom %d made no call in the next month (base rate %s); Brier scores of %d",
 		r.FirstMonth, r.LastMonth, c.Users, c.Left, measure(c.BaseRate), c.BrierUsers)
+	say("among the %d with a call in the last month, of whom %d left: AUC %s (95 %%: %s to %s), no call for 14 days %s",
+		c.Active.Users, c.Active.Left, measure(c.Active.AUC), measure(c.Active.AUCLow), measure(c.Active.AUCHigh), measure(c.Active.IdleAUC))
 	u := &r.Upsell
 	say("upsell: %d of %d companies were upgraded in the month behind (success rate %s; recommended for %d users); of other companies %d of %d (%s)",
 		u.Upgraded, u.Companies, measure(u.Success), u.Users, u.OtherUpgraded, u.OtherCompanies, measure(u.OtherRate))

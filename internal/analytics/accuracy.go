@@ -56,7 +56,21 @@ type ChurnAccuracy struct {
 	ByBaseRate Predictor `json:"base_rate_baseline"`
 	ByIdle     Predictor `json:"no_call_14_days_baseline"`
 
+	// Active is the order of scores among those who made a call in the last month: that the others have left can almost be seen.
+	Active ActiveRank `json:"active_users"`
+
 	Months []ChurnMonth `json:"months"`
+}
+
+// An ActiveRank is how well scores, and the rule of 14 days without a call, put those who leave before the others, among users with a call in the
+// month at whose end they were judged.
+type ActiveRank struct {
+	Users   int64    `json:"users"`
+	Left    int64    `json:"left"`
+	AUC     *float64 `json:"auc"`
+	AUCLow  *float64 `json:"auc_low"` // of the 95 % interval
+	AUCHigh *float64 `json:"auc_high"`
+	IdleAUC *float64 `json:"no_call_14_days_auc"`
 }
 
 // A ChurnMonth is ChurnAccuracy of the users who were judged at the end of one month.
@@ -121,17 +135,27 @@ func (a *Analyst) Accuracy(ctx context.Context, at time.Time) (*AccuracyReport, 
 	return r, nil
 }
 
-// churnCases are the same users as each predictor sees them.
-type churnCases struct{ score, base, idle []accuracy.Case }
+// churnCases are the same users as each predictor sees them, and those of them with a call in the last month.
+type churnCases struct{ score, base, idle, active, activeIdle []accuracy.Case }
 
 func (c *churnCases) add(o *postgres.ChurnOutcome) {
 	idle := int64(0)
 	if o.Idle {
 		idle = 1
 	}
-	c.score = append(c.score, accuracy.Case{Score: o.Score, Flagged: o.Flagged, Happened: o.Outcome, N: o.Users})
+	byScore := accuracy.Case{Score: o.Score, Flagged: o.Flagged, Happened: o.Outcome, N: o.Users}
+	byIdle := accuracy.Case{Score: idle, Flagged: o.Idle, Happened: o.Outcome, N: o.Users}
+	c.score, c.idle = append(c.score, byScore), append(c.idle, byIdle)
 	c.base = append(c.base, accuracy.Case{Flagged: true, Happened: o.Outcome, N: o.Users})
-	c.idle = append(c.idle, accuracy.Case{Score: idle, Flagged: o.Idle, Happened: o.Outcome, N: o.Users})
+	if o.Active {
+		c.active, c.activeIdle = append(c.active, byScore), append(c.activeIdle, byIdle)
+	}
+}
+
+// activeRank is the rank of those with a call in the last month.
+func (c *churnCases) activeRank() ActiveRank {
+	n, p := accuracy.Count(c.active), predictor(c.active)
+	return ActiveRank{Users: n.Users, Left: n.Happened, AUC: p.AUC, AUCLow: p.AUCLow, AUCHigh: p.AUCHigh, IdleAUC: predictor(c.activeIdle).AUC}
 }
 
 // churnAccuracy judges the months from first on. Earlier ones are known for calibration only.
@@ -163,6 +187,7 @@ func churnAccuracy(outcomes []postgres.ChurnOutcome, first Month) (ChurnAccuracy
 			continue
 		}
 		all.score, all.base, all.idle = append(all.score, c.score...), append(all.base, c.base...), append(all.idle, c.idle...)
+		all.active, all.activeIdle = append(all.active, c.active...), append(all.activeIdle, c.activeIdle...)
 		n := accuracy.Count(c.score)
 		one := ChurnMonth{Month: month, Users: n.Users, Left: n.Happened, Flagged: n.Flagged, Precision: n.Precision(), Recall: n.Recall()}
 		if rank := accuracy.RankOf(c.score); rank != nil {
@@ -172,6 +197,7 @@ func churnAccuracy(outcomes []postgres.ChurnOutcome, first Month) (ChurnAccuracy
 	}
 	n := accuracy.Count(all.score)
 	r.Users, r.Left, r.BaseRate = n.Users, n.Happened, n.BaseRate()
+	r.Active = all.activeRank()
 	r.Score, r.ByBaseRate, r.ByIdle = predictor(all.score), predictor(all.base), predictor(all.idle)
 	r.Score.Brier, r.BrierUsers = accuracy.Brier(score, earlier)
 	r.ByBaseRate.Brier, _ = accuracy.Brier(base, earlier)

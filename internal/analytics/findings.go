@@ -18,6 +18,11 @@ func findings(r *AccuracyReport) []string {
 		if low, high := c.Score.AUCLow, c.Score.AUCHigh; low != nil && *low <= 0.5 && *high >= 0.5 {
 			f.say("%s: an AUC of %s can't be told from chance: 0.5 is in its interval, %s to %s", of, number(c.Score.AUC), number(low), number(high))
 		}
+		const still = "churn scores of users with a call in the last month"
+		f.compare(still, "AUC", c.Active.AUC, "no call for 14 days", c.Active.IdleAUC, true)
+		if low, high := c.Active.AUCLow, c.Active.AUCHigh; low != nil && *low <= 0.5 && *high >= 0.5 {
+			f.say("%s: an AUC of %s can't be told from chance: 0.5 is in its interval, %s to %s", still, number(c.Active.AUC), number(low), number(high))
+		}
 		f.compare(of, "precision", c.Score.Precision, "no call for 14 days", c.ByIdle.Precision, true)
 		f.compare(of, "precision", c.Score.Precision, "the base rate", c.ByBaseRate.Precision, true)
 		f.compare(of, "lift at 10 %", c.Score.Lift, "no call for 14 days", c.ByIdle.Lift, true)

@@ -36,7 +36,7 @@ func judgedWorld(t *testing.T, users []seeded.User) ChurnAccuracy {
 			left[u.ID] = calls(u, month+1) == 0
 		}
 		for _, j := range JudgeChurn("pro", use, end) {
-			counts[postgres.ChurnOutcome{Month: (MonthOf(end) - 1).String(), Score: int64(j.Score), Flagged: j.Listed, Idle: j.Idle, Outcome: left[j.UserID]}]++
+			counts[postgres.ChurnOutcome{Month: (MonthOf(end) - 1).String(), Score: int64(j.Score), Flagged: j.Listed, Idle: j.Idle, Outcome: left[j.UserID], Active: j.Trend.CurrentMonth > 0}]++
 		}
 	}
 	var outcomes []postgres.ChurnOutcome
@@ -59,6 +59,8 @@ func TestChurn_FindsPlantedDecliners(t *testing.T) {
 		t.Logf("seed %d: %d users, base rate %.4f; AUC %.4f (%.4f to %.4f), idle %.4f; precision %.4f, idle %.4f; recall %.4f, idle %.4f; lift %.2f, idle %.2f; Brier %.4f, idle %.4f, base rate %.4f",
 			seed, r.Users, *r.BaseRate, *own.AUC, *own.AUCLow, *own.AUCHigh, *idle.AUC, *own.Precision, *idle.Precision, *own.Recall, *idle.Recall, *own.Lift, *idle.Lift,
 			*own.Brier, *idle.Brier, *base.Brier)
+		t.Logf("seed %d: with a call in the last month: %d users, %d left; AUC %.4f (%.4f to %.4f), idle %.4f",
+			seed, r.Active.Users, r.Active.Left, *r.Active.AUC, *r.Active.AUCLow, *r.Active.AUCHigh, *r.Active.IdleAUC)
 		if *own.AUC < 0.75 || *own.AUC <= *idle.AUC || *own.AUC <= *base.AUC {
 			t.Errorf("seed %d: an AUC of %v, want 0.75 and more than no call for 14 days, %v, and the base rate, %v", seed, *own.AUC, *idle.AUC, *base.AUC)
 		}
@@ -119,6 +121,7 @@ func TestFindings_SayWhatIsNotBetter(t *testing.T) {
 	}
 	r := &AccuracyReport{
 		Churn: ChurnAccuracy{Users: 9, Late: 2, Score: Predictor{AUC: x(0.6), AUCLow: x(0.4), AUCHigh: x(0.8), Precision: x(0.5), Lift: x(2)},
+			Active: ActiveRank{AUC: x(0.55), AUCLow: x(0.45), AUCHigh: x(0.65), IdleAUC: x(0.7)},
 			ByIdle: Predictor{AUC: x(0.6), Precision: x(0.4), Lift: x(3)}, ByBaseRate: Predictor{AUC: x(0.5), Precision: x(0.3), Lift: x(1), Brier: x(0.2)}},
 		Upsell:   UpsellAccuracy{Companies: 3, Success: x(0.1), OtherRate: x(0.2)},
 		Forecast: ForecastAccuracy{Forecasts: accuracy.Forecasts{N: 3, MASE: x(1.5), NaiveMASE: x(2), SMAPE: x(9), NaiveSMAPE: x(8), Coverage: x(0.6)}},
@@ -127,6 +130,8 @@ func TestFindings_SayWhatIsNotBetter(t *testing.T) {
 		"churn scores: AUC 0.6 is not better than that of no call for 14 days, 0.6",
 		"churn scores: AUC 0.6 is better than that of the base rate, 0.5",
 		"churn scores: an AUC of 0.6 can't be told from chance: 0.5 is in its interval, 0.4 to 0.8",
+		"churn scores of users with a call in the last month: AUC 0.55 is not better than that of no call for 14 days, 0.7",
+		"churn scores of users with a call in the last month: an AUC of 0.55 can't be told from chance: 0.5 is in its interval, 0.45 to 0.65",
 		"churn scores: precision 0.5 is better than that of no call for 14 days, 0.4",
 		"churn scores: precision 0.5 is better than that of the base rate, 0.3",
 		"churn scores: lift at 10 % 2 is not better than that of no call for 14 days, 3",

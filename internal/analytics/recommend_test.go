@@ -322,7 +322,7 @@ func TestRecommend_KillAtAnyStepChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := report.Churn
-	if c.Users != 5 || c.Left != 1 || c.Score.Flagged != 1 || *c.Score.Precision != 0 || *c.ByIdle.Precision != 0.5 || len(c.Months) != 1 || c.Late != 5 || c.Score.Brier != nil {
+	if c.Users != 5 || c.Left != 1 || c.Score.Flagged != 1 || *c.Score.Precision != 0 || *c.ByIdle.Precision != 0.5 || len(c.Months) != 1 || c.Active.Users != 4 || c.Active.Left != 0 || c.Active.AUC != nil || c.Late != 5 || c.Score.Brier != nil {
 		t.Errorf("%+v", c)
 	}
 	if u := report.Upsell; u.Companies != 1 || u.Users != 1 || u.Upgraded != 1 || *u.Success != 1 || u.OtherCompanies != 1 || u.OtherUpgraded != 0 {

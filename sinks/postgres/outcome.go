@@ -23,6 +23,7 @@ type ChurnOutcome struct {
 	Flagged bool
 	Idle    bool // no call in the last 14 days of the month
 	Outcome bool // they have left
+	Active  bool // they made a call in the month
 	Users   int64
 	Late    int64 // of them: judged only after the month behind was over
 }
