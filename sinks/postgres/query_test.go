@@ -72,10 +72,6 @@ func TestQueries_FitTheSchema(t *testing.T) {
 		"void_backlog":                 enginetest.ByName[VoidBacklog],
 		"void_claim":                   enginetest.ByName[voidRow],
 		"changes":                      func(pgx.CollectableRow) error { return nil }, // by position
-		"churn_outcomes":               enginetest.ByName[ChurnOutcome],
-		"forecast_outcomes":            enginetest.ByName[ForecastOutcome],
-		"recommendations_unpublished":  enginetest.ByName[UnpublishedRecommendation],
-		"upsell_outcomes":              enginetest.ByName[UpsellOutcome],
 		"billing_books":                enginetest.ByName[BillingBooks],
 		"billing_companies":            enginetest.ByName[BillingCompany],
 		"billing_export":               enginetest.ByName[BillingExport],
