@@ -9,6 +9,7 @@ import (
 
 	"tenantflow/internal/analytics"
 	"tenantflow/internal/analytics/analyticstest"
+	"tenantflow/internal/business"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/engine/enginetest/postgrestest"
@@ -27,6 +28,7 @@ type year struct {
 	*yearmodel.World
 	model   *yearmodel.Model
 	analyst *analytics.Analyst
+	meter   *business.Meter
 }
 
 // load puts a world into the stores.
@@ -61,6 +63,7 @@ func load(t *testing.T, config yearmodel.Config) *year {
 	}
 	t.Cleanup(func() { _ = usage.Close() })
 	y.analyst = analytics.New(companies, usage, tier.Default())
+	y.meter = business.New(business.Config{Companies: companies, Usage: usage, Tiers: tier.Default()})
 	return y
 }
 
@@ -103,6 +106,26 @@ func (y *year) compare(t *testing.T, at time.Time, months int) {
 	}
 }
 
+// comparePlatform holds the business metrics of all companies against the model's.
+func (y *year) comparePlatform(t *testing.T, at time.Time) {
+	t.Helper()
+	report, err := y.meter.Report(t.Context(), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, differences := y.model.ComparePlatform(at, text)
+	for _, d := range differences {
+		t.Errorf("%s as of %s", d, at.Format(time.RFC3339))
+	}
+	if n < 300 {
+		t.Errorf("only %d members were compared", n)
+	}
+}
+
 // A small year of its own for each seed: every analysis of every company is what the independent model says, today, at the end of the
 // month and over any number of months.
 func TestYear_AnswersAreTheModels(t *testing.T) {
@@ -112,6 +135,7 @@ func TestYear_AnswersAreTheModels(t *testing.T) {
 			t.Parallel()
 			now := time.Now().Add(-time.Duration(seed) * 9 * 24 * time.Hour) // other days of the month
 			y := load(t, yearmodel.Config{Seed: seed, Companies: 16, Users: 80, Rows: 20_000, Now: now})
+			y.comparePlatform(t, now)
 			y.compare(t, now, analytics.DefaultMonths)
 			y.compare(t, now.Add(time.Minute), 1)
 			y.compare(t, now.AddDate(0, 1, 0), 3)

@@ -148,3 +148,20 @@ func onlyFirst(found []Difference) bool {
 	}
 	return true
 }
+
+// How fast rows are made, and added up by the model.
+//
+//	go test ./internal/yearmodel -run '^$' -bench Usage -benchtime 1x
+func BenchmarkWorld_Usage(b *testing.B) {
+	w, err := New(Config{Seed: 1, Companies: 200, Users: 5000, Rows: 2_000_000, Now: end})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		m := NewModel(w)
+		if err := w.Usage(func(r *Row) error { m.Add(r); return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(w.Rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
