@@ -155,9 +155,7 @@ func (a *app) exportAll(ctx context.Context, from *service.Billing, out io.Write
 	if err != nil {
 		return err
 	}
-	if _, err := from.Announce(ctx); err != nil {
-		return err
-	}
+	from.TryAnnounce(ctx)
 	summary, failed := from.CloseAll(ctx, f.month, folder.Put)
 	if summary == nil {
 		return failed
@@ -179,7 +177,7 @@ func manifestTable(s *billing.Summary, m *billing.Manifest, dir string) *table {
 		t.add(sum.Currency, strconv.Itoa(sum.Companies), sum.Charged.String(), sum.Received.String(), strconv.FormatInt(sum.Usage.Calls, 10), strconv.FormatInt(sum.Usage.DataPoints, 10),
 			sum.Usage.Attributed.String(), strconv.FormatInt(sum.Corrections.Calls, 10), sum.Corrections.Attributed.String())
 	}
-	t.footer = []string{fmt.Sprintf("%s: %d companies, %d closed now and %d before, %d with nothing to export, %d not reconciled, %d failed; the files are in %s",
-		s.Period, s.Companies, s.Closed, s.Before, s.Nothing, s.Unreconciled, s.Failed, dir+string(os.PathSeparator))}
+	t.footer = []string{fmt.Sprintf("%s: %d companies, %d closed now and %d before, %d with nothing to export, %d not reconciled, %d failed, %d not announced yet; the files are in %s",
+		s.Period, s.Companies, s.Closed, s.Before, s.Nothing, s.Unreconciled, s.Failed, s.Unannounced, dir+string(os.PathSeparator))}
 	return t
 }

@@ -30,6 +30,7 @@ type Summary struct {
 	Nothing      int    `json:"nothing"`       // companies that had ended before the period, of which nothing came since
 	Unreconciled int    `json:"unreconciled"`  // of those closed by this run
 	Failed       int    `json:"failed"`
+	Unannounced  int    `json:"not_announced"` // of those closed by this run: a sweep announces them
 }
 
 // CloseAll closes a period for every company that was there in it, and goes on where a killed run has stopped. Companies that had been closed before the
@@ -111,37 +112,15 @@ func (e *Exporter) closeSome(ctx context.Context, period analytics.Month, compan
 		})
 	}
 	err = work.Wait()
-	if announced := e.announce(ctx, fresh); announced != nil && err == nil {
-		err = announced
+	if s.Unannounced > 0 || !e.announceSoon(ctx, fresh) { // one wait is enough: the others are left to the sweep as well
+		s.Unannounced += len(fresh)
 	}
 	return failed, err
 }
 
-// monthWait is how often CloseMonth looks whether a period can be closed.
-const monthWait = time.Minute
-
-// CloseMonth is the monthly job billing_export: it closes the month before its slot, the beginning of a month, for every company. It waits for the end of the grace period, and
-// for events that are behind, until ctx ends. Run again, it goes on. The result is a *Summary.
-func (e *Exporter) CloseMonth(ctx context.Context, slot time.Time) (any, error) {
-	period := analytics.MonthOf(slot) - 1
-	if _, err := e.Announce(ctx); err != nil {
-		return nil, err
-	}
-	for {
-		s, err := e.CloseAll(ctx, period, nil)
-		var notYet *NotYetError
-		switch {
-		case errors.As(err, &notYet):
-		case s == nil:
-			return nil, err
-		default:
-			return s, err
-		}
-		e.cfg.Logger.InfoContext(ctx, "billing exports wait", slog.String("billing_period", period.String()), slog.String("why", notYet.Why))
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-time.After(monthWait):
-		}
-	}
+// CloseMonth is the work of the monthly job billing_export: it closes the month before its slot, the beginning of a month, for every company. Run again, it
+// goes on. Like CloseAll it is a *NotYetError while the grace period lasts or events are behind: it waits for neither.
+func (e *Exporter) CloseMonth(ctx context.Context, slot time.Time) (*Summary, error) {
+	e.TryAnnounce(ctx)
+	return e.CloseAll(ctx, analytics.MonthOf(slot)-1, nil)
 }

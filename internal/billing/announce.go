@@ -79,6 +79,32 @@ func (e *Exporter) announce(ctx context.Context, all []postgres.BillingExport) e
 	return e.cfg.Books.MarkBillingPublished(ctx, ids)
 }
 
+// announceWithin is how long a closing waits until its exports are announced: they are closed whatever comes of that, and a sweep announces what is left.
+const announceWithin = 10 * time.Second
+
+// announceSoon announces exports that were just closed, if that can be done soon.
+func (e *Exporter) announceSoon(ctx context.Context, all []postgres.BillingExport) bool {
+	if ctx.Err() != nil {
+		return false // a client may send all the same what it is given then
+	}
+	soon, cancel := context.WithTimeout(ctx, e.within)
+	defer cancel()
+	err := e.announce(soon, all)
+	if err != nil {
+		e.cfg.Logger.WarnContext(ctx, "billing exports are closed and not announced yet; a sweep announces them", slog.Int("exports", len(all)), slog.Any("error", err))
+	}
+	return err == nil
+}
+
+// TryAnnounce is Announce before other work: what can't be announced soon stays for a sweep, and is logged.
+func (e *Exporter) TryAnnounce(ctx context.Context) {
+	soon, cancel := context.WithTimeout(ctx, e.within)
+	defer cancel()
+	if _, err := e.Announce(soon); err != nil {
+		e.cfg.Logger.WarnContext(ctx, "billing exports that were closed before can't be announced now; a sweep announces them", slog.Any("error", err))
+	}
+}
+
 // announcedAtOnce is how many exports are announced together.
 const announcedAtOnce = 100
 

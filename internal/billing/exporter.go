@@ -49,6 +49,7 @@ const (
 type Exporter struct {
 	cfg    Config
 	settle time.Duration // between two looks at rows and totals that don't agree
+	within time.Duration // closed exports are announced, or left to a sweep
 }
 
 // New makes an Exporter.
@@ -59,7 +60,7 @@ func New(cfg Config) *Exporter {
 	if cfg.Step == nil {
 		cfg.Step = func(Step) {}
 	}
-	return &Exporter{cfg, settleWait}
+	return &Exporter{cfg, settleWait, announceWithin}
 }
 
 // A NotYetError says why a period can't be closed, and from when on it may be; zero: that depends on what it waits for.
@@ -158,10 +159,7 @@ func (e *Exporter) Close(ctx context.Context, company string, period analytics.M
 	if err != nil {
 		return nil, err
 	}
-	if err := e.announce(ctx, []postgres.BillingExport{*export}); err != nil {
-		// It is closed all the same, and a sweep announces it.
-		e.cfg.Logger.WarnContext(ctx, "a billing export is closed and not announced yet", slog.String("export_id", export.ExportID), slog.Any("error", err))
-	}
+	e.announceSoon(ctx, []postgres.BillingExport{*export})
 	return stored(export), nil
 }
 

@@ -27,7 +27,7 @@ func TestExports_SumIsWhatTheRowsAddUpTo(t *testing.T) {
 	f := setup(t)
 	months := []analytics.Month{ago(5), ago(4), ago(3), ago(2)}
 	companies := 0
-	const histories = 5 // each costs a second; TestBuild_SumIsWhatTheRowsAddUpTo has many
+	const histories = 5 // each costs a second
 	rapid.Check(t, func(r *rapid.T) {
 		if companies++; companies > histories {
 			return

@@ -11,6 +11,7 @@ import (
 	"tenantflow/events"
 	"tenantflow/internal/billing"
 	"tenantflow/internal/config"
+	"tenantflow/internal/jobs"
 	"tenantflow/internal/kafka"
 	"tenantflow/sinks/postgres"
 )
@@ -55,6 +56,37 @@ func OpenBilling(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *
 	}
 	b.closers = append([]func() error{func() error { books.Close(); return nil }, func() error { disconnect(); return nil }, results.Close}, b.closers...)
 	return b, nil
+}
+
+// billingAgain is after how long it is looked again whether events that were behind are stored.
+const billingAgain = 10 * time.Minute
+
+// ExportBilling does the work of the job "billing_export", which is due when a month has begun: see [billing.Exporter.CloseMonth]. It opens the stores for itself. The result
+// is a *billing.Summary; the error wraps a *jobs.NotYetError until the month can be closed.
+func ExportBilling(ctx context.Context, cfg *config.Config, log *slog.Logger, slot time.Time) (result any, err error) {
+	b, err := OpenBilling(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	summary, err := b.CloseMonth(ctx, slot)
+	if err != nil {
+		return nil, putOff(err, time.Now())
+	}
+	return summary, nil
+}
+
+// putOff says when to try again what can't be closed yet.
+func putOff(err error, now time.Time) error {
+	var notYet *billing.NotYetError
+	if !errors.As(err, &notYet) {
+		return err
+	}
+	until := notYet.Until
+	if until.IsZero() {
+		until = now.Add(billingAgain)
+	}
+	return &jobs.NotYetError{Until: until, Why: notYet.Error()}
 }
 
 // readBilling makes what shows exports, closed ones and drafts, and closes none. The books stay the caller's.

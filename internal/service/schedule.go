@@ -30,6 +30,7 @@ const (
 // on may be nil. docs/jobs.md has the same list.
 func Schedule(on *JobStores) []jobs.Job {
 	return []jobs.Job{
+		{Name: events.JobBillingExport, Every: jobs.Month, Catchup: jobs.Each(lookBack, monthsBack), Run: on.exportBilling},
 		{Name: events.JobBusinessMetrics, Every: jobs.Hour, Catchup: jobs.OnTime(reportLate), Run: on.reportMetrics},
 		{Name: events.JobRecommendations, Every: jobs.Month, Catchup: jobs.Each(lookBack, monthsBack), Run: on.recommend},
 	}
@@ -50,6 +51,10 @@ type JobStores struct {
 	Client   *kafkago.Client
 	Postgres *postgres.Store
 	Publish  func(context.Context, []kafka.Result) error // returns when the events are durable
+}
+
+func (on *JobStores) exportBilling(ctx context.Context, slot time.Time) (any, error) {
+	return ExportBilling(ctx, on.Config, on.Log, slot)
 }
 
 func (on *JobStores) recommend(ctx context.Context, slot time.Time) (any, error) {
