@@ -176,6 +176,19 @@ func TestGrants_ServiceLivesOnThem(t *testing.T) {
 	if err := store.FinishSlot(t.Context(), "verify", slot, true, nil); err != nil {
 		t.Error(err)
 	}
+	if err := store.RegisterJobs(t.Context(), map[string]string{events.JobDrift: "hour"}); err != nil {
+		t.Error(err)
+	}
+	due := slot.UTC().Add(time.Hour)
+	decide := func(postgres.JobState) postgres.JobPlan {
+		return postgres.JobPlan{To: due, Due: []time.Time{due}, Before: due}
+	}
+	if _, _, err := store.PlanJob(t.Context(), events.JobDrift, decide); err != nil {
+		t.Error(err)
+	}
+	if queued, err := store.QueueSlots(t.Context(), []events.Slot{{Job: events.JobDrift, At: due}}); err != nil || len(queued) != 1 {
+		t.Errorf("a slot of the schedule: %v, %v", queued, err)
+	}
 	if err := tenants.CheckPartitions(t.Context(), events.TopicCompany, 8); err != nil {
 		t.Error(err)
 	}
@@ -204,7 +217,7 @@ var inCode = map[string]string{
 	"SELECT ON company_locks": "lock_company", "INSERT ON company_locks": "lock_company", "UPDATE ON company_locks": "lock_company, by FOR UPDATE",
 	"DELETE ON company_config": "purge", "DELETE ON subscriptions": "purge",
 	"DELETE ON company_blocks": "a company that can go on", "DELETE ON due_events": "a due event that is applied", "DELETE ON inbox": "a due event without effect",
-	"UPDATE ON job_slots": "the lease", "DELETE ON job_slots": "old ones",
+	"DELETE ON job_slots":        "old ones",
 	"UPDATE ON business_reports": "that one is published",
 	"DELETE ON usage_voids":      "a purge", "DELETE ON recommendations": "a purge, and old ones", "DELETE ON forecasts": "old ones",
 	"SELECT ON replay_key": "what replays are proved by",

@@ -16,12 +16,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tenantflow/consumers"
+	"tenantflow/events"
 	"tenantflow/internal/archive"
 	"tenantflow/internal/business"
 	"tenantflow/internal/certs"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
 	"tenantflow/internal/httpapi"
+	"tenantflow/internal/jobs"
 	"tenantflow/internal/kafka"
 	running "tenantflow/internal/service"
 	"tenantflow/internal/telemetry"
@@ -139,6 +141,8 @@ func metrics(t *testing.T) *listener {
 	archive.NewMetrics(&l)
 	business.NewGauges(&l)
 	verify.NewSchedule(verify.ScheduleConfig{Interval: time.Hour, Registry: &l})
+	jobs.NewMetrics(&l, events.Jobs()...)
+	consumers.NewJobs(consumers.JobsConfig{Registry: &l})
 	log := slog.New(slog.DiscardHandler)
 	tracker := health.New(time.Minute, log)
 	http := prometheus.NewRegistry()

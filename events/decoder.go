@@ -79,6 +79,9 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 	if rejection := checkVoidSource(envelope); rejection != nil {
 		return nil, rejection
 	}
+	if rejection := checkSlotSource(envelope); rejection != nil {
+		return nil, rejection
+	}
 	if len(r.Key) == 0 {
 		return nil, Reject(MissingKey, "the record has no key")
 	}
@@ -98,6 +101,9 @@ func (d *Decoder) Decode(r *Record) (*Event, error) {
 		return nil, rejection
 	}
 	if rejection := checkVoidID(envelope, data); rejection != nil {
+		return nil, rejection
+	}
+	if rejection := checkSlot(envelope, string(r.Key), data); rejection != nil {
 		return nil, rejection
 	}
 	event := &Event{Envelope: *envelope, Key: string(r.Key)}

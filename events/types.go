@@ -90,6 +90,13 @@ const (
 	TypeBackupDone    = "maintenance.backup_done.v1"
 	TypeDriftDue      = "maintenance.drift_due.v1"
 	TypeDriftDone     = "maintenance.drift_done.v1"
+
+	TypeBillingExportDue    = "maintenance.billing_export_due.v1"
+	TypeBillingExportDone   = "maintenance.billing_export_done.v1"
+	TypeRecommendationsDue  = "maintenance.recommendations_due.v1"
+	TypeRecommendationsDone = "maintenance.recommendations_done.v1"
+	TypeBusinessMetricsDue  = "maintenance.business_metrics_due.v1"
+	TypeBusinessMetricsDone = "maintenance.business_metrics_done.v1"
 )
 
 // deadLetterSuffix is what the dead letter topic of an input topic ends with.
@@ -142,9 +149,10 @@ func Topics() []TopicInfo {
 		{TopicBillingExports, KeyOutput, false, []string{TypeBillingExportReady}},
 		{TopicBusinessMetrics, KeyOutput, false, []string{
 			TypeBusinessMetricsReported, TypeUpsellIdentified, TypeChurnRiskIdentified}},
-		{TopicMaintenance, KeyOutput, false, []string{
+		{TopicMaintenance, KeyOutput, true, []string{
 			TypeRetentionDue, TypeRetentionDone, TypeStorageDue, TypeStorageDone, TypeBackupDue, TypeBackupDone,
-			TypeDriftDue, TypeDriftDone}},
+			TypeDriftDue, TypeDriftDone, TypeBillingExportDue, TypeBillingExportDone, TypeRecommendationsDue, TypeRecommendationsDone,
+			TypeBusinessMetricsDue, TypeBusinessMetricsDone}},
 	}
 }
 

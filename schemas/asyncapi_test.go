@@ -265,6 +265,9 @@ func TestTheDocumentSaysWhoReadsAndWritesEveryTopic(t *testing.T) {
 					t.Errorf("%s: sent %t, received %t", eventType, done["send "+eventType], done["receive "+eventType])
 				}
 			}
+			if !done["send "+events.DeadLetterTopic(info.Name)] {
+				t.Errorf("%s has no dead letters", info.Name)
+			}
 		case info.Input:
 			letters := events.DeadLetterTopic(info.Name)
 			if !done["receive "+info.Name] || done["send "+info.Name] || !done["send "+letters] || done["receive "+letters] {

@@ -125,6 +125,9 @@ func (a *app) redriveLetters(cmd *cobra.Command, f *dlqRedriveFlags, origins []s
 	if err := chosen(&filter, f.all); err != nil {
 		return err
 	}
+	if topics, err = redrivable(cfg, topics); err != nil {
+		return err
+	}
 	if slices.Contains(topics, cfg.TopicPrefix+events.TopicUsage) { // whether a usage event has its row is asked there
 		if cfg, err = a.config(config.Kafka, config.Postgres, config.ClickHouse); err != nil {
 			return err
@@ -177,6 +180,16 @@ func (a *app) redriveLetters(cmd *cobra.Command, f *dlqRedriveFlags, origins []s
 	}
 	refused.end()
 	return errors.Join(failures...)
+}
+
+// redrivable leaves out the topics whose letters can't be redriven: on maintenance.events are only events of this service itself, and the
+// schedule publishes again what is due. If there is no other the error says so.
+func redrivable(cfg *config.Config, topics []string) ([]string, error) {
+	own := cfg.TopicPrefix + events.TopicMaintenance
+	if len(topics) == 1 && topics[0] == own {
+		return nil, invalid("dead letters of %s are not redriven: the schedule itself publishes again what is due", own)
+	}
+	return slices.DeleteFunc(topics, func(topic string) bool { return topic == own }), nil
 }
 
 // planRedrive finds the letters, topic by topic. Topics without any are left out; an origin that is nowhere is an error.

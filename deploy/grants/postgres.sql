@@ -32,11 +32,16 @@ GRANT SELECT, DELETE ON changes TO tenantflow;
 
 -- Events under way, schedules and tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON inbox, company_blocks, due_events, job_slots, void_requests TO tenantflow;
+GRANT SELECT, INSERT, UPDATE ON jobs TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON usage_voids TO tenantflow; -- a purge deletes them
 GRANT SELECT, INSERT, UPDATE, DELETE ON recommendations, forecasts TO tenantflow; -- old ones are deleted
 GRANT SELECT, INSERT, UPDATE ON topic_partitions, dead_letters, tasks TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 
+-- Billing exports: closed ones never change, but for the note that they were announced.
+GRANT SELECT, INSERT, UPDATE (published_at) ON billing_exports TO tenantflow;
+GRANT SELECT, INSERT ON billing_export_items TO tenantflow;
+GRANT SELECT, INSERT, UPDATE ON billing_reported TO tenantflow;
 -- Reports of the business metrics, and the sample of queries that latencies are taken from.
 GRANT SELECT, INSERT, UPDATE, DELETE ON business_reports TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON query_samples TO tenantflow;
@@ -46,7 +51,7 @@ GRANT EXECUTE ON FUNCTION tenant_schema_name(text), lock_company(text), tenant_s
     grant_company_schema(text), migrate_company_schema(text, bigint), create_company_tables(text), create_company_schema(text),
     drop_company_schema(text), tenant_user_put(text, text, text, timestamptz), tenant_user_remove(text, text, timestamptz),
     seat_users(text, text, timestamptz, timestamptz, jsonb, bigint, timestamptz), touch_users(text[], text[], timestamptz[]),
-    period_books(subscriptions), tenant_size(text), measure_company(text, integer) TO tenantflow;
+    period_books(subscriptions), tenant_size(text), measure_company(text, integer), job_clock() TO tenantflow;
 
 -- Tables that a later version adds to the schemas of companies belong to the login that migrates.
 ALTER DEFAULT PRIVILEGES FOR ROLE tenantflow_migrate GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO tenantflow;

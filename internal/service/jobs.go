@@ -12,7 +12,7 @@ import (
 	"tenantflow/internal/task"
 )
 
-// runJobs works on the tasks that no living process works on, verifies at an interval and keeps up the archive, until ctx ends. The archive
+// runJobs works on the tasks that no living process works on, does the jobs of the schedule, verifies at an interval and keeps up the archive, until ctx ends. The archive
 // needs none of the stores that the rest needs, and goes on while they are away.
 func runJobs(ctx context.Context, r *Running) error {
 	ctx, stop := context.WithCancel(ctx)
@@ -49,7 +49,7 @@ func keepArchive(ctx context.Context, r *Running) error {
 	return err
 }
 
-// runTasks works on the tasks that no living process works on, until ctx ends.
+// runTasks works on the tasks that no living process works on, and on the schedule, until ctx ends.
 func runTasks(ctx context.Context, r *Running) error {
 	tasks, err := OpenTasks(ctx, r.Config, r.Log)
 	if err != nil {
@@ -68,6 +68,11 @@ func runTasks(ctx context.Context, r *Running) error {
 		return nil
 	})
 	work.Go(func() error { return verifyOnSchedule(working, r) })
+	work.Go(func() error {
+		announceBilling(working, r, tasks.Client, tasks.Tenants)
+		return nil
+	})
+	work.Go(func() error { return runSchedule(working, r) })
 	work.Go(func() error { return showBusiness(working, r) })
 	return work.Wait()
 }

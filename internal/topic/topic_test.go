@@ -52,8 +52,8 @@ func TestEveryInputHasADeadLetterTopicThatTakesItsLargestEvent(t *testing.T) {
 			t.Errorf("%s: %s\nwant %s", name, got[name], w)
 		}
 	}
-	if len(got) != 14 {
-		t.Errorf("%d topics, want 11 and 3 for dead letters", len(got))
+	if len(got) != 15 {
+		t.Errorf("%d topics, want 11 and 4 for dead letters", len(got))
 	}
 }
 

@@ -37,7 +37,7 @@ func (s *Store) BeginSlot(ctx context.Context, job string, slot time.Time, lease
 		// Two processes that take different slots at the same time would not see each other's. The table is small, and locked shortly.
 		b := &pgx.Batch{}
 		b.Queue("LOCK TABLE public.job_slots IN SHARE ROW EXCLUSIVE MODE")
-		b.Queue(`UPDATE public.job_slots SET state = 'failed', finished_at = clock_timestamp() WHERE job = $1 AND state = 'running' AND lease_until <= clock_timestamp()`, job)
+		b.Queue(`UPDATE public.job_slots SET state = 'failed', finished_at = greatest(clock_timestamp(), started_at) WHERE job = $1 AND state = 'running' AND lease_until <= clock_timestamp()`, job)
 		b.Queue("DELETE FROM public.job_slots WHERE job = $1 AND slot < clock_timestamp() - $2::interval", job, slotsKept)
 		b.Queue(slotBeginSQL, job, slot, lease).QueryRow(func(row pgx.Row) error {
 			var one int
@@ -76,7 +76,7 @@ func (s *Store) FinishSlot(ctx context.Context, job string, slot time.Time, done
 	if done {
 		state = "done"
 	}
-	_, err := s.pool.Exec(ctx, `UPDATE public.job_slots SET state = $3, result = $4, finished_at = clock_timestamp()
+	_, err := s.pool.Exec(ctx, `UPDATE public.job_slots SET state = $3, result = $4, finished_at = greatest(clock_timestamp(), started_at)
 		WHERE job = $1 AND slot = $2 AND state = 'running'`, job, slot, state, result)
 	if err != nil {
 		return s.explain("finish a slot of a job", err)
