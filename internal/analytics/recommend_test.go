@@ -379,7 +379,7 @@ func TestRecommend_NeitherTooEarlyNorOfThePurged(t *testing.T) {
 		until       time.Time
 	}{
 		"within the grace":              {until.Add(-time.Nanosecond), until, "not yet: its usage may come in until " + until.Format(time.RFC3339), until},
-		"with usage that is not stored": {until, until.Add(-time.Nanosecond), "not yet: usage is stored up to", time.Time{}},
+		"with usage that is not stored": {until, until.Add(-time.Nanosecond), "not yet: usage is stored up to", until.Add(10 * time.Minute)},
 	} {
 		r := NewRecommender(RecommenderConfig{Analyst: f.Analyst, Now: func(context.Context) (time.Time, error) { return c.now, nil },
 			UsageUntil: func(context.Context) (time.Time, error) { return c.stored, nil }})

@@ -125,7 +125,10 @@ func (r *Recommender) Recommend(ctx context.Context, slot time.Time) (any, error
 	return done, err
 }
 
-// A NotYetError says why a month can't be judged yet, and from when on it may be; zero: that depends on what it waits for.
+// lookAgain is after how long it is looked again up to when usage is stored.
+const lookAgain = 10 * time.Minute
+
+// A NotYetError says why a month can't be judged yet, and when to look again.
 type NotYetError struct {
 	Month Month
 	Until time.Time
@@ -147,7 +150,7 @@ func (r *Recommender) complete(ctx context.Context, month Month, now time.Time) 
 		return fmt.Errorf("recommend at the end of %s: ask up to when usage is stored: %w", month, err)
 	}
 	if stored.Before(until) {
-		return &NotYetError{Month: month, Why: fmt.Sprintf("usage is stored up to %s, and is needed up to %s", stored.UTC().Format(time.RFC3339), until.Format(time.RFC3339))}
+		return &NotYetError{Month: month, Until: now.Add(lookAgain), Why: fmt.Sprintf("usage is stored up to %s, and is needed up to %s", stored.UTC().Format(time.RFC3339), until.Format(time.RFC3339))}
 	}
 	return nil
 }
