@@ -217,7 +217,6 @@ var inCode = map[string]string{
 	"SELECT ON company_locks": "lock_company", "INSERT ON company_locks": "lock_company", "UPDATE ON company_locks": "lock_company, by FOR UPDATE",
 	"DELETE ON company_config": "purge", "DELETE ON subscriptions": "purge",
 	"DELETE ON company_blocks": "a company that can go on", "DELETE ON due_events": "a due event that is applied", "DELETE ON inbox": "a due event without effect",
-	:        "old ones",
 	"UPDATE ON business_reports": "that one is published",
 	"DELETE ON usage_voids":      "a purge", "DELETE ON recommendations": "a purge, and old ones", "DELETE ON forecasts": "old ones",
 	"SELECT ON replay_key": "what replays are proved by",

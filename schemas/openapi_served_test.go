@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tenantflow/internal/analytics"
+	"tenantflow/internal/billing"
 	"tenantflow/internal/business"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/health"
@@ -148,6 +149,46 @@ func (p *platform) ChurnRisk(ctx context.Context, company string, at time.Time) 
 	return &analytics.ChurnReport{CompanyID: company, TotalAtRiskUsers: len(risks), ChurnRisks: risks, RecommendedActions: analytics.Actions(risks, 4), AnalysisDate: at.UTC()}, nil
 }
 
+const billingPath = "/v1/companies/{company_id}/billing/{billing_period}"
+
+// Get has a closed export of one month, and drafts of the others of the century.
+func (p *platform) Get(ctx context.Context, company string, period analytics.Month) (*billing.Export, error) {
+	if _, err := p.Subscription(ctx, company); err != nil {
+		return nil, err
+	}
+	switch year := period.Start().Year(); {
+	case year > 2100:
+		return nil, billing.ErrFuture
+	case year < 2020:
+		return nil, billing.ErrTooOld
+	}
+	now := time.Now().UTC()
+	amount := analytics.Money(4900)
+	use := billing.UsageLine{UserID: "u-1", Tier: "pro", Service: "api", Amounts: billing.Amounts{Calls: 1}}
+	at := billing.TopicPosition{Topic: "usage.events", Complete: &now, Partitions: []billing.PartitionPosition{{Partition: 1, Offset: 2}}}
+	d := billing.Document{CompanyID: company, Period: period.String(), State: billing.Draft, GeneratedAt: now, TimeZone: "UTC", PeriodStart: now, PeriodEnd: now, Currency: "USD",
+		AsOf:     billing.AsOf{Usage: at, Subscriptions: billing.TopicPosition{Topic: "subscription.events", Partitions: []billing.PartitionPosition{}}, Books: now},
+		Charges:  []billing.Charge{{TransactionID: "t", Kind: "charge", Type: "renewal", NewTier: "pro", Amount: amount, Currency: "USD", Lines: []billing.Line{{Description: "pro", Amount: amount}}, PeriodStart: &now, At: now, Corrects: "2026-08", Cause: billing.LateCharge}},
+		Payments: []billing.Payment{{PaymentID: "p", Status: "failed", At: now}, {PaymentID: "q", Status: "received", Amount: &amount, Currency: "USD", At: now}},
+		Usage:    []billing.UsageLine{use}, Mismatched: []billing.UsageLine{use}, Corrections: []billing.Correction{{Period: "2026-08", Cause: billing.Late, Identities: 1}},
+		Totals:      billing.Totals{Charged: []billing.Sum{{Currency: "USD", Amount: amount}}, Received: []billing.Sum{}},
+		NotExported: []billing.PeriodUsage{{Period: "2019-01"}}, LeavesOut: []string{"x"},
+	}
+	x := &billing.Export{Company: company, Period: d.Period, State: d.State}
+	if d.Period == "2026-10" {
+		d.ExportID, d.Revision, d.State = "e", 1, billing.Closed
+		x.ID, x.State, x.Checksum, x.CSVChecksum = d.ExportID, d.State, strings.Repeat("0f", 32), strings.Repeat("f0", 32)
+	}
+	var err error
+	x.JSON, err = json.Marshal(&d)
+	x.CSV = d.CSV()
+	return x, err
+}
+
+func (p *platform) Parquet(context.Context, *billing.Export) ([]byte, error) {
+	return []byte("PAR1"), nil
+}
+
 // Report is of a company that pays, has usage in a tier that is in no catalogue, and is measured. The first one asked for is of an
 // installation in which there is nothing.
 func (p *platform) Report(_ context.Context, at time.Time) (*business.Report, error) {
@@ -240,7 +281,7 @@ func serve(t *testing.T, tokens *token.File) served {
 			t.Error(err)
 		}
 	})
-	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Business: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
+	s.options.API.Attach(httpapi.Stores{Subscriptions: s.platform, Quotas: s.platform, Reservations: s.platform, Configs: s.platform, Companies: s.platform, Analytics: s.platform, Billing: s.platform, Business: s.platform, Rules: tenant.New(tenant.Config{Catalogue: tier.Default()})})
 	s.url = "http://" + server.Addr().String()
 	return s
 }

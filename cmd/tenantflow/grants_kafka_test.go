@@ -37,7 +37,7 @@ func grantKafka(t *testing.T, k *enginetest.SecuredKafka) {
 		}
 		granted++
 	}
-	if granted != 4 {
+	if granted != 3 {
 		t.Fatalf("the script grants %d times", granted)
 	}
 }

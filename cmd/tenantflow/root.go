@@ -96,7 +96,7 @@ SIGTERM or SIGINT ends a command in good order; a second one, at least a second 
 			root.AddCommand(c)
 		}
 	}
-	add(service, newRunCommand(a), newMigrateCommand(a), newVerifyCommand(a), newQuotaCommand(a), newTenantCommand(a), newAnalyticsCommand(a), newJobsCommand(a))
+	add(service, newRunCommand(a), newMigrateCommand(a), newVerifyCommand(a), newQuotaCommand(a), newTenantCommand(a), newAnalyticsCommand(a), newBillingCommand(a), newJobsCommand(a))
 	add(events, newGenerateCommand(a), newProduceCommand(a), newReplayCommand(a), newTaskCommand(a), newArchiveCommand(a), newDLQCommand(a), newUsageCommand(a))
 	add(settings, newConfigCommand(a), newVersionCommand(a))
 	root.SetHelpCommand(newHelpCommand(root))

@@ -31,14 +31,10 @@ topics() {
 # Read and written: the inputs (also by due events, replay and redrive), dead letters (written by the consumers, read by dlq), results
 # (written by the consumers, read by verify).
 topics usage.events usage.events.dlq subscription.events subscription.events.dlq company.events company.events.dlq \
-    subscription.results company.results company.config quota.events notifications business.metrics maintenance.events maintenance.events.dlq
+    subscription.results company.results company.config quota.events notifications billing.exports business.metrics \
+    maintenance.events maintenance.events.dlq
 # shellcheck disable=SC2086 # a list
 grant "$SERVICE" --operation Read --operation Write --operation Describe --operation DescribeConfigs $list
-
-# Only looked at, by `config check --connect`: nothing writes there yet.
-topics billing.exports
-# shellcheck disable=SC2086
-grant "$SERVICE" --operation Describe --operation DescribeConfigs $list
 
 # The groups of the parts: tenantflow.usage and so on.
 grant "$SERVICE" --operation Read --operation Describe --group "$GROUP_PREFIX." --resource-pattern-type prefixed

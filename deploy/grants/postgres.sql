@@ -38,6 +38,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON recommendations, forecasts TO tenantflow
 GRANT SELECT, INSERT, UPDATE ON topic_partitions, dead_letters, tasks TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON task_identities TO tenantflow;
 
+-- Billing exports: closed ones never change, but for the note that they were announced.
+GRANT SELECT, INSERT, UPDATE (published_at) ON billing_exports TO tenantflow;
+GRANT SELECT, INSERT ON billing_export_items TO tenantflow;
+GRANT SELECT, INSERT, UPDATE ON billing_reported TO tenantflow;
 -- Reports of the business metrics, and the sample of queries that latencies are taken from.
 GRANT SELECT, INSERT, UPDATE, DELETE ON business_reports TO tenantflow;
 GRANT SELECT, INSERT, DELETE ON query_samples TO tenantflow;

@@ -190,6 +190,7 @@ func (c *Config) checkUsage(k *checker) {
 	positive("WAITING_TIMEOUT", c.WaitingTimeout)
 	k.want(c.RenewalGrace >= 0 && c.RenewalGrace <= 28*24*time.Hour, "RENEWAL_GRACE", c.RenewalGrace.String()+" is out of bounds", "choose 0s to 672h")
 	k.want(c.VoidWindow >= time.Minute && c.VoidWindow <= 730*24*time.Hour, "VOID_WINDOW", c.VoidWindow.String()+" is out of bounds", "choose 1m to 17520h")
+	k.want(c.BillingGrace >= 0 && c.BillingGrace <= 30*24*time.Hour, "BILLING_GRACE", c.BillingGrace.String()+" is out of bounds", "choose 0s to 720h")
 }
 
 func (c *Config) checkProcess(k *checker) {

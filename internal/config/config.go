@@ -79,6 +79,7 @@ type Config struct {
 	WaitingTimeout     time.Duration `env:"WAITING_TIMEOUT" envDefault:"15m" unit:"duration" help:"How long an event waits for its company to be registered before it is rejected as unknown_company."`
 	RenewalGrace       time.Duration `env:"RENEWAL_GRACE" envDefault:"72h" unit:"duration" help:"How long a paid period that has ended waits for its renewal before the subscription expires. Holds for periods that begin from then on."`
 	VoidWindow         time.Duration `env:"VOID_WINDOW" envDefault:"840h" unit:"duration" help:"How old usage may be at most, by the time of the request, to be taken back (35 days)."`
+	BillingGrace       time.Duration `env:"BILLING_GRACE" envDefault:"24h" unit:"duration" help:"How long a calendar month that has ended stays a draft before its billing exports are closed and never change. What comes later is a correction in the next export."`
 
 	StoragePriceMinor int `env:"STORAGE_PRICE_MINOR" envDefault:"0" unit:"minor units" help:"What a GB (1024 MiB) that is stored costs a month, in minor units of the tiers' currency: for the storage cost among the business metrics. 0: not known, and there is no such cost."`
 

@@ -47,20 +47,11 @@ func churnRisk(ctx context.Context, from Analytics, q request, now time.Time) (a
 // analyse makes the endpoint of an analysis: it answers with what ask returns, as JSON.
 func (a *API) analyse(ask func(ctx context.Context, from Analytics, q request, now time.Time) (any, error)) endpoint {
 	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {
-		if !q.grant.Allows(q.id) {
-			noCompany(w, r)
+		leave, entered := a.enterAnalysis(w, r, q, q.from.Analytics != nil)
+		if !entered {
 			return nil
 		}
-		if q.from.Analytics == nil {
-			WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: noClickHouse})
-			return nil
-		}
-		if !a.analyses.enter(q.grant.Name) {
-			w.Header().Set("Retry-After", retryAfter)
-			WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many analyses of this token are under way"})
-			return nil
-		}
-		defer a.analyses.leave(q.grant.Name)
+		defer leave()
 		answer, err := ask(ctx, q.from.Analytics, q, a.now())
 		switch {
 		case errors.Is(err, directory.ErrUnknown):
@@ -71,4 +62,23 @@ func (a *API) analyse(ask func(ctx context.Context, from Analytics, q request, n
 		}
 		return answerJSON(w, answer)
 	}
+}
+
+// enterAnalysis reports whether a request that needs ClickHouse may be answered; then leave must be called when it is. Otherwise it was answered. possible: this process
+// has ClickHouse.
+func (a *API) enterAnalysis(w http.ResponseWriter, r *http.Request, q request, possible bool) (leave func(), entered bool) {
+	if !q.grant.Allows(q.id) {
+		noCompany(w, r)
+		return nil, false
+	}
+	if !possible {
+		WriteProblem(w, r, Problem{Status: http.StatusServiceUnavailable, Detail: noClickHouse})
+		return nil, false
+	}
+	if !a.analyses.enter(q.grant.Name) {
+		w.Header().Set("Retry-After", retryAfter)
+		WriteProblem(w, r, Problem{Status: http.StatusTooManyRequests, Detail: "too many analyses of this token are under way"})
+		return nil, false
+	}
+	return func() { a.analyses.leave(q.grant.Name) }, true
 }

@@ -73,6 +73,8 @@ type Stores struct {
 	Companies     Companies
 	// Analytics analyses what companies use. nil: this process has no address of ClickHouse, and such requests are answered 503.
 	Analytics Analytics
+	// Billing makes billing exports. nil where Analytics is.
+	Billing Billing
 	// Business computes the business metrics. nil as Analytics is.
 	Business Business
 	// Samples takes the queries of which the latency by tier is taken; nil: nothing does.
@@ -162,6 +164,7 @@ func (a *API) routes() []route {
 		{"/v1/companies/{company_id}/revenue", read, a.handle("company_id", a.revenue, "months")},
 		{"/v1/companies/{company_id}/upsell", read, a.handle("company_id", a.analyse(upsell))},
 		{"/v1/companies/{company_id}/churn-risk", read, a.handle("company_id", a.analyse(churnRisk))},
+		{"/v1/companies/{company_id}/billing/{billing_period}", read, a.handle("company_id", a.billingExport, "format")},
 		{"/v1/business-metrics", read, a.admit(token.Read, a.businessMetrics)},
 		{"/v1/operations", read, a.admit(token.Read, a.report)},
 	}

@@ -29,6 +29,12 @@ func runAPI(ctx context.Context, r *Running) error {
 		}
 		defer func() { _ = usage.Close() }() // nothing is written with it
 		stores.Analytics = analytics.New(tenants.postgres, usage, tiers)
+		exports, err := readBilling(r, tenants.postgres)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = exports.Close() }() // nothing is written with it
+		stores.Billing = exports
 		stores.Business = business.New(Business(r.Config, tenants.postgres, usage, tiers))
 	}
 	samples := business.NewSamples(tenants.postgres, r.Log)

@@ -72,6 +72,10 @@ func runTasks(ctx context.Context, r *Running) error {
 		return nil
 	})
 	work.Go(func() error { return verifyOnSchedule(working, r) })
+	work.Go(func() error {
+		announceBilling(working, r, tasks.Client, tasks.Tenants)
+		return nil
+	})
 	work.Go(func() error { return showBusiness(working, r) })
 	return work.Wait()
 }

@@ -13,6 +13,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/analytics"
 	"tenantflow/internal/config"
 	"tenantflow/internal/jobs"
 	"tenantflow/internal/kafka"
@@ -30,6 +31,7 @@ const (
 // on may be nil. docs/jobs.md has the same list.
 func Schedule(on *JobStores) []jobs.Job {
 	return []jobs.Job{
+		{Name: events.JobBillingExport, Every: jobs.Month, Catchup: jobs.Each(lookBack, monthsBack), Run: on.exportBilling},
 		{Name: events.JobBusinessMetrics, Every: jobs.Hour, Catchup: jobs.OnTime(reportLate), Run: on.reportMetrics},
 		{Name: events.JobRecommendations, Every: jobs.Month, Catchup: jobs.Each(lookBack, monthsBack), Run: on.recommend},
 	}
@@ -52,8 +54,17 @@ type JobStores struct {
 	Publish  func(context.Context, []kafka.Result) error // returns when the events are durable
 }
 
+func (on *JobStores) exportBilling(ctx context.Context, slot time.Time) (any, error) {
+	return ExportBilling(ctx, on.Config, on.Log, slot)
+}
+
 func (on *JobStores) recommend(ctx context.Context, slot time.Time) (any, error) {
-	return Recommend(ctx, on.Config, on.Log, on.Publish, slot)
+	done, err := Recommend(ctx, on.Config, on.Log, on.Publish, slot)
+	var notYet *analytics.NotYetError
+	if errors.As(err, &notYet) {
+		err = &jobs.NotYetError{Until: notYet.Until, Why: notYet.Error()}
+	}
+	return done, err
 }
 
 func (on *JobStores) reportMetrics(ctx context.Context, slot time.Time) (any, error) {

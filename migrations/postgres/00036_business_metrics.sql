@@ -60,20 +60,23 @@ rights AS (
     UNION ALL SELECT 'tables', r.name, r.object || '.' || t.attname, a.grantee, a.privilege_type
     FROM relations AS r JOIN pg_catalog.pg_attribute AS t ON t.attrelid = r.oid AND t.attacl IS NOT NULL CROSS JOIN LATERAL aclexplode(t.attacl) AS a
 ),
+-- The companies of each role that has any.
+companies_of AS (
+    SELECT b.role, array_agg(b.name) AS names FROM belongs AS b WHERE b.name <> '*' GROUP BY b.role
+),
 -- Roles and memberships are the server's, which may have other databases: those of this one's companies.
 here AS (
     SELECT b.role, b.name FROM belongs AS b JOIN public.companies AS c ON b.name = ('tenant_' || c.company_id) COLLATE "C"
 )
 SELECT g.check_name, g.object, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee)::text END AS role, g.what
-FROM rights AS g
-WHERE g.grantee = 0 OR EXISTS (SELECT FROM belongs AS b WHERE b.role = g.grantee AND b.name <> '*')
-    AND (g.what = 'OWNER' OR NOT EXISTS (SELECT FROM belongs AS b WHERE b.role = g.grantee AND b.name = g.name))
+FROM rights AS g LEFT JOIN companies_of AS b ON b.role = g.grantee
+WHERE g.grantee = 0 OR b.role IS NOT NULL AND (g.what = 'OWNER' OR g.name <> ALL (b.names))
 UNION ALL
 SELECT 'shared_tables', r.oid::regclass::text, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, a.privilege_type
-FROM pg_catalog.pg_class AS r CROSS JOIN LATERAL aclexplode(r.relacl) AS a
+FROM pg_catalog.pg_class AS r CROSS JOIN LATERAL aclexplode(r.relacl) AS a LEFT JOIN companies_of AS b ON b.role = a.grantee
 WHERE r.relnamespace = 'public'::regnamespace AND r.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.deptype = 'e')
-    AND (a.grantee = 0 OR EXISTS (SELECT FROM belongs AS b WHERE b.role = a.grantee AND b.name <> '*'))
+    AND (a.grantee = 0 OR b.role IS NOT NULL)
 UNION ALL
 SELECT 'memberships', pg_get_userbyid(e.roleid)::text, pg_get_userbyid(e.member)::text, 'MEMBER'
 FROM edges AS e JOIN here AS h ON h.role = e.member AND h.name = pg_get_userbyid(e.member)

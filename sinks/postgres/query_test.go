@@ -73,5 +73,10 @@ func TestQueries_FitTheSchema(t *testing.T) {
 		"void_backlog":                 enginetest.ByName[VoidBacklog],
 		"void_claim":                   enginetest.ByName[voidRow],
 		"changes":                      func(pgx.CollectableRow) error { return nil }, // by position
+		"billing_books":                enginetest.ByName[BillingBooks],
+		"billing_companies":            enginetest.ByName[BillingCompany],
+		"billing_export":               enginetest.ByName[BillingExport],
+		"billing_foreign":              enginetest.ByName[UserMembership],
+		"billing_unpublished":          enginetest.ByName[BillingExport],
 	})
 }

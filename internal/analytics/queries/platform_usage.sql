@@ -5,7 +5,7 @@
 SELECT
     month,
     company_id,
-    tier,
+    if(has($3, toString(named)), toString(named), 'other') AS tier,
     uniqExactIf(user_id, calls > 0) AS users,
     toInt64(sum(calls)) AS all_calls,
     CAST(sum(amount), 'Decimal(38, 6)') AS attributed
@@ -14,12 +14,12 @@ FROM (
         toYYYYMM(day) AS month,
         company_id,
         user_id,
-        if(has($3, toString(subscription_tier)), toString(subscription_tier), 'other') AS tier,
+        subscription_tier AS named,
         sum(api_calls) AS calls,
         sum(usage_daily_store.revenue) AS amount
     FROM usage_daily_store
     WHERE day >= toDate($1) AND day < toDate($2)
-    GROUP BY month, company_id, user_id, tier
+    GROUP BY month, company_id, user_id, named
 )
 GROUP BY GROUPING SETS ((month, company_id, tier), (month, company_id))
 SETTINGS group_by_use_nulls = 0

@@ -1,0 +1,159 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tenantflow/internal/kafka"
+)
+
+// An AsOf says what an export was made of: everything that stands in the log before its positions.
+type AsOf struct {
+	Usage         TopicPosition `json:"usage_events"`
+	Subscriptions TopicPosition `json:"subscription_events"`
+	Books         time.Time     `json:"books_at"` // when Postgres was read
+}
+
+// A TopicPosition is how far the events of a topic are stored.
+type TopicPosition struct {
+	Topic      string              `json:"topic"`
+	Complete   *time.Time          `json:"complete_until"` // everything that was appended before is stored; nil: not known
+	Partitions []PartitionPosition `json:"partitions"`
+}
+
+// A PartitionPosition is how far the events of a partition are stored.
+type PartitionPosition struct {
+	Partition int   `json:"partition"`
+	Offset    int64 `json:"offset"` // of the first that is not
+
+	until   time.Time // everything that was appended before is stored
+	unknown bool      // another log than the one that was read
+}
+
+// clocksDiffer is how far the clocks of brokers and stores may lie apart.
+const clocksDiffer = time.Second
+
+// behind says why events that were appended before a time may not be stored; empty: they are.
+func (p *TopicPosition) behind(end time.Time) string {
+	for _, one := range p.Partitions {
+		switch {
+		case one.unknown:
+			return fmt.Sprintf("%s: it is not known how far partition %d is stored", p.Topic, one.Partition)
+		case one.until.Before(end.Add(clocksDiffer)):
+			return fmt.Sprintf("%s: partition %d is behind, it is stored up to %s", p.Topic, one.Partition, one.until.UTC().Format(time.RFC3339))
+		}
+	}
+	return ""
+}
+
+// before reports whether a position lies before another one of the same topic in some partition.
+func (p *TopicPosition) before(other *TopicPosition) bool {
+	if p.Topic != other.Topic {
+		return false
+	}
+	there := map[int]int64{}
+	for _, one := range other.Partitions {
+		there[one.Partition] = one.Offset
+	}
+	return slices.ContainsFunc(p.Partitions, func(one PartitionPosition) bool { return one.Offset < there[one.Partition] })
+}
+
+// arrays are the partitions and their offsets; never none.
+func (p *TopicPosition) arrays() (partitions, offsets []int64) {
+	if len(p.Partitions) == 0 {
+		return []int64{-1}, []int64{0} // there is no such partition
+	}
+	partitions, offsets = make([]int64, len(p.Partitions)), make([]int64, len(p.Partitions))
+	for i, one := range p.Partitions {
+		partitions[i], offsets[i] = int64(one.Partition), one.Offset
+	}
+	return partitions, offsets
+}
+
+// A Source is a topic and the consumer group that stores its events.
+type Source struct{ Topic, Group string }
+
+// Positions reads from the brokers how far usage and subscription events are stored. It may be used by several goroutines at once. Close it.
+type Positions struct {
+	mu                   sync.Mutex
+	usage, subscriptions kafka.Behind
+	known                *AsOf
+	at                   time.Time
+}
+
+// positionsFresh is for how long a look at the positions serves. What stands before a position stays stored, so an old look is as true as a new one.
+const positionsFresh = 2 * time.Second
+
+// NewPositions makes one for the topics, with their prefix.
+func NewPositions(client *kafkago.Client, usage, subscriptions Source) *Positions {
+	return &Positions{
+		usage:         kafka.Behind{Client: client, Topic: usage.Topic, Group: usage.Group},
+		subscriptions: kafka.Behind{Client: client, Topic: subscriptions.Topic, Group: subscriptions.Group},
+	}
+}
+
+// Close closes the connections.
+func (p *Positions) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.usage.Close()
+	p.subscriptions.Close()
+}
+
+// Look returns the positions of no longer ago than since, or of two seconds ago if since is zero.
+func (p *Positions) Look(ctx context.Context, since time.Time) (AsOf, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if since.IsZero() {
+		since = time.Now().Add(-positionsFresh)
+	}
+	if p.known != nil && !p.at.Before(since) {
+		return *p.known, nil
+	}
+	now := time.Now()
+	var at AsOf
+	var err error
+	if at.Usage, err = look(ctx, &p.usage, now); err != nil {
+		return AsOf{}, err
+	}
+	if at.Subscriptions, err = look(ctx, &p.subscriptions, now); err != nil {
+		return AsOf{}, err
+	}
+	p.known, p.at = &at, now
+	return at, nil
+}
+
+// look reads the position of a topic. now is a time before the look: of a partition whose events are all stored, everything up to then is.
+func look(ctx context.Context, behind *kafka.Behind, now time.Time) (TopicPosition, error) {
+	gaps, err := behind.Look(ctx)
+	if err != nil {
+		return TopicPosition{}, fmt.Errorf("ask how far %s is stored: %w", behind.Topic, err)
+	}
+	position := TopicPosition{Topic: behind.Topic, Partitions: []PartitionPosition{}}
+	complete := now
+	for _, g := range gaps {
+		one := PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed), until: now}
+		switch {
+		case g.Committed > g.End, g.Records > 0 && g.Oldest.IsZero():
+			one.unknown = true
+		case g.Records > 0:
+			one.until = g.Oldest
+		}
+		if one.unknown {
+			complete = time.Time{}
+		} else if one.until.Before(complete) {
+			complete = one.until
+		}
+		position.Partitions = append(position.Partitions, one)
+	}
+	if !complete.IsZero() {
+		complete = complete.UTC().Truncate(time.Millisecond)
+		position.Complete = &complete
+	}
+	return position, nil
+}
