@@ -256,6 +256,9 @@ func (e *Exporter) read(ctx context.Context, company string, period analytics.Mo
 	if last.Usage.Topic != f.asOf.Usage.Topic {
 		last.Usage = TopicPosition{} // of another log
 	}
+	if err := e.raise(ctx, company, &f.asOf, &last.Usage); err != nil {
+		return nil, err
+	}
 	users, err := e.cfg.Rows.users(ctx, company)
 	if err != nil {
 		return nil, err
@@ -287,6 +290,25 @@ func (e *Exporter) read(ctx context.Context, company string, period analytics.Mo
 		case <-time.After(e.settle):
 		}
 	}
+}
+
+// raise moves a position where the log is younger than rows that are stored of it: the topic, or the group's offsets, were made again. It never lies before the last export's
+// then, and never before rows that the log does not have any more.
+func (e *Exporter) raise(ctx context.Context, company string, at *AsOf, last *TopicPosition) error {
+	rows, err := e.cfg.Rows.next(ctx, company, at.Usage.Topic)
+	if err != nil {
+		return err
+	}
+	old := at.Usage.beyond(rows)
+	if len(old) > 0 { // or they were appended after the look
+		if *at, err = e.cfg.Log.Look(ctx, time.Now()); err != nil {
+			return err
+		}
+		old = at.Usage.beyond(rows)
+	}
+	raised := at.Usage.atLeast(last.offsets())
+	at.Usage = raised.atLeast(old)
+	return nil
 }
 
 // agree reports whether rows and totals do.

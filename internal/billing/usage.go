@@ -24,6 +24,8 @@ var (
 	pastSQL string
 	//go:embed queries/users.sql
 	usersSQL string
+	//go:embed queries/next.sql
+	nextSQL string
 	//go:embed queries/aggregates.sql
 	aggregatesSQL string
 )
@@ -59,6 +61,17 @@ func (r *Rows) users(ctx context.Context, company string) ([]string, error) {
 	err := r.ask(ctx, usersSQL, "''", []any{company}, []any{&user}, func() { all = append(all, user) })
 	if err != nil {
 		return nil, fmt.Errorf("read the users of the usage of company %s: %w", company, err)
+	}
+	return all, nil
+}
+
+// next returns, by partition of a topic, the offset behind the last row of a company.
+func (r *Rows) next(ctx context.Context, company, topic string) (map[int]int64, error) {
+	all := map[int]int64{}
+	var partition, next int64
+	err := r.ask(ctx, nextSQL, "toInt64(0), toInt64(0)", []any{company, topic}, []any{&partition, &next}, func() { all[int(partition)] = next })
+	if err != nil {
+		return nil, fmt.Errorf("read up to where the log has usage of company %s: %w", company, err)
 	}
 	return all, nil
 }
