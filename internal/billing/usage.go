@@ -128,9 +128,9 @@ func (r *Rows) aggregates(ctx context.Context, company, period string) (Amounts,
 	return all, nil
 }
 
-// ask runs a query and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
+// ask runs a query, which may name many users, and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
 func (r *Rows) ask(ctx context.Context, query, end string, args, dest []any, keep func()) error {
-	answer, err := totals.Ask(ctx, r.conn, query, totals.End{Row: end}, args...)
+	answer, err := totals.Ask(totals.LongQuery(ctx, nil), r.conn, query, totals.End{Row: end}, args...)
 	if err != nil {
 		return err
 	}
