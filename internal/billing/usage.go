@@ -140,10 +140,16 @@ func (r *Rows) ask(ctx context.Context, query, end string, args, dest []any, kee
 	return answer.Close()
 }
 
-func foreignArrays(all []foreign) (users []string, from, to []int64) {
-	users, from, to = make([]string, len(all)), make([]int64, len(all)), make([]int64, len(all))
-	for i, f := range all {
-		users[i], from[i], to[i] = f.user, f.from, f.to
+// foreignArrays are the users and, by their places, their times, which are sorted by user. The first place is no user's: that of all who have no such times.
+func foreignArrays(all []foreign) (users []string, from, to [][]int64) {
+	users, from, to = []string{""}, [][]int64{{}}, [][]int64{{}}
+	for _, f := range all {
+		n := len(users)
+		if users[n-1] != f.user {
+			users, from, to = append(users, f.user), append(from, nil), append(to, nil)
+			n++
+		}
+		from[n-1], to[n-1] = append(from[n-1], f.from), append(to[n-1], f.to)
 	}
 	return users, from, to
 }
