@@ -219,10 +219,12 @@ func TestForecasts_KnownAnswers(t *testing.T) {
 		{"none", nil, none, none, none, none, none, 0},
 		{"right", []accuracy.Forecast{{Value: 100, Low: 100, High: 100, Naive: 50, Actual: 100, Steps: 30, Pairs: 3}}, 0, 0, 1, 200.0 / 3, 5, 1},
 		{"nothing and nothing", []accuracy.Forecast{{}}, 0, none, 1, 0, none, 0},
-		{"nothing came", []accuracy.Forecast{{Value: 100, Low: 1, High: 200, Naive: 100, Actual: 0, Pairs: 9}}, 200, none, 0, 200, none, 0},
+		{"nothing came", []accuracy.Forecast{{Value: 100, Low: 1, High: 200, Naive: 100, Actual: 0, Pairs: 9}}, 200, none, 0, 200, none, 1},
 		{"no pair", []accuracy.Forecast{{Value: 1, Actual: 2, Steps: 5}}, 200.0 / 3, none, 0, 200, none, 0},
 		{"two, of which one has no step", []accuracy.Forecast{{Value: 110, Low: 90, High: 110, Naive: 120, Actual: 90, Steps: 20, Pairs: 2},
-			{Value: 100, Low: 100, High: 100, Naive: 100, Actual: 100, Pairs: 3}}, 10, 2, 1, 100 * 30.0 / 105 / 2 * 1, 3, 1},
+			{Value: 100, Low: 100, High: 100, Naive: 100, Actual: 100, Pairs: 3}}, 10, 2, 1, 100 * 30.0 / 105 / 2 * 1, 3, 2},
+		{"one that hardly ever changed, and did, among two", []accuracy.Forecast{{Value: 1000, Low: 900, High: 1000, Naive: 1000, Actual: 900, Steps: 1, Pairs: 4},
+			{Value: 1000, Low: 1000, High: 1000, Naive: 1000, Actual: 1000, Steps: 400, Pairs: 4}}, 100 * 10.0 / 95 / 2, 100 / 100.25, 1, 100 * 10.0 / 95 / 2, 100 / 100.25, 2},
 	} {
 		r := accuracy.ForecastsOf(c.all)
 		text(t, r.SMAPE, c.smape, c.name+": sMAPE")

@@ -18,8 +18,10 @@ type Forecasts struct {
 	N int64 `json:"forecasts"`
 	// SMAPE is the mean of 200 % x |value - actual| / (|value| + |actual|), 0 where both are 0; nil: there are none.
 	SMAPE *float64 `json:"smape_percentage"`
-	// MASE is the mean of |value - actual| over what naive was wrong by in the history, at the same distance (Hyndman and Koehler, 2006, who take the
-	// distance of one). Series that never changed have no such measure and are left out: Scaled says how many are in. nil: none.
+	// MASE is the sum of |value - actual| over the sum of what naive was wrong by on average in the histories, at the same distance (Hyndman and Koehler,
+	// 2006, who take the distance of one, and the ratio of each series). The ratio of the sums, and not the mean of ratios: a series that hardly ever changed
+	// would outweigh all others in that, and one that never did would be left out. Scaled says how many forecasts are in: all with a history that is long
+	// enough. nil: there are none, or no history ever changed.
 	MASE   *float64 `json:"mase"`
 	Scaled int64    `json:"mase_forecasts"`
 	// Coverage is the share of the actual values within the interval, its ends included; nil: there are none.
@@ -35,25 +37,25 @@ func ForecastsOf(all []Forecast) Forecasts {
 	if len(all) == 0 {
 		return r
 	}
-	var smape, naiveSMAPE, scaled, naiveScaled, held float64
+	var smape, naiveSMAPE, errors, naiveErrors, scale, held float64
 	for _, f := range all {
 		smape += relative(f.Value, f.Actual)
 		naiveSMAPE += relative(f.Naive, f.Actual)
 		if f.Low <= f.Actual && f.Actual <= f.High {
 			held++
 		}
-		if f.Steps <= 0 || f.Pairs <= 0 {
+		if f.Pairs <= 0 {
 			continue
 		}
 		r.Scaled++
-		scale := float64(f.Steps) / float64(f.Pairs)
-		scaled += apart(f.Value, f.Actual) / scale
-		naiveScaled += apart(f.Naive, f.Actual) / scale
+		scale += float64(f.Steps) / float64(f.Pairs)
+		errors += apart(f.Value, f.Actual)
+		naiveErrors += apart(f.Naive, f.Actual)
 	}
 	n := float64(len(all))
 	r.SMAPE, r.NaiveSMAPE, r.Coverage = rounded(smape/n), rounded(naiveSMAPE/n), rounded(held/n)
-	if r.Scaled > 0 {
-		r.MASE, r.NaiveMASE = rounded(scaled/float64(r.Scaled)), rounded(naiveScaled/float64(r.Scaled))
+	if scale > 0 {
+		r.MASE, r.NaiveMASE = rounded(errors/scale), rounded(naiveErrors/scale)
 	}
 	return r
 }

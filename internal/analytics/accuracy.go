@@ -49,7 +49,7 @@ type ChurnAccuracy struct {
 	Left       int64    `json:"left"`
 	BaseRate   *float64 `json:"base_rate"`
 	BrierUsers int64    `json:"brier_users"` // for whom earlier months gave a calibration
-	Late       int64    `json:"late_users"`  // judged only after the month behind was over, by a run that was made up for
+	Late       int64    `json:"late_users"`  // judged when more than three days of the month behind were over, by a run that was late or made up for
 
 	Score Predictor `json:"score"`
 	// The baselines: to say the base rate of all, and that those leave who made no call for 14 days.

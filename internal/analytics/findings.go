@@ -25,14 +25,16 @@ func findings(r *AccuracyReport) []string {
 		}
 		f.compare(of, "precision", c.Score.Precision, "no call for 14 days", c.ByIdle.Precision, true)
 		f.compare(of, "precision", c.Score.Precision, "the base rate", c.ByBaseRate.Precision, true)
+		f.compare(of, "recall", c.Score.Recall, "no call for 14 days", c.ByIdle.Recall, true)
 		f.compare(of, "lift at 10 %", c.Score.Lift, "no call for 14 days", c.ByIdle.Lift, true)
-		f.compare(of, "Brier score", c.Score.Brier, "no call for 14 days", c.ByIdle.Brier, false)
-		f.compare(of, "Brier score", c.Score.Brier, "the base rate", c.ByBaseRate.Brier, false)
 		if c.Score.Brier == nil {
 			f.say("%s: no Brier score, as there are too few earlier months to calibrate on", of)
+		} else {
+			f.compare(of, "Brier score", c.Score.Brier, "no call for 14 days", c.ByIdle.Brier, false)
+			f.compare(of, "Brier score", c.Score.Brier, "the base rate", c.ByBaseRate.Brier, false)
 		}
 		if c.Late > 0 {
-			f.say("%s: %d of %d users were judged after the month was over that was to be predicted, and only those who had not left their company by then", of, c.Late, c.Users)
+			f.say("%s: %d of %d users were judged when more than three days were over of the month that was to be predicted, and only those who had not left their company by then", of, c.Late, c.Users)
 		}
 	}
 	if u := &r.Upsell; u.Companies == 0 {
@@ -56,9 +58,13 @@ type finder struct{ all []string }
 
 func (f *finder) say(format string, args ...any) { f.all = append(f.all, fmt.Sprintf(format, args...)) }
 
-// compare says whether a measure is better than a baseline's: higher, or lower. Where one of the two is missing there is nothing to say.
+// compare says whether a measure is better than a baseline's: higher, or lower. Where the baseline has none there is nothing to say.
 func (f *finder) compare(of, measure string, own *float64, baseline string, other *float64, higher bool) {
-	if own == nil || other == nil {
+	switch {
+	case other == nil:
+		return
+	case own == nil:
+		f.say("%s: there is no %s, where %s has %s", of, measure, baseline, number(other))
 		return
 	}
 	verdict := "not better than"

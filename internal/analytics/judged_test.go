@@ -122,7 +122,7 @@ func TestFindings_SayWhatIsNotBetter(t *testing.T) {
 	r := &AccuracyReport{
 		Churn: ChurnAccuracy{Users: 9, Late: 2, Score: Predictor{AUC: x(0.6), AUCLow: x(0.4), AUCHigh: x(0.8), Precision: x(0.5), Lift: x(2)},
 			Active: ActiveRank{AUC: x(0.55), AUCLow: x(0.45), AUCHigh: x(0.65), IdleAUC: x(0.7)},
-			ByIdle: Predictor{AUC: x(0.6), Precision: x(0.4), Lift: x(3)}, ByBaseRate: Predictor{AUC: x(0.5), Precision: x(0.3), Lift: x(1), Brier: x(0.2)}},
+			ByIdle: Predictor{AUC: x(0.6), Precision: x(0.4), Recall: x(0.7), Lift: x(3)}, ByBaseRate: Predictor{AUC: x(0.5), Precision: x(0.3), Lift: x(1), Brier: x(0.2)}},
 		Upsell:   UpsellAccuracy{Companies: 3, Success: x(0.1), OtherRate: x(0.2)},
 		Forecast: ForecastAccuracy{Forecasts: accuracy.Forecasts{N: 3, MASE: x(1.5), NaiveMASE: x(2), SMAPE: x(9), NaiveSMAPE: x(8), Coverage: x(0.6)}},
 	}
@@ -134,9 +134,10 @@ func TestFindings_SayWhatIsNotBetter(t *testing.T) {
 		"churn scores of users with a call in the last month: an AUC of 0.55 can't be told from chance: 0.5 is in its interval, 0.45 to 0.65",
 		"churn scores: precision 0.5 is better than that of no call for 14 days, 0.4",
 		"churn scores: precision 0.5 is better than that of the base rate, 0.3",
+		"churn scores: there is no recall, where no call for 14 days has 0.7",
 		"churn scores: lift at 10 % 2 is not better than that of no call for 14 days, 3",
 		"churn scores: no Brier score, as there are too few earlier months to calibrate on",
-		"churn scores: 2 of 9 users were judged after the month was over that was to be predicted, and only those who had not left their company by then",
+		"churn scores: 2 of 9 users were judged when more than three days were over of the month that was to be predicted, and only those who had not left their company by then",
 		"upsell: success rate 0.1 is not better than that of companies without a recommendation, 0.2",
 		"forecasts: MASE 1.5 is better than that of naive, 2",
 		"forecasts: sMAPE 9 is not better than that of naive, 8",

@@ -158,8 +158,8 @@ func storedForecasts(past []Money, currency string, month Month) (all []postgres
 // jobsConsumer is who publishes recommendations.
 const jobsConsumer = "jobs"
 
-// causeOf is the identity that a recommendation is caused by. It follows from what the recommendation is about, so that making it again gives the same
-// event.
+// causeOf is what the id of a recommendation's event is made from. It follows from what the recommendation is about, so that making it again gives the same
+// event. No event has this identity: what causes all recommendations of a month is the slot of the job.
 func causeOf(kind, company, user, month string) *events.Envelope {
 	return &events.Envelope{Source: events.SourceOf(jobsConsumer), ID: "recommendation:" + kind + ":" + company + ":" + user + ":" + month}
 }
@@ -177,11 +177,14 @@ func recommendationID(kind, company, user string, month Month) string {
 	return events.ResultID(cause.Source, cause.ID, typeOf(kind), 0)
 }
 
-// eventOf is the event about a stored recommendation. Its time is the end of its month.
+// eventOf is the event about a stored recommendation. Its time is the end of its month, and its cause the slot that is due then.
 func eventOf(r *postgres.UnpublishedRecommendation) (*events.Envelope, error) {
 	month, err := ParseMonth(r.Month)
 	if err != nil {
 		return nil, fmt.Errorf("read recommendation %s: %w", r.ID, err)
 	}
-	return events.NewResult(jobsConsumer, causeOf(r.Kind, r.CompanyID, r.UserID, r.Month), typeOf(r.Kind), 0, (month + 1).Start(), r.Detail), nil
+	slot := (month + 1).Start()
+	e := events.NewResult(jobsConsumer, causeOf(r.Kind, r.CompanyID, r.UserID, r.Month), typeOf(r.Kind), 0, slot, r.Detail)
+	e.CausationSource, e.CausationID = events.SourceOf("schedule"), "slot:recommendations:"+slot.Format(time.RFC3339)
+	return e, nil
 }

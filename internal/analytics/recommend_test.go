@@ -96,13 +96,13 @@ func TestStoredForecasts_HaveTheirScale(t *testing.T) {
 	}
 	for i, steps := range []int64{200 + 100 + 400, 100 + 300, 500} { // one, two and three months apart
 		f := got[i]
-		if f.Month != fmt.Sprintf("2026-%d", 11+i) && f.Month != "2027-01" || f.Naive != 600 || f.Steps != steps || f.History != 4 || f.Currency != "EUR" || f.Low > f.Value || f.Value > f.High {
+		if f.Month != []string{"2026-11", "2026-12", "2027-01"}[i] || f.Naive != 600 || f.Steps != steps || f.History != 4 || f.Currency != "EUR" || f.Low > f.Value || f.Value > f.High {
 			t.Errorf("%d: %+v, want steps of %d", i, f, steps)
 		}
 	}
 }
 
-// One company's trouble keeps nothing from the others; where none can be worked on it is not theirs.
+// The trouble of companies keeps nothing from the others, also where a page has no other; where a store fails without any of them it is not theirs.
 func TestEach_OneCompanysTroubleStaysItsOwn(t *testing.T) {
 	t.Parallel()
 	pages := [][]string{{"a", "b", "c"}, {"d"}}
@@ -118,11 +118,13 @@ func TestEach_OneCompanysTroubleStaysItsOwn(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		broken string
+		away   error
 		failed int
 		err    string
-	}{{"none", "", 0, ""}, {"one", "b", 1, ""}, {"one alone on its page", "d", 1, ""}, {"all of a page", "abc", 3, "each of 3 companies failed: broken"}} {
+	}{{"none", "", bad, 0, ""}, {"one", "b", bad, 1, ""}, {"one alone on its page", "d", nil, 1, ""}, {"all of a page", "abc", nil, 3, ""}, {"all", "abcd", nil, 4, ""},
+		{"all of a page, and the store", "abc", bad, 3, "each of 3 companies failed: broken"}} {
 		failed := &failures{log: slog.New(slog.DiscardHandler)}
-		err := each(t.Context(), list, failed, func(_ context.Context, company string) error {
+		err := each(t.Context(), list, func(context.Context) error { return c.away }, failed, func(_ context.Context, company string) error {
 			if strings.Contains(c.broken, company) {
 				return bad
 			}
@@ -135,7 +137,7 @@ func TestEach_OneCompanysTroubleStaysItsOwn(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	failed := &failures{log: slog.New(slog.DiscardHandler)}
-	if err := each(ctx, list, failed, func(ctx context.Context, _ string) error { return ctx.Err() }); !errors.Is(err, context.Canceled) || failed.total > 0 {
+	if err := each(ctx, list, nil, failed, func(ctx context.Context, _ string) error { return ctx.Err() }); !errors.Is(err, context.Canceled) || failed.total > 0 {
 		t.Errorf("stopped: %v, and %d failed", err, failed.total)
 	}
 }
@@ -153,8 +155,9 @@ func (r *recommending) run(t *testing.T, slot time.Time, stopBehind int) (done *
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	steps := make(chan RecommendStep, 1000)
-	recommender := NewRecommender(RecommenderConfig{Analyst: r.Analyst, TopicPrefix: "x.", Now: func(context.Context) (time.Time, error) { return slot, nil },
-		Publish: func(_ context.Context, results []kafka.Result) error { return r.publish(t, results) },
+	recommender := NewRecommender(RecommenderConfig{Analyst: r.Analyst, TopicPrefix: "x.", Now: func(context.Context) (time.Time, error) { return slot.Add(RecommendGrace), nil },
+		UsageUntil: func(context.Context) (time.Time, error) { return slot.Add(RecommendGrace), nil },
+		Publish:    func(_ context.Context, results []kafka.Result) error { return r.publish(t, results) },
 		Step: func(s RecommendStep) {
 			steps <- s
 			if len(steps) > stopBehind {
@@ -180,7 +183,7 @@ func (r *recommending) publish(t *testing.T, results []kafka.Result) error {
 	}
 	for _, one := range results {
 		e := one.Event
-		if err := decoder.CheckData(e.Type, e.Data); err != nil || one.Topic != "x.business.metrics" || e.Source != "/tenantflow/jobs" || e.CausationSource != e.Source {
+		if err := decoder.CheckData(e.Type, e.Data); err != nil || one.Topic != "x.business.metrics" || e.Source != "/tenantflow/jobs" || e.CausationSource != "/tenantflow/schedule" {
 			t.Errorf("%+v: %v", one, err)
 		}
 		text := strings.Join([]string{one.Key, e.Type, e.Time.Format(time.RFC3339), e.CausationID, string(e.Data)}, " ")
@@ -274,7 +277,7 @@ func TestRecommend_KillAtAnyStepChangesNothing(t *testing.T) {
 	}
 	lightID := recommendationID(postgres.KindChurn, "acme", "light", made)
 	event := r.events[lightID]
-	for _, part := range []string{"acme churn.risk_identified.v1 " + slot.Format(time.RFC3339) + " recommendation:churn:acme:light:" + made.String() + " {",
+	for _, part := range []string{"acme churn.risk_identified.v1 " + slot.Format(time.RFC3339) + " slot:recommendations:" + slot.Format(time.RFC3339) + " {",
 		`"month": "` + made.String() + `"`, `"user_id": "light"`, `"churn_risk_score": 66.67`, `"retention_strategy": "onboarding_mail"`, `"recommendation_id": "` + lightID + `"`} {
 		if !strings.Contains(event, part) {
 			t.Errorf("%s lacks %s", event, part)
@@ -363,15 +366,28 @@ func TestAccuracy_OfNothingIsNothing(t *testing.T) {
 	}
 }
 
-// A month that is not over is left alone, and nothing is written of a company that is purged.
+// A month whose usage may still come in, or waits in the log, is left alone, and nothing is written of a company that is purged.
 func TestRecommend_NeitherTooEarlyNorOfThePurged(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.companies(t)
 	slot := MonthOf(time.Now()).Start()
-	r := NewRecommender(RecommenderConfig{Analyst: f.Analyst, Now: func(context.Context) (time.Time, error) { return slot.Add(-time.Nanosecond), nil }})
-	if _, err := r.Recommend(t.Context(), slot); err == nil || !strings.Contains(err.Error(), "the month is not over") {
-		t.Errorf("before its slot: %v", err)
+	until := slot.Add(RecommendGrace)
+	for name, c := range map[string]struct {
+		now, stored time.Time
+		err         string
+		until       time.Time
+	}{
+		"within the grace":              {until.Add(-time.Nanosecond), until, "not yet: its usage may come in until " + until.Format(time.RFC3339), until},
+		"with usage that is not stored": {until, until.Add(-time.Nanosecond), "not yet: usage is stored up to", until.Add(10 * time.Minute)},
+	} {
+		r := NewRecommender(RecommenderConfig{Analyst: f.Analyst, Now: func(context.Context) (time.Time, error) { return c.now, nil },
+			UsageUntil: func(context.Context) (time.Time, error) { return c.stored, nil }})
+		_, err := r.Recommend(t.Context(), slot)
+		var notYet *NotYetError
+		if !errors.As(err, &notYet) || !strings.Contains(err.Error(), c.err) || !notYet.Until.Equal(c.until) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	idle := false
 	one := postgres.Recommendation{ID: recommendationID(postgres.KindChurn, "gone", "u", 24300), UserID: "u", Kind: postgres.KindChurn, Tier: "free", Idle: &idle, Detail: []byte("{}")}

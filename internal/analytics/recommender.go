@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,7 +20,7 @@ import (
 const (
 	// recommendWorkers is how many companies are worked on at a time.
 	recommendWorkers = 4
-	// companiesAtOnce is how many are listed at a time. If none of them can be worked on, the trouble is not theirs.
+	// companiesAtOnce is how many are listed at a time.
 	companiesAtOnce = 100
 	// publishAtOnce is how many events are published before that is noted.
 	publishAtOnce = 500
@@ -29,13 +30,19 @@ const (
 	recommendationsKept = 36
 )
 
+// RecommendGrace is for how long after the end of a month usage of it may still come in before it is judged: what is judged is never changed. Quotas wait for
+// late events as long, unless TENANTFLOW_QUOTA_LATENESS says otherwise.
+const RecommendGrace = 48 * time.Hour
+
 // RecommenderConfig is what a Recommender needs.
 type RecommenderConfig struct {
 	Analyst     *Analyst
 	Publish     func(context.Context, []kafka.Result) error // returns when the events are durable
 	TopicPrefix string
 	Now         func(context.Context) (time.Time, error) // default: the clock of Postgres
-	Logger      *slog.Logger
+	// UsageUntil says up to when usage is stored: every event that was appended to the log before is. Required.
+	UsageUntil func(context.Context) (time.Time, error)
+	Logger     *slog.Logger
 	// Step is called when something is done that a crash may follow; nil: not. For tests.
 	Step func(RecommendStep)
 }
@@ -94,25 +101,66 @@ func (r *Recommender) Recommend(ctx context.Context, slot time.Time) (any, error
 	if err != nil {
 		return done, err
 	}
-	if now.Before((month + 1).Start()) {
-		return done, fmt.Errorf("recommend at the end of %s: the month is not over", month)
+	if err := r.complete(ctx, month, now); err != nil {
+		return done, err
 	}
 	failed := &failures{log: r.Logger}
-	err = r.find(ctx, month, done, failed)
-	if err == nil {
-		err = r.publish(ctx, done)
-	}
-	if err == nil {
-		err = r.score(ctx, month, done, failed)
-	}
-	if err == nil {
-		err = r.Analyst.companies.PruneRecommendations(ctx, (month - recommendationsKept).String())
+	// None of these needs what another one could not do.
+	for _, step := range []func() error{
+		func() error { return r.find(ctx, month, done, failed) },
+		func() error { return r.publish(ctx, done) },
+		func() error { return r.score(ctx, month, done, failed) },
+		func() error {
+			return r.Analyst.companies.PruneRecommendations(ctx, (month - recommendationsKept).String())
+		},
+	} {
+		if ctx.Err() == nil {
+			err = errors.Join(err, step())
+		}
 	}
 	done.Failed, done.Failures = failed.total, failed.named
-	if err == nil && failed.total > 0 {
-		err = fmt.Errorf("recommend at the end of %s: %d companies failed; the first: %s", month, failed.total, failed.named[0])
+	if failed.total > 0 {
+		err = errors.Join(err, fmt.Errorf("recommend at the end of %s: %d companies failed; the first: %s", month, failed.total, failed.named[0]))
 	}
 	return done, err
+}
+
+// lookAgain is after how long it is looked again up to when usage is stored.
+const lookAgain = 10 * time.Minute
+
+// A NotYetError says why a month can't be judged yet, and when to look again.
+type NotYetError struct {
+	Month Month
+	Until time.Time
+	Why   string
+}
+
+func (e *NotYetError) Error() string {
+	return fmt.Sprintf("recommend at the end of %s: not yet: %s", e.Month, e.Why)
+}
+
+// complete is a *NotYetError while usage of a month may still come in, or waits in the log: a month that is judged too early stays judged wrongly.
+func (r *Recommender) complete(ctx context.Context, month Month, now time.Time) error {
+	until := (month + 1).Start().Add(RecommendGrace)
+	if now.Before(until) {
+		return &NotYetError{Month: month, Until: until, Why: "its usage may come in until " + until.Format(time.RFC3339)}
+	}
+	stored, err := r.UsageUntil(ctx)
+	if err != nil {
+		return fmt.Errorf("recommend at the end of %s: ask up to when usage is stored: %w", month, err)
+	}
+	if stored.Before(until) {
+		return &NotYetError{Month: month, Until: now.Add(lookAgain), Why: fmt.Sprintf("usage is stored up to %s, and is needed up to %s", stored.UTC().Format(time.RFC3339), until.Format(time.RFC3339))}
+	}
+	return nil
+}
+
+// probe asks both stores something that has to do with no company.
+func (r *Recommender) probe(ctx context.Context) error {
+	if _, err := r.Analyst.companies.Now(ctx); err != nil {
+		return err
+	}
+	return r.Analyst.usage.Ping(ctx)
 }
 
 // find stores what is found about the companies of which nothing is stored yet.
@@ -121,7 +169,7 @@ func (r *Recommender) find(ctx context.Context, month Month, done *Recommended, 
 	list := func(after string) ([]string, error) {
 		return r.Analyst.companies.RecommendationCompanies(ctx, month.String(), after, companiesAtOnce)
 	}
-	return each(ctx, list, failed, func(ctx context.Context, company string) error {
+	return each(ctx, list, r.probe, failed, func(ctx context.Context, company string) error {
 		found, forecasts, err := r.Analyst.found(ctx, company, month)
 		if errors.Is(err, directory.ErrUnknown) { // it was purged meanwhile
 			return nil
@@ -177,32 +225,37 @@ func (r *Recommender) score(ctx context.Context, month Month, done *Recommended,
 	if err != nil {
 		return err
 	}
+	var all []error // of one month, which are not another one's
 	for _, name := range withLast(recommended, month-1) {
-		m, err := ParseMonth(name)
-		if err != nil {
-			return err
-		}
-		n, err := store.ScoreUpsells(ctx, name, (m + 1).Start(), (m + 2).Start())
-		if err != nil {
-			return err
-		}
-		done.Outcomes += n
-		if err := r.scoreChurn(ctx, m, done, failed); err != nil {
-			return err
-		}
+		all = append(all, r.scoreRecommended(ctx, name, done, failed))
 	}
 	for _, name := range withLast(forecast, month) {
-		m, err := ParseMonth(name)
-		if err != nil {
-			return err
-		}
-		n, err := store.ScoreForecasts(ctx, name, m.Start(), (m + 1).Start())
-		if err != nil {
-			return err
-		}
-		done.Actuals += n
+		all = append(all, r.scoreForecasts(ctx, name, done))
 	}
-	return nil
+	return errors.Join(all...)
+}
+
+func (r *Recommender) scoreRecommended(ctx context.Context, name string, done *Recommended, failed *failures) error {
+	m, err := ParseMonth(name)
+	if err != nil {
+		return err
+	}
+	n, err := r.Analyst.companies.ScoreUpsells(ctx, name, (m + 1).Start(), (m + 2).Start())
+	done.Outcomes += n
+	if ctx.Err() != nil {
+		return err
+	}
+	return errors.Join(err, r.scoreChurn(ctx, m, done, failed))
+}
+
+func (r *Recommender) scoreForecasts(ctx context.Context, name string, done *Recommended) error {
+	m, err := ParseMonth(name)
+	if err != nil {
+		return err
+	}
+	n, err := r.Analyst.companies.ScoreForecasts(ctx, name, m.Start(), (m + 1).Start())
+	done.Actuals += n
+	return err
 }
 
 // withLast adds a month and the one before it to some, and brings all into their order.
@@ -218,7 +271,7 @@ func (r *Recommender) scoreChurn(ctx context.Context, month Month, done *Recomme
 	list := func(after string) ([]string, error) {
 		return r.Analyst.companies.ChurnCompanies(ctx, month.String(), after, companiesAtOnce)
 	}
-	return each(ctx, list, failed, func(ctx context.Context, company string) error {
+	return each(ctx, list, r.probe, failed, func(ctx context.Context, company string) error {
 		stayed, err := r.Analyst.usage.UsersWithCalls(ctx, company, month+1)
 		if err != nil {
 			return err
@@ -252,17 +305,15 @@ func (f *failures) add(company string, err error) {
 	}
 }
 
-// each works on companies that are listed page by page, several at a time. One that fails is noted, and keeps the others from nothing. If a whole page
-// fails, so does each: it is a store then.
-func each(ctx context.Context, list func(after string) ([]string, error), failed *failures, work func(context.Context, string) error) error {
+// each works on companies that are listed page by page, several at a time. One that fails is noted, and keeps the others from nothing, however many do. Only if
+// a whole page has failed and the stores fail without any company as well does each give up.
+func each(ctx context.Context, list func(after string) ([]string, error), probe func(context.Context) error, failed *failures, work func(context.Context, string) error) error {
 	for after := ""; ; {
 		page, err := list(after)
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		var mu sync.Mutex
-		var last error
-		n := 0
+		var broken atomic.Int64
 		var workers errgroup.Group
 		workers.SetLimit(recommendWorkers)
 		for _, company := range page {
@@ -272,9 +323,7 @@ func each(ctx context.Context, list func(after string) ([]string, error), failed
 				}
 				if err := work(ctx, company); err != nil && ctx.Err() == nil {
 					failed.add(company, err)
-					mu.Lock()
-					defer mu.Unlock()
-					n, last = n+1, err
+					broken.Add(1)
 				}
 				return nil
 			})
@@ -283,8 +332,10 @@ func each(ctx context.Context, list func(after string) ([]string, error), failed
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if n == len(page) && n > 1 {
-			return fmt.Errorf("each of %d companies failed: %w", n, last)
+		if broken.Load() == int64(len(page)) {
+			if err := probe(ctx); err != nil {
+				return fmt.Errorf("each of %d companies failed: %w", len(page), err)
+			}
 		}
 		after = page[len(page)-1]
 	}

@@ -42,6 +42,14 @@ func OpenUsage(options *chgo.Options) (*Usage, error) {
 // Close closes the connections.
 func (u *Usage) Close() error { return u.conn.Close() }
 
+// Ping reports whether ClickHouse answers.
+func (u *Usage) Ping(ctx context.Context) error {
+	if err := u.conn.Ping(ctx); err != nil {
+		return fmt.Errorf("ask ClickHouse for an answer: %w", err)
+	}
+	return nil
+}
+
 // Daily returns what the users of a company have used in the days from one to another, which is not included, in any order. Users without an
 // active day are left out.
 func (u *Usage) Daily(ctx context.Context, company string, from, to time.Time) ([]DailyUse, error) {

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -84,6 +85,25 @@ func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
 		}
 	}
 	return gaps, ctx.Err()
+}
+
+// StoredUntil looks, and returns a time before which everything that was appended to the topic has had its effects; where nothing waits, that is the time
+// of the look, by this process's clock. The error says of which partition it is not known.
+func (b *Behind) StoredUntil(ctx context.Context) (time.Time, error) {
+	until := time.Now()
+	gaps, err := b.Look(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask how far %s is stored: %w", b.Topic, err)
+	}
+	for _, g := range gaps {
+		switch {
+		case g.Committed > g.End, g.Records > 0 && g.Oldest.IsZero():
+			return time.Time{}, fmt.Errorf("it is not known how far partition %d of %s is stored", g.Partition, b.Topic)
+		case g.Records > 0 && g.Oldest.Before(until):
+			until = g.Oldest
+		}
+	}
+	return until, nil
 }
 
 func (b *Behind) reader(partition int) *fetch.Reader {

@@ -72,6 +72,10 @@ func TestBehind_CountsAndAgesWhatAGroupHasNotDone(t *testing.T) {
 				t.Errorf("nothing is done: %+v, want 2 since %s", g, first.from)
 			}
 		}
+		// Everything before the oldest that is not done is stored.
+		if until, err := b.StoredUntil(t.Context()); err != nil || !within(kafka.Gap{Oldest: until}, first) {
+			t.Errorf("nothing is done: stored until %s, %v, want %s", until, err, first.from)
+		}
 		f.CommitOutside(t, map[int]int64{1: 1, 2: 1})
 		if g := look(); g[1].Committed != 1 || g[1].Records != 1 || !within(g[1], second) || g[2].Records != 0 || !g[2].Oldest.IsZero() {
 			t.Errorf("one of two is done: %+v, want 1 since %s", g, second.from)
@@ -79,6 +83,10 @@ func TestBehind_CountsAndAgesWhatAGroupHasNotDone(t *testing.T) {
 		f.Truncate(t, 1, 2)
 		if g := look()[1]; g.Records != 0 || g.End != 2 {
 			t.Errorf("what is left was deleted: %+v", g)
+		}
+		asked := time.Now()
+		if until, err := b.StoredUntil(t.Context()); err != nil || until.Before(asked) {
+			t.Errorf("nothing is left: stored until %s, %v, want %s", until, err, asked)
 		}
 		missing := &kafka.Behind{Client: f.Client, Group: f.Group, Topic: f.Topic + ".missing"}
 		defer missing.Close()

@@ -6,13 +6,14 @@ import (
 	"log/slog"
 	"time"
 
+	"tenantflow/events"
 	"tenantflow/internal/analytics"
 	"tenantflow/internal/config"
 	"tenantflow/internal/kafka"
 )
 
 // Recommend does the work of the job "recommendations", which is due when a month has begun: see [analytics.Recommender]. It opens the stores for
-// itself, and returns what was done, an object of JSON. publish returns when the events are durable.
+// itself, and returns what was done, an object of JSON. The error is an [analytics.NotYetError] while usage of the month may still come in. publish returns when the events are durable.
 func Recommend(ctx context.Context, cfg *config.Config, log *slog.Logger, publish func(context.Context, []kafka.Result) error, slot time.Time) (result any, err error) {
 	tiers, err := Tiers(cfg)
 	if err != nil {
@@ -28,7 +29,14 @@ func Recommend(ctx context.Context, cfg *config.Config, log *slog.Logger, publis
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, usage.Close()) }()
+	client, disconnect, err := cfg.KafkaClient()
+	if err != nil {
+		return nil, err
+	}
+	defer disconnect()
+	behind := &kafka.Behind{Client: client, Topic: cfg.TopicPrefix + events.TopicUsage, Group: cfg.GroupPrefix + ".usage"}
+	defer behind.Close()
 	return analytics.NewRecommender(analytics.RecommenderConfig{
-		Analyst: analytics.New(store, usage, tiers), Publish: publish, TopicPrefix: cfg.TopicPrefix, Logger: log,
+		Analyst: analytics.New(store, usage, tiers), Publish: publish, TopicPrefix: cfg.TopicPrefix, UsageUntil: behind.StoredUntil, Logger: log,
 	}).Recommend(ctx, slot)
 }

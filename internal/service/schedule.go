@@ -13,6 +13,7 @@ import (
 
 	"tenantflow/consumers"
 	"tenantflow/events"
+	"tenantflow/internal/analytics"
 	"tenantflow/internal/config"
 	"tenantflow/internal/jobs"
 	"tenantflow/internal/kafka"
@@ -58,7 +59,12 @@ func (on *JobStores) exportBilling(ctx context.Context, slot time.Time) (any, er
 }
 
 func (on *JobStores) recommend(ctx context.Context, slot time.Time) (any, error) {
-	return Recommend(ctx, on.Config, on.Log, on.Publish, slot)
+	done, err := Recommend(ctx, on.Config, on.Log, on.Publish, slot)
+	var notYet *analytics.NotYetError
+	if errors.As(err, &notYet) {
+		err = &jobs.NotYetError{Until: notYet.Until, Why: notYet.Error()}
+	}
+	return done, err
 }
 
 func (on *JobStores) reportMetrics(ctx context.Context, slot time.Time) (any, error) {

@@ -20,8 +20,9 @@ CREATE TABLE public.recommendations (
     CHECK ((kind = 'churn') = (idle IS NOT NULL)),
     CHECK (flagged OR kind = 'churn' AND published_at IS NULL)
 );
-CREATE UNIQUE INDEX recommendations_by_month ON public.recommendations (month, kind, company_id, user_id);
+CREATE UNIQUE INDEX recommendations_by_month ON public.recommendations (month, kind, company_id, user_id) INCLUDE (tier, outcome);
 CREATE INDEX recommendations_by_company ON public.recommendations (company_id);
+CREATE INDEX recommendations_unscored ON public.recommendations (month) WHERE outcome IS NULL;
 CREATE INDEX recommendations_unpublished ON public.recommendations (created_at) WHERE flagged AND published_at IS NULL;
 COMMENT ON TABLE public.recommendations IS
     'What was found about users at the end of a month, once a user, kind and month, and what came of it. Rows go after three years, and when the company is purged.';
@@ -57,6 +58,7 @@ CREATE TABLE public.forecasts (
     CHECK ((actual_minor IS NULL) = (scored_at IS NULL))
 );
 CREATE INDEX forecasts_by_month ON public.forecasts (month);
+CREATE INDEX forecasts_unscored ON public.forecasts (month) WHERE actual_minor IS NULL;
 COMMENT ON TABLE public.forecasts IS
     'What was forecast of the charged revenue of companies at the end of a month, and what it came to. Rows go after three years.';
 COMMENT ON COLUMN public.forecasts.made_month IS 'The last UTC month that the forecast knows, as YYYY-MM.';

@@ -1,10 +1,15 @@
 package postgres_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"tenantflow/events"
+	"tenantflow/internal/engine/enginetest"
 	"tenantflow/internal/tenant"
 	"tenantflow/sinks/postgres"
 )
@@ -54,6 +59,88 @@ func TestClosing_KeepsDataAndAPurgeTheBooks(t *testing.T) {
 	b.isPurged(t, "(5)")
 	b.apply(t, b.event(events.TypeCompanyClosed, `"purge":true`), "company.rejected company_closed")
 	b.apply(t, b.event(events.TypeCompanyRegistered, `"name":"A","billing_email":"a@x","initial_user":{"user_id":"`+b.company+`-u1","email":"z@x"}`), "company.rejected company_exists")
+}
+
+// A purge takes what was found about the company's users as well where that is just being written: it waits for the company's row, and looks then.
+func TestClosing_APurgeTakesWhatIsWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	put, err := os.ReadFile("queries/recommendations_put.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writing, err := b.conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := `[{"recommendation_id":"11111111-1111-5111-8111-111111111111","user_id":"u","kind":"churn","tier":"free","score_hundredths":5000,"flagged":true,"idle":true,"detail":{}}]`
+	if tag, err := writing.Exec(t.Context(), string(put), b.company, "2026-01", found); err != nil || tag.RowsAffected() != 1 {
+		t.Fatal(tag, err)
+	}
+	purged := make(chan error, 1)
+	closing := b.event(events.TypeCompanyClosed, `"purge":true`)
+	go func() {
+		_, err := b.tenants.Apply(t.Context(), closing, b.place(3))
+		purged <- err
+	}()
+	enginetest.Await(t, "the purge waits for what is written", func() bool {
+		waits := false
+		if err := writing.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))").Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+		return waits
+	})
+	if err := writing.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-purged; err != nil {
+		t.Fatal(err)
+	}
+	if got := b.row(t, "SELECT status, (SELECT count(*) FROM recommendations) FROM companies"); got != "(purged,0)" {
+		t.Errorf("purged: %s", got)
+	}
+}
+
+// What is left of a purged company is not published.
+func TestRecommendations_OfThePurgedAreNotPublished(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	b.register(t)
+	for status, want := range map[string]int{"closed": 1, "purged": 0} {
+		for _, s := range []string{"UPDATE companies SET status = '" + status + "', closed_at = now()", `INSERT INTO recommendations (recommendation_id, company_id, user_id, kind, month, tier, score, flagged, idle, detail)
+			SELECT gen_random_uuid(), company_id, 'u', 'churn', '2026-01', 'pro', 50, true, false, '{}' FROM companies ON CONFLICT DO NOTHING`} {
+			if _, err := b.conn.Exec(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if left, err := b.store.UnpublishedRecommendations(t.Context(), 10); err != nil || len(left) != want {
+			t.Errorf("of a %s company: %v, %v", status, left, err)
+		}
+	}
+}
+
+// Who has left is looked up in a table of hashes, whatever plan Postgres has for a company's users: a search through all callers for each of them would take minutes.
+func TestScoreChurn_HashesTheCallers(t *testing.T) {
+	t.Parallel()
+	b := newBook(t)
+	score, err := os.ReadFile("queries/churn_score.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"SET plan_cache_mode = force_generic_plan", "PREPARE score AS " + string(score)} {
+		if _, err := b.conn.Exec(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := b.conn.Query(t.Context(), "EXPLAIN EXECUTE score ('2026-01', 'acme', '{a,b}')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if text := strings.Join(plan, "\n"); err != nil || strings.Count(text, "hashed SubPlan") < 1 || strings.Contains(text, "ANY ($3)") {
+		t.Errorf("the plan:\n%s\n%v", text, err)
+	}
 }
 
 // isPurged checks that nothing is left of the company but its books.

@@ -25,7 +25,7 @@ type ChurnOutcome struct {
 	Outcome bool // they have left
 	Active  bool // they made a call in the month
 	Users   int64
-	Late    int64 // of them: judged only after the month behind was over
+	Late    int64 // of them: judged when more than three days of the month behind were over
 }
 
 // ChurnOutcomes returns what is known of the users who were judged at the ends of some months, in any order.

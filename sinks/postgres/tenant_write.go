@@ -198,11 +198,12 @@ func (x *tenantTx) close(b *pgx.Batch, d *tenant.Decision) {
 	}
 	// What was published names users and emails; the identities of the events stay, so that they have no effect again.
 	b.Queue("UPDATE public.inbox SET result = NULL WHERE company_id = $1 AND (published_at IS NOT NULL OR fault IS NOT NULL)", company)
-	b.Queue("DELETE FROM public.usage_voids WHERE company_id = $1", company)     // ids of events, which a producer may have made of anything
-	b.Queue("DELETE FROM public.recommendations WHERE company_id = $1", company) // about its users
+	b.Queue("DELETE FROM public.usage_voids WHERE company_id = $1", company) // ids of events, which a producer may have made of anything
 	b.Queue(inboxPurgeHeldSQL, company)
 	b.Queue("UPDATE public.companies SET status = $2, closed_at = coalesce(closed_at, $3), name = '', billing_email = '' WHERE company_id = $1",
 		company, tenant.Purged, d.At)
+	// About its users. Behind the update, which waits for those who write some under a lock of the company's row.
+	b.Queue("DELETE FROM public.recommendations WHERE company_id = $1", company)
 }
 
 // records queues what is kept of the effect: money, history, audit.
