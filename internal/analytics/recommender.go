@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"tenantflow/events"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/kafka"
@@ -314,21 +312,22 @@ func each(ctx context.Context, list func(after string) ([]string, error), probe 
 			return err
 		}
 		var broken atomic.Int64
-		var workers errgroup.Group
-		workers.SetLimit(recommendWorkers)
+		workers := make(chan struct{}, recommendWorkers)
+		var all sync.WaitGroup
 		for _, company := range page {
-			workers.Go(func() error {
+			workers <- struct{}{}
+			all.Go(func() {
+				defer func() { <-workers }()
 				if ctx.Err() != nil {
-					return nil // said below
+					return // said below
 				}
 				if err := work(ctx, company); err != nil && ctx.Err() == nil {
 					failed.add(company, err)
 					broken.Add(1)
 				}
-				return nil
 			})
 		}
-		_ = workers.Wait() // none returns an error
+		all.Wait()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
