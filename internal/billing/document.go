@@ -74,7 +74,7 @@ type Charge struct {
 	PeriodStart   *time.Time      `json:"period_start,omitempty"`
 	PeriodEnd     *time.Time      `json:"period_end,omitempty"`
 	At            time.Time       `json:"created_at"`
-	Corrects      string          `json:"corrects_period,omitempty"` // the closed period it belongs to
+	Corrects      string          `json:"corrects_period,omitempty"` // the period it belongs to: a closed one, or one of before the registration
 	Cause         Cause           `json:"cause,omitempty"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"tenantflow/internal/analytics"
@@ -78,6 +79,7 @@ func (e *NotYetError) Error() string {
 var (
 	ErrFuture = errors.New("the period has not begun")
 	ErrTooOld = errors.New("the period is too old: its usage rows may have left the table")
+	ErrClosed = errors.New("the period is closed: its export never changes, and there is no draft of it")
 )
 
 // ParsePeriod reads a period written as YYYY-MM.
@@ -106,14 +108,24 @@ func (e *Exporter) Get(ctx context.Context, company string, period analytics.Mon
 	if found != nil {
 		return stored(found), nil
 	}
-	return e.Draft(ctx, company, period)
+	draft, err := e.Draft(ctx, company, period)
+	if !errors.Is(err, ErrClosed) {
+		return draft, err
+	}
+	if found, err = e.cfg.Books.BillingExport(ctx, company, period.String()); err != nil { // closed meanwhile
+		return nil, err
+	}
+	return stored(found), nil
 }
 
-// Draft makes an export of a period as it would be now, whether it is closed or not. It is not stored.
+// Draft makes an export of a period as it would be now. It is not stored. Of a period that is closed the error is ErrClosed: a draft would lack what that export has.
 func (e *Exporter) Draft(ctx context.Context, company string, period analytics.Month) (*Export, error) {
 	books, err := e.cfg.Books.BillingBooks(ctx, company, period.String())
 	if err != nil {
 		return nil, err
+	}
+	if slices.Contains(books.Closed, period.String()) {
+		return nil, fmt.Errorf("period %s of company %s: %w", period, company, ErrClosed)
 	}
 	if err := bounds(period, books.Now); err != nil {
 		return nil, err
@@ -256,6 +268,9 @@ func (e *Exporter) read(ctx context.Context, company string, period analytics.Mo
 	if last.Usage.Topic != f.asOf.Usage.Topic {
 		last.Usage = TopicPosition{} // of another log
 	}
+	if err := e.raise(ctx, company, &f.asOf, &last.Usage); err != nil {
+		return nil, err
+	}
 	users, err := e.cfg.Rows.users(ctx, company)
 	if err != nil {
 		return nil, err
@@ -287,6 +302,25 @@ func (e *Exporter) read(ctx context.Context, company string, period analytics.Mo
 		case <-time.After(e.settle):
 		}
 	}
+}
+
+// raise moves a position where the log is younger than rows that are stored of it: the topic, or the group's offsets, were made again. It never lies before the last export's
+// then, and never before rows that the log does not have any more.
+func (e *Exporter) raise(ctx context.Context, company string, at *AsOf, last *TopicPosition) error {
+	rows, err := e.cfg.Rows.next(ctx, company, at.Usage.Topic)
+	if err != nil {
+		return err
+	}
+	old := at.Usage.beyond(rows)
+	if len(old) > 0 { // or they were appended after the look
+		if *at, err = e.cfg.Log.Look(ctx, time.Now()); err != nil {
+			return err
+		}
+		old = at.Usage.beyond(rows)
+	}
+	raised := at.Usage.atLeast(last.offsets())
+	at.Usage = raised.atLeast(old)
+	return nil
 }
 
 // agree reports whether rows and totals do.

@@ -1,9 +1,11 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +38,7 @@ type reached struct {
 	mu      sync.Mutex
 	offsets [2]int64
 	until   [2]time.Time
+	end     int64 // of both partitions; 0: there is no row beyond it
 }
 
 func (s *reached) Look(context.Context, time.Time) (AsOf, error) {
@@ -43,7 +46,7 @@ func (s *reached) Look(context.Context, time.Time) (AsOf, error) {
 	defer s.mu.Unlock()
 	at := AsOf{Usage: TopicPosition{Topic: usageTopic}, Subscriptions: TopicPosition{Topic: "subscription.events"}}
 	for i, offset := range s.offsets {
-		at.Usage.Partitions = append(at.Usage.Partitions, PartitionPosition{Partition: i, Offset: offset, until: s.until[i]})
+		at.Usage.Partitions = append(at.Usage.Partitions, PartitionPosition{Partition: i, Offset: offset, until: s.until[i], end: cmp.Or(s.end, math.MaxInt64)})
 		at.Subscriptions.Partitions = append(at.Subscriptions.Partitions, PartitionPosition{Partition: i, Offset: 7, until: time.Now()})
 	}
 	complete := s.until[0].UTC()

@@ -32,7 +32,8 @@ type PartitionPosition struct {
 	Offset    int64 `json:"offset"` // of the first that is not
 
 	until   time.Time // everything that was appended before is stored
-	unknown bool      // another log than the one that was read
+	unknown bool      // nothing was committed of what the log has, or it is another log than the one that was committed of
+	end     int64     // of the log, as of the look
 }
 
 // clocksDiffer is how far the clocks of brokers and stores may lie apart.
@@ -56,11 +57,40 @@ func (p *TopicPosition) before(other *TopicPosition) bool {
 	if p.Topic != other.Topic {
 		return false
 	}
-	there := map[int]int64{}
-	for _, one := range other.Partitions {
-		there[one.Partition] = one.Offset
-	}
+	there := other.offsets()
 	return slices.ContainsFunc(p.Partitions, func(one PartitionPosition) bool { return one.Offset < there[one.Partition] })
+}
+
+// atLeast is the position, in partitions where another one of the same topic lies behind it, that one: what was exported once stays stored, also if the topic
+// or the group's offsets were made again.
+func (p *TopicPosition) atLeast(offsets map[int]int64) TopicPosition {
+	raised := *p
+	raised.Partitions = slices.Clone(p.Partitions)
+	for i := range raised.Partitions {
+		one := &raised.Partitions[i]
+		one.Offset = max(one.Offset, offsets[one.Partition])
+	}
+	return raised
+}
+
+// offsets are the offsets by partition.
+func (p *TopicPosition) offsets() map[int]int64 {
+	of := make(map[int]int64, len(p.Partitions))
+	for _, one := range p.Partitions {
+		of[one.Partition] = one.Offset
+	}
+	return of
+}
+
+// beyond returns those of some offsets, first ones behind rows, that lie behind the end of their partition's log.
+func (p *TopicPosition) beyond(rows map[int]int64) map[int]int64 {
+	found := map[int]int64{}
+	for _, one := range p.Partitions {
+		if next := rows[one.Partition]; next > one.end {
+			found[one.Partition] = next
+		}
+	}
+	return found
 }
 
 // arrays are the partitions and their offsets; never none.
@@ -137,9 +167,12 @@ func look(ctx context.Context, behind *kafka.Behind, now time.Time) (TopicPositi
 	position := TopicPosition{Topic: behind.Topic, Partitions: []PartitionPosition{}}
 	complete := now
 	for _, g := range gaps {
-		one := PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed), until: now}
+		one := PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed), until: now, end: g.End}
+		if g.Committed < 0 && g.Records == 0 {
+			one.Offset = g.End // a group that is new, or has nothing to read: what the log had is stored or gone
+		}
 		switch {
-		case g.Committed > g.End, g.Records > 0 && g.Oldest.IsZero():
+		case g.Committed > g.End, g.Records > 0 && (g.Committed < 0 || g.Oldest.IsZero()):
 			one.unknown = true
 		case g.Records > 0:
 			one.until = g.Oldest

@@ -24,6 +24,8 @@ var (
 	pastSQL string
 	//go:embed queries/users.sql
 	usersSQL string
+	//go:embed queries/next.sql
+	nextSQL string
 	//go:embed queries/aggregates.sql
 	aggregatesSQL string
 )
@@ -59,6 +61,17 @@ func (r *Rows) users(ctx context.Context, company string) ([]string, error) {
 	err := r.ask(ctx, usersSQL, "''", []any{company}, []any{&user}, func() { all = append(all, user) })
 	if err != nil {
 		return nil, fmt.Errorf("read the users of the usage of company %s: %w", company, err)
+	}
+	return all, nil
+}
+
+// next returns, by partition of a topic, the offset behind the last row of a company.
+func (r *Rows) next(ctx context.Context, company, topic string) (map[int]int64, error) {
+	all := map[int]int64{}
+	var partition, next int64
+	err := r.ask(ctx, nextSQL, "toInt64(0), toInt64(0)", []any{company, topic}, []any{&partition, &next}, func() { all[int(partition)] = next })
+	if err != nil {
+		return nil, fmt.Errorf("read up to where the log has usage of company %s: %w", company, err)
 	}
 	return all, nil
 }
@@ -115,9 +128,9 @@ func (r *Rows) aggregates(ctx context.Context, company, period string) (Amounts,
 	return all, nil
 }
 
-// ask runs a query and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
+// ask runs a query, which may name many users, and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
 func (r *Rows) ask(ctx context.Context, query, end string, args, dest []any, keep func()) error {
-	answer, err := totals.Ask(ctx, r.conn, query, totals.End{Row: end}, args...)
+	answer, err := totals.Ask(totals.LongQuery(ctx, nil), r.conn, query, totals.End{Row: end}, args...)
 	if err != nil {
 		return err
 	}
@@ -127,10 +140,16 @@ func (r *Rows) ask(ctx context.Context, query, end string, args, dest []any, kee
 	return answer.Close()
 }
 
-func foreignArrays(all []foreign) (users []string, from, to []int64) {
-	users, from, to = make([]string, len(all)), make([]int64, len(all)), make([]int64, len(all))
-	for i, f := range all {
-		users[i], from[i], to[i] = f.user, f.from, f.to
+// foreignArrays are the users and, by their places, their times, which are sorted by user. The first place is no user's: that of all who have no such times.
+func foreignArrays(all []foreign) (users []string, from, to [][]int64) {
+	users, from, to = []string{""}, [][]int64{{}}, [][]int64{{}}
+	for _, f := range all {
+		n := len(users)
+		if users[n-1] != f.user {
+			users, from, to = append(users, f.user), append(from, nil), append(to, nil)
+			n++
+		}
+		from[n-1], to[n-1] = append(from[n-1], f.from), append(to[n-1], f.to)
 	}
 	return users, from, to
 }

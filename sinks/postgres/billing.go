@@ -63,7 +63,7 @@ type BillingBooks struct {
 	LastAsOf   *json.RawMessage  `db:"last_as_of"` // of that export
 	Closed     []string          // the periods that are closed, sorted
 	Reported   []BillingReported // what closed exports have reported of usage
-	Charges    []BillingCharge   // that are in no export yet: of the period, and of closed periods
+	Charges    []BillingCharge   // that are in no export yet: of the period, of closed ones, and of those before the company was registered
 	Payments   []BillingPayment  // likewise
 }
 

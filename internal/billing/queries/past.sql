@@ -4,8 +4,9 @@
 SELECT
     toString(billing_period) AS period,
     toUInt32(toYYYYMM(timestamp)) AS month,
-    toUInt8(arrayExists((u, f, t) -> user_id = u AND toUnixTimestamp64Milli(timestamp) >= f AND toUnixTimestamp64Milli(timestamp) < t,
-        CAST($6, 'Array(String)'), CAST($7, 'Array(Int64)'), CAST($8, 'Array(Int64)'))) AS mismatched,
+    toUInt8(arrayExists((f, t) -> toUnixTimestamp64Milli(timestamp) >= f AND toUnixTimestamp64Milli(timestamp) < t,
+        CAST($7, 'Array(Array(Int64))')[transform(toString(user_id), CAST($6, 'Array(String)'), range(toUInt32(1), toUInt32(length(CAST($6, 'Array(String)')) + 1)), toUInt32(1))],
+        CAST($8, 'Array(Array(Int64))')[transform(toString(user_id), CAST($6, 'Array(String)'), range(toUInt32(1), toUInt32(length(CAST($6, 'Array(String)')) + 1)), toUInt32(1))])) AS mismatched,
     multiIf(_topic != $9 OR _offset < transform(toInt64(_partition), CAST($10, 'Array(Int64)'), CAST($11, 'Array(Int64)'), toInt64(0)), toUInt8(0),
         sign = 1, toUInt8(1), toUInt8(2)) AS class,
     toInt64(count()) AS identities,

@@ -1,5 +1,5 @@
 -- What an export of a company ($1) and a period ($2: YYYY-MM) has of the books: the transactions and payments of the period that are in no export yet, and those of
--- periods that are closed already; what closed exports have reported of usage, which periods these are, and the last of them. No row: there is no such company.
+-- periods that are closed already or, as they lie before the company's registration, may never be; what closed exports have reported of usage, which periods these are, and the last of them. No row: there is no such company.
 SELECT
     c.currency,
     c.status,
@@ -24,7 +24,7 @@ SELECT
             WHERE b.company_id = c.company_id
                 AND NOT EXISTS (SELECT FROM public.billing_export_items AS i WHERE i.kind = 'transaction' AND i.item_id = b.transaction_id)
         ) AS t
-        WHERE t.month = $2 OR EXISTS (SELECT FROM public.billing_exports AS e
+        WHERE t.month = $2 OR t.month < least($2, to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM')) OR EXISTS (SELECT FROM public.billing_exports AS e
             WHERE e.company_id = c.company_id AND e.billing_period = t.month AND e.state = 'closed')), '[]') AS charges,
     coalesce((
         SELECT jsonb_agg(to_jsonb(t) ORDER BY t.at, t.payment_id)
@@ -36,7 +36,7 @@ SELECT
             WHERE p.company_id = c.company_id AND p.status <> 'pending'
                 AND NOT EXISTS (SELECT FROM public.billing_export_items AS i WHERE i.kind = 'payment_' || p.status AND i.item_id = p.payment_id)
         ) AS t
-        WHERE t.month = $2 OR EXISTS (SELECT FROM public.billing_exports AS e
+        WHERE t.month = $2 OR t.month < least($2, to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM')) OR EXISTS (SELECT FROM public.billing_exports AS e
             WHERE e.company_id = c.company_id AND e.billing_period = t.month AND e.state = 'closed')), '[]') AS payments
 FROM public.companies AS c
 WHERE c.company_id = $1
