@@ -160,7 +160,7 @@ func (a *app) exportAll(ctx context.Context, from *service.Billing, out io.Write
 	if summary == nil {
 		return failed
 	}
-	manifest, err := folder.Finish()
+	manifest, err := folder.Finish(summary)
 	if err != nil {
 		return errors.Join(failed, err)
 	}

@@ -83,10 +83,10 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		want string
 		code int
 	}{
-		{[]string{"--status"}, fmt.Sprintf("map[table pending:%d tier pending:3 topic missing:14 version pending:%d]", tables, rows), exitFailed},
-		{nil, fmt.Sprintf("map[table created:%d tier written:3 topic created:14 version created:%d]", tables, rows), exitDone},
-		{nil, fmt.Sprintf("map[table applied:%d tier applied:3 topic exists:14 version applied:%d]", tables, rows), exitDone},
-		{[]string{"--status"}, fmt.Sprintf("map[table applied:%d tier applied:3 topic exists:14 version applied:%d]", tables, rows), exitDone},
+		{[]string{"--status"}, fmt.Sprintf("map[table pending:%d tier pending:3 topic missing:15 version pending:%d]", tables, rows), exitFailed},
+		{nil, fmt.Sprintf("map[table created:%d tier written:3 topic created:15 version created:%d]", tables, rows), exitDone},
+		{nil, fmt.Sprintf("map[table applied:%d tier applied:3 topic exists:15 version applied:%d]", tables, rows), exitDone},
+		{[]string{"--status"}, fmt.Sprintf("map[table applied:%d tier applied:3 topic exists:15 version applied:%d]", tables, rows), exitDone},
 	} {
 		got, code := states(step.args...)
 		if fmt.Sprint(got) != step.want || code != step.code {
@@ -107,9 +107,9 @@ func TestMigrateCreatesEverythingOnceAndStatusSaysSo(t *testing.T) {
 		want string
 		code int
 	}{
-		{[]string{"--status"}, fmt.Sprintf("map[table applied:%d tier pending:3 topic exists:14 version applied:%d]", tables, rows), exitFailed},
-		{nil, fmt.Sprintf("map[table applied:%d tier removed:2 tier written:1 topic exists:14 version applied:%d]", tables, rows), exitDone},
-		{[]string{"--status"}, fmt.Sprintf("map[table applied:%d tier applied:1 topic exists:14 version applied:%d]", tables, rows), exitDone},
+		{[]string{"--status"}, fmt.Sprintf("map[table applied:%d tier pending:3 topic exists:15 version applied:%d]", tables, rows), exitFailed},
+		{nil, fmt.Sprintf("map[table applied:%d tier removed:2 tier written:1 topic exists:15 version applied:%d]", tables, rows), exitDone},
+		{[]string{"--status"}, fmt.Sprintf("map[table applied:%d tier applied:1 topic exists:15 version applied:%d]", tables, rows), exitDone},
 	} {
 		got, code := states(step.args...)
 		if fmt.Sprint(got) != step.want || code != step.code {

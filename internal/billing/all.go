@@ -31,16 +31,29 @@ type Summary struct {
 	Unreconciled int    `json:"unreconciled"`  // of those closed by this run
 	Failed       int    `json:"failed"`
 	Unannounced  int    `json:"not_announced"` // of those closed by this run: a sweep announces them
+
+	NotClosed []string `json:"not_closed"` // the first of those that failed
+}
+
+// notClosedNamed is how many companies that failed a Summary names.
+const notClosedNamed = 100
+
+// failed counts a company that could not be closed.
+func (s *Summary) failed(company string) {
+	s.Failed++
+	if len(s.NotClosed) < notClosedNamed {
+		s.NotClosed = append(s.NotClosed, company)
+	}
 }
 
 // CloseAll closes a period for every company that was there in it, and goes on where a killed run has stopped. Companies that had been closed before the
 // period have an export only if something came late, in the three months after their end. each, if it is set, is called for every export, also
 // those that were closed before; never twice at once.
 //
-// What fails for one company is counted and does not stop the others: the error is that of the first. Of what stops all of them, as a *NotYetError does, because it
-// holds for all, there is no summary.
+// What fails for one company is counted and does not stop the others: the error is that of the first. Of what stops all of them, as a *NotYetError does or a store
+// that is away, because it holds for all, there is no summary.
 func (e *Exporter) CloseAll(ctx context.Context, period analytics.Month, each func(*Export) error) (*Summary, error) {
-	s := &Summary{Period: period.String()}
+	s := &Summary{Period: period.String(), NotClosed: []string{}}
 	var failed error
 	for after := ""; ; {
 		companies, err := e.cfg.Books.BillingCompanies(ctx, after, period.Start(), (period + 1).Start(), companiesAtOnce)
@@ -67,6 +80,7 @@ func (e *Exporter) closeSome(ctx context.Context, period analytics.Month, compan
 	var fresh []postgres.BillingExport
 	work, working := errgroup.WithContext(ctx)
 	work.SetLimit(workers)
+	inARow := 0 // companies that failed, one after the other
 	for _, c := range companies {
 		if c.Closed && each == nil {
 			mu.Lock()
@@ -85,12 +99,20 @@ func (e *Exporter) closeSome(ctx context.Context, period analytics.Month, compan
 			case errors.As(err, &notYet), working.Err() != nil:
 				return err
 			case err != nil:
-				s.Failed++
+				if inARow++; inARow%failuresInARow == 1 {
+					if away := e.reach(working); away != nil {
+						return fmt.Errorf("close period %s: %w", period, away)
+					}
+				}
+				s.failed(c.CompanyID)
 				e.cfg.Logger.WarnContext(ctx, "a company's billing period can't be closed", slog.String("company_id", c.CompanyID), slog.Any("error", err))
 				if failed == nil {
 					failed = fmt.Errorf("close period %s of company %s: %w", period, c.CompanyID, err)
 				}
 				return nil
+			}
+			inARow = 0
+			switch {
 			case export == nil:
 				s.Nothing++
 				return nil
@@ -118,9 +140,39 @@ func (e *Exporter) closeSome(ctx context.Context, period analytics.Month, compan
 	return failed, err
 }
 
+// failuresInARow is how many more companies fail one after the other before the stores are asked again whether it is theirs.
+const failuresInARow = 10
+
+// reach says which store does not answer; nil: all do.
+func (e *Exporter) reach(ctx context.Context) error {
+	if _, err := e.cfg.Books.Now(ctx); err != nil {
+		return err
+	}
+	if err := e.cfg.Rows.conn.Ping(ctx); err != nil {
+		return fmt.Errorf("ask ClickHouse whether it is there: %w", err)
+	}
+	_, err := e.cfg.Log.Look(ctx, time.Now())
+	return err
+}
+
 // CloseMonth is the work of the monthly job billing_export: it closes the month before its slot, the beginning of a month, for every company. Run again, it
-// goes on. Like CloseAll it is a *NotYetError while the grace period lasts or events are behind: it waits for neither.
+// goes on. It is a *NotYetError while the grace period lasts or events are behind, also where there is no company yet: its registration may be one of them.
 func (e *Exporter) CloseMonth(ctx context.Context, slot time.Time) (*Summary, error) {
 	e.TryAnnounce(ctx)
-	return e.CloseAll(ctx, analytics.MonthOf(slot)-1, nil)
+	period := analytics.MonthOf(slot) - 1
+	now, err := e.cfg.Books.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.over(period, now); err != nil {
+		return nil, err
+	}
+	at, err := e.cfg.Log.Look(ctx, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	if err := at.reaches(period); err != nil {
+		return nil, err
+	}
+	return e.CloseAll(ctx, period, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestAll_GoesOnWhereItStopped(t *testing.T) {
 	if err != nil || s.Companies != 32 || s.Closed+s.Before != 32 || s.Before < 7 || s.Failed+s.Nothing+s.Unreconciled != 0 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	m, err := folder.Finish()
+	m, err := folder.Finish(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,9 +140,39 @@ func TestAll_OneThatFailsDoesNotStopTheOthers(t *testing.T) {
 	f.companies(t, 3)
 	f.exec(t, `CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$`,
 		`CREATE TRIGGER refuse BEFORE INSERT ON billing_exports FOR EACH ROW WHEN (NEW.company_id = 'c-2') EXECUTE FUNCTION public.refuse()`)
-	s, err := f.CloseAll(t.Context(), ago(3), nil)
+	dir := t.TempDir()
+	folder, err := NewFolder(dir, JSON, ago(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := f.CloseAll(t.Context(), ago(3), folder.Put)
 	if err == nil || !strings.Contains(err.Error(), "company c-2") || s == nil || s.Failed != 1 || s.Closed != 4 {
-		t.Errorf("%+v, %v", s, err)
+		t.Fatalf("%+v, %v", s, err)
+	}
+	m, err := folder.Finish(s)
+	if err != nil || m.Complete || m.Failed != 1 || !slices.Equal(m.NotClosed, []string{"c-2"}) {
+		t.Errorf("the manifest says %+v, %v", m, err)
+	}
+	table, err := os.ReadFile(filepath.Join(dir, "manifest.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(strings.NewReader(string(table))).ReadAll() // an error where rows differ in length
+	if err != nil || !slices.ContainsFunc(lines, func(l []string) bool { return l[0] == "missing" && l[1] == "c-2" }) {
+		t.Errorf("%v, %q", err, lines)
+	}
+}
+
+// A store that is away is no fault of the companies: it ends the run instead of failing for each of them.
+func TestAll_StoreThatIsAwayEndsTheRun(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.companies(t, 60)
+	if err := f.cfg.Rows.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := f.CloseAll(t.Context(), ago(3), nil); err == nil || s != nil {
+		t.Errorf("%+v, %v, want an error and no summary", s, err)
 	}
 }
 

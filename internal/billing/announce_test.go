@@ -90,7 +90,7 @@ func TestPositions_SayHowFarEventsAreStored(t *testing.T) {
 	t.Parallel()
 	broker := enginetest.SharedKafka(t)
 	usage, subscriptions := kafkatest.NewLog(t, broker, 2), kafkatest.NewLog(t, broker, 1)
-	p := NewPositions(enginetest.KafkaClient(t, broker.Addr()), Source{usage.Topic, usage.Group}, Source{subscriptions.Topic, subscriptions.Group})
+	p := NewPositions(enginetest.KafkaClient(t, broker.Addr()), Source{usage.Topic, usage.Group}, Source{subscriptions.Topic, subscriptions.Group}, Source{subscriptions.Topic, subscriptions.Group})
 	defer p.Close()
 	look := func() AsOf {
 		t.Helper()

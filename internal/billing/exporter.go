@@ -190,6 +190,24 @@ func (e *Exporter) close(ctx context.Context, company string, period analytics.M
 	}
 }
 
+// over is a *NotYetError while the grace period of a period lasts.
+func (e *Exporter) over(period analytics.Month, now time.Time) error {
+	if until := (period + 1).Start().Add(e.cfg.Grace); now.Before(until) {
+		return &NotYetError{Period: period.String(), Until: until, Why: "its grace period lasts until " + until.Format(time.RFC3339)}
+	}
+	return nil
+}
+
+// reaches is a *NotYetError while events of a period may not be stored.
+func (a *AsOf) reaches(period analytics.Month) error {
+	for _, at := range []*TopicPosition{&a.Usage, &a.Subscriptions, &a.Companies} {
+		if why := at.behind((period + 1).Start()); why != "" {
+			return &NotYetError{Period: period.String(), Why: why}
+		}
+	}
+	return nil
+}
+
 // errNothing says that there is nothing to export.
 var errNothing = errors.New("there is nothing to export")
 
@@ -201,18 +219,15 @@ func (e *Exporter) closeOnce(ctx context.Context, company string, period analyti
 	if err := bounds(period, books.Now); err != nil {
 		return nil, err
 	}
-	end := (period + 1).Start()
-	if until := end.Add(e.cfg.Grace); books.Now.Before(until) {
-		return nil, &NotYetError{Period: period.String(), Until: until, Why: "its grace period lasts until " + until.Format(time.RFC3339)}
+	if err := e.over(period, books.Now); err != nil {
+		return nil, err
 	}
 	f, err := e.read(ctx, company, period, books)
 	if err != nil {
 		return nil, err
 	}
-	for _, at := range []*TopicPosition{&f.asOf.Usage, &f.asOf.Subscriptions} {
-		if why := at.behind(end); why != "" {
-			return nil, &NotYetError{Period: period.String(), Why: why}
-		}
+	if err := f.asOf.reaches(period); err != nil {
+		return nil, err
 	}
 	f.state = Closed
 	e.cfg.Step(StepRead)

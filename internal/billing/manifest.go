@@ -33,10 +33,13 @@ func (x *Export) Content(form string) (text []byte, sum string) {
 	return x.JSON, x.Checksum
 }
 
-// A Manifest lists the closed exports of a period, with sums over them.
+// A Manifest lists the closed exports of a period, with sums over them. While it is not complete, companies are missing in both.
 type Manifest struct {
 	Period    string         `json:"billing_period"`
 	TimeZone  string         `json:"time_zone"`
+	Complete  bool           `json:"complete"`
+	Failed    int            `json:"failed"`     // companies that could not be closed
+	NotClosed []string       `json:"not_closed"` // the first of them
 	Companies int            `json:"companies"`
 	Sums      []CurrencySums `json:"sums"`
 	Exports   []Listed       `json:"exports"`
@@ -97,9 +100,10 @@ func (f *Folder) Put(x *Export) error {
 	return nil
 }
 
-// Finish writes manifest.json and manifest.csv, and returns the manifest.
-func (f *Folder) Finish() (*Manifest, error) {
+// Finish writes manifest.json and manifest.csv of a run that has put all exports that there are, and returns the manifest.
+func (f *Folder) Finish(of *Summary) (*Manifest, error) {
 	m := &f.manifest
+	m.Complete, m.Failed, m.NotClosed = of.Failed == 0, of.Failed, of.NotClosed
 	m.add()
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -141,15 +145,19 @@ func (m *Manifest) add() {
 	slices.SortFunc(m.Sums, func(a, b CurrencySums) int { return cmp.Compare(a.Currency, b.Currency) })
 }
 
-// csv is a row for each export and money's currency, and behind them one for each currency with the sums: line is export or total. Of an export with several
-// currencies only the first row, that of the company's own, has usage, so that every column can be added up.
+// csv is a row for each export and money's currency, one for each company that could not be closed, and behind them one for each currency with the sums:
+// line is export, missing or total. Of an export with several currencies only the row of the company's own has usage, so that every column can be added up.
 func (m *Manifest) csv() []byte {
 	w := &csvWriter{}
-	w.row("line", "company_id", "export_id", "file", "sha256", "reconciled", "currency", "calls", "data_points", "attributed_revenue", "mismatched_calls", "corrected_calls",
-		"corrected_data_points", "corrected_attributed_revenue", "charged", "received")
+	w.row("line", "company_id", "export_id", "file", "sha256", "reconciled", "currency", "calls", "data_points", "attributed_revenue",
+		"mismatched_calls", "mismatched_data_points", "mismatched_attributed_revenue", "corrected_calls", "corrected_data_points", "corrected_attributed_revenue",
+		"mismatched_corrected_calls", "mismatched_corrected_data_points", "mismatched_corrected_attributed_revenue", "charged", "received")
 	row := func(first []string, currency string, s *CurrencySums) {
-		w.row(append(first, harmless(currency), number(s.Usage.Calls), number(s.Usage.DataPoints), s.Usage.Attributed.String(), number(s.Mismatched.Calls),
-			number(s.Corrections.Calls), number(s.Corrections.DataPoints), s.Corrections.Attributed.String(), s.Charged.String(), s.Received.String())...)
+		fields := slices.Concat(first, []string{harmless(currency)})
+		for _, a := range []Amounts{s.Usage, s.Mismatched, s.Corrections, s.MismatchedCorrections} {
+			fields = append(fields, number(a.Calls), number(a.DataPoints), a.Attributed.String())
+		}
+		w.row(append(fields, s.Charged.String(), s.Received.String())...)
 	}
 	for i := range m.Exports {
 		e := &m.Exports[i]
@@ -159,11 +167,17 @@ func (m *Manifest) csv() []byte {
 			row([]string{"export", harmless(e.CompanyID), e.ExportID, harmless(e.File), e.Checksum, strconv.FormatBool(e.Reconciled)}, s.Currency, &s)
 		}
 	}
+	for _, company := range m.NotClosed {
+		w.row(slices.Concat([]string{"missing", harmless(company)}, make([]string, manifestColumns-2))...)
+	}
 	for i := range m.Sums {
 		row([]string{"total", "", "", "", "", ""}, m.Sums[i].Currency, &m.Sums[i])
 	}
 	return w.b.Bytes()
 }
+
+// manifestColumns is how many columns manifest.csv has.
+const manifestColumns = 21
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 

@@ -1,8 +1,10 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +19,7 @@ type AsOf struct {
 	Usage         TopicPosition `json:"usage_events"`
 	Subscriptions TopicPosition `json:"subscription_events"`
 	Books         time.Time     `json:"books_at"` // when Postgres was read
+	Companies     TopicPosition `json:"-"`        // events that make companies: a closing waits for them, and an export says nothing of them
 }
 
 // A TopicPosition is how far the events of a topic are stored.
@@ -66,10 +69,18 @@ func (p *TopicPosition) before(other *TopicPosition) bool {
 func (p *TopicPosition) atLeast(offsets map[int]int64) TopicPosition {
 	raised := *p
 	raised.Partitions = slices.Clone(p.Partitions)
+	there := map[int]bool{}
 	for i := range raised.Partitions {
 		one := &raised.Partitions[i]
 		one.Offset = max(one.Offset, offsets[one.Partition])
+		there[one.Partition] = true
 	}
+	for partition, offset := range offsets {
+		if !there[partition] { // the log has no such partition any more: nothing of it can come
+			raised.Partitions = append(raised.Partitions, PartitionPosition{Partition: partition, Offset: offset, until: time.Now(), end: offset})
+		}
+	}
+	slices.SortFunc(raised.Partitions, func(a, b PartitionPosition) int { return cmp.Compare(a.Partition, b.Partition) })
 	return raised
 }
 
@@ -82,12 +93,12 @@ func (p *TopicPosition) offsets() map[int]int64 {
 	return of
 }
 
-// beyond returns those of some offsets, first ones behind rows, that lie behind the end of their partition's log.
+// beyond returns those of some offsets, first ones behind rows, that lie behind the end of their partition's log, or in a partition that the log has not.
 func (p *TopicPosition) beyond(rows map[int]int64) map[int]int64 {
-	found := map[int]int64{}
+	found := maps.Clone(rows)
 	for _, one := range p.Partitions {
-		if next := rows[one.Partition]; next > one.end {
-			found[one.Partition] = next
+		if found[one.Partition] <= one.end {
+			delete(found, one.Partition)
 		}
 	}
 	return found
@@ -108,22 +119,23 @@ func (p *TopicPosition) arrays() (partitions, offsets []int64) {
 // A Source is a topic and the consumer group that stores its events.
 type Source struct{ Topic, Group string }
 
-// Positions reads from the brokers how far usage and subscription events are stored. It may be used by several goroutines at once. Close it.
+// Positions reads from the brokers how far usage, subscription and company events are stored. It may be used by several goroutines at once. Close it.
 type Positions struct {
-	mu                   sync.Mutex
-	usage, subscriptions kafka.Behind
-	known                *AsOf
-	at                   time.Time
+	mu                              sync.Mutex
+	usage, subscriptions, companies kafka.Behind
+	known                           *AsOf
+	at                              time.Time
 }
 
 // positionsFresh is for how long a look at the positions serves. What stands before a position stays stored, so an old look is as true as a new one.
 const positionsFresh = 2 * time.Second
 
 // NewPositions makes one for the topics, with their prefix.
-func NewPositions(client *kafkago.Client, usage, subscriptions Source) *Positions {
+func NewPositions(client *kafkago.Client, usage, subscriptions, companies Source) *Positions {
 	return &Positions{
 		usage:         kafka.Behind{Client: client, Topic: usage.Topic, Group: usage.Group},
 		subscriptions: kafka.Behind{Client: client, Topic: subscriptions.Topic, Group: subscriptions.Group},
+		companies:     kafka.Behind{Client: client, Topic: companies.Topic, Group: companies.Group},
 	}
 }
 
@@ -133,6 +145,7 @@ func (p *Positions) Close() {
 	defer p.mu.Unlock()
 	p.usage.Close()
 	p.subscriptions.Close()
+	p.companies.Close()
 }
 
 // Look returns the positions of no longer ago than since, or of two seconds ago if since is zero.
@@ -154,6 +167,9 @@ func (p *Positions) Look(ctx context.Context, since time.Time) (AsOf, error) {
 	if at.Subscriptions, err = look(ctx, &p.subscriptions, now); err != nil {
 		return AsOf{}, err
 	}
+	if at.Companies, err = look(ctx, &p.companies, now); err != nil {
+		return AsOf{}, err
+	}
 	p.known, p.at = &at, now
 	return at, nil
 }
@@ -167,16 +183,7 @@ func look(ctx context.Context, behind *kafka.Behind, now time.Time) (TopicPositi
 	position := TopicPosition{Topic: behind.Topic, Partitions: []PartitionPosition{}}
 	complete := now
 	for _, g := range gaps {
-		one := PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed), until: now, end: g.End}
-		if g.Committed < 0 && g.Records == 0 {
-			one.Offset = g.End // a group that is new, or has nothing to read: what the log had is stored or gone
-		}
-		switch {
-		case g.Committed > g.End, g.Records > 0 && (g.Committed < 0 || g.Oldest.IsZero()):
-			one.unknown = true
-		case g.Records > 0:
-			one.until = g.Oldest
-		}
+		one := positionOf(g, now)
 		if one.unknown {
 			complete = time.Time{}
 		} else if one.until.Before(complete) {
@@ -189,4 +196,17 @@ func look(ctx context.Context, behind *kafka.Behind, now time.Time) (TopicPositi
 		position.Complete = &complete
 	}
 	return position, nil
+}
+
+// positionOf is how far the events of a partition are stored. What the log has no more is stored or gone; if it was to be stored next, that is not known.
+func positionOf(g kafka.Gap, now time.Time) PartitionPosition {
+	begin := g.End - g.Records // of the log, or of what is not stored
+	one := PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed, begin), until: now, end: g.End}
+	switch {
+	case g.Committed > g.End, g.Committed >= 0 && g.Committed < begin, g.Records > 0 && (g.Committed < 0 || g.Oldest.IsZero()):
+		one.unknown = true
+	case g.Records > 0:
+		one.until = g.Oldest
+	}
+	return one
 }

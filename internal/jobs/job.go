@@ -82,7 +82,7 @@ func (j *Job) check() error {
 // ahead reports whether a job is planned further ahead than a clock that is merely set back accounts for: one was far ahead, maybe for seconds. Without
 // going back there would be no slot until the time that it showed.
 func (j *Job) ahead(planned, now time.Time) bool {
-	const most = 24 * time.Hour
+	const most = 3 * time.Hour
 	return planned.After(now.Add(most)) && planned.After(j.Every.Next(j.Every.Next(now)))
 }
 

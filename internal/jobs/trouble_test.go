@@ -54,6 +54,35 @@ func TestSchedule_ClockFarAheadForAMoment(t *testing.T) {
 	}
 }
 
+// What a clock that was far ahead has ended as too late is open again when it is right.
+func TestSchedule_ClockFarAheadEndsNoSlot(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "2026-11-30T10:00:00Z")
+	w := newWorker()
+	p := f.start(t, "", w.job(events.JobBillingExport, jobs.Month, jobs.Each(400*days, 14)))
+	p.looked(t)
+	p.stop()
+	f.set(t, "2026-12-01T10:00:00Z")
+	store := f.open(t)
+	plan := func(to time.Time, due []time.Time, before time.Time) {
+		t.Helper()
+		if _, _, err := store.PlanJob(t.Context(), events.JobBillingExport, func(postgres.JobState) postgres.JobPlan {
+			return postgres.JobPlan{To: to, Due: due, Before: before}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan(at("2026-12-01T00:00:00Z"), []time.Time{at("2026-12-01T00:00:00Z")}, time.Time{})
+	f.set(t, "2029-06-01T10:00:00Z")
+	plan(at("2029-06-01T00:00:00Z"), nil, at("2028-04-27T00:00:00Z"))
+	if got, want := f.slots(t), []string{"billing_export 12-01 00 skipped"}; !slices.Equal(got, want) {
+		t.Fatalf("the clock that is ahead: got %q, want %q", got, want)
+	}
+	f.set(t, "2026-12-01T10:00:02Z")
+	f.start(t, "", w.job(events.JobBillingExport, jobs.Month, jobs.Each(400*days, 14)))
+	f.awaitSlots(t, "billing_export 12-01 00 done")
+}
+
 // A slot that has not come is not taken, whatever planned it.
 func TestSchedule_SlotThatHasNotComeIsNotTaken(t *testing.T) {
 	t.Parallel()

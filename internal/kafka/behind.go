@@ -97,7 +97,8 @@ func (b *Behind) StoredUntil(ctx context.Context) (time.Time, error) {
 	}
 	for _, g := range gaps {
 		switch {
-		case g.Committed > g.End, g.Records > 0 && g.Oldest.IsZero():
+		// The second: the log no longer has what was to be stored next.
+		case g.Committed > g.End, g.Committed >= 0 && g.Committed < g.End-g.Records, g.Records > 0 && g.Oldest.IsZero():
 			return time.Time{}, fmt.Errorf("it is not known how far partition %d of %s is stored", g.Partition, b.Topic)
 		case g.Records > 0 && g.Oldest.Before(until):
 			until = g.Oldest

@@ -58,8 +58,12 @@ func OpenBilling(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *
 	return b, nil
 }
 
-// billingAgain is after how long it is looked again whether events that were behind are stored.
-const billingAgain = 10 * time.Minute
+const (
+	// billingAgain is after how long it is looked again whether events that were behind are stored.
+	billingAgain = 10 * time.Minute
+	// billingPatience is for how long after the grace period events may be behind until that is a failure, which an alert says.
+	billingPatience = 3 * time.Hour
+)
 
 // ExportBilling does the work of the job "billing_export", which is due when a month has begun: see [billing.Exporter.CloseMonth]. It opens the stores for itself. The result
 // is a *billing.Summary; the error wraps a *jobs.NotYetError until the month can be closed.
@@ -71,15 +75,15 @@ func ExportBilling(ctx context.Context, cfg *config.Config, log *slog.Logger, sl
 	defer func() { err = errors.Join(err, b.Close()) }()
 	summary, err := b.CloseMonth(ctx, slot)
 	if err != nil {
-		return nil, putOff(err, time.Now())
+		return nil, putOff(err, time.Now(), slot.Add(cfg.BillingGrace+billingPatience))
 	}
 	return summary, nil
 }
 
-// putOff says when to try again what can't be closed yet.
-func putOff(err error, now time.Time) error {
+// putOff says when to try again what can't be closed yet. What waits for events after late is a failure as it is.
+func putOff(err error, now, late time.Time) error {
 	var notYet *billing.NotYetError
-	if !errors.As(err, &notYet) {
+	if !errors.As(err, &notYet) || notYet.Until.IsZero() && now.After(late) {
 		return err
 	}
 	until := notYet.Until
@@ -122,7 +126,8 @@ func billingOf(cfg *config.Config, client *kafkago.Client, books *postgres.Store
 	of := billing.Config{Books: books, Rows: rows, Log: noPositions{}, Grace: cfg.BillingGrace, Results: results, Topic: cfg.TopicPrefix + events.TopicBillingExports, Logger: log}
 	if client != nil {
 		positions := billing.NewPositions(client, billing.Source{Topic: cfg.TopicPrefix + events.TopicUsage, Group: cfg.GroupPrefix + ".usage"},
-			billing.Source{Topic: cfg.TopicPrefix + events.TopicSubscription, Group: cfg.GroupPrefix + ".subscription"})
+			billing.Source{Topic: cfg.TopicPrefix + events.TopicSubscription, Group: cfg.GroupPrefix + ".subscription"},
+			billing.Source{Topic: cfg.TopicPrefix + events.TopicCompany, Group: cfg.GroupPrefix + ".company"})
 		of.Log = positions
 		b.closers = append(b.closers, func() error { positions.Close(); return nil })
 	}

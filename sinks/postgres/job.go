@@ -169,11 +169,11 @@ func storePlan(ctx context.Context, tx pgx.Tx, job string, plan *JobPlan) (skipp
 	}
 	skipped += int64(len(plan.Skipped))
 	b := &pgx.Batch{}
+	b.Queue(jobForgetSQL, job, JobSlotsKept) // by the plan of before
 	b.Queue(jobPlanSQL, job, slots, states)
 	b.Queue(jobPlannedSQL, job, plan.To, plan.Missed, skipped, plan.Back)
 	if plan.Back {
 		b.Queue(jobAheadSQL, job)
 	}
-	b.Queue(jobForgetSQL, job, JobSlotsKept)
 	return skipped, tx.SendBatch(ctx, b).Close()
 }
