@@ -19,7 +19,7 @@ func billingStores(t *testing.T) (environ []string, world *analyticstest.World, 
 	environ, world = businessStores(t)
 	broker := enginetest.SharedKafka(t)
 	prefix := enginetest.NewTopic(t, 1) + "."
-	for _, topic := range []string{"usage.events", "subscription.events", "billing.exports"} {
+	for _, topic := range []string{"usage.events", "subscription.events", "company.events", "billing.exports"} {
 		enginetest.CreateTopic(t, broker, prefix+topic, 2)
 	}
 	return append(environ, "TENANTFLOW_KAFKA_BROKERS="+broker.Addr(), "TENANTFLOW_TOPIC_PREFIX="+prefix), world, analytics.MonthOf(time.Now()) - 2
