@@ -84,6 +84,11 @@ func TestBehind_CountsAndAgesWhatAGroupHasNotDone(t *testing.T) {
 		if g := look()[1]; g.Records != 0 || g.End != 2 {
 			t.Errorf("what is left was deleted: %+v", g)
 		}
+		// The record that was next was deleted unread: whether it had its effects is not known, until the group says where it goes on.
+		if until, err := b.StoredUntil(t.Context()); err == nil {
+			t.Errorf("what was next is gone: stored until %s, want an error", until)
+		}
+		f.CommitOutside(t, map[int]int64{1: 2})
 		asked := time.Now()
 		if until, err := b.StoredUntil(t.Context()); err != nil || until.Before(asked) {
 			t.Errorf("nothing is left: stored until %s, %v, want %s", until, err, asked)
