@@ -40,15 +40,15 @@ func (l *ledger) keep(c *tenant.Cause, d *tenant.Decision) {
 		l.t.Fatalf("%v", err)
 	}
 	var kept struct {
-		To         string           `json:"to"`
-		Tier       string           `json:"tier"`
-		PriceMinor *analytics.Money `json:"price_minor"`
-		Reinstated bool             `json:"reinstated"`
+		To         string `json:"to"`
+		Tier       string `json:"tier"`
+		PriceMinor *int64 `json:"price_minor"`
+		Reinstated bool   `json:"reinstated"`
 	}
 	if err := json.Unmarshal(details, &kept); err != nil {
 		l.t.Fatalf("the details %s: %v", details, err)
 	}
-	l.history = append(l.history, analytics.Effect{At: d.At, Event: d.Action, Tier: cmp.Or(kept.To, kept.Tier), PriceMinor: kept.PriceMinor, Reinstated: kept.Reinstated})
+	l.history = append(l.history, analytics.Effect{At: d.At, Event: d.Action, Tier: cmp.Or(kept.To, kept.Tier), PriceMinor: (*analytics.Money)(kept.PriceMinor), Reinstated: kept.Reinstated})
 }
 
 // The movements of the monthly recurring revenue follow from what is kept of a history: over histories with grace periods, expiries,
