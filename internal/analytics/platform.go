@@ -25,7 +25,7 @@ func (u *Usage) Companies(ctx context.Context, first, last Month, tiers []string
 	var all []CompanyUsage
 	var one CompanyUsage
 	var month uint32 // as 202611
-	err := u.ask(ctx, platformUsageSQL, "toUInt32(0), '', '', toUInt64(0), toInt64(0), toDecimal128(0, 6)",
+	err := u.Each(ctx, platformUsageSQL, "toUInt32(0), '', '', toUInt64(0), toInt64(0), toDecimal128(0, 6)",
 		[]any{day(first.Start()), day((last + 1).Start()), tiers},
 		[]any{&month, &one.CompanyID, &one.Tier, &one.ActiveUsers, &one.Calls, &one.Attributed.Decimal}, func() {
 			one.Month = Month(month/100*12 + month%100 - 1)
@@ -43,9 +43,9 @@ func (u *Usage) Stored(ctx context.Context, since time.Time) (bytes int64, calls
 	calls = map[string]int64{}
 	var company string
 	var n int64
-	err = u.ask(ctx, "SELECT toInt64(sum(bytes_on_disk)) FROM system.parts WHERE database = currentDatabase() AND active", "toInt64(0)", nil, []any{&n}, func() { bytes = n })
+	err = u.Each(ctx, "SELECT toInt64(sum(bytes_on_disk)) FROM system.parts WHERE database = currentDatabase() AND active", "toInt64(0)", nil, []any{&n}, func() { bytes = n })
 	if err == nil {
-		err = u.ask(ctx, "SELECT company_id, toInt64(sum(api_calls)) AS calls FROM usage_daily_store WHERE day >= toDate($1) GROUP BY company_id HAVING calls > 0", "'', toInt64(0)",
+		err = u.Each(ctx, "SELECT company_id, toInt64(sum(api_calls)) AS calls FROM usage_daily_store WHERE day >= toDate($1) GROUP BY company_id HAVING calls > 0", "'', toInt64(0)",
 			[]any{day(since)}, []any{&company, &n}, func() { calls[company] = n })
 	}
 	if err != nil {

@@ -59,7 +59,7 @@ func (u *Usage) ByMonth(ctx context.Context, company string, first, last Month) 
 	var all []MonthUsage
 	var one MonthUsage
 	var month uint32 // as 202611
-	err := u.ask(ctx, revenueUsageSQL, "toUInt32(0), '', toUInt64(0), toInt64(0), toDecimal128(0, 6)",
+	err := u.Each(ctx, revenueUsageSQL, "toUInt32(0), '', toUInt64(0), toInt64(0), toDecimal128(0, 6)",
 		[]any{company, day(first.Start()), day((last + 1).Start())},
 		[]any{&month, &one.Tier, &one.ActiveUsers, &one.Calls, &one.Attributed.Decimal}, func() {
 			one.Month = Month(month/100*12 + month%100 - 1)

@@ -7,10 +7,8 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"tenantflow/internal/totals"
-	"tenantflow/sinks/clickhouse"
 )
 
 var (
@@ -25,29 +23,15 @@ var (
 )
 
 // Usage reads what companies have used from the totals in ClickHouse.
-type Usage struct{ conn driver.Conn }
+type Usage struct{ *totals.Reader }
 
-// OpenUsage makes a Usage. It does not connect yet: a ClickHouse that is away is the trouble of those who ask.
+// OpenUsage makes a Usage. It does not connect yet.
 func OpenUsage(options *chgo.Options) (*Usage, error) {
-	own := totals.Pinned(options)
-	own.Settings["max_threads"] = 2 // a company's rows are few, and inserts need the rest of the server
-	own.Settings["cancel_http_readonly_queries_on_client_close"] = 1
-	conn, err := clickhouse.Connect(own)
+	reader, err := totals.OpenReader(options)
 	if err != nil {
 		return nil, err
 	}
-	return &Usage{conn}, nil
-}
-
-// Close closes the connections.
-func (u *Usage) Close() error { return u.conn.Close() }
-
-// Ping reports whether ClickHouse answers.
-func (u *Usage) Ping(ctx context.Context) error {
-	if err := u.conn.Ping(ctx); err != nil {
-		return fmt.Errorf("ask ClickHouse for an answer: %w", err)
-	}
-	return nil
+	return &Usage{reader}, nil
 }
 
 // Daily returns what the users of a company have used in the days from one to another, which is not included, in any order. Users without an
@@ -55,7 +39,7 @@ func (u *Usage) Ping(ctx context.Context) error {
 func (u *Usage) Daily(ctx context.Context, company string, from, to time.Time) ([]DailyUse, error) {
 	var all []DailyUse
 	var one DailyUse
-	err := u.ask(ctx, dailyUseSQL, "'', toInt64(0), toInt64(0), toInt64(0)", []any{company, day(from), day(to)},
+	err := u.Each(ctx, dailyUseSQL, "'', toInt64(0), toInt64(0), toInt64(0)", []any{company, day(from), day(to)},
 		[]any{&one.UserID, &one.ActiveDays, &one.Calls, &one.DataPoints}, func() { all = append(all, one) })
 	if err != nil {
 		return nil, fmt.Errorf("read the daily usage of company %s: %w", company, err)
@@ -68,7 +52,7 @@ func (u *Usage) Daily(ctx context.Context, company string, from, to time.Time) (
 func (u *Usage) Monthly(ctx context.Context, company string, at time.Time) ([]MonthlyUse, error) {
 	var all []MonthlyUse
 	var one MonthlyUse
-	err := u.ask(ctx, monthlyUseSQL, "'', toInt64(0), toInt64(0), toInt64(0)", threeMonths(company, at),
+	err := u.Each(ctx, monthlyUseSQL, "'', toInt64(0), toInt64(0), toInt64(0)", threeMonths(company, at),
 		[]any{&one.UserID, &one.TwoMonthsAgo, &one.PreviousMonth, &one.CurrentMonth}, func() { all = append(all, one) })
 	if err != nil {
 		return nil, fmt.Errorf("read the monthly usage of company %s: %w", company, err)
@@ -87,7 +71,7 @@ type JudgedUse struct {
 func (u *Usage) Judged(ctx context.Context, company string, at time.Time) ([]JudgedUse, error) {
 	var all []JudgedUse
 	var one JudgedUse
-	err := u.ask(ctx, judgedUseSQL, "'', toInt64(0), toInt64(0), toInt64(0), toDateTime64(0, 3, 'UTC')", threeMonths(company, at),
+	err := u.Each(ctx, judgedUseSQL, "'', toInt64(0), toInt64(0), toInt64(0), toDateTime64(0, 3, 'UTC')", threeMonths(company, at),
 		[]any{&one.UserID, &one.TwoMonthsAgo, &one.PreviousMonth, &one.CurrentMonth, &one.LastActivity}, func() { all = append(all, one) })
 	if err != nil {
 		return nil, fmt.Errorf("read the usage by which users of company %s are judged: %w", company, err)
@@ -108,23 +92,11 @@ func threeMonths(company string, at time.Time) []any {
 func (u *Usage) UsersWithCalls(ctx context.Context, company string, month Month) ([]string, error) {
 	var all []string
 	var one string
-	err := u.ask(ctx, usersWithCallsSQL, "''", []any{company, day(month.Start()), day((month + 1).Start())}, []any{&one}, func() { all = append(all, one) })
+	err := u.Each(ctx, usersWithCallsSQL, "''", []any{company, day(month.Start()), day((month + 1).Start())}, []any{&one}, func() { all = append(all, one) })
 	if err != nil {
 		return nil, fmt.Errorf("read which users of company %s made calls in %s: %w", company, month, err)
 	}
 	return all, nil
-}
-
-// ask runs a query and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
-func (u *Usage) ask(ctx context.Context, query, end string, args, dest []any, keep func()) error {
-	answer, err := totals.Ask(ctx, u.conn, query, totals.End{Row: end}, args...)
-	if err != nil {
-		return err
-	}
-	for answer.Next(dest...) {
-		keep()
-	}
-	return answer.Close()
 }
 
 // day is a day of UTC as ClickHouse reads it.

@@ -148,8 +148,8 @@ func (e *Exporter) reach(ctx context.Context) error {
 	if _, err := e.cfg.Books.Now(ctx); err != nil {
 		return err
 	}
-	if err := e.cfg.Rows.conn.Ping(ctx); err != nil {
-		return fmt.Errorf("ask ClickHouse whether it is there: %w", err)
+	if err := e.cfg.Rows.Ping(ctx); err != nil {
+		return err
 	}
 	_, err := e.cfg.Log.Look(ctx, time.Now())
 	return err

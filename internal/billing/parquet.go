@@ -36,7 +36,7 @@ func (r *Rows) parquet(ctx context.Context, d *Document) ([]byte, error) {
 	}
 	// The lines are a literal of the query, in which a character may take two.
 	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{"max_query_size": 4*lines.Len() + 1<<20, "date_time_input_format": "best_effort"}))
-	answer, err := r.conn.QueryFormat(ctx, "Parquet", parquetSQL, lines.String())
+	answer, err := r.Conn.QueryFormat(ctx, "Parquet", parquetSQL, lines.String())
 	if err != nil {
 		return nil, fmt.Errorf("have ClickHouse write Parquet: %w", err)
 	}

@@ -10,10 +10,8 @@ import (
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"tenantflow/internal/totals"
-	"tenantflow/sinks/clickhouse"
 	"tenantflow/sinks/postgres"
 )
 
@@ -31,22 +29,16 @@ var (
 )
 
 // Rows reads usage rows and totals from ClickHouse. It may be used by several goroutines at once.
-type Rows struct{ conn driver.Conn }
+type Rows struct{ *totals.Reader }
 
 // OpenRows makes a Rows. It does not connect yet.
 func OpenRows(options *chgo.Options) (*Rows, error) {
-	own := totals.Pinned(options)
-	own.Settings["max_threads"] = 2 // a company's rows are few, and inserts need the rest of the server
-	own.Settings["cancel_http_readonly_queries_on_client_close"] = 1
-	conn, err := clickhouse.Connect(own)
+	reader, err := totals.OpenReader(options)
 	if err != nil {
 		return nil, err
 	}
-	return &Rows{conn}, nil
+	return &Rows{reader}, nil
 }
-
-// Close closes the connections.
-func (r *Rows) Close() error { return r.conn.Close() }
 
 // A foreign is a time in which a user belonged to another company, and not to the exported one: in milliseconds, the end not included.
 type foreign struct {
@@ -130,14 +122,7 @@ func (r *Rows) aggregates(ctx context.Context, company, period string) (Amounts,
 
 // ask runs a query, which may name many users, and calls keep for each of its rows, which has been read into dest. end is a value for each of its columns.
 func (r *Rows) ask(ctx context.Context, query, end string, args, dest []any, keep func()) error {
-	answer, err := totals.Ask(totals.LongQuery(ctx, nil), r.conn, query, totals.End{Row: end}, args...)
-	if err != nil {
-		return err
-	}
-	for answer.Next(dest...) {
-		keep()
-	}
-	return answer.Close()
+	return r.Each(totals.LongQuery(ctx, nil), query, end, args, dest, keep)
 }
 
 // foreignArrays are the users and, by their places, their times, which are sorted by user. The first place is no user's: that of all who have no such times.
