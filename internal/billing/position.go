@@ -182,8 +182,8 @@ func look(ctx context.Context, behind *kafka.Behind, now time.Time) (TopicPositi
 	}
 	position := TopicPosition{Topic: behind.Topic, Partitions: []PartitionPosition{}}
 	complete := now
-	for _, g := range gaps {
-		one := positionOf(g, now)
+	for i := range gaps {
+		one := positionOf(&gaps[i], now)
 		if one.unknown {
 			complete = time.Time{}
 		} else if one.until.Before(complete) {
@@ -198,15 +198,9 @@ func look(ctx context.Context, behind *kafka.Behind, now time.Time) (TopicPositi
 	return position, nil
 }
 
-// positionOf is how far the events of a partition are stored. What the log has no more is stored or gone; if it was to be stored next, that is not known.
-func positionOf(g kafka.Gap, now time.Time) PartitionPosition {
-	begin := g.End - g.Records // of the log, or of what is not stored
-	one := PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed, begin), until: now, end: g.End}
-	switch {
-	case g.Committed > g.End, g.Committed >= 0 && g.Committed < begin, g.Records > 0 && (g.Committed < 0 || g.Oldest.IsZero()):
-		one.unknown = true
-	case g.Records > 0:
-		one.until = g.Oldest
-	}
-	return one
+// positionOf is how far the events of a partition are stored. What the log has no more is stored or gone. Of a group that has committed nothing of what
+// the log has it is not known: it may have been renamed.
+func positionOf(g *kafka.Gap, now time.Time) PartitionPosition {
+	until, known := g.StoredUntil(now)
+	return PartitionPosition{Partition: g.Partition, Offset: max(0, g.Committed, g.End-g.Records), until: until, unknown: !known || g.Committed < 0 && g.Records > 0, end: g.End}
 }

@@ -29,7 +29,7 @@ func TestPositionOf_SaysWhatIsNotKnown(t *testing.T) {
 		"what was next has left, all is gone":    {kafka.Gap{Committed: 4, End: 9}, 9, now, true},
 		"the log ends before what was committed": {kafka.Gap{Committed: 11, End: 9}, 11, now, true},
 	} {
-		got := positionOf(c.gap, now)
+		got := positionOf(&c.gap, now)
 		if got.Offset != c.offset || got.unknown != c.unknown || !c.unknown && !got.until.Equal(c.until) {
 			t.Errorf("%s: got %+v, want offset %d until %s, unknown %v", name, got, c.offset, c.until, c.unknown)
 		}

@@ -39,6 +39,19 @@ type Gap struct {
 	from int64 // where they begin
 }
 
+// StoredUntil returns a time before which everything that was appended to the partition has had its effects; where nothing waits that is at, a time before the
+// look. It is not known of another log than the one that was committed of, where the log no longer has what was to be read next, and where the time of
+// what waits is not known.
+func (g *Gap) StoredUntil(at time.Time) (until time.Time, known bool) {
+	switch {
+	case g.Committed > g.End, g.Committed >= 0 && g.Committed < g.End-g.Records, g.Records > 0 && g.Oldest.IsZero():
+		return time.Time{}, false
+	case g.Records > 0 && g.Oldest.Before(at):
+		return g.Oldest, true
+	}
+	return at, true
+}
+
 // Look returns the gaps of all partitions, in their order. It asks for the ends of the log first, so a group that keeps up may
 // be shown further than it is, but not behind. The error is kafkago.UnknownTopicOrPartition where there is no such topic.
 func (b *Behind) Look(ctx context.Context) ([]Gap, error) {
@@ -95,13 +108,10 @@ func (b *Behind) StoredUntil(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("ask how far %s is stored: %w", b.Topic, err)
 	}
-	for _, g := range gaps {
-		switch {
-		// The second: the log no longer has what was to be stored next.
-		case g.Committed > g.End, g.Committed >= 0 && g.Committed < g.End-g.Records, g.Records > 0 && g.Oldest.IsZero():
-			return time.Time{}, fmt.Errorf("it is not known how far partition %d of %s is stored", g.Partition, b.Topic)
-		case g.Records > 0 && g.Oldest.Before(until):
-			until = g.Oldest
+	for i := range gaps {
+		var known bool
+		if until, known = gaps[i].StoredUntil(until); !known {
+			return time.Time{}, fmt.Errorf("it is not known how far partition %d of %s is stored", gaps[i].Partition, b.Topic)
 		}
 	}
 	return until, nil
