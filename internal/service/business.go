@@ -2,10 +2,9 @@ package service
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
-
-	kafkago "github.com/segmentio/kafka-go"
 
 	"tenantflow/events"
 	"tenantflow/internal/analytics"
@@ -16,9 +15,6 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// businessTimeout bounds one statement of the hourly report, which looks at every company.
-const businessTimeout = time.Minute
-
 // Business says how the business metrics are computed from stores that are open.
 func Business(cfg *config.Config, companies *postgres.Store, usage *analytics.Usage, tiers *tier.Catalogue) business.Config {
 	return business.Config{Companies: companies, Usage: usage, Tiers: tiers, StoragePrice: int64(cfg.StoragePriceMinor),
@@ -27,27 +23,16 @@ func Business(cfg *config.Config, companies *postgres.Store, usage *analytics.Us
 		}}
 }
 
-// ReportMetrics is the job business_metrics: it reports the business metrics for a slot, once.
-func ReportMetrics(ctx context.Context, cfg *config.Config, client *kafkago.Client, log *slog.Logger, slot time.Time) (any, error) {
-	tiers, err := Tiers(cfg)
+// ReportMetrics is the job business_metrics: it reports the business metrics for a slot, once. publish returns when the event is durable.
+func ReportMetrics(ctx context.Context, cfg *config.Config, log *slog.Logger, publish func(context.Context, []kafka.Result) error, slot time.Time) (result any, err error) {
+	on, err := openAnalyses(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	store, err := OpenPostgres(ctx, cfg, businessTimeout, log)
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	usage, err := OpenUsage(cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = usage.Close() }() // everything was answered before
-	results := kafka.NewResults(client)
-	defer func() { _ = results.Close() }() // everything was published before
-	reporter := &business.Reporter{Meter: business.New(Business(cfg, store, usage, tiers)), Store: store,
+	defer func() { err = errors.Join(err, on.close()) }()
+	reporter := &business.Reporter{Meter: business.New(Business(cfg, on.companies, on.usage, on.tiers)), Store: on.companies,
 		Publish: func(ctx context.Context, key string, event *events.Envelope) error {
-			return results.Publish(ctx, []kafka.Result{{Topic: cfg.TopicPrefix + events.TopicBusinessMetrics, Key: key, Event: event}}, func(error) {})
+			return publish(ctx, []kafka.Result{{Topic: cfg.TopicPrefix + events.TopicBusinessMetrics, Key: key, Event: event}})
 		}}
 	return reporter.ReportMetrics(ctx, slot)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"tenantflow/consumers"
@@ -47,11 +46,9 @@ const (
 
 // JobStores is what the jobs of the schedule work with.
 type JobStores struct {
-	Config   *config.Config
-	Log      *slog.Logger
-	Client   *kafkago.Client
-	Postgres *postgres.Store
-	Publish  func(context.Context, []kafka.Result) error // returns when the events are durable
+	Config  *config.Config
+	Log     *slog.Logger
+	Publish func(context.Context, []kafka.Result) error // returns when the events are durable
 }
 
 func (on *JobStores) exportBilling(ctx context.Context, slot time.Time) (any, error) {
@@ -68,7 +65,7 @@ func (on *JobStores) recommend(ctx context.Context, slot time.Time) (any, error)
 }
 
 func (on *JobStores) reportMetrics(ctx context.Context, slot time.Time) (any, error) {
-	return ReportMetrics(ctx, on.Config, on.Client, on.Log, slot)
+	return ReportMetrics(ctx, on.Config, on.Log, on.Publish, slot)
 }
 
 // runSchedule plans the slots of the jobs, publishes their events, reads them and does the work, until ctx ends.
@@ -95,7 +92,7 @@ func runSchedule(ctx context.Context, r *Running) error {
 		}
 	}()
 	publish := func(ctx context.Context, all []kafka.Result) error { return results.Publish(ctx, all, func(error) {}) }
-	all := Schedule(&JobStores{Config: cfg, Log: r.Log, Client: client, Postgres: store, Publish: publish})
+	all := Schedule(&JobStores{Config: cfg, Log: r.Log, Publish: publish})
 	if len(all) == 0 {
 		<-ctx.Done()
 		return nil
