@@ -14,10 +14,9 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// What is due is queued once, what is not on the schedule changes nothing, what is done is for others, and what can't be understood is a dead letter. None of it
-// stops the partition.
-func TestJobs_QueueWhatIsDue(t *testing.T) {
-	t.Parallel()
+// jobsFixture is an installation with one slot that is due, and its topic of one partition.
+func jobsFixture(t *testing.T) (*tenantFixture, *postgres.Store, *events.Decoder, events.Slot) {
+	t.Helper()
 	broker := enginetest.SharedKafka(t)
 	f := newTenantFixture(t, broker, "")
 	f.partitions = 1
@@ -36,6 +35,14 @@ func TestJobs_QueueWhatIsDue(t *testing.T) {
 	if asked, err := store.AskForSlot(t.Context(), slot, "a test"); err != nil || !asked {
 		t.Fatal(asked, err)
 	}
+	return f, store, decoder, slot
+}
+
+// What is due is queued once, what is not on the schedule changes nothing, what is done is for others, and what can't be understood is a dead letter. None of it
+// stops the partition.
+func TestJobs_QueueWhatIsDue(t *testing.T) {
+	t.Parallel()
+	f, store, decoder, slot := jobsFixture(t)
 	message := func(key string, at time.Time, change func(*events.Envelope)) tenantMessage {
 		t.Helper()
 		e, err := events.SlotDue(slot.Job, at)
@@ -82,23 +89,7 @@ func TestJobs_QueueWhatIsDue(t *testing.T) {
 // A slot is queued before its offset is committed: a consumer that dies in between has lost nothing.
 func TestJobs_StoreAwayKeepsTheEvent(t *testing.T) {
 	t.Parallel()
-	broker := enginetest.SharedKafka(t)
-	f := newTenantFixture(t, broker, "")
-	f.partitions = 1
-	enginetest.CreateTopic(t, broker, f.prefix+events.TopicMaintenance, 1)
-	store := openTables(t, f.dsn)
-	t.Cleanup(store.Close)
-	decoder, err := events.NewDecoder(f.prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slot := events.Slot{Job: events.JobStorage, At: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)}
-	if err := store.RegisterJobs(t.Context(), map[string]string{slot.Job: "hour"}); err != nil {
-		t.Fatal(err)
-	}
-	if asked, err := store.AskForSlot(t.Context(), slot, "a test"); err != nil || !asked {
-		t.Fatal(asked, err)
-	}
+	f, store, decoder, slot := jobsFixture(t)
 	e, err := events.SlotDue(slot.Job, slot.At)
 	if err != nil {
 		t.Fatal(err)

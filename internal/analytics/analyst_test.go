@@ -1,7 +1,6 @@
 package analytics
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,9 +15,7 @@ import (
 	"tenantflow/internal/analytics/analyticstest"
 	"tenantflow/internal/directory"
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/tier"
-	"tenantflow/sinks/postgres"
 )
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
@@ -33,17 +30,8 @@ type fixture struct {
 func setup(t testing.TB) fixture {
 	t.Helper()
 	f := fixture{World: analyticstest.New(t)}
-	dsn := postgrestest.New(t)
-	var err error
-	if f.sql, err = pgx.Connect(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.sql.Close(context.Background()) })
-	store, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn, Timeout: enginetest.Patience})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(store.Close)
+	store, conn := analyticstest.Books(t)
+	f.sql = conn
 	usage, err := OpenUsage(f.Options)
 	if err != nil {
 		t.Fatal(err)
@@ -55,11 +43,7 @@ func setup(t testing.TB) fixture {
 
 func (f fixture) exec(t testing.TB, statements ...string) {
 	t.Helper()
-	for _, s := range statements {
-		if _, err := f.sql.Exec(t.Context(), s); err != nil {
-			t.Fatalf("%s: %v", s, err)
-		}
-	}
+	analyticstest.Exec(t, f.sql, statements...)
 }
 
 // companies are one of each kind.

@@ -16,7 +16,6 @@ import (
 	"tenantflow/internal/analytics"
 	"tenantflow/internal/analytics/analyticstest"
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/sinks/postgres"
 )
 
@@ -65,16 +64,7 @@ func setup(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{World: analyticstest.New(t), log: &reached{}}
 	f.log.reach(1_000_000, 1_000_000)
-	dsn := postgrestest.New(t)
-	var err error
-	if f.sql, err = pgx.Connect(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.sql.Close(context.Background()) })
-	if f.store, err = postgres.Open(t.Context(), postgres.Config{DSN: dsn, Timeout: enginetest.Patience}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.store.Close)
+	f.store, f.sql = analyticstest.Books(t)
 	rows, err := OpenRows(f.Options)
 	if err != nil {
 		t.Fatal(err)
@@ -88,11 +78,7 @@ func setup(t testing.TB) *fixture {
 
 func (f *fixture) exec(t testing.TB, statements ...string) {
 	t.Helper()
-	for _, s := range statements {
-		if _, err := f.sql.Exec(t.Context(), s); err != nil {
-			t.Fatalf("%s: %v", s, err)
-		}
-	}
+	analyticstest.Exec(t, f.sql, statements...)
 }
 
 // ago is the month some months before the present one.

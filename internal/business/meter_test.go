@@ -15,7 +15,6 @@ import (
 	"tenantflow/internal/analytics"
 	"tenantflow/internal/analytics/analyticstest"
 	"tenantflow/internal/engine/enginetest"
-	"tenantflow/internal/engine/enginetest/postgrestest"
 	"tenantflow/internal/tier"
 	"tenantflow/sinks/postgres"
 )
@@ -33,16 +32,7 @@ type fixture struct {
 func setup(t testing.TB) fixture {
 	t.Helper()
 	f := fixture{World: analyticstest.New(t)}
-	dsn := postgrestest.New(t)
-	var err error
-	if f.sql, err = pgx.Connect(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.sql.Close(context.Background()) })
-	if f.store, err = postgres.Open(t.Context(), postgres.Config{DSN: dsn, Timeout: enginetest.Patience}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.store.Close)
+	f.store, f.sql = analyticstest.Books(t)
 	usage, err := analytics.OpenUsage(f.Options)
 	if err != nil {
 		t.Fatal(err)
@@ -54,11 +44,7 @@ func setup(t testing.TB) fixture {
 
 func (f fixture) exec(t testing.TB, statements ...string) {
 	t.Helper()
-	for _, s := range statements {
-		if _, err := f.sql.Exec(t.Context(), s); err != nil {
-			t.Fatalf("%s: %v", s, err)
-		}
-	}
+	analyticstest.Exec(t, f.sql, statements...)
 }
 
 // schema makes the schema of a company. Roles are the server's, so the name is the test's own, and goes with it.
