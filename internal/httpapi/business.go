@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -28,13 +27,7 @@ type Sampler interface {
 
 // businessMetrics answers GET /v1/business-metrics.
 func (a *API) businessMetrics(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
-	_, wrong := readQuery(r.URL.RawQuery, nil)
-	if wrong = cmp.Or(wrong, unwantedBody(r)); wrong != "" {
-		WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: wrong})
-		return
-	}
-	if !grant.Everything() {
-		WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: narrowScope})
+	if !aboutAll(w, r, grant) {
 		return
 	}
 	a.answerWithin(businessTimeout, w, r, request{grant: grant}, func(ctx context.Context, w http.ResponseWriter, r *http.Request, q request) error {

@@ -33,13 +33,7 @@ const narrowScope = "the token's scope is not all companies"
 
 // report answers with the JSON of what the page shows.
 func (a *API) report(w http.ResponseWriter, r *http.Request, grant *token.Grant) {
-	_, wrong := readQuery(r.URL.RawQuery, nil)
-	if wrong = cmp.Or(wrong, unwantedBody(r)); wrong != "" {
-		WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: wrong})
-		return
-	}
-	if !grant.Everything() {
-		WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: narrowScope})
+	if !aboutAll(w, r, grant) {
 		return
 	}
 	o := a.operations.Load()
@@ -48,6 +42,21 @@ func (a *API) report(w http.ResponseWriter, r *http.Request, grant *token.Grant)
 		return
 	}
 	writeJSON(w, http.StatusOK, (*o).Report(a.now()))
+}
+
+// aboutAll reports whether a request for what is about all companies may be answered: one without parameters or a body, with a token for all of them. Any other
+// gets its answer here.
+func aboutAll(w http.ResponseWriter, r *http.Request, grant *token.Grant) bool {
+	_, wrong := readQuery(r.URL.RawQuery, nil)
+	if wrong = cmp.Or(wrong, unwantedBody(r)); wrong != "" {
+		WriteProblem(w, r, Problem{Status: http.StatusBadRequest, Detail: wrong})
+		return false
+	}
+	if !grant.Everything() {
+		WriteProblem(w, r, Problem{Status: http.StatusForbidden, Detail: narrowScope})
+		return false
+	}
+	return true
 }
 
 // admit answers those requests that may be answered: of a token that is known and has the right to ask, and not of too many at once.
