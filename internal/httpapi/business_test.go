@@ -139,7 +139,7 @@ func TestSamples_AreOfAnswersAboutCompanies(t *testing.T) {
 		{"/v1/users/u-pro/quota", everyToken, "/v1/users/{user_id}/quota acme"},
 		{"/v1/users/u-free/subscription", everyToken, "/v1/users/{user_id}/subscription initech"},
 		{"/v1/users/u-free/subscription", acmeToken, ""}, // of another company: looks like none
-		{"/v1/users/nobody/quota", everyToken, ""},
+		{"/v1/users/stranger/quota", everyToken, ""},
 		{"/v1/companies/acme/subscription", acmeToken, "/v1/companies/{company_id}/subscription acme"},
 		{"/v1/companies/globex/subscription", acmeToken, ""},
 		{"/v1/companies/stranger/subscription", everyToken, ""},

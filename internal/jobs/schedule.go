@@ -220,7 +220,7 @@ func (s *Schedule) plan(ctx context.Context, job *Job) error {
 	return nil
 }
 
-// publishEvents publishes what is to be published, until ctx ends: when it is told that there is something.
+// publishEvents publishes events that wait, each time it is woken, until ctx ends.
 func (s *Schedule) publishEvents(ctx context.Context) {
 	for {
 		select {

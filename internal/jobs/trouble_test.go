@@ -205,7 +205,7 @@ func TestSchedule_JobsThatAreGoneComeBack(t *testing.T) {
 	f.awaitSlots(t, "backup 03-04 12 done")
 }
 
-// A right that lacks is no trouble that passes by itself: the part says so, instead of working without a plan.
+// A missing right does not mend itself: the part reports it, instead of working without a plan.
 func TestSchedule_MissingTableEndsIt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "2026-03-04T11:59:00Z")

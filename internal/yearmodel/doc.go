@@ -9,7 +9,7 @@
 //	err = w.Usage(func(r *yearmodel.Row) error { m.Add(r); return insert(r) })
 //	for _, d := range m.Compare(yearmodel.Revenue(12), w.Companies[0], at, answer) { ... } // answer: the JSON of the service
 //
-// A [Model] adds the rows up by itself. It is written from docs/business-metrics.md and shares no code with the service: neither its
+// A [Model] adds up the rows on its own. It is written from docs/business-metrics.md and shares no code with the service: neither its
 // sums, nor its proration, periods, rounding or catalogue of tiers. A difference means that the code or the document is wrong.
 //
 // The forecast is an estimate in floating point, and the document does not say which weights it tries. So the model checks when there is
