@@ -34,8 +34,11 @@ const (
 // ScheduleSource is the source of events of what is due by the clock. No other source may say so.
 func ScheduleSource() string { return SourceOf("schedule") }
 
+// JobConsumer is the name of what does the work of jobs, in the source of what it publishes.
+const JobConsumer = "jobs"
+
 // JobSource is the source of events that say what a job has done.
-func JobSource() string { return SourceOf("jobs") }
+func JobSource() string { return SourceOf(JobConsumer) }
 
 // SlotID is the id of the event that a slot of a job is due: slot:<job>:<the slot's time, RFC 3339 in UTC>. So publishing it twice is
 // publishing one event twice.
@@ -65,7 +68,7 @@ func SlotDone(job string, slot, finished time.Time, result json.RawMessage) (*En
 		return nil, fmt.Errorf("write what came of slot %s of job %s: %w", slot.UTC().Format(time.RFC3339), job, err)
 	}
 	cause := &Envelope{ID: SlotID(job, slot), Source: ScheduleSource()}
-	return NewResult("jobs", cause, slotPrefix+job+slotDone, 0, slot, data), nil
+	return NewResult(JobConsumer, cause, slotPrefix+job+slotDone, 0, slot, data), nil
 }
 
 // JobOf takes the job out of a type of maintenance.events. due: the type says that a slot is due; otherwise it is done. ok is false for

@@ -155,13 +155,10 @@ func storedForecasts(past []Money, currency string, month Month) (all []postgres
 	return all
 }
 
-// jobsConsumer is who publishes recommendations.
-const jobsConsumer = "jobs"
-
 // causeOf is what the id of a recommendation's event is made from. It follows from what the recommendation is about, so that making it again gives the same
 // event. No event has this identity: what causes all recommendations of a month is the slot of the job.
 func causeOf(kind, company, user, month string) *events.Envelope {
-	return &events.Envelope{Source: events.SourceOf(jobsConsumer), ID: "recommendation:" + kind + ":" + company + ":" + user + ":" + month}
+	return &events.Envelope{Source: events.SourceOf(events.JobConsumer), ID: "recommendation:" + kind + ":" + company + ":" + user + ":" + month}
 }
 
 // typeOf is the type of the event about a recommendation.
@@ -184,7 +181,7 @@ func eventOf(r *postgres.UnpublishedRecommendation) (*events.Envelope, error) {
 		return nil, fmt.Errorf("read recommendation %s: %w", r.ID, err)
 	}
 	slot := (month + 1).Start()
-	e := events.NewResult(jobsConsumer, causeOf(r.Kind, r.CompanyID, r.UserID, r.Month), typeOf(r.Kind), 0, slot, r.Detail)
-	e.CausationSource, e.CausationID = events.SourceOf("schedule"), "slot:recommendations:"+slot.Format(time.RFC3339)
+	e := events.NewResult(events.JobConsumer, causeOf(r.Kind, r.CompanyID, r.UserID, r.Month), typeOf(r.Kind), 0, slot, r.Detail)
+	e.CausationSource, e.CausationID = events.ScheduleSource(), events.SlotID(events.JobRecommendations, slot)
 	return e, nil
 }

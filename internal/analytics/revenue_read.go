@@ -33,24 +33,41 @@ func (a *Analyst) Revenue(ctx context.Context, company string, months int, at ti
 // factsOf takes over what is recorded of a company.
 func factsOf(company string, recorded *postgres.CompanyRevenue) (*RevenueFacts, error) {
 	facts := &RevenueFacts{CompanyID: company, Currency: recorded.Currency, Since: recorded.CreatedAt, PaysNow: Money(recorded.PriceMinor), Prices: map[string]Money{}}
-	for _, c := range recorded.Charges {
-		month, err := ParseMonth(c.Month)
-		if err != nil {
-			return nil, fmt.Errorf("read what company %s was charged: %w", company, err)
-		}
-		facts.Charges = append(facts.Charges, Charge{month, c.Tier, c.Currency, Money(c.AmountMinor)})
+	var err error
+	if facts.Charges, err = ChargesOf(recorded.Charges); err != nil {
+		return nil, fmt.Errorf("read what company %s was charged: %w", company, err)
 	}
-	for _, e := range recorded.Effects {
-		facts.Effects = append(facts.Effects, Effect{e.At, e.Event, e.Tier, (*Money)(e.PriceMinor), e.Reinstated})
-	}
-	// What is paid now is the price since the last effect, also where that is of before prices were recorded.
-	if n := len(facts.Effects); n > 0 && facts.Effects[n-1].PriceMinor == nil {
-		facts.Effects[n-1].PriceMinor = &facts.PaysNow
-	}
+	facts.Effects = EffectsOf(recorded.Effects, facts.PaysNow)
 	for name, price := range recorded.Prices {
 		facts.Prices[name] = Money(price)
 	}
 	return facts, nil
+}
+
+// ChargesOf takes over recorded charges.
+func ChargesOf(recorded []postgres.MonthCharge) ([]Charge, error) {
+	var all []Charge
+	for _, c := range recorded {
+		month, err := ParseMonth(c.Month)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Charge{month, c.Tier, c.Currency, Money(c.AmountMinor)})
+	}
+	return all, nil
+}
+
+// EffectsOf takes over the recorded effects of a company that pays an amount a month now. That is the price since the last of them, also where that is of before
+// prices were recorded.
+func EffectsOf(recorded []postgres.PriceEffect, paysNow Money) []Effect {
+	var all []Effect
+	for _, e := range recorded {
+		all = append(all, Effect{e.At, e.Event, e.Tier, (*Money)(e.PriceMinor), e.Reinstated})
+	}
+	if n := len(all); n > 0 && all[n-1].PriceMinor == nil {
+		all[n-1].PriceMinor = &paysNow
+	}
+	return all
 }
 
 // ByMonth returns the usage of a company in each of the months from first to last, by tier and over all of them, in any order. Months without

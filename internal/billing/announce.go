@@ -12,12 +12,6 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-const (
-	// scheduler names what causes exports; maker is what publishes them.
-	scheduler = "schedule"
-	maker     = "jobs"
-)
-
 // causeID is the id of what causes the export of a company and a period.
 func causeID(company, period string) string { return "billing:" + company + ":" + period }
 
@@ -45,8 +39,8 @@ func announcement(topic string, e *postgres.BillingExport) (kafka.Result, error)
 	if err != nil {
 		return kafka.Result{}, fmt.Errorf("write the announcement of export %s: %w", e.ExportID, err)
 	}
-	cause := &events.Envelope{Source: events.SourceOf(scheduler), ID: causeID(e.CompanyID, e.BillingPeriod)}
-	return kafka.Result{Topic: topic, Key: e.CompanyID, Event: events.NewResult(maker, cause, events.TypeBillingExportReady, 0, e.CreatedAt, data)}, nil
+	cause := &events.Envelope{Source: events.ScheduleSource(), ID: causeID(e.CompanyID, e.BillingPeriod)}
+	return kafka.Result{Topic: topic, Key: e.CompanyID, Event: events.NewResult(events.JobConsumer, cause, events.TypeBillingExportReady, 0, e.CreatedAt, data)}, nil
 }
 
 // announce publishes that exports are closed, and notes that. What a crash leaves in between is published again, as the same events.

@@ -107,7 +107,7 @@ func build(f *facts) (*Document, []postgres.BillingReported, error) {
 
 // exportID is the id of the export of a company and a period.
 func exportID(company, period string) string {
-	return events.ResultID(events.SourceOf(scheduler), causeID(company, period), "export", 0)
+	return events.ResultID(events.ScheduleSource(), causeID(company, period), "export", 0)
 }
 
 // usage fills in the usage of the period, and returns it as it is reported.

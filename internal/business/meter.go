@@ -96,12 +96,8 @@ func (m *Meter) history(ctx context.Context, facts *Facts) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range charges {
-		month, err := analytics.ParseMonth(c.Month)
-		if err != nil {
-			return fmt.Errorf("read what all companies were charged: %w", err)
-		}
-		facts.Charges = append(facts.Charges, analytics.Charge{Month: month, Tier: c.Tier, Currency: c.Currency, AmountMinor: Money(c.AmountMinor)})
+	if facts.Charges, err = analytics.ChargesOf(charges); err != nil {
+		return fmt.Errorf("read what all companies were charged: %w", err)
 	}
 	facts.Usage, err = m.cfg.Usage.Companies(ctx, facts.first(), analytics.MonthOf(facts.At), knownTiers(m.cfg.Tiers, facts.Companies, facts.Charges))
 	return err
@@ -109,15 +105,6 @@ func (m *Meter) history(ctx context.Context, facts *Facts) error {
 
 // companyOf takes over what is recorded of a company.
 func companyOf(c *postgres.BusinessCompany, prices map[string]Money) Company {
-	recorded := c.Effects()
-	effects := make([]analytics.Effect, len(recorded))
-	for i, e := range recorded {
-		effects[i] = analytics.Effect{At: e.At, Event: e.Event, Tier: e.Tier, PriceMinor: (*Money)(e.PriceMinor), Reinstated: e.Reinstated}
-	}
-	// What is paid now is the price since the last effect, also where that is of before prices were recorded.
-	if n := len(effects); n > 0 && effects[n-1].PriceMinor == nil {
-		now := Money(c.PriceMinor)
-		effects[n-1].PriceMinor = &now
-	}
+	effects := analytics.EffectsOf(c.Effects(), Money(c.PriceMinor))
 	return Company{ID: c.CompanyID, Currency: c.Currency, Registered: c.CreatedAt, Tier: c.Tier, Holdings: analytics.Holdings(c.CreatedAt, effects, prices)}
 }

@@ -11,9 +11,6 @@ import (
 	"tenantflow/sinks/postgres"
 )
 
-// Job is the name of the job that reports, once an hour, and the key of what it publishes.
-const Job = "business_metrics"
-
 // Service is what reports are said to be of.
 const Service = "database-service"
 
@@ -81,7 +78,7 @@ func (r *Reporter) publish(ctx context.Context, stored *postgres.BusinessReport)
 	if err != nil {
 		return err
 	}
-	if err := r.Publish(ctx, Job, event); err != nil {
+	if err := r.Publish(ctx, events.JobBusinessMetrics, event); err != nil {
 		return fmt.Errorf("publish the business metrics of %s: %w", stored.Slot.UTC().Format(time.RFC3339), err)
 	}
 	return r.Store.MarkBusinessReport(ctx, stored.Slot)
@@ -121,8 +118,8 @@ func eventOf(stored *postgres.BusinessReport) (*events.Envelope, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the event of the business metrics: %w", err)
 	}
-	cause := &events.Envelope{Source: events.SourceOf("schedule"), ID: "slot:" + Job + ":" + stored.Slot.UTC().Format(time.RFC3339)}
-	return events.NewResult("jobs", cause, events.TypeBusinessMetricsReported, 0, stored.ReportedAt, data), nil
+	cause := &events.Envelope{Source: events.ScheduleSource(), ID: events.SlotID(events.JobBusinessMetrics, stored.Slot)}
+	return events.NewResult(events.JobConsumer, cause, events.TypeBusinessMetricsReported, 0, stored.ReportedAt, data), nil
 }
 
 // Last returns the newest report, whichever process made it; nil: there is none.
